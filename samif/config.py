@@ -1,0 +1,232 @@
+"""params.yaml as strict, frozen models.
+
+One model per DVC stage, so that a stage can name exactly the parameters that it depends on.
+Unknown keys are refused; an error says key, expected and got.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML, YAMLError
+
+from samif.errors import SamifError
+
+BASE = "base"
+"""Name of the classifier before any session; no session may take it."""
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+FeaturePart = Literal["token", "pooled"]
+
+
+class Strict(BaseModel):
+    """Frozen; refuses unknown keys and silent conversions (a quoted "10" is not a number)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class CocoSource(Strict):
+    """A folder of pictures and a COCO instance file, on this machine."""
+
+    images: str
+    annotations: str
+
+
+class DrawnParams(Strict):
+    """How many scenes of the demo line to draw."""
+
+    seed: int = 0
+    base_pictures: Positive = 260
+    mixed_pictures: Positive = 60
+    val_pictures: Positive = 120
+    size: Annotated[int, Field(ge=64, le=2048)] = 320
+
+
+class DatasetParams(Strict):
+    """Where pictures come from, and which classes the base classifier may learn."""
+
+    drawn: DrawnParams | None = None
+    train: CocoSource | None = None
+    val: CocoSource | None = None
+    holdout: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.25
+    seed: int = 0
+    base_classes: list[str] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.drawn is None) == (self.train is None):
+            raise ValueError("give either 'drawn' (the demo line) or 'train' (your own COCO file)")
+        if len(set(self.base_classes)) != len(self.base_classes):
+            raise ValueError("'base_classes' names a class twice")
+        return self
+
+
+class EncoderParams(Strict):
+    """The image encoder: `tiny` ships with the package, official ones need a checkpoint."""
+
+    name: Literal["tiny", "vit_b", "vit_l", "vit_h"] = "tiny"
+    checkpoint: str | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
+class EmbedParams(Strict):
+    """The embedding cache: where it lies, how it is cut into shards, who computes it."""
+
+    store: str = ".samif/embeddings"
+    shard_pictures: Positive = 64
+    batch_pictures: Positive = 8
+    workers: Positive = 2
+    address: str | None = None
+
+
+class PretrainDecoderParams(Strict):
+    """Instance-level fine-tuning of the mask decoder (SAM-IF, section on decoder tuning)."""
+
+    classes: Literal["base", "all"] = "base"
+    steps: Positive = 400
+    pictures_per_step: Positive = 8
+    object_points: Positive = 6
+    background_points: Positive = 3
+    learning_rate: Annotated[float, Field(gt=0.0, le=0.1)] = 5e-4
+    erosion: Fraction = 0.15
+    seed: int = 0
+
+
+class ProposeParams(Strict):
+    """Where to prompt, and which of the answers are kept as proposals."""
+
+    prompts: Literal["points", "grid"] = "points"
+    points: Positive = 64
+    grid: Annotated[int, Field(ge=1, le=64)] = 16
+    min_objectness: Fraction = 0.2
+    max_proposals: Positive = 100
+    duplicate_iou: Fraction = 0.9
+
+
+class TrainBaseParams(Strict):
+    """Features, head and background class; frozen once the base classifier is made."""
+
+    features: list[FeaturePart] = Field(default=["token", "pooled"], min_length=1)
+    head: Literal["lda", "cosine"] = "lda"
+    background_prototypes: Positive = 16
+    prompts_per_object: Positive = 3
+    seed: int = 0
+
+
+class IncrementalParams(Strict):
+    """How the shots of a session are used."""
+
+    prompts_per_shot: Positive = 5
+    rotations: list[Literal[90, 180, 270]] = [90, 180, 270]
+
+
+class SessionParams(Strict):
+    """One increment: new classes from K shots each, on top of the classifier named by `after`."""
+
+    after: Name
+    classes: list[str] = Field(min_length=1)
+    shots: Positive = 10
+    seed: int = 0
+
+
+class EvaluateParams(Strict):
+    """Duplicate removal and the operating point of the reports."""
+
+    duplicates: Literal["soft", "nms"] = "soft"
+    duplicate_iou: Fraction = 0.5
+    max_detections: Positive = 100
+    operating_score: Fraction = 0.3
+
+
+class RegistryParams(Strict):
+    """Where MLflow keeps versions; none means SQLite and a folder inside the workspace."""
+
+    tracking_uri: str | None = None
+
+
+class Params(Strict):
+    """The whole of params.yaml."""
+
+    line: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    dataset: DatasetParams
+    encoder: EncoderParams = EncoderParams()
+    embed: EmbedParams = EmbedParams()
+    pretrain_decoder: PretrainDecoderParams = PretrainDecoderParams()
+    propose: ProposeParams = ProposeParams()
+    train_base: TrainBaseParams = TrainBaseParams()
+    incremental: IncrementalParams = IncrementalParams()
+    sessions: dict[Name, SessionParams] = {}
+    evaluate: EvaluateParams = EvaluateParams()
+    registry: RegistryParams = RegistryParams()
+
+    @model_validator(mode="after")
+    def _sessions_form_a_chain(self) -> Self:
+        owner = dict.fromkeys(self.dataset.base_classes, "the base classes")
+        previous = BASE
+        for name, session in self.sessions.items():
+            if name == BASE:
+                raise ValueError("a session may not be named 'base'")
+            if session.after != previous:
+                raise ValueError(f"session '{name}' must come after '{previous}', not '{session.after}'")
+            for cls in session.classes:
+                if cls in owner:
+                    raise ValueError(f"class '{cls}' of session '{name}' is already in {owner[cls]}")
+                owner[cls] = f"session '{name}'"
+            previous = name
+        return self
+
+    def known_classes(self, upto: str) -> list[str]:
+        """Class names of the classifier called `upto` (`base` or a session), in row order."""
+        known = list(self.dataset.base_classes)
+        if upto == BASE:
+            return known
+        for name, session in self.sessions.items():
+            known += session.classes
+            if name == upto:
+                return known
+        raise SamifError(f"there is no session '{upto}'; params.yaml has {', '.join(self.sessions) or 'none'}")
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a params.yaml.
+
+    Raises:
+        SamifError: the file is missing, is not YAML, or breaks the schema (key, expected, got).
+    """
+    try:
+        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SamifError(f"{path} does not exist; run 'samif init' to make a workspace") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise SamifError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise SamifError(f"{path}: {'; '.join(_sentences(error))}") from None
+
+
+def digest(*models: BaseModel | Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of parameter models; the identity of a configuration."""
+    parts = [m.model_dump(mode="json") if isinstance(m, BaseModel) else m for m in models]
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sentences(error: ValidationError) -> Iterator[str]:
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+        if item["type"] == "extra_forbidden":
+            yield f"key '{key}': expected no such key, got {item['input']!r}; remove it or mend its spelling"
+        elif item["type"] == "missing":
+            yield f"key '{key}': expected a value, got nothing"
+        elif item["type"] == "value_error":
+            yield f"key '{key}': {item['ctx']['error']}"
+        else:
+            yield f"key '{key}': expected {item['msg'].removeprefix('Input should be ')}, got {item['input']!r}"
