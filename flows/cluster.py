@@ -1,0 +1,107 @@
+"""A Ray cluster for the length of a stage: a private one on this machine, or one that already runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from samif.errors import SamifError
+
+_OBJECT_STORE_BYTES = 512 * 2**20
+"""Stages pass names and paths through Ray, not pictures."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What each worker may use.
+
+    Attributes:
+        workers: how many fit at once, at most the number asked for.
+        cpus_per_worker: CPUs to reserve for a worker; Ray sets OMP_NUM_THREADS to it.
+        gpus_per_worker: 1 if the cluster has GPUs, otherwise 0.
+    """
+
+    workers: int
+    cpus_per_worker: int
+    gpus_per_worker: int
+
+
+@contextmanager
+def ray_cluster(address: str | None, workers: int) -> Iterator[Cluster]:
+    """Connect to Ray, and leave it at the end as it was.
+
+    A session of Ray that this process already has is used and left open. Otherwise `address`, or else the environment
+    variable RAY_ADDRESS, names a running cluster, which is left at the end; without either a private cluster is
+    started on this machine and shut down at the end.
+
+    Args:
+        address: host:port of a running cluster, or None.
+        workers: number of equal workers that the caller means to start.
+
+    Raises:
+        SamifError: no cluster answers at the address.
+    """
+    # Before the first import of ray, which reads them once.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        # A private cluster listens on all interfaces and runs what it is sent: Ray's token keeps strangers out,
+        # a token of this process needs no file in the home folder.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import ray
+
+    if ray.is_initialized():
+        yield _share(workers)
+    elif address is not None:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            reason = str(error).split("\n")[0]
+            raise SamifError(
+                f"no Ray cluster can be used at '{address}' ({reason}); start it, correct 'embed.address' in "
+                "params.yaml or RAY_ADDRESS, or remove both to work on this machine"
+            ) from None
+        try:
+            yield _share(workers)
+        finally:
+            ray.shutdown()
+    else:
+        # Not the folder of TMPDIR: Ray puts sockets there, whose paths may have 107 characters.
+        folder = tempfile.mkdtemp(prefix="samif-", dir="/tmp")
+        try:
+            ray.init(
+                address="local",
+                num_cpus=max(2, _cores(), workers),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _temp_dir=folder,
+            )
+            yield _share(workers)
+        finally:
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _share(workers: int) -> Cluster:
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    cpus = [int(node.get("CPU", 0)) for node in nodes]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    fitting = max(1, min(workers, gpus or sum(cpus)))
+    # A worker's CPUs must lie on one node: the largest share with which all workers still find room.
+    shares = [share for share in range(1, max(cpus, default=0) + 1) if sum(n // share for n in cpus) >= fitting]
+    return Cluster(fitting, max(shares, default=1), min(gpus, 1))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,134 @@
+"""Edits of params.yaml as text: a session goes in or out, and every other byte stays, comments included.
+
+ruamel's parser says where a node begins and ends; dumping a parsed file again would move or lose comments.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+
+from samif.config import CocoSource, EncoderParams, SessionParams
+
+_WIDTH = 110
+
+
+def new_text(
+    line: str,
+    base_classes: list[str],
+    encoder: EncoderParams,
+    sessions: Mapping[str, SessionParams],
+    train: CocoSource | None = None,
+    val: CocoSource | None = None,
+) -> str:
+    """The text of a commented params.yaml; without `train` the pictures are the drawn demo line's."""
+    yaml = _yaml()
+    template = files("flows") / "templates" / "params.yaml"
+    tree: CommentedMap = yaml.load(template.read_text(encoding="utf-8"))
+    tree["line"] = line
+    tree["dataset"]["base_classes"] = base_classes
+    if train is not None:
+        del tree["dataset"]["drawn"]
+        for place, (key, source) in enumerate((("train", train), ("val", val))):
+            if source is not None:
+                tree["dataset"].insert(place, key, source.model_dump())
+    tree["encoder"].update(encoder.model_dump())
+    text = _dump(yaml, tree)
+    for name, session in sessions.items():
+        text = with_session(text, name, session)
+    return text
+
+
+def with_session(text: str, name: str, session: SessionParams) -> str:
+    """The text with one session more, at the end of `sessions`."""
+    found = _find(text)
+    if found is None:
+        return text.rstrip("\n") + "\n\nsessions:\n" + _block(name, session, 2)
+    key, sessions = found
+    if sessions.flow_style:  # `sessions: {}`, or all of them on one line
+        entries = {n: SessionParams.model_validate(s) for n, s in (YAML(typ="safe").load(text)["sessions"]).items()}
+        block = "".join(_block(n, s, 2) for n, s in {**entries, name: session}.items())
+        tail = text[sessions.end_mark.index :]
+        comment, newline, rest = tail.partition("\n")
+        # The comment behind the braces keeps its column.
+        gap = " " * (sessions.end_mark.index - key.end_mark.index - 1) if comment.strip() else ""
+        return text[: key.end_mark.index] + ":" + gap + comment.rstrip() + (newline or "\n") + block + rest
+    lines = text.splitlines(keepends=True)
+    end = _last_line(sessions)
+    if not lines[end].endswith("\n"):
+        lines[end] += "\n"
+    lines.insert(end + 1, _block(name, session, sessions.value[0][0].start_mark.column))
+    return "".join(lines)
+
+
+def without_session(text: str, name: str) -> str:
+    """The text with one session less, together with the comment lines right above it."""
+    found = _find(text)
+    assert found is not None, "the caller has seen this session in the file"
+    key, sessions = found
+    if sessions.flow_style:
+        entries = {n: SessionParams.model_validate(s) for n, s in (YAML(typ="safe").load(text)["sessions"]).items()}
+        empty = text[: sessions.start_mark.index] + "{}" + text[sessions.end_mark.index :]
+        for other, session in entries.items():
+            if other != name:
+                empty = with_session(empty, other, session)
+        return empty
+    own_key, own_value = next((k, v) for k, v in sessions.value if k.value == name)
+    lines = text.splitlines(keepends=True)
+    first, last = own_key.start_mark.line, _last_line(own_value)
+    while lines[first - 1].lstrip().startswith("#") and lines[first - 1].startswith(" " * own_key.start_mark.column):
+        first -= 1
+    if len(sessions.value) == 1:
+        head = lines[key.start_mark.line]
+        cut = key.end_mark.column + 1
+        lines[key.start_mark.line] = head[:cut] + " {}" + head[cut:].removeprefix("   ")
+    del lines[first : last + 1]
+    return "".join(lines)
+
+
+def _find(text: str) -> tuple[ScalarNode, MappingNode] | None:
+    root = YAML().compose(io.StringIO(text))
+    return next(((k, v) for k, v in root.value if k.value == "sessions"), None)
+
+
+def _last_line(node: Node) -> int:
+    """Line of the last character of a node's content (a block's own end mark runs on over comments)."""
+    while not isinstance(node, ScalarNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        node = last[1] if isinstance(node, MappingNode) else last
+    line: int = node.end_mark.line
+    return line
+
+
+def _block(name: str, session: SessionParams, indent: int) -> str:
+    body = CommentedMap(session.model_dump())
+    body["classes"] = _flow_list(session.classes)
+    text = _dump(_yaml(), CommentedMap({name: body}))
+    return "".join(" " * indent + line for line in text.splitlines(keepends=True))
+
+
+def _flow_list(items: list[str]) -> CommentedSeq:
+    sequence = CommentedSeq(items)
+    sequence.fa.set_flow_style()
+    return sequence
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.width = _WIDTH
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.preserve_quotes = True
+    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    return yaml
+
+
+def _dump(yaml: YAML, tree: Any) -> str:
+    stream = io.StringIO()
+    yaml.dump(tree, stream)
+    return stream.getvalue()

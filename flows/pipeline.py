@@ -1,0 +1,226 @@
+"""dvc.yaml of a workspace, and its reproduction by DVC."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from flows.layout import Layout
+from samif.config import BASE, Params
+from samif.errors import SamifError
+
+REVISIONS = {
+    "dataset": 1,
+    "embed": 1,
+    "pretrain_decoder": 1,
+    "propose": 1,
+    "train_base": 1,
+    "session": 1,
+    "evaluate": 1,
+    "report": 1,
+}
+"""Raise a stage's number when a change of the software changes what the stage writes: then, and only then,
+an upgrade runs it again everywhere (docs/adr/0003)."""
+
+FAILURE_VARIABLE = "SAMIF_FAILURE_FILE"
+"""Names the file into which a stage under `samif run` writes its one sentence, so that it is shown once, last."""
+
+How = Literal["ran", "restored"]
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """One stage of a reproduction: `ran`, or `restored` from an earlier run with the same inputs; seconds of both."""
+
+    stage: str
+    how: How
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a reproduction did, in order; stages that were up to date are not listed."""
+
+    stages: tuple[StageOutcome, ...]
+    seconds: float
+
+
+def render_pipeline(params: Params) -> str:
+    """The text of dvc.yaml; params decide only whether the pictures are drawn, and whether `val` is given."""
+    from jinja2 import Environment, StrictUndefined
+
+    template = (files("flows") / "templates" / "dvc.yaml.j2").read_text(encoding="utf-8")
+    return (
+        Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+        .from_string(template)
+        .render(
+            revisions=REVISIONS,
+            own_data=params.dataset.train is not None,
+            own_val=params.dataset.val is not None,
+        )
+    )
+
+
+def sync_pipeline(layout: Layout, params: Params) -> bool:
+    """Bring dvc.yaml to what this version of samif writes; True if it had to change."""
+    text = render_pipeline(params)
+    if layout.pipeline.exists() and layout.pipeline.read_text(encoding="utf-8") == text:
+        return False
+    temporary = layout.pipeline.with_name(".dvc.yaml.new")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, layout.pipeline)
+    return True
+
+
+def prune(layout: Layout, params: Params) -> list[Path]:
+    """Remove results of sessions that params.yaml no longer has (DVC's cache keeps them); returns what went.
+
+    The report depends on the folders of all classifiers and evaluations, so a leftover would enter it.
+    """
+    known = {BASE, *params.sessions}
+    stale = [
+        path
+        for folder in (layout.classifier().parent, layout.evaluation().parent)
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if path.is_dir() and path.name not in known
+    ]
+    for path in stale:
+        shutil.rmtree(path)
+    return stale
+
+
+def leave_sentence(error: SamifError) -> bool:
+    """Called by a stage that refuses: hand the sentence to the `samif run` above; False if there is none above."""
+    path = os.environ.get(FAILURE_VARIABLE)
+    if path is None:
+        return False
+    Path(path).write_text(str(error), encoding="utf-8")
+    return True
+
+
+def reproduce(root: Path, say: Callable[[str], None] = lambda _: None) -> Outcome:
+    """Run every stage that has to run, in order; a stage's own output passes through to the terminal.
+
+    Args:
+        root: the workspace; the caller holds `flows.workspace.exclusive(root)`.
+        say: called with one line when a stage starts or is restored.
+
+    Raises:
+        SamifError: a stage refused (its own sentence), died, or the pipeline cannot be read.
+    """
+    layout = Layout(root.resolve())
+    failure = layout.state / "failure"
+    layout.state.mkdir(exist_ok=True)
+    failure.unlink(missing_ok=True)
+    narrator = _Narrator(say)
+    started = time.monotonic()
+    with dvc_surroundings(layout.root, narrator, failure):
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo
+        from dvc.stage.exceptions import StageCmdFailedError
+
+        try:
+            with contextlib.closing(Repo(str(layout.root))) as repo:
+                repo.reproduce()
+        except (DvcException, OSError) as error:
+            narrator.close_stage()
+            cause = error.__cause__ or error
+            if failure.exists():
+                raise SamifError(failure.read_text(encoding="utf-8")) from None
+            if isinstance(cause, StageCmdFailedError):
+                raise SamifError(
+                    f"stage '{narrator.latest}' ended without a result ({_exit(cause)}), its messages stand above; "
+                    "run 'samif run' again to go on from there"
+                ) from None
+            raise SamifError(f"the pipeline in {root} cannot run: {one_line(cause)}") from None
+    narrator.close_stage()
+    return Outcome(tuple(narrator.outcomes), time.monotonic() - started)
+
+
+def one_line(error: BaseException) -> str:
+    """The text of an error on one line, without a full stop at its end."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def _exit(error: BaseException) -> str:
+    code = int(str(error).rsplit(" ", 1)[-1])  # "failed to run: ..., exited with 137"
+    # A shell reports a signal as 128 + its number, Python as its negative.
+    signal = -code if code < 0 else code - 128
+    if signal == 9:
+        return "killed, perhaps for want of memory"
+    return f"signal {signal}" if 0 < signal < 65 else f"exit code {code}"
+
+
+class _Narrator(logging.Handler):
+    """Follows DVC's log: the one place where it says whether a stage runs or comes out of the run cache."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self.say = say
+        self.outcomes: list[StageOutcome] = []
+        self.latest: str | None = None
+        self._open: tuple[str, How, float] | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        how: How | None = None
+        if record.name == "dvc.stage.run" and str(record.msg).startswith("Running stage"):
+            how = "ran"
+        elif record.name == "dvc.stage.cache" and "is cached" in str(record.msg):
+            how = "restored"
+        elif record.name == "dvc.stage" and "didn't change" in str(record.msg):
+            self.close_stage()
+        if how is not None and isinstance(record.args, tuple):
+            self.close_stage()
+            self.latest = str(record.args[0])
+            self._open = (self.latest, how, time.monotonic())
+            self.say(f"stage {self.latest}" + (": restored from an earlier run" if how == "restored" else ""))
+
+    def close_stage(self) -> None:
+        if self._open is not None:
+            stage, how, since = self._open
+            self.outcomes.append(StageOutcome(stage, how, round(time.monotonic() - since, 3)))
+            self._open = None
+
+
+@contextlib.contextmanager
+def dvc_surroundings(root: Path, log_handler: logging.Handler, failure: Path | None = None) -> Iterator[None]:
+    """Inside, DVC prints nothing itself, logs to `log_handler`, names stages relative to `root` and starts them with
+    this installation's `samif`; `failure` is the file for a stage's sentence. Changes the process: not for threads.
+    """
+    environment = {
+        # The `samif` of this very installation, also when its environment is not activated.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "SHELL": "/bin/sh",  # DVC runs a stage in the person's login shell, which may be any
+        "DVC_NO_ANALYTICS": "1",
+    }
+    if failure is not None:
+        environment[FAILURE_VARIABLE] = str(failure)
+    before = {key: os.environ.get(key) for key in environment}
+    import dvc.logger  # noqa: F401  (installs its own handlers on import, which are set aside below)
+
+    log = logging.getLogger("dvc")
+    handlers, level, propagate = log.handlers[:], log.level, log.propagate
+    os.environ.update(environment)
+    log.handlers, log.propagate = [log_handler], False
+    log.setLevel(logging.INFO)
+    try:
+        with contextlib.chdir(root):
+            yield
+    finally:
+        log.handlers, log.propagate = handlers, propagate
+        log.setLevel(level)
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value

@@ -1,0 +1,100 @@
+"""Progress of a stage: a bar on a terminal, plain lines elsewhere (a stage's output may go through DVC to a file)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+PLAIN_SECONDS = 5.0
+"""Plain lines come at most this often."""
+
+
+class Tracker(Protocol):
+    """Counts finished units."""
+
+    def advance(self, n: int = 1) -> None:
+        """`n` more units are finished."""
+
+
+@contextmanager
+def track(total: int, unit: str, description: str, stream: TextIO | None = None) -> Iterator[Tracker]:
+    """Show count, rate per second and remaining time of `total` units while the context lasts.
+
+    Args:
+        total: number of units to come.
+        unit: plural noun, such as "pictures".
+        description: what is done, such as "embed".
+        stream: standard error unless given; a bar if it is a terminal, else a line at the start, at most one every
+            5 seconds, and one at the end.
+    """
+    stream = stream or sys.stderr
+    if stream.isatty():
+        with _bar(total, unit, description, stream) as tracker:
+            yield tracker
+        return
+    lines = _Lines(total, unit, description, stream)
+    try:
+        yield lines
+    finally:
+        lines.finish()
+
+
+class _Lines:
+    def __init__(self, total: int, unit: str, description: str, stream: TextIO) -> None:
+        self._total, self._unit, self._description, self._stream = total, unit, description, stream
+        self._done = 0
+        self._started = self._printed = time.monotonic()
+        self._print(f"0/{total} {unit}")
+
+    def advance(self, n: int = 1) -> None:
+        self._done += n
+        now = time.monotonic()
+        if now - self._printed >= PLAIN_SECONDS and self._done < self._total:
+            self._printed = now
+            rate = self._done / (now - self._started)
+            left = f", {(self._total - self._done) / rate:.0f} s left" if rate > 0 else ""
+            self._print(f"{self._done}/{self._total} {self._unit}, {rate:.1f}/s{left}")
+
+    def finish(self) -> None:
+        seconds = time.monotonic() - self._started
+        rate = self._done / max(seconds, 1e-9)
+        self._print(f"{self._done}/{self._total} {self._unit} in {seconds:.1f} s, {rate:.1f}/s")
+
+    def _print(self, text: str) -> None:
+        print(f"{self._description}: {text}", file=self._stream, flush=True)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("-/s" if speed is None else f"{speed:.1f}/s")
+
+
+class _Bar:
+    def __init__(self, progress: Progress, total: int, description: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(description, total=total)
+
+    def advance(self, n: int = 1) -> None:
+        self._progress.advance(self._task, n)
+
+
+@contextmanager
+def _bar(total: int, unit: str, description: str, stream: TextIO) -> Iterator[_Bar]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(file=stream)) as progress:
+        yield _Bar(progress, total, description)

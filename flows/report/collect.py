@@ -1,0 +1,146 @@
+"""The report stage: gather what the other stages found into `artifacts/report`, the same bytes for the same input.
+
+`summary.json` is the contract that other people's scripts read; `page.json` is what the page needs beyond it.
+Versions are not known yet (registration stands outside the graph) and stay null until `publish`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from flows.layout import Layout
+from flows.report.pictures import KINDS, choose, match_all, render
+from samif.card import file_sha256
+from samif.config import BASE, Params, digest
+from samif.dataset.model import Dataset
+from samif.errors import SamifError
+from samif.evaluate.model import Evaluation
+
+PICTURES_PER_KIND = 4
+
+
+def pictures_root(layout: Layout, params: Params, split: str) -> Path:
+    """Folder that the file names of `layout.index(split)` are relative to; `split` is `train` or `val`."""
+    source = params.dataset.train
+    if source is None:
+        return layout.drawn / split / "images"
+    if split == "val" and params.dataset.val is not None:
+        source = params.dataset.val
+    return layout.root / source.images
+
+
+def collect(layout: Layout, params: Params) -> None:
+    """Write `layout.report`: summary.json, page.json and pictures/; the folder is replaced as a whole.
+
+    Raises:
+        SamifError: an input of the stage is missing or broken, or an evaluation is of other pictures.
+    """
+    val = Dataset.load(layout.index("val"), pictures_root(layout, params, "val"))
+    train = Dataset.load(layout.index("train"), pictures_root(layout, params, "train"))
+    names = [BASE, *params.sessions]
+    evaluations = {name: Evaluation.load(layout.evaluation(name) / "evaluation.json") for name in names}
+    for name, evaluation in evaluations.items():
+        if evaluation.dataset != val.digest:
+            raise SamifError(f"the evaluation of '{name}' is of other validation pictures; run 'samif run' again")
+    embeddings = _read_json(layout.embeddings)
+    summary = {
+        "schema": 1,
+        "dataset": {
+            "digest": digest({"train": train.digest, "val": val.digest}),
+            "train_images": len(train.pictures),
+            "val_images": len(val.pictures),
+        },
+        "encoder": {"name": params.encoder.name, "digest": embeddings["encoder"]},
+        "decoder": {"sha256": file_sha256(layout.decoder / "decoder.safetensors"), "version": None},
+        "pretrain_classes": params.pretrain_decoder.classes,
+        "base": _entry(layout, params, evaluations[BASE]),
+        "sessions": [_entry(layout, params, evaluations[name]) for name in params.sessions],
+    }
+    part = layout.report.with_name(f".{layout.report.name}.{os.getpid()}")
+    try:
+        (part / "pictures").mkdir(parents=True)
+        shown = [item for name in names for item in _pictures(layout, val, evaluations[name], summary, part)]
+        newest = evaluations[names[-1]]
+        page = {
+            "schema": 1,
+            "line": params.line,
+            "validation": _validation(params),
+            "operating_score": newest.operating_score,
+            "unknown_objects": {name: evaluation.unknown.objects for name, evaluation in evaluations.items()},
+            "confusion": newest.confusion.model_dump(mode="json"),
+            "decoder": _read_json(layout.decoder / "training.json"),
+            "pictures": shown,
+        }
+        _write_json(part / "summary.json", summary)
+        _write_json(part / "page.json", page)
+        shutil.rmtree(layout.report, ignore_errors=True)
+        os.replace(part, layout.report)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _entry(layout: Layout, params: Params, evaluation: Evaluation) -> dict[str, Any]:
+    """One element of `sessions` in summary.json; `base` has the same keys."""
+    folder = layout.classifier(evaluation.name)
+    session = params.sessions.get(evaluation.name)
+    return {
+        "name": evaluation.name,
+        "classes": session.classes if session else params.dataset.base_classes,
+        "shots": session.shots if session else None,
+        "classifier": {"sha256": file_sha256(folder / "classifier.safetensors"), "version": None},
+        "ap": evaluation.ap.model_dump(),
+        "ap50": evaluation.ap50.model_dump(),
+        "per_class": {
+            name: {"ap": score.ap, "ap50": score.ap50, "instances": score.instances}
+            for name, score in evaluation.per_class.items()
+        },
+        "base_only": evaluation.base_only.model_dump(),
+        "unknown": {
+            "auroc": evaluation.unknown.auroc,
+            "false_tags_per_image": evaluation.unknown.false_tags_per_image,
+        },
+        "seconds": _read_json(folder / "session.json")["seconds"],
+    }
+
+
+def _pictures(
+    layout: Layout, val: Dataset, evaluation: Evaluation, summary: dict[str, Any], part: Path
+) -> list[dict[str, Any]]:
+    """Draw the chosen pictures of one classifier into `part/pictures` and describe them."""
+    name = evaluation.name
+    entry = next(entry for entry in (summary["base"], *summary["sessions"]) if entry["name"] == name)
+    detections = _read_json(layout.evaluation(name) / "detections.json")
+    known = [*evaluation.classes.base, *evaluation.classes.novel]
+    matched = match_all(val, detections, known, evaluation.operating_score)
+    chosen = choose(matched, entry["classes"], PICTURES_PER_KIND)
+    return [
+        {"session": name, **render(val, item, kind, part / "pictures" / f"{name}-{kind}-{rank}")}
+        for kind in KINDS
+        for rank, item in enumerate(chosen[kind], start=1)
+    ]
+
+
+def _validation(params: Params) -> dict[str, Any]:
+    """Where the validation pictures come from: `drawn`, `given`, or `held out` of the training pictures."""
+    if params.dataset.drawn is not None:
+        return {"origin": "drawn", "share": None}
+    if params.dataset.val is not None:
+        return {"origin": "given", "share": None}
+    return {"origin": "held out", "share": params.dataset.holdout}
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise SamifError(f"cannot read {path}: {error.strerror}; run 'samif run' to make it") from None
+    except ValueError as error:
+        raise SamifError(f"{path} is not JSON ({error}); delete it and run 'samif run' again") from None
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

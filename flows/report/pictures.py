@@ -1,0 +1,208 @@
+"""Validation pictures that show what a classifier does well and badly: ground truth beside prediction."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from samif.dataset.model import Annotation, Dataset, Picture
+from samif.dataset.pictures import read_picture
+from samif.errors import SamifError
+from samif.overlay import draw_instances
+
+Kind = Literal["hits", "misses", "false_tags"]
+KINDS: tuple[Kind, ...] = ("hits", "misses", "false_tags")
+
+MATCH_IOU = 0.5
+LONGER_SIDE = 480
+JPEG_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One detection at or above the operating score."""
+
+    category: str
+    rle: Mapping[str, Any]
+    score: float
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A picture with its known objects and its detections, matched one to one by class and mask IoU >= 0.5.
+
+    `partner[i]` is the index in `truth` of detection i, or None; `excused[i]` is True where detection i lies in a
+    crowd region of its class, which makes it neither right nor wrong.
+    """
+
+    picture: Picture
+    truth: tuple[Annotation, ...]
+    detections: tuple[Detection, ...]
+    partner: tuple[int | None, ...]
+    excused: tuple[bool, ...]
+
+    def names(self, kind: Kind) -> list[str]:
+        """Class names of the hits, of the missed objects, or of the false tags."""
+        if kind == "misses":
+            return [self.truth[index].category for index, missed in enumerate(self.missed) if missed]
+        flags = self.right if kind == "hits" else self.wrong
+        return [self.detections[index].category for index, flag in enumerate(flags) if flag]
+
+    @property
+    def right(self) -> list[bool]:
+        """Per detection: it matches an object."""
+        return [other is not None for other in self.partner]
+
+    @property
+    def wrong(self) -> list[bool]:
+        """Per detection: it matches no object of its class, or one that a better detection has taken."""
+        return [other is None and not excused for other, excused in zip(self.partner, self.excused, strict=True)]
+
+    @property
+    def missed(self) -> list[bool]:
+        """Per known object: no detection matches it."""
+        found = set(self.partner)
+        return [index not in found for index in range(len(self.truth))]
+
+
+def match_all(
+    dataset: Dataset, detections: Iterable[Mapping[str, Any]], known: Iterable[str], operating_score: float
+) -> list[Matched]:
+    """Match the detections of a classifier to the objects whose class it knows, picture by picture.
+
+    Args:
+        dataset: validation pictures; category ids of `detections` are its ids.
+        detections: COCO results, `{"image_id", "category_id", "segmentation": RLE, "score"}`.
+        known: class names of the classifier; objects of other classes are left out of the truth.
+        operating_score: detections below it are left out.
+    """
+    names = {category.id: category.name for category in dataset.categories}
+    found: dict[int, list[Detection]] = defaultdict(list)
+    for item in detections:
+        if item["score"] >= operating_score:
+            name = names.get(item["category_id"])
+            if name is None:
+                raise SamifError(f"a detection has category {item['category_id']}, unknown to the validation index")
+            found[item["image_id"]].append(Detection(name, item["segmentation"], float(item["score"])))
+    wanted = set(known)
+    return [_match(picture, found.get(picture.id, []), wanted) for picture in dataset.pictures]
+
+
+def _match(picture: Picture, detections: list[Detection], known: set[str]) -> Matched:
+    ordered = tuple(sorted(detections, key=lambda detection: -detection.score))
+    objects = [annotation for annotation in picture.annotations if annotation.category in known]
+    truth = tuple(annotation for annotation in objects if not annotation.crowd)
+    crowds = [annotation for annotation in objects if annotation.crowd]
+    overlaps = _iou(ordered, truth)
+    inside = _iou(ordered, crowds)
+    partner: list[int | None] = []
+    excused: list[bool] = []
+    for row, detection in enumerate(ordered):
+        free = [
+            (overlaps[row, column], -column)
+            for column, annotation in enumerate(truth)
+            if annotation.category == detection.category
+            and column not in partner
+            and overlaps[row, column] >= MATCH_IOU
+        ]
+        partner.append(-max(free)[1] if free else None)
+        in_crowd = any(
+            crowd.category == detection.category and inside[row, column] >= MATCH_IOU
+            for column, crowd in enumerate(crowds)
+        )
+        excused.append(not free and in_crowd)
+    return Matched(picture, truth, ordered, tuple(partner), tuple(excused))
+
+
+def _iou(detections: Sequence[Detection], annotations: Sequence[Annotation]) -> np.ndarray:
+    """(D, A) mask IoU; over the detection's area alone where the annotation is a crowd."""
+    if not detections or not annotations:
+        return np.zeros((len(detections), len(annotations)))
+    crowd = [int(annotation.crowd) for annotation in annotations]
+    ours, theirs = [dict(d.rle) for d in detections], [dict(a.rle) for a in annotations]
+    return cast(np.ndarray, coco_mask.iou(ours, theirs, crowd))
+
+
+def choose(matched: Sequence[Matched], focus: Iterable[str], count: int) -> dict[Kind, list[Matched]]:
+    """The best pictures (hits) and the worst (misses, false tags), at most `count` of each, always the same ones.
+
+    Pictures rank by how many instances of the `focus` classes they show; a picture is shown twice only where there
+    is no other.
+    """
+    wanted = set(focus)
+    used: set[int] = set()
+    chosen: dict[Kind, list[Matched]] = {}
+    for kind in KINDS:
+        ranked = sorted(
+            (item for item in matched if item.names(kind)),
+            key=lambda item: (item.picture.id in used, *_rank(item, kind, wanted), item.picture.id),
+        )
+        chosen[kind] = ranked[:count]
+        used |= {item.picture.id for item in chosen[kind]}
+    return chosen
+
+
+def _rank(item: Matched, kind: Kind, focus: set[str]) -> tuple[float, ...]:
+    names = item.names(kind)
+    special = sum(name in focus for name in names)
+    scores = sum(detection.score for detection in item.detections)
+    if kind == "hits":
+        errors = len(item.names("misses")) + len(item.names("false_tags"))
+        return (special == 0, errors - special, -scores)
+    return -special, -len(names), -scores
+
+
+def render(dataset: Dataset, item: Matched, kind: Kind, stem: Path) -> dict[str, Any]:
+    """Write `STEM-truth.jpg` and `STEM-prediction.jpg`, longer side 480 px, and say what they show.
+
+    Misses are emphasised in the truth, false tags in the prediction; the rest is then drawn as thin outlines.
+    """
+    picture = Image.fromarray(read_picture(dataset.path_of(item.picture)))
+    if picture.size != (item.picture.width, item.picture.height):
+        raise SamifError(
+            f"picture '{item.picture.file_name}' is {picture.size[0]} x {picture.size[1]} px, but the validation index "
+            f"says {item.picture.width} x {item.picture.height}; run the dataset stage again"
+        )
+    scale = LONGER_SIDE / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    small = np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
+    truth = draw_instances(
+        small,
+        [_resize(annotation.rle, size) for annotation in item.truth],
+        [annotation.category for annotation in item.truth],
+        emphasis=item.missed if kind == "misses" else None,
+    )
+    prediction = draw_instances(
+        small,
+        [_resize(detection.rle, size) for detection in item.detections],
+        [detection.category for detection in item.detections],
+        [detection.score for detection in item.detections],
+        emphasis=item.wrong if kind == "false_tags" else None,
+    )
+    files = {}
+    for side, pixels in (("truth", truth), ("prediction", prediction)):
+        path = stem.with_name(f"{stem.name}-{side}.jpg")
+        Image.fromarray(pixels).save(path, quality=JPEG_QUALITY, optimize=True)
+        files[side] = path.name
+    return {
+        "kind": kind,
+        "picture": item.picture.file_name,
+        "width": size[0],
+        "height": size[1],
+        "objects": len(item.truth),
+        "names": dict(sorted(Counter(item.names(kind)).items())),
+        **files,
+    }
+
+
+def _resize(rle: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """Mask of `rle` at another (width, height), as a bool (H, W) array."""
+    area = Image.fromarray(np.asarray(coco_mask.decode(dict(rle))) * np.uint8(255))
+    return np.asarray(area.resize(size, Image.Resampling.BILINEAR)) > 127

@@ -1,0 +1,105 @@
+"""What people read after registration: summary.json with versions, and the page."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.layout import Layout
+from flows.report.page import duration, number, render_page, version
+from samif.errors import SamifError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def publish(layout: Layout, versions: Mapping[str, Any]) -> Path:
+    """Write `reports/summary.json` and `reports/index.html` from what the report stage left; the same input gives
+    the same bytes.
+
+    Args:
+        versions: registered versions, `{"decoder": int | None, "classifiers": {"base" or session: int}}`; what it does
+            not name stays null.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        SamifError: the report stage has not run, or its output is damaged.
+    """
+    summary, page = (_read(layout.report / name) for name in ("summary.json", "page.json"))
+    summary["decoder"]["version"] = versions["decoder"]
+    for entry in (summary["base"], *summary["sessions"]):
+        entry["classifier"]["version"] = versions["classifiers"].get(entry["name"])
+    try:
+        html = render_page(summary, page, layout.report / "pictures")
+    except OSError as error:
+        raise SamifError(f"cannot read {error.filename}: {error.strerror}; delete {layout.report} and run again") from None
+    layout.reports.mkdir(parents=True, exist_ok=True)
+    _write(layout.reports / "index.html", html)
+    _write(layout.reports / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    return layout.reports / "index.html"
+
+
+def session_table(summary: Mapping[str, Any]) -> Table:
+    """Table of the session chain for a terminal of 80 columns; AP in points, a dash where there is no value."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0, header_style="bold")
+    table.add_column("session", no_wrap=True, overflow="ellipsis", max_width=16)
+    for heading, width in (
+        ("version", 7),
+        ("classes", 7),
+        ("shots", 5),
+        ("AP50\nbase", 5),
+        ("AP50\nnovel", 5),
+        ("AP50\nall", 5),
+        ("AP\nall", 5),
+        ("false\ntags/\nimage", 5),
+        ("time", 11),
+    ):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=width)
+    for entry in (summary["base"], *summary["sessions"]):
+        shots = entry["shots"]
+        ap50 = entry["ap50"]
+        cells = [
+            entry["name"],
+            version(entry["classifier"]["version"]),
+            f"{len(entry['classes'])}",
+            number(shots, 0),
+            *(number(ap50[group]) for group in ("base", "novel", "all")),
+            number(entry["ap"]["all"]),
+            number(entry["unknown"]["false_tags_per_image"], 2),
+            duration(entry["seconds"]),
+        ]
+        # Text, not str: a name like "[red]" is a name, not markup.
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise SamifError(f"cannot read {path}: {error.strerror}; run 'samif run' to make the report") from None
+    except ValueError as error:
+        raise SamifError(f"{path} is damaged ({error}); delete {path.parent} and run 'samif run' again") from None
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace `path` whole or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

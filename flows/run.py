@@ -1,0 +1,161 @@
+"""One run: the request, the pipeline, registration and reports, and a record of it that outlives any crash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flows.layout import Layout
+from flows.pipeline import prune, reproduce, sync_pipeline
+from flows.why import StageReason, why
+from flows.workspace import exclusive
+from samif.config import Params, digest, load_params
+from samif.errors import SamifError
+
+Record = dict[str, Any]
+"""A run's record, as .samif/runs/ID.json keeps it: {"schema": 1, "id", "who", "why", "commit", "params",
+"data_revision", "dvc_lock", "started", "ended", "outcome": running|done|failed|interrupted, "error",
+"reasons": [{"stage", "will_run", "reasons"}], "stages": [{"stage", "how": ran|restored, "seconds"}], "versions"}."""
+
+
+def run(root: Path, who: str, why_text: str, say: Callable[[str], None] = lambda _: None) -> Record:
+    """Bring a workspace up to date: stages, versions in the registry, reports; returns the run's record.
+
+    Args:
+        root: the workspace.
+        who: who asks, for the registry and the journal.
+        why_text: the reason, in their words; may be empty.
+        say: called with one line of progress at a time.
+
+    Raises:
+        SamifError: another run is under way, params.yaml is wrong, or a stage refused. The record then says failed.
+    """
+    layout = Layout(root.resolve())
+    with exclusive(layout.root):
+        params = load_params(layout.params)
+        if sync_pipeline(layout, params):
+            say("dvc.yaml renewed: it was not what this version of samif writes")
+        for path in prune(layout, params):
+            say(f"removed {path.relative_to(layout.root)}: no session of that name in params.yaml")
+        _mark_interrupted(layout)
+        record = _request(layout, params, who, why_text, why(layout.root))
+        _write(layout, record)
+        try:
+            _work(layout, params, record, say)
+        except BaseException as error:
+            record["outcome"] = "failed" if isinstance(error, SamifError) else "interrupted"
+            record["error"] = str(error)
+            raise
+        finally:
+            record["ended"] = _now()
+            _write(layout, record)
+    return record
+
+
+def last_run(root: Path) -> Record | None:
+    """The record of the latest run, finished or not; None before the first."""
+    records = _records(Layout(root.resolve()))
+    return _read(records[-1]) if records else None
+
+
+def _work(layout: Layout, params: Params, record: Record, say: Callable[[str], None]) -> None:
+    started = time.monotonic()
+    record["stages"] = [asdict(stage) for stage in reproduce(layout.root, say).stages]
+    record["data_revision"], record["dvc_lock"] = _data_revision(layout), _file_digest(layout.lock)
+
+    from flows.register import register_all
+    from flows.report import publish
+
+    versions = register_all(layout, params, record)
+    publish(layout, versions)
+    record["versions"] = versions
+    record["seconds"] = round(time.monotonic() - started, 3)
+    record["outcome"] = "done"
+
+
+def _request(layout: Layout, params: Params, who: str, why_text: str, reasons: Sequence[StageReason]) -> Record:
+    now = datetime.now(UTC)
+    return {
+        "schema": 1,
+        "id": now.strftime("%Y%m%dT%H%M%S%fZ"),
+        "who": who,
+        "why": why_text,
+        "commit": _commit(layout.root),
+        "params": digest(params),
+        "data_revision": _data_revision(layout),
+        "dvc_lock": _file_digest(layout.lock),
+        "started": now.isoformat(),
+        "ended": None,
+        "outcome": "running",
+        "error": None,
+        "reasons": [asdict(reason) for reason in reasons],
+        "stages": [],
+        "versions": None,
+    }
+
+
+def _data_revision(layout: Layout) -> str | None:
+    """DVC's hashes of the checked indexes, which hold the SHA-256 of every picture; None before the first run."""
+    if not layout.lock.exists():
+        return None
+    from ruamel.yaml import YAML
+
+    stage = YAML(typ="safe").load(layout.lock.read_bytes()).get("stages", {}).get("dataset")
+    if stage is None:
+        return None
+    hashes = {out["path"]: out["md5"] for out in stage["outs"]}
+    names = (layout.index(split).relative_to(layout.root).as_posix() for split in ("train", "val"))
+    return " ".join(f"{Path(name).stem}:{hashes.get(name, 'none')}" for name in names)
+
+
+def _commit(root: Path) -> str | None:
+    """Commit of the git repository that the workspace lies in, `+changes` appended if files differ from it."""
+    try:
+        git = ["git", "-C", str(root)]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        status = [*git, "status", "--porcelain", "--untracked-files=no"]
+        changes = subprocess.run(status, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+changes" if changes.strip() else "")
+
+
+def _file_digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+
+
+def _mark_interrupted(layout: Layout) -> None:
+    """The caller holds the workspace, so a record that still says running is of a run that was killed."""
+    for path in _records(layout)[-1:]:
+        record = _read(path)
+        if record["outcome"] == "running":
+            _write(layout, record | {"outcome": "interrupted"})
+
+
+def _records(layout: Layout) -> list[Path]:
+    return sorted((layout.state / "runs").glob("*.json"))
+
+
+def _read(path: Path) -> Record:
+    record: Record = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
+def _write(layout: Layout, record: Record) -> None:
+    path = layout.state / "runs" / f"{record['id']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

@@ -1,0 +1,117 @@
+"""Reading bytes from where a person says they are: a path, file://, http(s):// or s3://.
+
+S3 takes endpoint and credentials from the environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and the like).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
+
+from samif.errors import SamifError
+
+Content = tuple[int | None, Iterator[bytes]]
+"""Length in bytes, None where the sender does not say, and the bytes in chunks."""
+
+_CHUNK = 1 << 20
+_TIMEOUT = (10.0, 60.0)  # seconds to connect, seconds between two chunks
+
+
+class Transient(Exception):
+    """A failure that may pass, such as a lost connection: worth another attempt."""
+
+
+def is_remote(uri: str) -> bool:
+    """Whether `uri` lies behind a network; SamifError for a kind of address that cannot be read."""
+    scheme = urlsplit(uri).scheme if "://" in uri else "file"
+    if scheme not in ("file", "http", "https", "s3"):
+        raise SamifError(f"{shown(uri)}: give a path, file://, http(s):// or s3:// address, not {scheme}://")
+    return scheme != "file"
+
+
+def local_path(uri: str) -> Path:
+    """The file that a path or a file:// address names."""
+    return Path(url2pathname(urlsplit(uri).path) if "://" in uri else uri).expanduser()
+
+
+def suffix_of(uri: str) -> str:
+    """Ending of the file's name with its dot, such as `.pth`, without what follows it in an address."""
+    return PurePosixPath(unquote(urlsplit(uri).path) if "://" in uri else uri).suffix
+
+
+def shown(uri: str) -> str:
+    """The address without what may be secret in it: user, password, signature."""
+    if "://" not in uri:
+        return uri
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def opened(uri: str) -> AbstractContextManager[Content]:
+    """The content behind `uri`; one attempt, the caller repeats it.
+
+    Raises (on entering or while reading):
+        SamifError: not there, refused, or no such kind of address.
+        Transient: network or server failed.
+    """
+    if not is_remote(uri):
+        return _opened_file(uri)
+    return _opened_s3(uri) if uri.startswith("s3://") else _opened_http(uri)
+
+
+@contextmanager
+def _opened_file(uri: str) -> Iterator[Content]:
+    path = local_path(uri)
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise SamifError(f"{path} cannot be read ({error.strerror}); correct the path") from error
+    with file:
+        yield path.stat().st_size, iter(lambda: file.read(_CHUNK), b"")
+
+
+@contextmanager
+def _opened_http(uri: str) -> Iterator[Content]:
+    import requests
+    from requests import exceptions
+
+    try:
+        with requests.get(uri, stream=True, timeout=_TIMEOUT) as response:
+            if response.status_code == 429 or response.status_code >= 500:
+                raise Transient(f"the server answers {response.status_code}")
+            if response.status_code != 200:
+                raise SamifError(f"{shown(uri)}: the server answers {response.status_code}; correct the address")
+            length = response.headers.get("Content-Length")
+            yield int(length) if length else None, response.iter_content(_CHUNK)
+    except (exceptions.ConnectionError, exceptions.Timeout, exceptions.ChunkedEncodingError) as error:
+        raise Transient(type(error).__name__) from error
+    except exceptions.RequestException as error:
+        raise SamifError(f"{shown(uri)} cannot be requested ({type(error).__name__}); correct the address") from error
+
+
+@contextmanager
+def _opened_s3(uri: str) -> Iterator[Content]:
+    import boto3
+    from botocore import exceptions
+    from botocore.config import Config
+
+    parts = urlsplit(uri)
+    config = Config(connect_timeout=_TIMEOUT[0], read_timeout=_TIMEOUT[1], retries={"total_max_attempts": 1})
+    try:
+        answer = boto3.client("s3", config=config).get_object(Bucket=parts.netloc, Key=parts.path.lstrip("/"))
+        yield answer["ContentLength"], answer["Body"].iter_chunks(_CHUNK)
+    except exceptions.ClientError as error:
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        code = error.response.get("Error", {}).get("Code", status)
+        if status == 429 or status >= 500:
+            raise Transient(f"the server answers {code}") from error
+        raise SamifError(f"{shown(uri)}: the server answers {code}; correct the address or the credentials") from error
+    except (exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.IncompleteReadError) as error:
+        raise Transient(type(error).__name__) from error
+    except (exceptions.BotoCoreError, ValueError) as error:
+        raise SamifError(
+            f"{shown(uri)} cannot be requested ({error}); correct address, endpoint or credentials"
+        ) from error

@@ -1,0 +1,299 @@
+"""Make a workspace, and add or remove a session: every change of params.yaml that a command makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from flows.layout import Layout
+from flows.params_text import new_text, with_session, without_session
+from flows.pipeline import render_pipeline
+from samif.config import BASE, CocoSource, EncoderParams, Params, SessionParams, load_params
+from samif.errors import SamifError
+
+_DVC_CONFIG = """\
+[core]
+{no_scm}    analytics = False
+    check_update = False
+[cache]
+    type = "reflink,hardlink,symlink,copy"
+"""
+_DVC_IGNORE = "# DVC looks for pipelines in every folder but these\n/.samif\n/reports\n.gitignore\n.git\n"
+_GIT_IGNORE = "/artifacts/\n/reports/\n/.samif/\n/.dvc/cache/\n/.dvc/tmp/\n/.dvc/config.local\n"
+
+
+@contextmanager
+def exclusive(root: Path) -> Iterator[None]:
+    """Hold the workspace alone: a run and an edit of params.yaml must not meet. Released by the kernel on any death.
+
+    Raises:
+        SamifError: `root` is no workspace, or another command holds it.
+    """
+    layout = Layout(root)
+    if not layout.params.exists():
+        raise SamifError(f"{root} is not a workspace (no params.yaml); run 'samif init' to make one")
+    try:
+        layout.state.mkdir(exist_ok=True)
+        lock = FileLock(layout.state / "lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise SamifError(f"another samif command is at work in {root}; try again when it has ended") from None
+    except OSError as error:
+        raise SamifError(f"cannot write in {layout.state}: {error.strerror}; check its permissions") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def init_workspace(
+    root: Path,
+    train: CocoSource,
+    val: CocoSource | None,
+    sessions: Sequence[tuple[str, Sequence[str]]],
+    *,
+    shots: int = 10,
+    seed: int = 0,
+    encoder: str = "tiny",
+    checkpoint: str | None = None,
+    checkpoint_sha256: str | None = None,
+    line: str | None = None,
+) -> Params:
+    """Make a workspace for somebody's own line; the pictures stay where they are.
+
+    Every class of the training file that is in no session becomes a base class, written out as a list.
+
+    Args:
+        root: folder of the workspace; made if missing. Files in it that are not a workspace's are left alone.
+        train: pictures and COCO instance file to learn from; paths relative to the current directory are fine.
+        val: the same for validation; None holds a part of the training pictures out.
+        sessions: (name, classes) in the order in which they build on each other.
+        shots: objects per class of a session.
+        line: the line's name in the registry; None derives it from the folder's name.
+
+    Raises:
+        SamifError: `root` is a workspace already, a file is missing or not COCO, a class is unknown, is in two
+            sessions or has fewer objects than `shots`; nothing is left behind then.
+    """
+    root = root.absolute()
+    layout = Layout(root)
+    for mine in (layout.params, layout.pipeline, layout.lock, root / ".dvc"):
+        if mine.exists():
+            raise SamifError(f"{root} already has a {mine.name}; give another folder, or change params.yaml there")
+    train = _absolute(train)
+    val = _absolute(val) if val else None
+    counts = count_objects(Path(train.annotations))
+    if val:
+        count_objects(Path(val.annotations))
+
+    chain: dict[str, SessionParams] = {}
+    after, taken = BASE, set[str]()
+    for name, classes in sessions:
+        if name in chain:
+            raise SamifError(f"session '{name}' is given twice; put its classes into one list")
+        _check_classes(name, classes, shots, counts, Path(train.annotations))
+        chain[name] = _session(name, after, classes, shots, seed)
+        after = name
+        taken |= set(classes)
+    base = [c for c in counts if c not in taken]
+    if not base:
+        raise SamifError(
+            f"every class of {train.annotations} is in a session, so nothing is left for the base classifier; "
+            "leave at least one class out of the sessions"
+        )
+    try:
+        encoder_params = EncoderParams.model_validate(
+            {"name": encoder, "checkpoint": _checkpoint(checkpoint), "sha256": checkpoint_sha256}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = {"name": "encoder", "sha256": "checkpoint SHA-256"}.get(str(first["loc"][0]), str(first["loc"][0]))
+        raise SamifError(f"the {key} {first['input']!r} does not fit: {first['msg'].lower()}") from None
+    text = new_text(line or _line_name(root.name), base, encoder_params, chain, train, val)
+    return _put(layout, text)
+
+
+def add_session(root: Path, name: str, classes: Sequence[str], shots: int = 10, seed: int = 0) -> Params:
+    """Add a session at the end of the chain in params.yaml; comments and order of the file stay.
+
+    Raises:
+        SamifError: the session exists, a class is a base class, is in another session, is not in the dataset or has
+            fewer objects than `shots`, or a run is under way; the file is then as it was.
+    """
+    layout = Layout(root)
+    with exclusive(root):
+        params = load_params(layout.params)
+        if name in params.sessions:
+            raise SamifError(f"there is already a session '{name}' in {layout.params}; choose another name")
+        for cls in classes:
+            if cls in params.dataset.base_classes:
+                raise SamifError(
+                    f"class '{cls}' is a base class of {layout.params}: the classifier knows it from the start, and "
+                    "the base stays as it was made; start a new workspace to learn it in a session instead"
+                )
+        counts, source = _dataset_counts(layout, params)
+        _check_classes(name, classes, shots, counts, source)
+        after = next(reversed(params.sessions), BASE)
+        text = with_session(layout.params.read_text(encoding="utf-8"), name, _session(name, after, classes, shots, seed))
+        return _replace(layout.params, text)
+
+
+def remove_session(root: Path, name: str) -> Params:
+    """Remove the last session from params.yaml; its results stay in DVC's cache, so adding it again is quick.
+
+    Raises:
+        SamifError: there is no such session, others stand on it, or a run is under way.
+    """
+    layout = Layout(root)
+    with exclusive(root):
+        names = list(load_params(layout.params).sessions)
+        if name not in names:
+            raise SamifError(f"there is no session '{name}' in {layout.params}; it has {', '.join(names) or 'none'}")
+        if name != names[-1]:
+            later = names[names.index(name) + 1 :]
+            raise SamifError(
+                f"session '{name}' cannot go: {', '.join(later)} stand{'s' if len(later) == 1 else ''} on it; "
+                f"remove '{names[-1]}' first"
+            )
+        return _replace(layout.params, without_session(layout.params.read_text(encoding="utf-8"), name))
+
+
+def count_objects(annotations: Path) -> Counter[str]:
+    """Objects (not crowds) per category of a COCO instance file, categories in the file's order, zeros included.
+
+    Raises:
+        SamifError: the file is missing, is not JSON, or has no `categories` and `annotations`.
+    """
+    try:
+        raw: Any = json.loads(annotations.read_bytes())
+    except OSError as error:
+        raise SamifError(f"cannot read {annotations}: {error.strerror}; give a COCO instance file") from None
+    except ValueError as error:
+        raise SamifError(f"{annotations} is not JSON ({error}); give a COCO instance file") from None
+    try:
+        names = {c["id"]: str(c["name"]) for c in raw["categories"]}
+        counts = Counter(dict.fromkeys(names.values(), 0))
+        counts.update(names[a["category_id"]] for a in raw["annotations"] if not a.get("iscrowd"))
+    except (KeyError, TypeError) as error:
+        raise SamifError(
+            f"{annotations} is not a COCO instance file: {error!r} is not where it belongs; 'samif data check' says more"
+        ) from None
+    return counts
+
+
+def _dataset_counts(layout: Layout, params: Params) -> tuple[Counter[str], Path]:
+    """Objects per class that shots can come from: of the checked index once there is one, else of the source."""
+    if layout.index("train").exists():
+        return count_objects(layout.index("train")), layout.index("train")
+    if params.dataset.train is not None:
+        return count_objects(Path(params.dataset.train.annotations)), Path(params.dataset.train.annotations)
+    from samif.dataset.draw.parts import BASE_PARTS, NOVEL_PARTS
+
+    # Nothing is drawn yet, so there is nothing to count; every part appears in many scenes.
+    return Counter(dict.fromkeys((*BASE_PARTS, *NOVEL_PARTS), 10**6)), layout.drawn
+
+
+def _check_classes(name: str, classes: Sequence[str], shots: int, counts: Counter[str], source: Path) -> None:
+    if not classes:
+        raise SamifError(f"session '{name}' has no class; give at least one")
+    for cls in classes:
+        if cls not in counts:
+            known = ", ".join(list(counts)[:20]) + (", ..." if len(counts) > 20 else "")
+            raise SamifError(f"class '{cls}' of session '{name}' is not in {source}; it has {known}")
+        if counts[cls] < shots:
+            raise SamifError(
+                f"class '{cls}' of session '{name}' has {counts[cls]} objects in {source}, fewer than {shots} shots; "
+                "label more pictures or ask for fewer shots"
+            )
+
+
+def _session(name: str, after: str, classes: Sequence[str], shots: int, seed: int) -> SessionParams:
+    try:
+        return SessionParams(after=after, classes=list(classes), shots=shots, seed=seed)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SamifError(f"session '{name}': {first['loc'][0]} is {first['input']!r}; {first['msg'].lower()}") from None
+
+
+def _absolute(source: CocoSource) -> CocoSource:
+    images, annotations = Path(source.images).absolute(), Path(source.annotations).absolute()
+    if not images.is_dir():
+        raise SamifError(f"{images} is not a folder; give the folder that the pictures lie in")
+    return CocoSource(images=str(images), annotations=str(annotations))
+
+
+def _checkpoint(address: str | None) -> str | None:
+    """A file path is made absolute, because the workspace lies elsewhere; an address with a scheme stays."""
+    if address is None or "://" in address:
+        return address
+    if not Path(address).is_file():
+        raise SamifError(f"the checkpoint {address} does not exist; give a file, or an https:// or s3:// address")
+    return str(Path(address).absolute())
+
+
+def _line_name(folder: str) -> str:
+    name = re.sub(r"[^a-z0-9_-]+", "-", folder.lower()).strip("-_")[:63]
+    return name or "line"
+
+
+def _put(layout: Layout, text: str) -> Params:
+    """Build everything beside, then move it in; params.yaml comes last, because it makes the folder a workspace."""
+    made = not layout.root.exists()
+    moved: list[Path] = []
+    try:
+        layout.root.mkdir(parents=True, exist_ok=True)
+        build = Path(tempfile.mkdtemp(prefix=".samif-init-", dir=layout.root))
+    except OSError as error:
+        raise SamifError(f"cannot make a workspace in {layout.root}: {error.strerror}") from None
+    try:
+        (build / ".dvc").mkdir()
+        # At the root of a git repository DVC works with git (`dvc exp`, `dvc diff`); elsewhere it needs none.
+        no_scm = "" if (layout.root / ".git").exists() else "    no_scm = True\n"
+        (build / ".dvc" / "config").write_text(_DVC_CONFIG.format(no_scm=no_scm), encoding="utf-8")
+        (build / ".dvcignore").write_text(_DVC_IGNORE, encoding="utf-8")
+        if not (layout.root / ".gitignore").exists():
+            (build / ".gitignore").write_text(_GIT_IGNORE, encoding="utf-8")
+        params = _replace(build / "params.yaml", text)
+        (build / "dvc.yaml").write_text(render_pipeline(params), encoding="utf-8")
+        for entry in sorted(build.iterdir(), key=lambda path: path.name == "params.yaml"):
+            target = layout.root / entry.name
+            os.rename(entry, target)
+            moved.append(target)
+    except BaseException:
+        for path in moved:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
+    finally:
+        shutil.rmtree(build)
+        if made and not any(layout.root.iterdir()):
+            layout.root.rmdir()
+    return params
+
+
+def _replace(path: Path, text: str) -> Params:
+    """Check the whole text as parameters, then put it in the place of `path`."""
+    handle, name = tempfile.mkstemp(prefix=".params-", suffix=".yaml", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        try:
+            params = load_params(temporary)
+        except SamifError as error:
+            raise SamifError(str(error).replace(str(temporary), str(path))) from None
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return params

@@ -1,0 +1,76 @@
+"""Draw the training pool of `tiny`: scenes of random objects, as two memory-mapped arrays.
+
+    python -m recipes.tiny.scenes POOL --scenes 12000
+
+Two thirds of the objects come from a library of fixed random kinds, so that a class loss can be had; the rest
+are new every time. No part of the demo line is among them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from samif.dataset.draw.part import Part
+from samif.dataset.draw.scene import Item, compose
+from samif.dataset.draw.variety import random_part
+
+KINDS = 500
+SIZE = 256
+MAX_ITEMS = 14
+BLOCK = 200
+
+
+def library() -> list[Part]:
+    """The fixed kinds of the class loss."""
+    return [random_part(np.random.default_rng([7, kind])) for kind in range(KINDS)]
+
+
+def draw_block(block: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One block of scenes: pictures (B, S, S, 3), labels (B, S, S), kinds (B, MAX_ITEMS) with -1 for none."""
+    rng = np.random.default_rng([seed, block])
+    kinds_of = library()
+    pictures = np.zeros((BLOCK, SIZE, SIZE, 3), np.uint8)
+    labels = np.zeros((BLOCK, SIZE, SIZE), np.uint8)
+    kinds = np.full((BLOCK, MAX_ITEMS), -1, np.int16)
+    for i in range(BLOCK):
+        items = []
+        for _ in range(int(rng.integers(1, MAX_ITEMS + 1))):
+            kind = int(rng.integers(KINDS)) if rng.random() < 0.67 else -1
+            part = kinds_of[kind] if kind >= 0 else random_part(rng)
+            items.append(Item(part, kind, float(np.exp(rng.normal(0.0, 0.45)))))
+        if rng.random() < 0.3:  # several of one kind, as on a line
+            items = [items[int(rng.integers(min(3, len(items))))] for _ in items]
+        scale = float(rng.choice([0.7, 1.0, 1.0, 1.6]))
+        scene = compose(rng, items, SIZE, (18 * scale, 44 * scale), crowding=rng.uniform(0.1, 0.8))
+        pictures[i], labels[i] = scene.picture, scene.labels
+        kinds[i, : len(scene.kinds)] = scene.kinds
+    return pictures, labels, kinds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pool", type=Path)
+    parser.add_argument("--scenes", type=int, default=12000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    blocks = args.scenes // BLOCK
+    args.pool.mkdir(parents=True, exist_ok=True)
+    shapes = {"pictures": (SIZE, SIZE, 3), "labels": (SIZE, SIZE)}
+    out = {k: np.lib.format.open_memmap(args.pool / f"{k}.npy", "w+", np.uint8, (blocks * BLOCK, *s)) for k, s in shapes.items()}
+    all_kinds = np.lib.format.open_memmap(args.pool / "kinds.npy", "w+", np.int16, (blocks * BLOCK, MAX_ITEMS))
+    with ProcessPoolExecutor(args.workers) as pool:
+        for b, (pictures, labels, kinds) in enumerate(pool.map(draw_block, range(blocks), [args.seed] * blocks)):
+            rows = slice(b * BLOCK, (b + 1) * BLOCK)
+            out["pictures"][rows], out["labels"][rows], all_kinds[rows] = pictures, labels, kinds
+            print(f"{(b + 1) * BLOCK}/{blocks * BLOCK} scenes", flush=True)
+    (args.pool / "pool.json").write_text(json.dumps({"scenes": blocks * BLOCK, "seed": args.seed, "kinds": KINDS}))
+
+
+if __name__ == "__main__":
+    main()

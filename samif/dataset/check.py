@@ -1,0 +1,135 @@
+"""What is wrong or odd in a data set, as findings that say what and the remedy."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from samif.dataset.model import Annotation, Dataset, Picture
+from samif.errors import SamifError
+
+TINY_AREA = 16
+"""Masks of fewer pixels teach a classifier nothing."""
+
+DUPLICATE_IOU = 0.95
+"""Two labels of one class that overlap by more than this are one object labelled twice."""
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing wrong (`error`: the data set cannot be used) or odd (`warning`).
+
+    Attributes:
+        file: the picture as the annotations name it, or the annotation file.
+        picture, annotation: COCO ids, where there are any.
+        what: a phrase whose subject is the place, such as "has an empty mask".
+        remedy: what to do, as an order.
+    """
+
+    level: Literal["error", "warning"]
+    file: str
+    picture: int | None
+    annotation: int | None
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        place = [self.file]
+        if self.picture is not None:
+            place.append(f"picture {self.picture}")
+        if self.annotation is not None:
+            place.append(f"annotation {self.annotation}")
+        return f"{', '.join(place)}: {self.what}; {self.remedy}"
+
+
+def raise_on_errors(findings: Iterable[Finding]) -> None:
+    """Refuse a data set with errors.
+
+    Raises:
+        SamifError: the first errors and how many more there are.
+    """
+    errors = [finding for finding in findings if finding.level == "error"]
+    if not errors:
+        return
+    shown = " | ".join(str(error) for error in errors[:_SHOWN])
+    more = f" | and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
+    noun = "error" if len(errors) == 1 else "errors"
+    raise SamifError(f"the data set has {len(errors)} {noun}: {shown}{more}; run 'samif data check' for the whole list")
+
+
+def class_counts(dataset: Dataset) -> dict[str, tuple[int, int]]:
+    """(instances, pictures that show one) of every class, crowd regions left out; in category order."""
+    instances: Counter[str] = Counter()
+    pictures: Counter[str] = Counter()
+    for picture in dataset.pictures:
+        here = Counter(a.category for a in picture.annotations if not a.crowd)
+        instances += here
+        pictures.update(here.keys())
+    return {name: (instances[name], pictures[name]) for name in dataset.category_names}
+
+
+def oddities(dataset: Dataset, file: str) -> Iterator[Finding]:
+    """Warnings about a data set that can be used; `file` names its annotation file."""
+    for name, (instances, _) in class_counts(dataset).items():
+        if not instances:
+            yield Finding(
+                "warning", file, None, None, f"class '{name}' has no instance", "label some or remove the class"
+            )
+    first_of: dict[str, Picture] = {}
+    for picture in dataset.pictures:
+        first = first_of.setdefault(picture.sha256, picture) if picture.sha256 else picture
+        if first is not picture:
+            yield Finding(
+                "warning",
+                picture.file_name,
+                picture.id,
+                None,
+                f"is the same picture as {first.file_name} (picture {first.id})",
+                "remove one of them, or labels may be counted twice",
+            )
+        if not picture.annotations:
+            yield Finding(
+                "warning",
+                picture.file_name,
+                picture.id,
+                None,
+                "has no annotation",
+                "label its objects, or leave it as a picture of background alone",
+            )
+        yield from _odd_masks(picture)
+
+
+def _odd_masks(picture: Picture) -> Iterator[Finding]:
+    of_class: defaultdict[str, list[Annotation]] = defaultdict(list)
+    for a in picture.annotations:
+        if a.crowd:
+            continue
+        of_class[a.category].append(a)
+        if a.area < TINY_AREA:
+            yield Finding(
+                "warning",
+                picture.file_name,
+                picture.id,
+                a.id,
+                f"has a tiny mask ({a.area:.0f} pixels)",
+                "delete it if it is a slip; take a closer picture if it is the object",
+            )
+    for same in of_class.values():
+        rles = [a.rle for a in same]
+        overlap = np.triu(np.asarray(coco_mask.iou(rles, rles, [0] * len(rles))), k=1)
+        for i, k in np.argwhere(overlap > DUPLICATE_IOU):
+            yield Finding(
+                "warning",
+                picture.file_name,
+                picture.id,
+                same[k].id,
+                f"covers the same object as annotation {same[i].id} (IoU {overlap[i, k]:.3f})",
+                "delete one of the two labels",
+            )

@@ -1,0 +1,189 @@
+"""A checked data set in memory and on disk. Masks are compressed COCO RLE in the upright frame of their picture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+from samif.errors import SamifError
+
+
+@dataclass(frozen=True)
+class Category:
+    """A class: its id in the COCO file and its name."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One labelled instance, or a crowd region that scoring ignores.
+
+    Attributes:
+        rle: {"size": [h, w], "counts": str}.
+        bbox: x, y, width, height of the mask, in pixels.
+        area: pixels of the mask.
+    """
+
+    id: int
+    category: str
+    rle: dict[str, Any]
+    crowd: bool
+    bbox: tuple[float, float, float, float]
+    area: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture file, its upright size, the SHA-256 of its bytes ("" where unreadable) and its labels."""
+
+    id: int
+    file_name: str
+    width: int
+    height: int
+    sha256: str
+    annotations: tuple[Annotation, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Pictures below `root` with their labels; the order is the one of the COCO file."""
+
+    root: Path
+    categories: tuple[Category, ...]
+    pictures: tuple[Picture, ...]
+
+    @property
+    def category_names(self) -> tuple[str, ...]:
+        return tuple(category.name for category in self.categories)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the content: classes, ids, picture SHA-256s and sizes, masks.
+
+        Neither the place and the names of the files nor any order in the COCO file count.
+        """
+        content = [
+            sorted((category.id, category.name) for category in self.categories),
+            [
+                [
+                    *(picture.id, picture.sha256, picture.width, picture.height),
+                    sorted((a.id, a.category, a.rle["counts"], a.crowd) for a in picture.annotations),
+                ]
+                for picture in sorted(self.pictures, key=lambda picture: picture.id)
+            ],
+        ]
+        return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+
+    @cached_property
+    def _by_id(self) -> dict[int, Picture]:
+        return {picture.id: picture for picture in self.pictures}
+
+    def picture(self, picture_id: int) -> Picture:
+        """The picture of that id.
+
+        Raises:
+            SamifError: there is none.
+        """
+        try:
+            return self._by_id[picture_id]
+        except KeyError:
+            raise SamifError(
+                f"the data set in {self.root} has no picture with id {picture_id}; run the stage 'dataset' again"
+            ) from None
+
+    def path_of(self, picture: Picture) -> Path:
+        return self.root / picture.file_name
+
+    def only(self, picture_ids: Iterable[int]) -> Dataset:
+        """The same data set with these pictures alone, in the old order and with all categories.
+
+        Raises:
+            SamifError: an id is unknown.
+        """
+        wanted = {self.picture(picture_id).id for picture_id in picture_ids}
+        return replace(self, pictures=tuple(p for p in self.pictures if p.id in wanted))
+
+    def save(self, path: Path) -> None:
+        """Write a COCO file with `sha256` per image and compressed RLE; it appears whole or not at all."""
+        pairs = [(picture, a) for picture in self.pictures for a in picture.annotations]
+        id_of = {category.name: category.id for category in self.categories}
+        content = {
+            "images": [
+                {"id": p.id, "file_name": p.file_name, "width": p.width, "height": p.height, "sha256": p.sha256}
+                for p in self.pictures
+            ],
+            "annotations": [
+                {
+                    "id": a.id,
+                    "image_id": picture.id,
+                    "category_id": id_of[a.category],
+                    "segmentation": a.rle,
+                    "bbox": list(a.bbox),
+                    "area": a.area,
+                    "iscrowd": int(a.crowd),
+                }
+                for picture, a in pairs
+            ],
+            "categories": [{"id": category.id, "name": category.name} for category in self.categories],
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path, root: Path) -> Self:
+        """Read what `save` wrote. The file is trusted: no picture is opened and no mask is checked.
+
+        Raises:
+            SamifError: the file is missing or was not written by `save`.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            names = {category["id"]: category["name"] for category in content["categories"]}
+            annotations: dict[int, list[Annotation]] = {image["id"]: [] for image in content["images"]}
+            for a in content["annotations"]:
+                x, y, width, height = a["bbox"]
+                annotations[a["image_id"]].append(
+                    Annotation(
+                        id=a["id"],
+                        category=names[a["category_id"]],
+                        rle=a["segmentation"],
+                        crowd=bool(a["iscrowd"]),
+                        bbox=(x, y, width, height),
+                        area=a["area"],
+                    )
+                )
+            pictures = tuple(
+                Picture(i["id"], i["file_name"], i["width"], i["height"], i["sha256"], tuple(annotations[i["id"]]))
+                for i in content["images"]
+            )
+        except FileNotFoundError:
+            raise SamifError(f"{path} does not exist; run the stage 'dataset' first") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SamifError(
+                f"{path} is not an index of checked pictures ({type(error).__name__}: {error}); "
+                "run the stage 'dataset' again"
+            ) from None
+        return cls(root, tuple(Category(id_, name) for id_, name in names.items()), pictures)
+
+
+def mask_of(annotation: Annotation) -> npt.NDArray[np.bool_]:
+    """Mask of an annotation, (H, W) bool, in the upright frame of its picture."""
+    mask: npt.NDArray[np.uint8] = coco_mask.decode(annotation.rle)
+    return mask.astype(bool, order="C")

@@ -1,0 +1,197 @@
+"""Picture files as upright 8-bit RGB arrays, and what their headers say.
+
+Shape legend: H, W are the height and width of the upright picture in pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from samif.errors import SamifError
+
+MAX_PIXELS = 200_000_000
+"""Pictures of more pixels are refused before anything is decoded."""
+
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "PPM", "JPEG2000")
+"""Raster formats only: Pillow would hand PostScript and the like to outside programs."""
+
+BACKDROP = (128, 128, 128)
+"""What transparent pixels show: mid grey, on which neither dark nor light parts vanish."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SWAPPING = (5, 6, 7, 8)
+
+
+class PictureError(SamifError):
+    """A picture file that cannot be used: which, what is wrong, the remedy."""
+
+    def __init__(self, path: Path, what: str, remedy: str) -> None:
+        super().__init__(f"{path} {what}; {remedy}")
+        self.what = what
+        self.remedy = remedy
+
+
+@dataclass(frozen=True)
+class PictureFacts:
+    """What `inspect_picture` learns: upright size, size as stored before EXIF turns it, SHA-256 of the file."""
+
+    size: tuple[int, int]
+    stored_size: tuple[int, int]
+    sha256: str
+
+
+def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """Read a picture as it is meant to be seen.
+
+    EXIF orientation is applied; colour profiles are ignored; of several frames or pages the first counts.
+    Transparent pixels are laid over mid grey. 16-bit grey values are scaled by a fixed factor, so that
+    pictures of one camera stay comparable: 4095 is white if no pixel is above it (a 12-bit camera),
+    otherwise 65535. 32-bit and floating-point grey has no agreed white and is stretched from its least to
+    its greatest value.
+
+    Args:
+        path: a JPEG, PNG, TIFF, BMP, GIF, WebP, AVIF, PPM or JPEG 2000 file.
+        max_pixels: pictures above this are refused by their header.
+
+    Returns:
+        (H, W, 3) uint8 RGB, upright, writable, C-contiguous.
+
+    Raises:
+        PictureError: the file is missing, unreadable, truncated, no picture, or too large.
+    """
+    with _opened(path, max_pixels) as image:
+        turn = _TURNS.get(_orientation(image))
+        rgb = _to_rgb(image)
+        return np.array(rgb if turn is None else rgb.transpose(turn))
+
+
+def picture_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(width, height) in pixels of the upright picture, from the header alone.
+
+    Raises:
+        PictureError: the file is missing, unreadable, no picture, or too large.
+    """
+    with _opened(path, max_pixels) as image:
+        return _upright(image.size, _orientation(image))
+
+
+def picture_sha256(path: Path) -> str:
+    """SHA-256 (hex) of the file's bytes: the identity of a picture.
+
+    Raises:
+        PictureError: the file is missing or unreadable.
+    """
+    with _named_errors(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def inspect_picture(path: Path) -> PictureFacts:
+    """Decode the whole file once, as cheaply as its format allows, and say what it is.
+
+    A JPEG is decoded at an eighth of its size, which still reads every byte, so that truncation shows.
+
+    Raises:
+        PictureError: as `read_picture`.
+    """
+    with _opened(path, MAX_PIXELS) as image:
+        orientation, stored = _orientation(image), image.size
+        image.draft(None, (max(stored[0] // 8, 1), max(stored[1] // 8, 1)))
+        _to_rgb(image)
+    return PictureFacts(_upright(stored, orientation), stored, picture_sha256(path))
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+    # Pillow has a guard of its own, below ours: raise it, or it refuses pictures that we accept.
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels
+    with _named_errors(path):
+        if path.stat().st_size == 0:
+            raise PictureError(path, "is empty (0 bytes)", "copy the picture again or take it out of the annotations")
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise _too_large(path, f"{width} x {height} pixels", max_pixels)
+            yield image
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Turn whatever reading `path` raises into one sentence that names it."""
+    try:
+        yield
+    except PictureError:
+        raise
+    except FileNotFoundError:
+        raise PictureError(path, "does not exist", "copy the picture there or correct its file name") from None
+    except PermissionError:
+        raise PictureError(path, "may not be read", "give this user the right to read it") from None
+    except IsADirectoryError:
+        raise PictureError(path, "is a folder, not a picture", "name a picture file") from None
+    except UnidentifiedImageError:
+        raise PictureError(path, "is not a picture in a known format", "save it as JPEG or PNG") from None
+    except Image.DecompressionBombError:
+        raise _too_large(path, "far too many pixels", MAX_PIXELS) from None
+    except Exception as error:  # noqa: BLE001 - decoders of damaged files raise a dozen kinds: struct, zlib, OS, ...
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise PictureError(
+            path,
+            f"cannot be decoded ({reason}), it is damaged, cut short or of an unusual kind",
+            "copy it again from its origin or save it as an RGB JPEG or PNG",
+        ) from None
+
+
+def _too_large(path: Path, size: str, max_pixels: int) -> PictureError:
+    return PictureError(path, f"has {size}, the limit is {max_pixels / 1e6:g} million", "make it smaller or cut it")
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1 to 8 that is still to be applied; 1 where there is none or the EXIF block is damaged."""
+    if image.format == "TIFF":  # Pillow turns these itself, in size and in pixels
+        return 1
+    try:
+        # PNG's own getexif decodes the whole picture to look behind the pixels: use the plain one.
+        return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - a broken EXIF block may raise anything, and must not cost the picture
+        return 1
+
+
+def _upright(stored: tuple[int, int], orientation: int) -> tuple[int, int]:
+    return (stored[1], stored[0]) if orientation in _SWAPPING else stored
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        white = 4095 if values.max(initial=0) <= 4095 else 65535
+        return _grey(values * (255.0 / white))
+    if image.mode in ("I", "F"):
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        low, high = values.min(), values.max()
+        return _grey((values - low) * (255.0 / (high - low) if high > low else 0.0))
+    if image.has_transparency_data:
+        coloured = image.convert("RGBA")
+        backdrop = Image.new("RGBA", image.size, (*BACKDROP, 255))
+        return Image.alpha_composite(backdrop, coloured).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey(values: npt.NDArray[np.float64]) -> Image.Image:
+    return Image.fromarray(np.rint(values).astype(np.uint8)).convert("RGB")

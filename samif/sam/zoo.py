@@ -1,0 +1,308 @@
+"""Checkpoints of the Segment Anything Model: which exist, how they are read, and what they are known by.
+
+Architectures are those of Kirillov et al., "Segment Anything" (ICCV 2023), built by the authors' package
+`segment_anything`; `tiny` is a small model of the same modules whose weights ship with samif.
+Weights are always checked against the architecture: nothing missing, nothing left over, every shape right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from segment_anything import sam_model_registry
+from segment_anything.modeling import Sam
+from torch import Tensor
+
+from samif.errors import SamifError
+
+TINY = "tiny"
+SUFFIXES = (".pth", ".pt", ".safetensors")
+"""File name endings of weights that can be read."""
+
+_ASSET = "tiny.safetensors"
+_SHOWN = 3  # names of tensors that an error message quotes
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One SAM architecture and its published weights.
+
+    Attributes:
+        name: what params.yaml calls it.
+        file_name: name of the published checkpoint, None where the weights ship with the package.
+        sha256: SHA-256 of that file, None where the weights ship with the package.
+    """
+
+    name: str
+    file_name: str | None = None
+    sha256: str | None = None
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of parameters of encoder, prompt encoder and decoder together."""
+        return sum(parameter.numel() for parameter in _blueprint(self.name).parameters())
+
+    @cached_property
+    def image_size(self) -> int:
+        """Side in pixels of the square picture that the encoder sees."""
+        return int(_blueprint(self.name).image_encoder.img_size)
+
+    @cached_property
+    def embedding(self) -> tuple[int, int, int]:
+        """Shape (channels, rows, columns) of one picture's embedding."""
+        encoder = _blueprint(self.name).image_encoder
+        with torch.device("meta"), torch.inference_mode():
+            shape = encoder(torch.empty(1, 3, self.image_size, self.image_size)).shape
+        return int(shape[1]), int(shape[2]), int(shape[3])
+
+    @cached_property
+    def layout(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor of a checkpoint."""
+        return {name: tuple(tensor.shape) for name, tensor in _blueprint(self.name).state_dict().items()}
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    architecture.name: architecture
+    for architecture in (
+        Architecture(TINY),
+        Architecture(
+            "vit_b", "sam_vit_b_01ec64.pth", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912"
+        ),
+        Architecture(
+            "vit_l", "sam_vit_l_0b3195.pth", "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622"
+        ),
+        Architecture(
+            "vit_h", "sam_vit_h_4b8939.pth", "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e"
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class LoadedSam:
+    """A segmenter with frozen weights.
+
+    Attributes:
+        sam: the official module on the CPU, float32, in eval mode, no parameter asks for a gradient.
+        name: its architecture.
+        encoder_digest: `tensors_digest` of the image encoder's parameters and the pixel mean and deviation, which
+            is the same however the file was packed; embeddings are cached under it.
+        file_sha256: SHA-256 of the file that the weights were read from.
+    """
+
+    sam: Sam
+    name: str
+    encoder_digest: str
+    file_sha256: str
+
+
+def load_sam(name: str, checkpoint: Path | None = None, sha256: str | None = None) -> LoadedSam:
+    """Build a SAM and fill it with the weights of a checkpoint.
+
+    Args:
+        name: a key of `ARCHITECTURES`.
+        checkpoint: .pth, .pt or .safetensors file; None takes the weights shipped with the package (`tiny` only).
+        sha256: what the file's SHA-256 must be; None accepts any.
+
+    Raises:
+        SamifError: unknown name; official architecture without a file; see `verify_file`, `read_weights`,
+            `check_layout`.
+    """
+    architecture = find_architecture(name)
+    if checkpoint is None:
+        if name != TINY:
+            raise SamifError(
+                f"encoder '{name}' needs a checkpoint and none is given: "
+                f"fetch it with 'samif weights pull {name}' or set encoder.checkpoint in params.yaml"
+            )
+        with importlib.resources.as_file(importlib.resources.files("samif") / "assets" / _ASSET) as shipped:
+            return _load(architecture, shipped, sha256)
+    return _load(architecture, checkpoint, sha256)
+
+
+def _load(architecture: Architecture, path: Path, sha256: str | None) -> LoadedSam:
+    digest = verify_file(path, sha256)
+    tensors = read_weights(path, None)
+    check_layout(architecture.name, tensors, path)
+    sam = _build(architecture.name)
+    # assign: the read tensors become the parameters, so nothing is initialised or copied; half precision is widened.
+    widened = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
+    sam.load_state_dict(widened, assign=True)
+    sam.requires_grad_(False)
+    return LoadedSam(sam=sam, name=architecture.name, encoder_digest=_encoder_digest(sam), file_sha256=digest)
+
+
+def find_architecture(name: str) -> Architecture:
+    """The architecture called `name`; SamifError where there is none."""
+    if name not in ARCHITECTURES:
+        raise SamifError(f"there is no encoder '{name}'; choose one of {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]
+
+
+def read_weights(path: Path, sha256: str | None) -> dict[str, Tensor]:
+    """Read a checkpoint file into tensors on the CPU, memory-mapped where the format allows it.
+
+    No code inside a pickle is ever run. `sha256`, where given, is checked before the file is parsed.
+
+    Raises:
+        SamifError: missing, digest mismatch, unknown format, truncated, holds more than named tensors.
+    """
+    if sha256 is not None:
+        verify_file(path, sha256)
+    require_file(path)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in SUFFIXES:
+        return _read_torch(path)
+    raise SamifError(f"{path}: cannot tell the format of the weights; the name must end in {', '.join(SUFFIXES)}")
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    except SafetensorError as error:
+        raise SamifError(f"{path} is truncated or no safetensors file ({error}); fetch it again") from error
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    try:
+        # The format before PyTorch 1.6 is no zip archive and cannot be mapped.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise SamifError(
+            f"{path} is no plain checkpoint: it holds objects or code, which are never run here, or is no checkpoint "
+            "at all; save the state dict (names and tensors only) of a model that you trust and give that file"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise SamifError(f"{path} is truncated or no checkpoint written by torch.save; fetch it again") from error
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise SamifError(f"{path} is no state dict: it must hold names and tensors only, at the top level")
+    return {str(key): tensor for key, tensor in content.items()}
+
+
+def check_layout(name: str, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that are not exactly those of architecture `name`; `path` is for the message.
+
+    Raises:
+        SamifError: another architecture (which one), or missing, unexpected, misshapen or wrongly typed tensors.
+    """
+    expected = find_architecture(name).layout
+    found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    if found != expected:
+        likely = recognise(tensors)
+        if likely is not None and likely != name:
+            raise SamifError(
+                f"{path} holds weights of '{likely}', but params.yaml says encoder.name: {name}; "
+                f"set encoder.name to {likely} or give a '{name}' file as encoder.checkpoint"
+            )
+        raise SamifError(
+            f"{path} does not fit encoder '{name}' ({_difference(expected, found)}); give another checkpoint"
+        )
+    for key, own in _blueprint(name).state_dict().items():
+        if tensors[key].is_floating_point() != own.is_floating_point():
+            raise SamifError(
+                f"{path} does not fit encoder '{name}' ({key} is {tensors[key].dtype}, expected {own.dtype}); "
+                "give another checkpoint"
+            )
+
+
+def recognise(tensors: Mapping[str, Tensor]) -> str | None:
+    """The architecture whose image encoder these weights hold, None if there is none."""
+    found = _encoder_part({key: tuple(tensor.shape) for key, tensor in tensors.items()})
+    fitting = (name for name, known in ARCHITECTURES.items() if _encoder_part(known.layout) == found)
+    return next(fitting, None)
+
+
+def _encoder_part(layout: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {key: shape for key, shape in layout.items() if key.startswith("image_encoder.")}
+
+
+def _difference(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:
+    """What is missing, too many or misshapen, a few names of each."""
+    parts = []
+    for word, names in (
+        ("missing", sorted(expected.keys() - found.keys())),
+        ("unexpected", sorted(found.keys() - expected.keys())),
+    ):
+        if names:
+            parts.append(f"{len(names)} {word}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}")
+    for key in sorted(expected.keys() & found.keys()):
+        if expected[key] != found[key]:
+            parts.append(f"{key} has shape {found[key]}, expected {expected[key]}")
+            break
+    return "; ".join(parts)
+
+
+def verify_file(path: Path, sha256: str | None) -> str:
+    """SHA-256 of a weights file, compared with `sha256` where that is given.
+
+    Raises:
+        SamifError: missing, or another digest than expected.
+    """
+    require_file(path)
+    digest = file_sha256(path)
+    if sha256 is not None and digest != sha256:
+        raise SamifError(
+            f"{path} is not the expected file: SHA-256 expected {sha256}, got {digest}; "
+            "fetch it again, or correct the digest if you trust this file"
+        )
+    return digest
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of named tensors, independent of file format, order, device and memory layout.
+
+    Per tensor, in order of names: one JSON line [name, dtype, shape], then the elements, row-major, little-endian.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        header = [name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
+        digest.update(json.dumps(header).encode() + b"\n")
+        # numpy has no bfloat16, so every type is hashed through a view of its bytes.
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _encoder_digest(sam: Sam) -> str:
+    tensors = {f"image_encoder.{key}": tensor for key, tensor in sam.image_encoder.state_dict().items()}
+    return tensors_digest({**tensors, "pixel_mean": sam.pixel_mean, "pixel_std": sam.pixel_std})
+
+
+def require_file(path: Path) -> None:
+    """Refuse a weights file that does not exist, with SamifError."""
+    if not path.is_file():
+        raise SamifError(f"{path}: there is no such weights file; correct encoder.checkpoint or pull it again")
+
+
+def _build(name: str) -> Sam:
+    """A SAM in eval mode whose parameters have shapes but no storage; pixel mean and deviation are real."""
+    with torch.device("meta"):
+        if name == TINY:
+            from samif.sam.tiny import build_tiny
+
+            return build_tiny().eval()
+        return sam_model_registry[name]()
+
+
+@cache
+def _blueprint(name: str) -> Sam:
+    """The one storage-less model per architecture that facts are read from; never hand it out."""
+    return _build(name)

@@ -1,0 +1,282 @@
+"""read_coco: good files come out as they are, and each kind of bad record becomes its finding."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from samif.dataset.check import Finding
+from samif.dataset.coco import Category, mask_of, read_coco
+from samif.errors import SamifError
+
+REAL = Path(__file__).parents[4] / "shared" / "data"
+
+
+def test_a_good_set(line: Any) -> None:
+    seen: list[tuple[int, int]] = []
+    images, annotations = line.write()
+    dataset, findings = read_coco(images, annotations, progress=lambda done, total: seen.append((done, total)))
+    assert findings == []
+    assert dataset.categories == (Category(3, "bolt"), Category(7, "nut"))
+    assert [picture.file_name for picture in dataset.pictures] == ["a.png", "b.png"]
+    bolt, nut = dataset.pictures[1].annotations
+    assert (bolt.id, bolt.category, nut.id, nut.category) == (20, "bolt", 21, "nut")
+    assert (nut.bbox, nut.area, nut.crowd) == ((30.0, 20.0, 12.0, 12.0), 144.0, False)
+    assert mask_of(nut)[20:32, 30:42].all() and mask_of(nut).sum() == 144
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_measures_come_from_the_mask_and_crowds_stay_crowds(line: Any) -> None:
+    runs = [0, 48 * 2, 48 * 62]
+    line.label(30, 1, 3, {"size": [48, 64], "counts": runs}, iscrowd=1, area=5, bbox=[1, 1, 2, 2])
+    dataset, findings = read_coco(*line.write())
+    crowd = dataset.pictures[0].annotations[-1]
+    assert findings == []
+    assert (crowd.crowd, crowd.area, crowd.bbox) == (True, 96.0, (0.0, 0.0, 2.0, 48.0))
+    assert isinstance(crowd.rle["counts"], str)
+
+
+def test_pictures_without_annotation_are_kept(line: Any) -> None:
+    line.picture(3, "c.png")
+    dataset, findings = read_coco(*line.write())
+    assert dataset.pictures[2].annotations == ()
+    assert [finding.level for finding in findings] == ["warning"]
+
+
+def test_file_names_in_folders_and_a_byte_order_mark(line: Any) -> None:
+    (line.images / "day 1").mkdir()
+    (line.images / "a.png").rename(line.images / "day 1" / "ä.png")
+    line.raw["images"][0]["file_name"] = "./day 1//ä.png"
+    images, annotations = line.write()
+    annotations.write_text(json.dumps(line.raw), encoding="utf-8-sig")
+    dataset, findings = read_coco(images, annotations)
+    assert findings == []
+    assert dataset.pictures[0].file_name == "day 1/ä.png"
+    assert dataset.path_of(dataset.pictures[0]).is_file()
+
+
+def test_a_picture_folder_that_is_itself_a_link(line: Any, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(line.images)
+    assert read_coco(link, line.write()[1])[1] == []
+
+
+Bend = Callable[[dict[str, Any], Path], object]
+_IMAGE, _LABEL = "a.png", (10, 1)
+
+CASES: list[tuple[str, Bend, str, tuple[str, int | None, int | None]]] = [
+    ("missing picture", lambda raw, images: (images / "a.png").unlink(), "does not exist", ("a.png", 1, None)),
+    ("empty picture", lambda raw, images: (images / "a.png").write_bytes(b""), "is empty", ("a.png", 1, None)),
+    ("no picture", lambda raw, images: (images / "a.png").write_text("x"), "not a picture", ("a.png", 1, None)),
+    (
+        "truncated picture",
+        lambda raw, images: (images / "a.png").write_bytes((images / "a.png").read_bytes()[:-200]),
+        "cannot be decoded",
+        ("a.png", 1, None),
+    ),
+    ("other width", lambda raw, _: raw["images"][0].update(width=65), "is 64 x 48, but is declared 65 x 48",
+     ("a.png", 1, None)),
+    ("other height", lambda raw, _: raw["images"][0].update(height=49), "is declared 64 x 49", ("a.png", 1, None)),
+    ("no width", lambda raw, _: raw["images"][0].pop("width"), "has width None", ("a.png", 1, None)),
+    ("text width", lambda raw, _: raw["images"][0].update(width="64"), "has width '64'", ("a.png", 1, None)),
+    ("negative width", lambda raw, _: raw["images"][0].update(width=-64), "has width -64", ("a.png", 1, None)),
+    ("NaN height", lambda raw, _: raw["images"][0].update(height=float("nan")), "height nan", ("a.png", 1, None)),
+    ("huge size", lambda raw, _: raw["images"][0].update(width=10**9, height=10**9), "has width 10", ("a.png", 1, None)),
+    ("image id of text", lambda raw, _: raw["images"][0].update(id="1"), "image record 0 needs", ("labels.json", None, None)),
+    ("image id true", lambda raw, _: raw["images"][0].update(id=True), "image record 0 needs", ("labels.json", None, None)),
+    ("negative image id", lambda raw, _: raw["images"][0].update(id=-1), "image record 0 needs", ("labels.json", None, None)),
+    ("huge image id", lambda raw, _: raw["images"][0].update(id=2**63), "image record 0 needs", ("labels.json", None, None)),
+    ("image record of text", lambda raw, _: raw["images"].append("c.png"), "image record 2 needs", ("labels.json", None, None)),
+    ("no file name", lambda raw, _: raw["images"][0].pop("file_name"), "image record 0 needs", ("labels.json", None, None)),
+    ("NUL in file name", lambda raw, _: raw["images"][0].update(file_name="a\0.png"), "image record 0 needs",
+     ("labels.json", None, None)),
+    ("half a character in file name", lambda raw, _: raw["images"][0].update(file_name="\ud800.png"),
+     "image record 0 needs", ("labels.json", None, None)),
+    ("same image id", lambda raw, _: raw["images"][1].update(id=1), "shares its image id with a.png", ("b.png", 1, None)),
+    ("same file", lambda raw, _: raw["images"][1].update(file_name="./a.png"), "listed twice, also as picture 1",
+     ("a.png", 2, None)),
+    ("parent folder", lambda raw, _: raw["images"][0].update(file_name="../images/a.png"), "leads out",
+     ("../images/a.png", 1, None)),
+    ("absolute", lambda raw, images: raw["images"][0].update(file_name=str(images / "a.png")), "leads out", ("*", 1, None)),
+    ("drive", lambda raw, _: raw["images"][0].update(file_name="C:\\a.png"), "leads out", ("C:\\a.png", 1, None)),
+    ("the folder itself", lambda raw, _: raw["images"][0].update(file_name="."), "leads out", (".", 1, None)),
+    ("no picture at all", lambda raw, _: raw.update(images=[], annotations=[]), "names no picture",
+     ("labels.json", None, None)),
+    ("no class at all", lambda raw, _: raw.update(categories=[], annotations=[]), "names no class",
+     ("labels.json", None, None)),
+    ("same category id", lambda raw, _: raw["categories"].append({"id": 3, "name": "pin"}), "category id 3 is given twice",
+     ("labels.json", None, None)),
+    ("same class name", lambda raw, _: raw["categories"].append({"id": 9, "name": "nut"}), "class 'nut' is listed twice",
+     ("labels.json", None, None)),
+    ("blank class", lambda raw, _: raw["categories"].append({"id": 9, "name": " "}), "category record 2 needs",
+     ("labels.json", None, None)),
+    ("class of two lines", lambda raw, _: raw["categories"].append({"id": 9, "name": "a\nb"}), "category record 2 needs",
+     ("labels.json", None, None)),
+    ("category null", lambda raw, _: raw["categories"].append(None), "category record 2 needs", ("labels.json", None, None)),
+    ("unknown class", lambda raw, _: raw["annotations"][0].update(category_id=4), "category_id 4, which is not",
+     ("a.png", 1, 10)),
+    ("class of a list", lambda raw, _: raw["annotations"][0].update(category_id=[3]), r"category_id \[3\]", ("a.png", 1, 10)),
+    ("unknown picture", lambda raw, _: raw["annotations"][0].update(image_id=5), "image_id 5, which is not",
+     ("labels.json", None, 10)),
+    ("picture of a dict", lambda raw, _: raw["annotations"][0].update(image_id={}), "image_id {}", ("labels.json", None, 10)),
+    ("same annotation id", lambda raw, _: raw["annotations"][1].update(id=10), "shares its annotation id", ("a.png", 1, 10)),
+    ("no annotation id", lambda raw, _: raw["annotations"][0].pop("id"), "annotation record 0 needs",
+     ("labels.json", None, None)),
+    ("annotation null", lambda raw, _: raw["annotations"].append(None), "annotation record 4 needs",
+     ("labels.json", None, None)),
+    ("crowd of text", lambda raw, _: raw["annotations"][0].update(iscrowd="no"), "has iscrowd 'no'", ("a.png", 1, 10)),
+    ("no mask", lambda raw, _: raw["annotations"][0].pop("segmentation"), "has no mask", ("a.png", 1, 10)),
+    ("empty mask", lambda raw, _: raw["annotations"][0].update(segmentation=[[3, 3, 3, 3, 3, 3]]), "empty mask",
+     ("a.png", 1, 10)),
+    ("outside", lambda raw, _: raw["annotations"][0].update(segmentation=[[90, 0, 99, 0, 99, 9]]), "lies outside",
+     ("a.png", 1, 10)),
+    ("RLE of another size", lambda raw, _: raw["annotations"][0].update(
+        segmentation={"size": [64, 48], "counts": [0, 64 * 48]}), "RLE of size", ("a.png", 1, 10)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("bend", "text", "place"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_each_kind_of_error(line: Any, bend: Bend, text: str, place: tuple[str, int | None, int | None]) -> None:
+    bend(line.raw, line.images)
+    dataset, findings = read_coco(*line.write())
+    errors = [finding for finding in findings if finding.level == "error"]
+    assert any(_matches(error, text, place) for error in errors), [str(error) for error in errors]
+    assert all(error.what and error.remedy for error in errors)
+    # Whatever is wrong, what could be read is still a data set.
+    assert len(dataset.digest) == 64
+    assert {p.id for p in dataset.pictures} <= {1, 2}
+
+
+def _matches(finding: Finding, text: str, place: tuple[str, int | None, int | None]) -> bool:
+    file, *ids = place
+    return bool(
+        re.search(text, finding.what) and [finding.picture, finding.annotation] == ids and file in ("*", finding.file)
+    )
+
+
+@pytest.mark.parametrize("broken", [("area", float("nan")), ("area", -1), ("area", "9"), ("bbox", [1, 2, 3]),
+                                    ("bbox", [1, 2, -3, 4]), ("bbox", [1, 2, float("inf"), 4]), ("bbox", "box")])  # fmt: skip
+def test_broken_measures_are_warned_of_and_measured_anew(line: Any, broken: tuple[str, Any]) -> None:
+    line.raw["annotations"][0][broken[0]] = broken[1]
+    dataset, findings = read_coco(*line.write())
+    assert [(f.level, f.annotation) for f in findings] == [("warning", 10)]
+    assert dataset.pictures[0].annotations[0].area == 100.0
+
+
+def test_links(line: Any, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.png"
+    os.replace(line.images / "a.png", outside)
+    (line.images / "a.png").symlink_to(outside)
+    os.rename(line.images / "b.png", line.images / "c.png")
+    (line.images / "b.png").symlink_to("c.png")
+    _, findings = read_coco(*line.write())
+    assert [(f.picture, f.what) for f in findings] == [(1, "leads out of the picture folder")]
+    (line.images / "a.png").unlink()
+    (line.images / "a.png").symlink_to("a.png")
+    assert [f.picture for f in read_coco(*line.write())[1]] == [1]
+
+
+def test_a_turned_picture_must_be_labelled_upright(line: Any) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (64, 48)).save(line.images / "a.png", exif=exif)
+    error = read_coco(*line.write())[1][0]
+    assert (error.level, error.picture) == ("error", 1)
+    assert "is 48 x 64 once its EXIF orientation turns it upright, but is declared 64 x 48" in error.what
+    line.raw["images"][0].update(width=48, height=64)
+    assert [f for f in read_coco(*line.write())[1] if f.level == "error"] == []
+
+
+def test_what_can_be_kept_is_kept(line: Any) -> None:
+    (line.images / "a.png").unlink()
+    line.raw["images"][1]["width"] = 60
+    dataset, findings = read_coco(*line.write())
+    assert len(findings) == 2
+    assert [len(picture.annotations) for picture in dataset.pictures] == [2, 2]
+    assert dataset.pictures[0].sha256 == ""
+    assert (dataset.pictures[1].width, dataset.pictures[1].height) == (60, 48)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "is not JSON"),
+        ("{", "is not JSON"),
+        ("[" * 200_000, "is not JSON"),
+        ('{"images": ' + "1" * 5000 + "}", "is not JSON"),
+        ("[]", "holds a list"),
+        ("null", "holds a NoneType"),
+        ("{}", "has no list 'images'"),
+        ('{"images": [], "annotations": {}, "categories": []}', "has no list 'annotations'"),
+        ('{"images": [], "annotations": []}', "has no list 'categories'"),
+    ],
+)
+def test_what_is_no_coco_file_is_refused(line: Any, text: str, expected: str) -> None:
+    line.annotations.write_text(text)
+    with pytest.raises(SamifError, match=rf"labels\.json {expected}"):
+        read_coco(line.images, line.annotations)
+
+
+def test_missing_places_are_refused(line: Any, tmp_path: Path) -> None:
+    images, annotations = line.write()
+    with pytest.raises(SamifError, match="is not a folder; name"):
+        read_coco(tmp_path / "none", annotations)
+    with pytest.raises(SamifError, match="does not exist; name"):
+        read_coco(images, tmp_path / "none.json")
+    with pytest.raises(SamifError, match="cannot be read"):
+        read_coco(images, tmp_path)
+    annotations.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SamifError, match="is not JSON"):
+        read_coco(images, annotations)
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "size", "counts"]), inner),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(junk, st.data())
+def test_no_value_anywhere_escapes_as_a_traceback(line: Any, value: Any, data: st.DataObject) -> None:
+    raw = json.loads(json.dumps(line.raw))
+    records = raw[data.draw(st.sampled_from(sorted(raw)))]
+    record = data.draw(st.sampled_from(records))
+    key = data.draw(st.sampled_from([*sorted(record), "iscrowd", "bbox", "area"]))
+    record[key] = value
+    line.annotations.write_text(json.dumps(raw))
+    dataset, findings = read_coco(line.images, line.annotations)
+    assert all(finding.what and finding.remedy and str(finding) for finding in findings)
+    assert len(dataset.digest) == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "pictures", "labels"),
+    [("tote_dev", 74, 622), ("coco_dev", 302, 2657), ("microcontrollers", 149, 178), ("nuts", 18, 165)],
+)
+def test_real_sets_have_no_errors(name: str, pictures: int, labels: int) -> None:
+    folder = REAL / name
+    if not folder.is_dir():
+        pytest.skip(f"{name} is not at hand")
+    dataset, findings = read_coco(folder / "images", folder / "instances.json")
+    assert [str(finding) for finding in findings if finding.level == "error"] == []
+    assert len(dataset.pictures) == pictures
+    annotations = [a for picture in dataset.pictures for a in picture.annotations]
+    assert len(annotations) == labels
+    declared = {a["id"]: a for a in json.loads((folder / "instances.json").read_text())["annotations"]}
+    for a in annotations:
+        assert a.area == coco_mask.area(a.rle) == np.count_nonzero(mask_of(a)) > 0
+        if name != "coco_dev":  # COCO's own areas are not those of its polygons
+            assert a.area == declared[a.id]["area"]
