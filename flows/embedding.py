@@ -22,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.cluster import Cluster, ray_cluster
+from flows.embedding_manifest import EmbeddingManifest, EncoderIdentity, Shape
 from flows.progress import Tracker, track
-from flows.store import EmbeddingManifest, EmbeddingStore, EncoderIdentity, Shape
+from flows.store import EmbeddingStore
 from samif.config import EmbedParams, EncoderParams
 from samif.errors import SamifError
 

@@ -149,6 +149,7 @@ class MlflowStore:
             raise SamifError(f"{self.database} is not an SQLite file; move it away or restore it from a backup")
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it warns of every retry
@@ -161,8 +162,10 @@ class MlflowStore:
                 MlflowClient(f"sqlite:///{part}")
                 os.replace(part, self.database)
             return MlflowClient(self.uri, self.uri)
-        except MlflowException as error:
-            raise SamifError(f"the registry at {self.shown} cannot be opened: {_first_line(error)}") from None
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            raise SamifError(
+                f"the registry at {self.shown} cannot be opened: {_first_line(error)}; restore it from a backup"
+            ) from None
 
     def register(self, entry: Entry) -> Registration:
         """Find the version that has the entry's digest, else make its run and then the version.

@@ -6,13 +6,15 @@ ruamel's parser says where a node begins and ends; dumping a parsed file again w
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from samif.config import CocoSource, EncoderParams, SessionParams
 
@@ -32,7 +34,7 @@ def new_text(
     template = files("flows") / "templates" / "params.yaml"
     tree: CommentedMap = yaml.load(template.read_text(encoding="utf-8"))
     tree["line"] = line
-    tree["dataset"]["base_classes"] = base_classes
+    tree["dataset"]["base_classes"] = [_quoted(name) for name in base_classes]
     if train is not None:
         del tree["dataset"]["drawn"]
         for place, (key, source) in enumerate((("train", train), ("val", val))):
@@ -52,8 +54,7 @@ def with_session(text: str, name: str, session: SessionParams) -> str:
         return text.rstrip("\n") + "\n\nsessions:\n" + _block(name, session, 2)
     key, sessions = found
     if sessions.flow_style:  # `sessions: {}`, or all of them on one line
-        entries = {n: SessionParams.model_validate(s) for n, s in (YAML(typ="safe").load(text)["sessions"]).items()}
-        block = "".join(_block(n, s, 2) for n, s in {**entries, name: session}.items())
+        block = "".join(_block(n, s, 2) for n, s in {**_entries(text), name: session}.items())
         tail = text[sessions.end_mark.index :]
         comment, newline, rest = tail.partition("\n")
         # The comment behind the braces keeps its column.
@@ -73,7 +74,7 @@ def without_session(text: str, name: str) -> str:
     assert found is not None, "the caller has seen this session in the file"
     key, sessions = found
     if sessions.flow_style:
-        entries = {n: SessionParams.model_validate(s) for n, s in (YAML(typ="safe").load(text)["sessions"]).items()}
+        entries = _entries(text)
         empty = text[: sessions.start_mark.index] + "{}" + text[sessions.end_mark.index :]
         for other, session in entries.items():
             if other != name:
@@ -97,9 +98,13 @@ def _find(text: str) -> tuple[ScalarNode, MappingNode] | None:
     return next(((k, v) for k, v in root.value if k.value == "sessions"), None)
 
 
+def _entries(text: str) -> dict[str, SessionParams]:
+    return {n: SessionParams.model_validate(s) for n, s in YAML(typ="safe").load(text)["sessions"].items()}
+
+
 def _last_line(node: Node) -> int:
     """Line of the last character of a node's content (a block's own end mark runs on over comments)."""
-    while not isinstance(node, ScalarNode) and not node.flow_style and node.value:
+    while isinstance(node, CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         node = last[1] if isinstance(node, MappingNode) else last
     line: int = node.end_mark.line
@@ -114,9 +119,14 @@ def _block(name: str, session: SessionParams, indent: int) -> str:
 
 
 def _flow_list(items: list[str]) -> CommentedSeq:
-    sequence = CommentedSeq(items)
+    sequence = CommentedSeq([_quoted(item) for item in items])
     sequence.fa.set_flow_style()
     return sequence
+
+
+def _quoted(text: str) -> str:
+    """A name in quotes unless it is a plain word: ruamel leaves some bare that read back as something else."""
+    return text if re.fullmatch(r"[^\W\d][\w-]*", text) else DoubleQuotedScalarString(text)
 
 
 def _yaml() -> YAML:

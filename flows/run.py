@@ -72,7 +72,7 @@ def _work(layout: Layout, params: Params, record: Record, say: Callable[[str], N
     record["data_revision"], record["dvc_lock"] = _data_revision(layout), _file_digest(layout.lock)
 
     from flows.register import register_all
-    from flows.report import publish
+    from flows.report.publish import publish
 
     versions = register_all(layout, params, record)
     publish(layout, versions)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from samif.config import Strict, digest
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 class ShardManifest(Strict):
     """What a shard holds, and the checksums that tell whether it still does."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     shard: str
     keys: tuple[str, ...]
     shape: tuple[int, int, int, int]
@@ -26,7 +27,7 @@ class ShardManifest(Strict):
     sha256: str
     bytes: int
     row_sums: tuple[int, ...]
-    """Per row, the sum of its bytes taken as signed 64-bit words, modulo 2**64: a check at memory speed on every read."""
+    """Per row, the sum of its bytes as signed 64-bit words, modulo 2**64: a check at memory speed on every read."""
     checksum: str = ""
 
     @model_validator(mode="after")
@@ -36,7 +37,7 @@ class ShardManifest(Strict):
         return self
 
     def _own_checksum(self) -> str:
-        return digest(self.model_dump(mode="json", exclude={"checksum"}))
+        return digest(self.model_dump(mode="json", by_alias=True, exclude={"checksum"}))
 
     def sealed(self) -> Self:
         """The same with its checksum filled in."""
@@ -54,7 +55,8 @@ class Damage:
     def discard(self) -> None:
         """Remove the damaged files, so that the shard no longer exists and its pictures are missing again."""
         for path in self.paths:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):  # somebody else's store: the caller's complaint must do
+                path.unlink(missing_ok=True)
 
 
 def row_sums(embeddings: torch.Tensor) -> list[int]:

@@ -26,7 +26,10 @@ class Transient(Exception):
 
 def is_remote(uri: str) -> bool:
     """Whether `uri` lies behind a network; SamifError for a kind of address that cannot be read."""
-    scheme = urlsplit(uri).scheme if "://" in uri else "file"
+    try:
+        scheme = urlsplit(uri).scheme if "://" in uri else "file"
+    except ValueError as error:
+        raise SamifError(f"'{uri}' is no address ({error}); correct it") from error
     if scheme not in ("file", "http", "https", "s3"):
         raise SamifError(f"{shown(uri)}: give a path, file://, http(s):// or s3:// address, not {scheme}://")
     return scheme != "file"
@@ -101,7 +104,9 @@ def _opened_s3(uri: str) -> Iterator[Content]:
     parts = urlsplit(uri)
     config = Config(connect_timeout=_TIMEOUT[0], read_timeout=_TIMEOUT[1], retries={"total_max_attempts": 1})
     try:
-        answer = boto3.client("s3", config=config).get_object(Bucket=parts.netloc, Key=parts.path.lstrip("/"))
+        # A session of our own: the module's default one is not safe to share between threads.
+        client = boto3.session.Session().client("s3", config=config)
+        answer = client.get_object(Bucket=parts.netloc, Key=parts.path.lstrip("/"))
         yield answer["ContentLength"], answer["Body"].iter_chunks(_CHUNK)
     except exceptions.ClientError as error:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)

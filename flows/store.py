@@ -18,81 +18,20 @@ import json
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError, model_validator
+from pydantic import ValidationError
 
 from flows import files
+from flows.embedding_manifest import EmbeddingManifest
 from flows.shard import Damage, ShardManifest, row_sums
-from samif.config import Strict, digest
 from samif.errors import SamifError
 
 if TYPE_CHECKING:
     import torch
 
-Shape = tuple[int, int, int]
-
 _TENSOR = "embeddings"
 _OPEN_SHARDS = 32
-
-
-class EncoderIdentity(Strict):
-    """The encoder that made the embeddings."""
-
-    name: str
-    digest: str
-
-
-class EmbeddingManifest(Strict):
-    """Which pictures are embedded, by which encoder: the DVC output.
-
-    It names no shard and no folder, so its bytes depend on the pictures and the encoder alone, not on the machine
-    nor on the history of the store.
-    """
-
-    schema_version: Literal[1] = 1
-    encoder: EncoderIdentity
-    preprocessing: str
-    shape: Shape
-    dtype: Literal["float16"] = "float16"
-    pictures: tuple[str, ...]
-    """SHA-256 of each picture file, ascending."""
-
-    @model_validator(mode="after")
-    def _ascending(self) -> Self:
-        if list(self.pictures) != sorted(set(self.pictures)):
-            raise ValueError("'pictures' must ascend and hold no picture twice")
-        return self
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the canonical content."""
-        return digest(self)
-
-    def save(self, path: Path) -> None:
-        """Write as JSON, atomically; equal manifests give equal bytes."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = {**self.model_dump(mode="json"), "digest": self.digest}
-        files.commit(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
-
-    @classmethod
-    def load(cls, path: Path) -> EmbeddingManifest:
-        """Read and check a manifest.
-
-        Raises:
-            SamifError: the file is missing, is no such manifest, or was changed by hand.
-        """
-        try:
-            content = json.loads(path.read_bytes())
-            claimed = content.pop("digest")
-            manifest = cls.model_validate_json(json.dumps(content))
-        except FileNotFoundError:
-            raise SamifError(f"{path} does not exist; run 'samif run' to compute the embeddings") from None
-        except (ValueError, KeyError, AttributeError, TypeError):
-            raise SamifError(f"{path} is not an embedding manifest; delete it and rerun 'samif run'") from None
-        if claimed != manifest.digest:
-            raise SamifError(f"{path} does not match its own digest; delete it and rerun 'samif run'")
-        return manifest
 
 
 class EmbeddingStore:
@@ -141,8 +80,7 @@ class Namespace:
             for manifest in sorted(self._scan()[0], key=lambda manifest: manifest.shard, reverse=True)
             for row, key in enumerate(manifest.keys)
         }
-        keys = {picture: self.key(picture) for picture in pictures}
-        return {picture: rows[key] for picture, key in keys.items() if key in rows}
+        return {picture: rows[key] for picture in pictures if (key := self.key(picture)) in rows}
 
     def write(self, pictures: Sequence[str], embeddings: torch.Tensor) -> str:
         """Commit one shard; a shard that is already committed is left alone.
@@ -155,10 +93,9 @@ class Namespace:
             The name of the shard.
 
         Raises:
-            SamifError: an embedding is not finite as float16.
+            SamifError: an embedding is not finite as float16, or the folder cannot be written.
         """
         import torch
-        from safetensors.torch import save_file
 
         if embeddings.ndim != 4 or len(embeddings) != len(set(pictures)) or len(pictures) != len(set(pictures)):
             raise ValueError(f"{len(pictures)} pictures do not go with embeddings of shape {tuple(embeddings.shape)}")
@@ -170,12 +107,24 @@ class Namespace:
         if not bool(finite.all()):
             bad = pictures[int((~finite).nonzero()[0, 0])]
             raise SamifError(f"the encoder's embedding of picture {bad} is not finite; check the encoder's checkpoint")
+        try:
+            self._commit(name, pictures, half)
+        except OSError as error:
+            raise SamifError(
+                f"the embedding store {self.folder} cannot be written ({error.strerror or error}); "
+                "free space or mend its permissions, then rerun 'samif run'"
+            ) from None
+        return name
+
+    def _commit(self, name: str, pictures: Sequence[str], half: torch.Tensor) -> None:
+        from safetensors.torch import save
+
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         keys = [self.key(picture) for picture in pictures]
         with files.staged(path.parent) as temporary:
             # One metadata entry only: safetensors does not order several, and equal shards must have equal bytes.
-            save_file({_TENSOR: half}, temporary, metadata={"keys": json.dumps(keys)})
+            temporary.write_bytes(save({_TENSOR: half}, metadata={"keys": json.dumps(keys)}))
             sha256 = files.sha256(temporary)
             data = path.with_name(f"{name}.{sha256[:16]}.safetensors")
             manifest = ShardManifest(
@@ -188,8 +137,7 @@ class Namespace:
                 row_sums=tuple(row_sums(half)),
             )
             files.publish(temporary, data)
-        files.commit(path, (manifest.sealed().model_dump_json(indent=1) + "\n").encode())
-        return name
+        files.commit(path, (manifest.sealed().model_dump_json(indent=1, by_alias=True) + "\n").encode())
 
     def verify(self) -> list[Damage]:
         """Re-hash every shard.
@@ -241,8 +189,8 @@ class Namespace:
     def _manifest(self, path: Path) -> ShardManifest | Damage:
         try:
             manifest = ShardManifest.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            return Damage(path.stem, "its manifest is missing", ())
+        except OSError as error:
+            return Damage(path.stem, f"its manifest cannot be read ({error.strerror})", ())
         except ValidationError:
             return Damage(path.stem, "its manifest is damaged", (path,))
         if manifest.checksum and manifest.shard == path.stem:
@@ -287,7 +235,7 @@ class Namespace:
 
 
 class EmbeddingReader:
-    """Embeddings of a manifest's pictures; shards are memory-mapped, the last few stay open. Not for several threads."""
+    """Embeddings of a manifest's pictures, memory-mapped; the last few shards stay open. Not for several threads."""
 
     def __init__(self, store: EmbeddingStore, manifest: EmbeddingManifest) -> None:
         self.manifest = manifest
@@ -325,9 +273,8 @@ class EmbeddingReader:
         return out
 
     def _place(self, picture: str) -> tuple[str, int]:
-        place = self._places.get(picture)
-        if place is not None:
-            return place
+        if picture in self._places:
+            return self._places[picture]
         if picture not in set(self.manifest.pictures):
             raise SamifError(f"picture {picture} is not in the embedding manifest; rerun 'samif run'")
         damaged = [f"{damage.shard} ({damage.reason})" for damage in self._namespace.damaged()]

@@ -235,7 +235,7 @@ def _store(uri: str, sha256: str | None, progress: Progress | None) -> Path:
     attempts = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(Transient),
         stop=tenacity.stop_after_attempt(_ATTEMPTS),
-        wait=tenacity.wait_exponential_jitter(initial=0.2, max=5.0),
+        wait=tenacity.wait_exponential_jitter(multiplier=0.2, max=5.0),
         reraise=True,
     )
     try:

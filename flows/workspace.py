@@ -145,8 +145,8 @@ def add_session(root: Path, name: str, classes: Sequence[str], shots: int = 10, 
         counts, source = _dataset_counts(layout, params)
         _check_classes(name, classes, shots, counts, source)
         after = next(reversed(params.sessions), BASE)
-        text = with_session(layout.params.read_text(encoding="utf-8"), name, _session(name, after, classes, shots, seed))
-        return _replace(layout.params, text)
+        session = _session(name, after, classes, shots, seed)
+        return _replace(layout.params, with_session(layout.params.read_text(encoding="utf-8"), name, session))
 
 
 def remove_session(root: Path, name: str) -> Params:
@@ -187,7 +187,7 @@ def count_objects(annotations: Path) -> Counter[str]:
         counts.update(names[a["category_id"]] for a in raw["annotations"] if not a.get("iscrowd"))
     except (KeyError, TypeError) as error:
         raise SamifError(
-            f"{annotations} is not a COCO instance file: {error!r} is not where it belongs; 'samif data check' says more"
+            f"{annotations} is not a COCO instance file ({error!r}); give one with images, categories and annotations"
         ) from None
     return counts
 

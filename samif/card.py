@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, ConfigDict, Field, ValidationError, model_validator
 
-from samif.config import BASE, Name, Strict, digest
+from samif.config import BASE, EvaluateParams, Name, ProposeParams, Strict, digest
 from samif.errors import SamifError
 from samif.evaluate.model import Evaluation
 
@@ -49,6 +49,13 @@ class DecoderCard(Strict):
     sha256: Sha256
 
 
+class Inference(Strict):
+    """How proposals are made and labelled: a version answers the same wherever it is loaded."""
+
+    propose: ProposeParams = ProposeParams()
+    evaluate: EvaluateParams = EvaluateParams()
+
+
 class Provenance(Strict):
     """Circumstances of a version; they never change what it answers."""
 
@@ -77,6 +84,7 @@ class Card(Strict):
     encoder: EncoderCard
     decoder: DecoderCard
     pretrain_classes: Literal["base", "all"]
+    inference: Inference = Inference()
     provenance: Provenance
 
     @model_validator(mode="after")

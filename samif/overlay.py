@@ -9,18 +9,18 @@ from __future__ import annotations
 import colorsys
 import hashlib
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
-from pycocotools import mask as coco_mask
 
 from samif.errors import SamifError
+from samif.masks.rle import Rle, decode
 
 Colour = tuple[int, int, int]
-Mask = np.ndarray | Mapping[str, Any]
+Mask = np.ndarray | Rle
 Box = tuple[int, int, int, int]
 
 FILL = 0.36
@@ -103,7 +103,7 @@ def _decode(mask: Mask, size: tuple[int, int]) -> np.ndarray:
         if area.dtype != np.bool_:
             raise SamifError(f"mask: expected bool, got {area.dtype}; compare it with a threshold first")
     else:
-        area = cast(np.ndarray, coco_mask.decode(dict(mask))).astype(bool)
+        area = decode([mask])[0]
     if area.shape != size:
         raise SamifError(f"mask: expected {size}, the size of the picture, got {area.shape}; resize one of them")
     return area
@@ -173,7 +173,11 @@ class _Plates:
         self.taken.append(plate)
         ink = (12, 14, 18) if _luminance(colour) > 120 else (255, 255, 255)
         self.draw.rounded_rectangle(
-            (left, top, left + width - 1, top + height - 1), radius=pad, fill=colour, outline=ink, width=max(1, pad // 4)
+            (left, top, left + width - 1, top + height - 1),
+            radius=pad,
+            fill=colour,
+            outline=ink,
+            width=max(1, pad // 4),
         )
         self.draw.text((left + pad, top + pad // 2), text, fill=ink, font=font)
 
@@ -203,6 +207,9 @@ class _Plates:
             (right + gap, top),
             (left - width - gap, top),
         ]
+        # In a crowd: further off, a plate's height at a time.
+        for away in (1, 2, 3):
+            wishes += [(left, top - height - gap - away * height), (left, bottom + gap + away * height)]
         best, cost = (0, 0), float("inf")
         for rank, (x, y) in enumerate(wishes):
             x0 = min(max(0, x), max(0, self.image.width - width))

@@ -138,6 +138,4 @@ def _spread(lines: Sequence[Line]) -> tuple[Line, ...]:
         heights.append(max(wanted, heights[-1] + LABEL_GAP) if heights else wanted)
     surplus = max(0.0, heights[-1] - (HEIGHT - BOTTOM)) if heights else 0.0
     moved = {line.name: round(height - surplus, 1) for line, height in zip(labelled, heights, strict=True)}
-    return tuple(
-        Line(line.name, line.paths, line.dots, line.last, moved.get(line.name)) for line in lines
-    )
+    return tuple(Line(line.name, line.paths, line.dots, line.last, moved.get(line.name)) for line in lines)

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from flows.embedding_manifest import EmbeddingManifest
 from flows.layout import Layout
 from flows.report.pictures import KINDS, choose, match_all, render
 from samif.card import file_sha256
@@ -46,7 +47,8 @@ def collect(layout: Layout, params: Params) -> None:
     for name, evaluation in evaluations.items():
         if evaluation.dataset != val.digest:
             raise SamifError(f"the evaluation of '{name}' is of other validation pictures; run 'samif run' again")
-    embeddings = _read_json(layout.embeddings)
+    encoder = EmbeddingManifest.load(layout.embeddings).encoder
+    decoder = read_json(layout.decoder / "training.json")
     summary = {
         "schema": 1,
         "dataset": {
@@ -54,9 +56,9 @@ def collect(layout: Layout, params: Params) -> None:
             "train_images": len(train.pictures),
             "val_images": len(val.pictures),
         },
-        "encoder": {"name": params.encoder.name, "digest": embeddings["encoder"]},
+        "encoder": {"name": encoder.name, "digest": encoder.digest},
         "decoder": {"sha256": file_sha256(layout.decoder / "decoder.safetensors"), "version": None},
-        "pretrain_classes": params.pretrain_decoder.classes,
+        "pretrain_classes": decoder["classes"],
         "base": _entry(layout, params, evaluations[BASE]),
         "sessions": [_entry(layout, params, evaluations[name]) for name in params.sessions],
     }
@@ -72,7 +74,7 @@ def collect(layout: Layout, params: Params) -> None:
             "operating_score": newest.operating_score,
             "unknown_objects": {name: evaluation.unknown.objects for name, evaluation in evaluations.items()},
             "confusion": newest.confusion.model_dump(mode="json"),
-            "decoder": _read_json(layout.decoder / "training.json"),
+            "decoder": decoder,
             "pictures": shown,
         }
         _write_json(part / "summary.json", summary)
@@ -103,7 +105,7 @@ def _entry(layout: Layout, params: Params, evaluation: Evaluation) -> dict[str, 
             "auroc": evaluation.unknown.auroc,
             "false_tags_per_image": evaluation.unknown.false_tags_per_image,
         },
-        "seconds": _read_json(folder / "session.json")["seconds"],
+        "seconds": read_json(folder / "session.json")["seconds"],
     }
 
 
@@ -113,7 +115,7 @@ def _pictures(
     """Draw the chosen pictures of one classifier into `part/pictures` and describe them."""
     name = evaluation.name
     entry = next(entry for entry in (summary["base"], *summary["sessions"]) if entry["name"] == name)
-    detections = _read_json(layout.evaluation(name) / "detections.json")
+    detections = read_json(layout.evaluation(name) / "detections.json")
     known = [*evaluation.classes.base, *evaluation.classes.novel]
     matched = match_all(val, detections, known, evaluation.operating_score)
     chosen = choose(matched, entry["classes"], PICTURES_PER_KIND)
@@ -133,7 +135,8 @@ def _validation(params: Params) -> dict[str, Any]:
     return {"origin": "held out", "share": params.dataset.holdout}
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Content of a JSON file that a stage wrote; SamifError where it is missing or damaged."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:

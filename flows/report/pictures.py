@@ -6,15 +6,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from samif.dataset.model import Annotation, Dataset, Picture
 from samif.dataset.pictures import read_picture
 from samif.errors import SamifError
+from samif.masks.rle import Rle, decode, overlaps
 from samif.overlay import draw_instances
 
 Kind = Literal["hits", "misses", "false_tags"]
@@ -30,7 +30,7 @@ class Detection:
     """One detection at or above the operating score."""
 
     category: str
-    rle: Mapping[str, Any]
+    rle: Rle
     score: float
 
 
@@ -100,17 +100,16 @@ def _match(picture: Picture, detections: list[Detection], known: set[str]) -> Ma
     objects = [annotation for annotation in picture.annotations if annotation.category in known]
     truth = tuple(annotation for annotation in objects if not annotation.crowd)
     crowds = [annotation for annotation in objects if annotation.crowd]
-    overlaps = _iou(ordered, truth)
-    inside = _iou(ordered, crowds)
+    ours = [detection.rle for detection in ordered]
+    iou = overlaps(ours, [annotation.rle for annotation in truth])
+    inside = overlaps(ours, [crowd.rle for crowd in crowds], within_a=True)
     partner: list[int | None] = []
     excused: list[bool] = []
     for row, detection in enumerate(ordered):
         free = [
-            (overlaps[row, column], -column)
+            (iou[row, column], -column)
             for column, annotation in enumerate(truth)
-            if annotation.category == detection.category
-            and column not in partner
-            and overlaps[row, column] >= MATCH_IOU
+            if annotation.category == detection.category and column not in partner and iou[row, column] >= MATCH_IOU
         ]
         partner.append(-max(free)[1] if free else None)
         in_crowd = any(
@@ -119,15 +118,6 @@ def _match(picture: Picture, detections: list[Detection], known: set[str]) -> Ma
         )
         excused.append(not free and in_crowd)
     return Matched(picture, truth, ordered, tuple(partner), tuple(excused))
-
-
-def _iou(detections: Sequence[Detection], annotations: Sequence[Annotation]) -> np.ndarray:
-    """(D, A) mask IoU; over the detection's area alone where the annotation is a crowd."""
-    if not detections or not annotations:
-        return np.zeros((len(detections), len(annotations)))
-    crowd = [int(annotation.crowd) for annotation in annotations]
-    ours, theirs = [dict(d.rle) for d in detections], [dict(a.rle) for a in annotations]
-    return cast(np.ndarray, coco_mask.iou(ours, theirs, crowd))
 
 
 def choose(matched: Sequence[Matched], focus: Iterable[str], count: int) -> dict[Kind, list[Matched]]:
@@ -202,7 +192,7 @@ def render(dataset: Dataset, item: Matched, kind: Kind, stem: Path) -> dict[str,
     }
 
 
-def _resize(rle: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
+def _resize(rle: Rle, size: tuple[int, int]) -> np.ndarray:
     """Mask of `rle` at another (width, height), as a bool (H, W) array."""
-    area = Image.fromarray(np.asarray(coco_mask.decode(dict(rle))) * np.uint8(255))
+    area = Image.fromarray(decode([rle])[0].astype(np.uint8) * 255)
     return np.asarray(area.resize(size, Image.Resampling.BILINEAR)) > 127

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows import files
 from flows.layout import Layout
+from flows.report.collect import read_json
 from flows.report.page import duration, number, render_page, version
 from samif.errors import SamifError
 
@@ -31,17 +31,19 @@ def publish(layout: Layout, versions: Mapping[str, Any]) -> Path:
     Raises:
         SamifError: the report stage has not run, or its output is damaged.
     """
-    summary, page = (_read(layout.report / name) for name in ("summary.json", "page.json"))
+    summary, page = (read_json(layout.report / name) for name in ("summary.json", "page.json"))
     summary["decoder"]["version"] = versions["decoder"]
     for entry in (summary["base"], *summary["sessions"]):
         entry["classifier"]["version"] = versions["classifiers"].get(entry["name"])
     try:
         html = render_page(summary, page, layout.report / "pictures")
     except OSError as error:
-        raise SamifError(f"cannot read {error.filename}: {error.strerror}; delete {layout.report} and run again") from None
+        raise SamifError(
+            f"cannot read {error.filename}: {error.strerror}; delete {layout.report} and run again"
+        ) from None
     layout.reports.mkdir(parents=True, exist_ok=True)
-    _write(layout.reports / "index.html", html)
-    _write(layout.reports / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    files.commit(layout.reports / "index.html", html.encode())
+    files.commit(layout.reports / "summary.json", (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
     return layout.reports / "index.html"
 
 
@@ -81,25 +83,3 @@ def session_table(summary: Mapping[str, Any]) -> Table:
         # Text, not str: a name like "[red]" is a name, not markup.
         table.add_row(*(Text(cell) for cell in cells))
     return table
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise SamifError(f"cannot read {path}: {error.strerror}; run 'samif run' to make the report") from None
-    except ValueError as error:
-        raise SamifError(f"{path} is damaged ({error}); delete {path.parent} and run 'samif run' again") from None
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace `path` whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -79,7 +79,7 @@ def _load(path: Path) -> dict[str, list[Any]]:
     for key in _KEYS:
         if not isinstance(raw.get(key), list):
             raise SamifError(
-                f"{path} has no list '{key}'; a COCO instance file has {', '.join(_KEYS)}: export the annotations as COCO"
+                f"{path} has no list '{key}', a COCO file has {', '.join(_KEYS)}; export the annotations as COCO"
             )
     return raw
 

@@ -148,7 +148,7 @@ def _named_errors(path: Path) -> Iterator[None]:
         raise PictureError(path, "is not a picture in a known format", "save it as JPEG or PNG") from None
     except Image.DecompressionBombError:
         raise _too_large(path, "far too many pixels", MAX_PIXELS) from None
-    except Exception as error:  # noqa: BLE001 - decoders of damaged files raise a dozen kinds: struct, zlib, OS, ...
+    except Exception as error:  # decoders of damaged files raise a dozen kinds: struct, zlib, OS, ...
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PictureError(
             path,
@@ -168,7 +168,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         # PNG's own getexif decodes the whole picture to look behind the pixels: use the plain one.
         return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
-    except Exception:  # noqa: BLE001 - a broken EXIF block may raise anything, and must not cost the picture
+    except Exception:  # a broken EXIF block may raise anything, and must not cost the picture
         return 1
 
 

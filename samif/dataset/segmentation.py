@@ -122,7 +122,7 @@ def _decompress(counts: str) -> list[int] | None:
     values = np.add.reduceat((digits & 0x1F) << (5 * place), starts)
     values -= np.where(digits[ends] & 0x10, 1 << (5 * (place[ends] + 1)), 0)
     values[1::2] = np.cumsum(values[1::2])
-    pass
+    values[2::2] = np.cumsum(values[2::2])
     runs: list[int] = values.tolist()
     return runs
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import cast
 
 import torch
-from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import Tensor, nn
 
+from samif.errors import SamifError
 from samif.sam.decode import DecoderAnswer, decode_tokens
 from samif.sam.heads import InstanceHeads
-from samif.sam.tiny import TinyMaskDecoder
+from samif.sam.tiny import TinyMaskDecoder, build_tiny
 
 
 class InstanceDecoder(nn.Module):
@@ -61,3 +66,61 @@ class InstanceDecoder(nn.Module):
         pe = self.prompt_encoder.get_dense_pe()
         answer = decode_tokens(self.mask_decoder, embeddings, pe, sparse, dense)
         return answer, self.heads.score(answer.iou_token, answer.mask_tokens[:, 0])
+
+
+def save_decoder(decoder: InstanceDecoder, architecture: str, path: Path) -> None:
+    """Write a decoder as safetensors, whole or not at all. The file's SHA-256 is the decoder's identity.
+
+    Args:
+        architecture: name of the SAM that it belongs to (`samif.sam.zoo.ARCHITECTURES`).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    tensors = {name: tensor.detach().contiguous().clone() for name, tensor in decoder.state_dict().items()}
+    save_file(tensors, draft, metadata={"samif_decoder": architecture})
+    os.replace(draft, path)
+
+
+def load_decoder(path: Path) -> tuple[InstanceDecoder, str]:
+    """Read what `save_decoder` wrote.
+
+    Returns:
+        The decoder, frozen and in eval mode, and the name of its architecture.
+
+    Raises:
+        SamifError: the file is missing, damaged or not a decoder of samif.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            architecture = (file.metadata() or {}).get("samif_decoder")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except FileNotFoundError:
+        raise SamifError(f"{path} does not exist; run 'samif run' or give a registered version") from None
+    except (SafetensorError, OSError) as error:
+        raise SamifError(f"{path} is damaged ({error}); restore it from the registry or run 'samif run'") from None
+    if architecture is None:
+        raise SamifError(f"{path} is not a decoder of samif; give the decoder.safetensors of a version")
+    with torch.device("meta"):
+        decoder = _empty(architecture)
+    try:
+        decoder.load_state_dict(tensors, assign=True)
+    except RuntimeError:
+        raise SamifError(f"{path} does not fit the '{architecture}' decoder of this version of samif; train it again") from None
+    return decoder.eval().requires_grad_(False), architecture
+
+
+def _empty(architecture: str) -> InstanceDecoder:
+    """Prompt encoder and mask decoder of an architecture; the official three share one layout."""
+    if architecture == "tiny":
+        return InstanceDecoder.of(build_tiny())
+    prompt_encoder = PromptEncoder(
+        embed_dim=256, image_embedding_size=(64, 64), input_image_size=(1024, 1024), mask_in_chans=16
+    )
+    mask_decoder = MaskDecoder(
+        num_multimask_outputs=3,
+        transformer=TwoWayTransformer(depth=2, embedding_dim=256, mlp_dim=2048, num_heads=8),
+        transformer_dim=256,
+        iou_head_depth=3,
+        iou_head_hidden_dim=256,
+    )
+    return InstanceDecoder(prompt_encoder, mask_decoder)

@@ -21,7 +21,7 @@ import pytest
 import requests
 
 POSTGRES_BIN = Path("/usr/lib/postgresql/15/bin")
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 STOP_SECONDS = 15.0
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -19,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from services import mlflow_server, postgres
 
 from flows.bundle import find_model
 from flows.layout import Layout
@@ -27,6 +24,7 @@ from flows.registry import Registration, Registry
 from samif.card import Card, evaluation_digest, file_sha256
 from samif.errors import SamifError
 from samif.evaluate.model import Evaluation
+from tests.flows.services import mlflow_server, postgres
 
 BASE_CLASSES = ("bolt", "nut (M4)")
 H = {part: sha256(part.encode()).hexdigest() for part in ("dataset", "params", "encoder")}
@@ -185,7 +183,8 @@ def scenario(space: Workspace) -> None:
     for ref, number in ((name, 2), (space.line, 2), (f"{name}/1", 1), (f"{space.line}@champion", 1)):
         assert space.registry.resolve(ref) == (name, number)
     details = space.registry.show(f"{name}/2")
-    assert details.tags["after"] == "base" and details.tags["decoder_sha256"] == space.decoder
+    assert details.tags["after"] == "base"
+    assert details.tags["decoder_sha256"] == space.decoder
     assert details.metrics["AP/class.nut _x28_M4_x29_"] == 50.0
     assert details.card.digest == session.card.digest
     assert details.card.provenance.mlflow_run == details.run_id == second.run_id
@@ -212,7 +211,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_life_of_a_line_on_a_server_over_postgresql(tmp_path: Path, server: str) -> None:
     scenario(Workspace(tmp_path, server, line="pressed"))
     assert not (tmp_path / ".samif" / "mlflow.db").exists()
-    with pytest.raises(SamifError, match="no 'other-classifier' .*pressed-classifier"):
+    with pytest.raises(SamifError, match=r"no 'other-classifier' .*pressed-classifier"):
         Registry(server, tmp_path).versions("other")
 
 
@@ -299,7 +298,7 @@ def test_files_must_be_those_of_the_card(space: Workspace) -> None:
         register(base.files, line="pressed")
     with pytest.raises(SamifError, match="not the file that the card"):
         register(base.files | {"classifier.safetensors": other.files["classifier.safetensors"]})
-    with pytest.raises(SamifError, match="without evaluation.json"):
+    with pytest.raises(SamifError, match=r"without evaluation.json"):
         register({name: path for name, path in base.files.items() if name != "evaluation.json"})
     with pytest.raises(SamifError, match=r"without .*gone\.png"):
         register(base.files | {"pictures/gone.png": space.layout.root / "gone.png"})
@@ -310,22 +309,31 @@ def test_files_must_be_those_of_the_card(space: Workspace) -> None:
         space.registry.versions("demo")
 
 
+APART = """
+import json, sys
+from pathlib import Path
+from flows.registry import Registry
+from samif.card import Card
+root, files = Path(sys.argv[1]), json.loads(sys.argv[2])
+card, registry = Card.load(root / "card.json"), Registry(None, root)
+number = registry.register_decoder("demo", root / "artifacts" / "decoder", card.decoder.sha256)
+files = {name: Path(path) for name, path in files.items()}
+done = registry.register_classifier("demo", card, files, number, None)
+print(done.version, done.created)
+"""
+
+
 def test_two_processes_make_one_version(tmp_path: Path) -> None:
     """Both start on an empty workspace, so they also race for the first migration of SQLite."""
     space = Workspace(tmp_path)
     version = space.make()
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        jobs = [pool.submit(_register_apart, tmp_path, version, space.decoder) for _ in range(2)]
-        done = [job.result(timeout=60) for job in jobs]
-    assert [item.version for item in done] == [1, 1]
-    assert sorted(item.created for item in done) == [False, True]
+    version.card.save(tmp_path / "card.json")
+    files = json.dumps({name: str(path) for name, path in version.files.items()})
+    command = [sys.executable, "-c", APART, str(tmp_path), files]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=120)[0].strip() for process in processes]
+    assert sorted(said) == ["1 False", "1 True"]
     assert len(space.registry.versions("demo")) == 1
-
-
-def _register_apart(root: Path, version: Version, decoder: str) -> Registration:
-    registry = Registry(None, root)
-    number = registry.register_decoder("demo", Layout(root).decoder, decoder)
-    return registry.register_classifier("demo", version.card, version.files, number, None)
 
 
 def test_killed_in_its_first_migration_it_starts_anew(tmp_path: Path) -> None:
@@ -338,7 +346,8 @@ def test_killed_in_its_first_migration_it_starts_anew(tmp_path: Path) -> None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert part.exists() and not (tmp_path / ".samif" / "mlflow.db").exists()
+    assert part.exists()
+    assert not (tmp_path / ".samif" / "mlflow.db").exists()
     space = Workspace(tmp_path)
     assert space.register(space.make()).version == 1
     assert not part.exists()
@@ -434,7 +443,7 @@ def test_a_moved_workspace_keeps_its_versions(space: Workspace, tmp_path: Path) 
 
 def test_reading_makes_no_registry(tmp_path: Path) -> None:
     for call in (Registry(None, tmp_path).versions, Registry(None, tmp_path).resolve):
-        with pytest.raises(SamifError, match="no registry at .*samif run"):
+        with pytest.raises(SamifError, match=r"no registry at .*samif run"):
             call("demo")
     assert list(tmp_path.iterdir()) == []
 
@@ -449,14 +458,26 @@ def test_a_file_that_is_no_database_is_refused_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - started < 5
 
 
+def test_a_truncated_database_is_refused_at_once(space: Workspace) -> None:
+    path = space.layout.state / "mlflow.db"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    started = time.monotonic()
+    with pytest.raises(SamifError, match=r"cannot be opened: .*malformed.*restore it from a backup"):
+        space.registry.versions("demo")
+    assert time.monotonic() - started < 5
+
+
 @pytest.mark.parametrize("uri", ["postgresql://ann:secret@db/mlflow", "ftp://ann:secret@host", "mlruns", "https"])
 def test_other_addresses_are_refused_without_telling_secrets(tmp_path: Path, uri: str) -> None:
-    with pytest.raises(SamifError, match="registry.tracking_uri") as refused:
+    with pytest.raises(SamifError, match=r"registry.tracking_uri") as refused:
         Registry(uri, tmp_path)
     assert "secret" not in str(refused.value)
 
 
-def test_a_dead_server_is_one_sentence_and_quick(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_dead_server_is_one_sentence_and_quick(
+    tmp_path: Path, migrated: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(migrated, tmp_path / "tracking.db")
     with mlflow_server(tmp_path, f"sqlite:///{tmp_path / 'tracking.db'}") as service:
         space = Workspace(tmp_path, service.url.replace("//", "//ann:secret@"))
         space.register(space.make())
@@ -489,11 +510,13 @@ def test_importing_the_registry_does_not_import_mlflow() -> None:
 def test_find_model(registered: Workspace, tmp_path: Path) -> None:
     layout = registered.layout
     from_registry = find_model("demo@challenger", layout, registered.registry)
-    assert from_registry.card is not None and from_registry.decoder == from_registry.folder / "decoder.safetensors"
+    assert from_registry.card is not None
+    assert from_registry.decoder == from_registry.folder / "decoder.safetensors"
 
     for ref in (str(layout.classifier("base")), "artifacts/classifiers/base"):
         from_stage = find_model(ref, layout, None)
-        assert from_stage.card is None and from_stage.decoder == layout.decoder / "decoder.safetensors"
+        assert from_stage.card is None
+        assert from_stage.decoder == layout.decoder / "decoder.safetensors"
         assert from_stage.classifier == layout.classifier("base") / "classifier.safetensors"
 
     copied = tmp_path / "a" / "b" / "copied"
@@ -504,9 +527,9 @@ def test_find_model(registered: Workspace, tmp_path: Path) -> None:
         find_model(str(copied), None, None)
     shutil.copy(from_registry.classifier, copied)
     (copied / "decoder.safetensors").unlink()
-    with pytest.raises(SamifError, match="no decoder.safetensors in"):
+    with pytest.raises(SamifError, match=r"no decoder.safetensors in"):
         find_model(str(copied), None, None)
-    with pytest.raises(SamifError, match="no classifier.safetensors in 'nowhere'"):
+    with pytest.raises(SamifError, match=r"no classifier.safetensors in 'nowhere'"):
         find_model("nowhere", layout, None)
-    with pytest.raises(SamifError, match="is no folder with .* has no 'nowhere-classifier'"):
+    with pytest.raises(SamifError, match=r"is no folder with .* has no 'nowhere-classifier'"):
         find_model("nowhere", layout, registered.registry)

@@ -118,7 +118,7 @@ def test_a_flipped_digest_digit_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "card.json"
     Card.model_validate(content()).save(path)
     path.write_text(path.read_text().replace(sha("decoder"), sha("decoder")[:-1] + "g"))
-    with pytest.raises(SamifError, match="damaged at identity.decoder"):
+    with pytest.raises(SamifError, match=r"damaged at identity\.decoder"):
         Card.load(path)
 
 

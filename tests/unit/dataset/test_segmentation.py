@@ -105,7 +105,7 @@ BAD: list[tuple[Any, str]] = [
     ([[1, 1, 5, 1, 5, 5, 1]], "odd number of coordinates"),
     ([[1, 1, 5, 5]], "polygon of 2 points"),
     ([[]], "polygon of 0 points"),
-    (box(1, 1, 9, 9) + [[1, 1, 5, 5]], "polygon of 2 points"),
+    ([*box(1, 1, 9, 9), [1, 1, 5, 5]], "polygon of 2 points"),
     (box(-4, 1, -1, 9), "lies outside"),
     (box(W, 1, W + 3, 9), "lies outside"),
     (box(1, H, 9, H + 4), "lies outside"),

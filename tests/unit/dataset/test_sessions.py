@@ -58,9 +58,9 @@ def test_fewer_shots_are_a_prefix_and_pictures_take_turns(pictures: list[list[st
             assert draw_shots(dataset, [name], shots, seed)[name] == every[:shots]
 
 
-@given(scenes, seeds, st.randoms(use_true_random=False))
-def test_a_draw_does_not_see_order_ids_or_other_classes(pictures: list[list[str]], seed: int, random: object) -> None:
-    dataset = make(pictures + [["bolt"]])
+@given(scenes, seeds)
+def test_a_draw_does_not_see_order_ids_or_other_classes(pictures: list[list[str]], seed: int) -> None:
+    dataset = make([*pictures, ["bolt"]])
     drawn = draw_shots(dataset, ["bolt"], 1, seed)["bolt"]
     turned = replace(
         dataset,
@@ -106,7 +106,7 @@ def test_refused_draws() -> None:
     dataset = replace(dataset, pictures=(crowd, dataset.pictures[1]))
     assert len(draw_shots(dataset, ["bolt"], 2, 0)["bolt"]) == 2
     assert draw_shots(dataset, ["nut"], 1, 0)["nut"][0][0] == 0
-    with pytest.raises(SamifError, match="class 'nut' has 1 labelled instances, 2 shots .*; label more"):
+    with pytest.raises(SamifError, match=r"class 'nut' has 1 labelled instances, 2 shots .*; label more"):
         draw_shots(dataset, ["bolt", "nut"], 2, 0)
     with pytest.raises(SamifError, match="no class 'cap'; correct the name, it has bolt, nut, pin"):
         draw_shots(dataset, ["cap"], 1, 0)
@@ -124,7 +124,8 @@ def test_a_split_parts_the_pictures(pictures: list[list[str]], fraction: float, 
             split_by_picture(dataset, fraction, seed)
         return
     train, val = split_by_picture(dataset, fraction, seed)
-    assert train.pictures and val.pictures
+    assert train.pictures
+    assert val.pictures
     assert sorted(p.id for p in (*train.pictures, *val.pictures)) == [p.id for p in dataset.pictures]
     assert not {p.sha256 for p in train.pictures} & {p.sha256 for p in val.pictures}
     assert train.categories == val.categories == dataset.categories

@@ -1,0 +1,81 @@
+"""Proposals and their features as Parquet: one row per proposal, pictures together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from samif.dataset.model import Picture
+from samif.errors import SamifError
+from samif.propose import Proposals
+
+_VECTORS = ("tokens", "pooled")
+
+
+def write_proposals(path: Path, pictures: Iterable[tuple[Picture, Proposals]]) -> None:
+    """Write the proposals of pictures, a row group each, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    schema = pa.schema(
+        [
+            ("picture", pa.int64()),
+            ("counts", pa.string()),
+            ("iou", pa.float32()),
+            ("objectness", pa.float32()),
+            ("tokens", pa.list_(pa.float32())),
+            ("pooled", pa.list_(pa.float32())),
+        ]
+    )
+    try:
+        with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+            for picture, proposals in pictures:
+                columns = {
+                    "picture": np.full(len(proposals), picture.id, dtype=np.int64),
+                    "counts": [mask["counts"] for mask in proposals.masks],
+                    "iou": proposals.iou,
+                    "objectness": proposals.objectness,
+                    **{name: list(getattr(proposals, name)) for name in _VECTORS},
+                }
+                writer.write_table(pa.table(columns, schema=schema))
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+class ProposalFile:
+    """Read access by picture."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            table = pq.read_table(path)
+        except FileNotFoundError:
+            raise SamifError(f"{path} does not exist; run 'samif run'") from None
+        except pa.ArrowInvalid as error:
+            raise SamifError(f"{path} is damaged ({error}); delete it and run 'samif run'") from None
+        self._table = table
+        ids = table["picture"].to_numpy()
+        self._rows = {int(i): np.flatnonzero(ids == i) for i in np.unique(ids)}
+
+    def of(self, picture: Picture) -> Proposals:
+        """The proposals of a picture; none where the segmenter found nothing."""
+        rows = self._rows.get(picture.id)
+        if rows is None:
+            nothing = np.zeros(0, np.float32)
+            return Proposals([], nothing, nothing, np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32))
+        part = self._table.take(rows)
+        size = [picture.height, picture.width]
+        return Proposals(
+            [{"size": size, "counts": counts} for counts in part["counts"].to_pylist()],
+            part["iou"].to_numpy(),
+            part["objectness"].to_numpy(),
+            *(np.stack(part[name].to_numpy(zero_copy_only=False)) for name in _VECTORS),
+        )
+
+    def each(self, pictures: Iterable[Picture]) -> Iterator[tuple[Picture, Proposals]]:
+        """Pictures that have proposals, with them."""
+        return ((picture, self.of(picture)) for picture in pictures if picture.id in self._rows)

@@ -1,0 +1,128 @@
+"""Put every classifier of a workspace into the registry, beside its frozen decoder; what is there already stays.
+
+Outside the DVC graph, because a stage that DVC restores from its cache runs no code and would register nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from flows.embedding_manifest import EmbeddingManifest
+from flows.layout import Layout
+from flows.registry import Registry
+from flows.weights import resolve
+from samif.card import Card, DecoderCard, EncoderCard, Identity, Inference, Provenance, evaluation_digest, file_sha256
+from samif.config import BASE, Params, digest
+from samif.dataset.model import Dataset
+from samif.evaluate.model import Evaluation
+
+
+def register_all(layout: Layout, params: Params, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Register the decoder, the base classifier and every session's classifier, in order.
+
+    Args:
+        request: record of the run: `who`, `why`, `commit`, `dvc_lock`, `data_revision`.
+
+    Returns:
+        {"decoder": version, "classifiers": {"base" or session: version}}.
+
+    Raises:
+        SamifError: the registry does not answer, or refuses (an old row changed, a file is not what its card says).
+    """
+    registry = Registry(params.registry.tracking_uri, layout.root)
+    decoder_sha256 = file_sha256(layout.decoder / "decoder.safetensors")
+    decoder_version = registry.register_decoder(params.line, layout.decoder, decoder_sha256)
+    versions: dict[str, int] = {}
+    previous: Card | None = None
+    shared = _Shared(layout, params, decoder_sha256, request)
+    for name in (BASE, *params.sessions):
+        card = shared.card(name)
+        done = registry.register_classifier(params.line, card, _files(layout, name), decoder_version, previous)
+        versions[name] = done.version
+        previous = card
+    return {"decoder": decoder_version, "classifiers": versions}
+
+
+class _Shared:
+    """What the cards of one workspace have in common."""
+
+    def __init__(self, layout: Layout, params: Params, decoder_sha256: str, request: Mapping[str, Any]) -> None:
+        self._layout, self._params, self._decoder, self._request = layout, params, decoder_sha256, request
+        self._manifest = EmbeddingManifest.load(layout.embeddings)
+        self._dataset = digest({split: Dataset.load(layout.index(split), layout.root).digest for split in ("train", "val")})
+        training = json.loads((layout.decoder / "training.json").read_text(encoding="utf-8"))
+        self._pretrain_classes = training["classes"]
+        checkpoint = resolve(params.encoder.name, params.encoder.checkpoint, params.encoder.sha256)
+        self._checkpoint = file_sha256(checkpoint.path) if checkpoint.path else None
+
+    def card(self, name: str) -> Card:
+        layout, params, request = self._layout, self._params, self._request
+        classifier = layout.classifier(name) / "classifier.safetensors"
+        classes, rows = _rows(classifier)
+        evaluation = Evaluation.load(layout.evaluation(name) / "evaluation.json")
+        return Card(
+            line=params.line,
+            name=name,
+            after=None if name == BASE else params.sessions[name].after,
+            classes=classes,
+            identity=Identity(
+                dataset=self._dataset,
+                params=_params_digest(params, name),
+                encoder=self._manifest.encoder.digest,
+                decoder=self._decoder,
+                classifier=file_sha256(classifier),
+                evaluation=evaluation_digest(evaluation),
+            ),
+            rows=rows,
+            encoder=EncoderCard(
+                name=self._manifest.encoder.name, digest=self._manifest.encoder.digest, checkpoint=self._checkpoint
+            ),
+            decoder=DecoderCard(sha256=self._decoder),
+            pretrain_classes=self._pretrain_classes,
+            inference=Inference(propose=params.propose, evaluate=params.evaluate),
+            provenance=Provenance(
+                created=datetime.now(UTC),
+                who=str(request["who"]),
+                why=str(request["why"]),
+                commit=request["commit"],
+                dvc_lock=request["dvc_lock"],
+                data_revision=request["data_revision"],
+                samif=version("samif"),
+            ),
+        )
+
+
+def _params_digest(params: Params, name: str) -> str:
+    """The parameters that decide a version: all that its stages name, and the sessions up to it."""
+    chain = list(params.sessions)
+    upto = [] if name == BASE else chain[: chain.index(name) + 1]
+    return digest(
+        params.dataset, params.encoder, params.pretrain_decoder, params.propose, params.train_base, params.incremental,
+        params.evaluate, {session: params.sessions[session].model_dump(mode="json") for session in upto},
+    )  # fmt: skip
+
+
+def _rows(path: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    from samif.classifier.model import Classifier
+
+    classifier = Classifier.load(path)
+    return classifier.classes, classifier.row_digests()
+
+
+def _files(layout: Layout, name: str) -> dict[str, Path]:
+    """Artifact path -> file of one version, the report's pictures of it among them."""
+    files = {
+        "classifier.safetensors": layout.classifier(name) / "classifier.safetensors",
+        "session.json": layout.classifier(name) / "session.json",
+        "evaluation.json": layout.evaluation(name) / "evaluation.json",
+        "params.yaml": layout.params,
+    }
+    pictures = layout.report / "pictures" / name
+    if pictures.is_dir():
+        files |= {f"pictures/{path.name}": path for path in sorted(pictures.iterdir())}
+    return files

@@ -1,0 +1,50 @@
+"""What a session learnt, from which labels, in how many seconds: session.json beside its classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import ConfigDict, Field
+
+from samif.config import BASE, SessionParams, Strict
+
+
+class Shot(Strict):
+    """One labelled instance."""
+
+    picture: int
+    annotation: int
+
+
+class SessionRecord(Strict):
+    """`classes` are the new ones; `shots_used` says which labels each was learnt from (empty for the base)."""
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    name: str
+    after: str | None
+    classes: list[str]
+    shots: int | None
+    seed: int
+    shots_used: dict[str, list[Shot]]
+    seconds: float
+
+    @classmethod
+    def of_base(cls, classes: Iterable[str], seed: int, seconds: float) -> Self:
+        return cls(name=BASE, after=None, classes=list(classes), shots=None, seed=seed, shots_used={}, seconds=round(seconds, 3))
+
+    @classmethod
+    def of_session(
+        cls, name: str, params: SessionParams, shots: Mapping[str, Sequence[tuple[int, int]]], seconds: float
+    ) -> Self:
+        used = {c: [Shot(picture=p, annotation=a) for p, a in places] for c, places in shots.items()}
+        return cls(
+            name=name, after=params.after, classes=list(params.classes), shots=params.shots, seed=params.seed,
+            shots_used=used, seconds=round(seconds, 3),
+        )  # fmt: skip
+
+    def save(self, path: Path) -> None:
+        path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,30 @@
+"""Stages `evaluate_base` and `evaluate@NAME`: one classifier's scores on the validation pictures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from flows.layout import Layout
+from flows.progress import track
+from flows.proposal_file import ProposalFile
+from flows.stages.inputs import dataset_of
+from samif.classifier.model import Classifier
+from samif.config import BASE, Params
+from samif.evaluate.evaluate import evaluate
+
+
+def run(layout: Layout, params: Params, session: str | None) -> None:
+    """Write `artifacts/evaluations/NAME/{evaluation,detections}.json`."""
+    name = session or BASE
+    classifier = Classifier.load(layout.classifier(name) / "classifier.safetensors")
+    dataset = dataset_of(layout, params, "val")
+    proposals = ProposalFile(layout.proposals("val"))
+    with track(len(dataset.pictures), "pictures", f"evaluate {name}") as progress:
+        scored = evaluate(
+            name, dataset, proposals.of, classifier, params.dataset.base_classes, params.evaluate, progress.advance
+        )
+    folder = layout.evaluation(name)
+    shutil.rmtree(folder, ignore_errors=True)
+    scored.evaluation.save(folder / "evaluation.json")
+    (folder / "detections.json").write_text(json.dumps(scored.detections), encoding="utf-8")

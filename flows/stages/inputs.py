@@ -1,0 +1,63 @@
+"""What stages read: data sets, embeddings, decoder, encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flows.embedding_manifest import EmbeddingManifest
+from flows.layout import Layout
+from flows.pictures import pictures_root
+from flows.store import EmbeddingReader, EmbeddingStore
+from flows.weights import resolve
+from samif.config import EncoderParams, Params
+from samif.dataset.model import Dataset, Picture
+
+if TYPE_CHECKING:
+    import torch
+
+    from samif.sam.decoder import InstanceDecoder
+    from samif.sam.encoder import ImageEncoder
+    from samif.sam.zoo import LoadedSam
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split: its checked pictures and their embeddings."""
+
+    dataset: Dataset
+    read: Callable[[Sequence[Picture]], torch.Tensor]
+
+
+def dataset_of(layout: Layout, params: Params, split: str) -> Dataset:
+    """The checked pictures of `train` or `val`."""
+    return Dataset.load(layout.index(split), pictures_root(layout, params, split))
+
+
+def source_of(layout: Layout, params: Params, split: str) -> Source:
+    """A split with a reader of its embeddings, pictures -> (N, C, h, w) float32."""
+    reader = EmbeddingReader(EmbeddingStore(layout.root / params.embed.store), EmbeddingManifest.load(layout.embeddings))
+    return Source(dataset_of(layout, params, split), lambda pictures: reader.read([p.sha256 for p in pictures]))
+
+
+def sam_of(params: EncoderParams) -> LoadedSam:
+    """The SAM that params.yaml names, fetched if need be and checked."""
+    from samif.sam.zoo import load_sam
+
+    checkpoint = resolve(params.name, params.checkpoint, params.sha256)
+    return load_sam(params.name, checkpoint.path, checkpoint.sha256)
+
+
+def encoder_of(params: EncoderParams) -> ImageEncoder:
+    """The image encoder that params.yaml names."""
+    from samif.sam.encoder import ImageEncoder
+
+    return ImageEncoder(sam_of(params))
+
+
+def decoder_of(layout: Layout) -> InstanceDecoder:
+    """The workspace's frozen decoder."""
+    from samif.sam.decoder import load_decoder
+
+    return load_decoder(layout.decoder / "decoder.safetensors")[0]

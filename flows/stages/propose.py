@@ -1,0 +1,33 @@
+"""Stage `propose`: cut out everything in every picture, without names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flows.layout import Layout
+from flows.progress import Tracker, track
+from flows.proposal_file import write_proposals
+from flows.stages.inputs import Source, decoder_of, source_of
+from samif.config import Params, ProposeParams
+from samif.dataset.model import Picture
+from samif.propose import Proposals, propose
+from samif.sam.decoder import InstanceDecoder
+from samif.sam.frame import Frame
+
+
+def run(layout: Layout, params: Params, session: str | None) -> None:
+    """Write `artifacts/proposals/{train,val}.parquet`."""
+    decoder = decoder_of(layout)
+    for split in ("train", "val"):
+        source = source_of(layout, params, split)
+        with track(len(source.dataset.pictures), "pictures", f"propose {split}") as progress:
+            write_proposals(layout.proposals(split), _each(decoder, source, params.propose, progress))
+
+
+def _each(
+    decoder: InstanceDecoder, source: Source, params: ProposeParams, progress: Tracker
+) -> Iterator[tuple[Picture, Proposals]]:
+    for picture in source.dataset.pictures:
+        frame = Frame(picture.height, picture.width, decoder.image_size)
+        yield picture, propose(decoder, source.read([picture])[0], frame, params)
+        progress.advance()

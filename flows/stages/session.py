@@ -1,0 +1,35 @@
+"""Stage `session@NAME`: new rows for the classes of one session, on top of the classifier before it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+from flows.layout import Layout
+from flows.progress import track
+from flows.session_record import SessionRecord
+from flows.stages.inputs import dataset_of, decoder_of, encoder_of
+from samif.classifier.incremental import learn_session
+from samif.classifier.model import Classifier
+from samif.config import Params
+from samif.dataset.sessions import draw_shots
+
+
+def run(layout: Layout, params: Params, session: str | None) -> None:
+    """Write `artifacts/classifiers/NAME/{classifier.safetensors,session.json}`."""
+    assert session is not None  # run_stage saw to it
+    started = time.monotonic()
+    section = params.sessions[session]
+    dataset = dataset_of(layout, params, "train")
+    shots = draw_shots(dataset, section.classes, section.shots, section.seed)
+    before = Classifier.load(layout.classifier(section.after) / "classifier.safetensors")
+    encoder, decoder = encoder_of(params.encoder), decoder_of(layout)
+    pictures = {picture for places in shots.values() for picture, _ in places}
+    with track(len(pictures), "pictures", f"learn {session}") as progress:
+        after = learn_session(
+            before, decoder, dataset, shots, encoder.encode, params.incremental, section.seed, progress.advance
+        )
+    folder = layout.classifier(session)
+    shutil.rmtree(folder, ignore_errors=True)
+    after.save(folder / "classifier.safetensors")
+    SessionRecord.of_session(session, section, shots, time.monotonic() - started).save(folder / "session.json")

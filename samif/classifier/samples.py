@@ -1,0 +1,100 @@
+"""Feature vectors with labels: from proposals matched to ground truth, and from prompts inside labelled instances.
+
+Shape legend: N samples, D feature width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from samif.config import FeaturePart
+from samif.dataset.model import Annotation, Picture
+from samif.finetune.targets import PictureTargets, to_points
+from samif.masks.pooling import pool
+from samif.masks.rle import decode, overlaps
+from samif.propose import Proposals, answer_points
+from samif.sam.decoder import InstanceDecoder
+from samif.sam.frame import Frame
+
+OBJECT_IOU = 0.5
+BACKGROUND_IOU = 0.3
+IGNORED_SHARE = 0.3
+
+
+def features_of(proposals: Proposals, parts: Sequence[FeaturePart]) -> NDArray[np.float32]:
+    """Feature vectors (N, D) of proposals: the named parts side by side."""
+    columns = {"token": proposals.tokens, "pooled": proposals.pooled}
+    return np.concatenate([columns[part] for part in parts], axis=1).astype(np.float32)
+
+
+def background_rows(proposals: Proposals, annotations: Sequence[Annotation], learnt: frozenset[str]) -> NDArray[np.int64]:
+    """Indices of proposals that are background: IoU below 0.3 with every instance, and not on an ignored region.
+
+    Instances of classes that are not `learnt`, and crowds, are ignored regions: neither object nor background.
+    """
+    objects = [a.rle for a in annotations if a.category in learnt and not a.crowd]
+    ignored = [a.rle for a in annotations if a.category not in learnt or a.crowd]
+    best = overlaps(proposals.masks, objects).max(axis=1, initial=0.0)
+    hidden = overlaps(proposals.masks, ignored, within_a=True).max(axis=1, initial=0.0)
+    return np.flatnonzero((best < BACKGROUND_IOU) & (hidden < IGNORED_SHARE))
+
+
+def instance_samples(
+    decoder: InstanceDecoder,
+    embedding: Tensor,
+    picture: Picture,
+    annotations: Sequence[Annotation],
+    prompts: int,
+    parts: Sequence[FeaturePart],
+    rng: np.random.Generator,
+) -> list[NDArray[np.float32]]:
+    """Features of labelled instances as the segmenter would see them.
+
+    Each instance is prompted at its deepest point and at random interior points. Answers that match the label
+    (IoU >= 0.5) are samples as they are; where none does, the label's own mask is pooled under instead.
+
+    Args:
+        embedding: (C, h, w) of the picture.
+        prompts: prompts per instance.
+
+    Returns:
+        One array (S, D) per annotation, 1 <= S <= prompts.
+    """
+    if not annotations:
+        return []
+    categories = frozenset(a.category for a in annotations)
+    target = PictureTargets.of(_only(picture, annotations), categories, decoder.image_size)
+    places = []
+    for index in range(len(annotations)):
+        cells = target.interior(index, 0.0)
+        places.append(target.interior(index, 1.0)[0])
+        places += [cells[i] for i in rng.integers(len(cells), size=prompts - 1)]
+    points = torch.from_numpy(to_points(np.stack(places), target.frame))
+    answers, usable = answer_points(decoder, embedding, target.frame, points)
+    match = overlaps(answers.masks, [a.rle for a in annotations])
+    samples = []
+    for index, annotation in enumerate(annotations):
+        rows = np.arange(index * prompts, (index + 1) * prompts)
+        good = rows[usable[rows] & (match[rows, index] >= OBJECT_IOU)]
+        if len(good):
+            samples.append(features_of(answers.take(good), parts))
+        else:
+            best = answers.take(rows[[int(match[rows, index].argmax())]])
+            samples.append(features_of(_with_label(best, annotation, embedding, target.frame), parts))
+    return samples
+
+
+def _with_label(answer: Proposals, annotation: Annotation, embedding: Tensor, frame: Frame) -> Proposals:
+    """The answer with image features pooled under the label's mask instead of its own."""
+    low = frame.low_masks(torch.from_numpy(decode([annotation.rle])), 4 * embedding.shape[-1])
+    pooled = pool(embedding, low).numpy()
+    return Proposals([annotation.rle], answer.iou, answer.objectness, answer.tokens, pooled)
+
+
+def _only(picture: Picture, annotations: Sequence[Annotation]) -> Picture:
+    return Picture(picture.id, picture.file_name, picture.width, picture.height, picture.sha256, tuple(annotations))

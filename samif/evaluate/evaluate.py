@@ -1,0 +1,187 @@
+"""Score one classifier on the validation pictures: AP by group, confusion, unknown objects."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from samif.classifier.model import Classifier
+from samif.config import EvaluateParams
+from samif.dataset.model import Annotation, Dataset, Picture
+from samif.evaluate.average_precision import Detection, average_precision, group_mean
+from samif.evaluate.model import (
+    BACKGROUND,
+    BaseOnly,
+    ClassGroups,
+    ClassScore,
+    Confusion,
+    Evaluation,
+    GroupScores,
+    Unknown,
+)  # fmt: skip
+from samif.masks.rle import overlaps
+from samif.propose import Proposals
+from samif.segment import Instances, label
+
+MATCH_IOU = 0.5
+FALSE_IOU = 0.3
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An evaluation and the detections behind it."""
+
+    evaluation: Evaluation
+    detections: list[Detection]
+
+
+def evaluate(
+    name: str,
+    dataset: Dataset,
+    proposals_of: Callable[[Picture], Proposals],
+    classifier: Classifier,
+    base_classes: Sequence[str],
+    params: EvaluateParams,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Scored:
+    """Label the proposals of every picture and score them.
+
+    Classes of the classifier that are not `base_classes` form the novel group; instances of classes that it does not
+    know are the unknown objects. AP in points 0-100.
+    """
+    started = time.monotonic()
+    base = [c for c in classifier.classes if c in set(base_classes)]
+    novel = [c for c in classifier.classes if c not in set(base_classes)]
+    tally = _Tally(classifier.classes, params.operating_score)
+    ids = {category.name: category.id for category in dataset.categories}
+    detections: list[Detection] = []
+    for picture in dataset.pictures:
+        instances = label(proposals_of(picture), classifier, params, picture.height, picture.width).known
+        tally.add(picture, instances)
+        detections += to_detections(instances, picture.id, ids)
+        advance(1)
+    scores = average_precision(dataset, detections, classifier.classes)
+    ap = {c: scores.get(c, (None, None, 0))[0] for c in classifier.classes}
+    ap50 = {c: scores.get(c, (None, None, 0))[1] for c in classifier.classes}
+    evaluation = Evaluation(
+        name=name,
+        classes=ClassGroups(base=base, novel=novel),
+        pictures=len(dataset.pictures),
+        dataset=dataset.digest,
+        ap=_groups(ap, base, novel),
+        ap50=_groups(ap50, base, novel),
+        per_class={
+            c: ClassScore(ap=ap[c], ap50=ap50[c], instances=scores.get(c, (None, None, 0))[2], group="base" if c in base else "novel")
+            for c in classifier.classes
+        },
+        base_only=_base_only(dataset, detections, base),
+        unknown=tally.unknown(),
+        confusion=tally.confusion(),
+        operating_score=params.operating_score,
+        seconds=round(time.monotonic() - started, 3),
+    )  # fmt: skip
+    return Scored(evaluation, detections)
+
+
+def to_detections(instances: Instances, picture_id: int, category_ids: dict[str, int]) -> list[Detection]:
+    """COCO results of one picture's known instances."""
+    return [
+        {
+            "image_id": picture_id,
+            "category_id": category_ids[name],
+            "segmentation": mask,
+            "bbox": [float(v) for v in box],
+            "score": round(float(score), 6),
+        }
+        for mask, box, name, score in zip(
+            instances.masks, instances.boxes, instances.labels, instances.scores, strict=True
+        )
+    ]
+
+
+def _groups(values: dict[str, float | None], base: list[str], novel: list[str]) -> GroupScores:
+    return GroupScores(
+        base=group_mean(values, base), novel=group_mean(values, novel), all=group_mean(values, base + novel)
+    )
+
+
+def _base_only(dataset: Dataset, detections: list[Detection], base: list[str]) -> BaseOnly:
+    known = set(base)
+    pictures = [p.id for p in dataset.pictures if all(a.category in known for a in p.annotations) and p.annotations]
+    chosen = set(pictures)
+    scores = average_precision(dataset.only(pictures), [d for d in detections if d["image_id"] in chosen], base)
+    return BaseOnly(
+        pictures=len(pictures),
+        ap=group_mean({c: s[0] for c, s in scores.items()}, base),
+        ap50=group_mean({c: s[1] for c, s in scores.items()}, base),
+    )
+
+
+class _Tally:
+    """Counts over pictures at the operating score, and best scores on known and unknown objects."""
+
+    def __init__(self, classes: Sequence[str], operating_score: float) -> None:
+        self._column = {name: i for i, name in enumerate(classes)}
+        self._labels = [*classes, BACKGROUND]
+        self._matrix = np.zeros((len(classes) + 1, len(classes) + 1), dtype=np.int64)
+        self._score = operating_score
+        self._on_known: list[float] = []
+        self._on_unknown: list[float] = []
+        self._false_tags = 0
+        self._pictures = 0
+
+    def add(self, picture: Picture, instances: Instances) -> None:
+        self._pictures += 1
+        objects = [a for a in picture.annotations if not a.crowd]
+        known = [a for a in objects if a.category in self._column]
+        strangers = [a for a in objects if a.category not in self._column]
+        crowds = [a.rle for a in picture.annotations if a.crowd]
+        self._best_scores(instances, known, self._on_known)
+        self._best_scores(instances, strangers, self._on_unknown)
+        shown = instances.take(np.flatnonzero(instances.scores >= self._score))
+        overlap = overlaps(shown.masks, [a.rle for a in known])
+        in_crowd = overlaps(shown.masks, crowds, within_a=True).max(axis=1, initial=0.0) >= MATCH_IOU
+        self._false_tags += int(((overlap.max(axis=1, initial=0.0) < FALSE_IOU) & ~in_crowd).sum())
+        self._match(shown, known, overlap, in_crowd)
+
+    def unknown(self) -> Unknown:
+        auroc = None
+        if self._on_known and self._on_unknown:
+            truth = [1] * len(self._on_known) + [0] * len(self._on_unknown)
+            auroc = float(roc_auc_score(truth, self._on_known + self._on_unknown))
+        false_tags = self._false_tags / self._pictures if self._pictures else None
+        return Unknown(auroc=auroc, false_tags_per_image=false_tags, objects=len(self._on_unknown))
+
+    def confusion(self) -> Confusion:
+        return Confusion(labels=self._labels, matrix=self._matrix.tolist())
+
+    def _best_scores(self, instances: Instances, objects: list[Annotation], into: list[float]) -> None:
+        """The best score that a mask of each object got (IoU >= 0.5); objects that were not found say nothing."""
+        overlap = overlaps(instances.masks, [a.rle for a in objects])
+        for column in overlap.T:
+            hit = column >= MATCH_IOU
+            if hit.any():
+                into.append(float(instances.scores[hit].max()))
+
+    def _match(
+        self, shown: Instances, known: list[Annotation], overlap: NDArray[np.float64], in_crowd: NDArray[np.bool_]
+    ) -> None:
+        free = overlap.copy()
+        found: set[int] = set()
+        for row in np.argsort(-shown.scores, kind="stable"):
+            column = int(free[row].argmax()) if len(known) else -1
+            predicted = self._column[shown.labels[row]]
+            if column >= 0 and free[row, column] >= MATCH_IOU:
+                self._matrix[self._column[known[column].category], predicted] += 1
+                free[:, column] = -1.0
+                found.add(column)
+            elif not in_crowd[row]:
+                self._matrix[-1, predicted] += 1
+        for column, annotation in enumerate(known):
+            if column not in found:
+                self._matrix[self._column[annotation.category], -1] += 1

@@ -1,0 +1,189 @@
+"""The fine-tuning loop: prompts drawn in objects, on background and on seams; decoder tuned, encoder never touched.
+
+Shape legend: B pictures a step, P prompts a picture, r resolution of low-resolution masks.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from samif.config import PretrainDecoderParams
+from samif.dataset.model import Picture
+from samif.errors import SamifError
+from samif.finetune.quality import Quality, measure
+from samif.finetune.targets import PictureTargets, to_points
+from samif.sam.decoder import InstanceDecoder
+
+log = logging.getLogger(__name__)
+
+ReadEmbeddings = Callable[[Sequence[Picture]], Tensor]
+"""Pictures -> embeddings (B, C, h, w)."""
+
+HELD_OUT = 0.15
+CURVE_POINTS = 40
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A tuned decoder and how it came about; `curve` rows are {step, loss, mask_iou}."""
+
+    decoder: InstanceDecoder
+    curve: list[dict[str, float]]
+    before: Quality
+    after: Quality
+    kept: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Batch:
+    embeddings: Tensor
+    points: Tensor  # (B, P, 2)
+    targets: Tensor  # (B * P, r, r)
+    is_object: Tensor  # (B * P,)
+    depth: Tensor  # (B, 2h, 2w)
+    ignored: Tensor  # (B, 2h, 2w)
+
+
+def tune(
+    decoder: InstanceDecoder,
+    pictures: Sequence[Picture],
+    classes: frozenset[str],
+    read: ReadEmbeddings,
+    params: PretrainDecoderParams,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Tuned:
+    """Fine-tune the mask decoder on the instances of `classes`; the prompt encoder stays as it is.
+
+    A share of the pictures is held out; the tuned decoder is kept only where it is better there than before.
+    Losses: BCE + dice on the single mask, its IoU (regression), objectness, and the point proposal map.
+
+    Raises:
+        SamifError: no picture has an instance to learn from.
+    """
+    useful = [p for p in pictures if any(a.category in classes and not a.crowd for a in p.annotations)]
+    if not useful:
+        raise SamifError("no training picture shows an instance of a class to learn; check dataset.base_classes")
+    started = time.monotonic()
+    rng = np.random.default_rng(params.seed)
+    torch.manual_seed(params.seed)
+    order = rng.permutation(len(useful))
+    held = max(1, int(HELD_OUT * len(useful))) if len(useful) > 3 else 0
+    check, learn = [useful[i] for i in order[:held]], [useful[i] for i in order[held:]]
+    before = measure(decoder, check or learn, classes, read, seed=params.seed)
+
+    tuned = copy.deepcopy(decoder)
+    weights = [*tuned.mask_decoder.parameters()]
+    if tuned.heads is not getattr(tuned.mask_decoder, "instance_heads", None):
+        weights += [*tuned.heads.parameters()]
+    for parameter in weights:
+        parameter.requires_grad_(True)
+    tuned.train()
+    optimiser = torch.optim.AdamW(weights, lr=params.learning_rate, weight_decay=0.01)
+    targets: dict[int, PictureTargets] = {}
+    curve: list[dict[str, float]] = []
+    running: dict[str, float] = {}
+    for step in range(params.steps):
+        rate = params.learning_rate * min(1.0, (step + 1) / 30) * (1.0 - step / params.steps)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        batch = _draw(tuned, learn, targets, classes, read, params, rng)
+        loss, iou = _loss(tuned, batch)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimiser.step()
+        for key, value in (("loss", float(loss.detach())), ("mask_iou", iou)):
+            running[key] = 0.9 * running.get(key, value) + 0.1 * value
+        if step % max(1, params.steps // CURVE_POINTS) == 0 or step == params.steps - 1:
+            curve.append({"step": step + 1, **{k: round(v, 4) for k, v in running.items()}})
+        advance(1)
+    tuned.eval().requires_grad_(False)
+    after = measure(tuned, check or learn, classes, read, seed=params.seed)
+    better = after.score >= before.score
+    if not better:
+        log.warning("fine-tuning did not help on held-out pictures (%.3f before, %.3f after): kept as it was", before.score, after.score)
+    return Tuned(tuned if better else decoder, curve, before, after, "after" if better else "before", time.monotonic() - started)
+
+
+def _draw(
+    decoder: InstanceDecoder,
+    pictures: Sequence[Picture],
+    cache: dict[int, PictureTargets],
+    classes: frozenset[str],
+    read: ReadEmbeddings,
+    params: PretrainDecoderParams,
+    rng: np.random.Generator,
+) -> _Batch:
+    chosen = [pictures[i] for i in rng.choice(len(pictures), params.pictures_per_step, replace=len(pictures) < params.pictures_per_step)]
+    embeddings = read(chosen).float()
+    grid = embeddings.shape[-1]
+    points, masks, flags, depth, ignored = [], [], [], [], []
+    for picture in chosen:
+        if picture.id not in cache:
+            cache[picture.id] = PictureTargets.of(picture, classes, decoder.image_size)
+        target = cache[picture.id]
+        for place, mask in _prompts(target, 4 * grid, params, rng):
+            points.append(to_points(place, target.frame)), masks.append(mask), flags.append(mask.any())
+        depth.append(target.depth(2 * grid))
+        block = target.ignored.shape[0] // (2 * grid)
+        ignored.append(target.ignored[block // 2 :: block, block // 2 :: block] if block else np.zeros((2 * grid, 2 * grid), bool))
+    return _Batch(
+        embeddings,
+        torch.from_numpy(np.stack(points)).unflatten(0, (len(chosen), -1)),
+        torch.from_numpy(np.stack(masks)),
+        torch.from_numpy(np.array(flags)),
+        torch.from_numpy(np.stack(depth)),
+        torch.from_numpy(np.stack(ignored)),
+    )
+
+
+def _prompts(
+    target: PictureTargets, resolution: int, params: PretrainDecoderParams, rng: np.random.Generator
+) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Places and target masks of one picture: objects, then background and seams in turn."""
+    nothing = np.zeros((resolution, resolution), dtype=np.float32)
+    total = params.object_points + params.background_points
+    prompts: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+    count = len(target.objects)
+    for index in rng.choice(count, params.object_points, replace=count < params.object_points):
+        cells = target.interior(int(index), params.erosion)
+        prompts.append((cells[rng.integers(len(cells))], target.soft(int(index), resolution)))
+    while len(prompts) < total:
+        cells = target.seams if len(prompts) % 3 == 0 and len(target.seams) else target.background
+        if not len(cells):
+            prompts.append(prompts[int(rng.integers(params.object_points))])
+            continue
+        prompts.append((cells[rng.integers(len(cells))], nothing))
+    return prompts
+
+
+def _loss(decoder: InstanceDecoder, batch: _Batch) -> tuple[Tensor, float]:
+    answer, objectness = decoder(batch.embeddings, batch.points)
+    logits, targets, weight = answer.masks[:, 0], batch.targets, batch.is_object.float()
+    if targets.shape[-1] != logits.shape[-1]:
+        raise ValueError(f"expected targets of {logits.shape[-1]} cells, got {targets.shape[-1]}")
+    bce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean((-2, -1))
+    probability = logits.sigmoid()
+    dice = 1 - (2 * (probability * targets).sum((-2, -1)) + 1) / (probability.sum((-2, -1)) + targets.sum((-2, -1)) + 1)
+    mask = ((4 * bce + 2 * dice) * weight).sum() / weight.sum().clamp_min(1.0)
+    with torch.no_grad():
+        found, true = logits > 0, targets > 0.5
+        iou = (found & true).sum((-2, -1)) / (found | true).sum((-2, -1)).clamp_min(1)
+    regression = (((answer.iou[:, 0] - iou) ** 2) * weight).sum() / weight.sum().clamp_min(1.0)
+    seen = F.binary_cross_entropy_with_logits(objectness, weight)
+    centres = F.binary_cross_entropy_with_logits(decoder.heads.centres(batch.embeddings), batch.depth, reduction="none")
+    learnable = (~batch.ignored).float()
+    proposal = (centres * learnable).sum() / learnable.sum().clamp_min(1.0)
+    total = mask + 2 * regression + 0.5 * seen + proposal
+    return total, float((iou * weight).sum() / weight.sum().clamp_min(1.0))

@@ -1,0 +1,1 @@
+"""Masks: run-length coding, pooling of features under them, removal of duplicates."""

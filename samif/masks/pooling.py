@@ -1,0 +1,50 @@
+"""Image features pooled under masks, at every scale that an embedding carries.
+
+Shape legend: P masks of one picture, C embedding channels, (h, w) its grid, r the resolution of soft masks.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from samif.sam.tiny import CORE, EMBEDDING_DIM, MID
+
+FINE_FROM = CORE + 4 * MID
+
+
+def planes(embeddings: Tensor) -> list[Tensor]:
+    """The feature maps in an embedding (B, C, h, w), coarse to fine: tiny's three strides, or the official map.
+
+    Tiny is told by its grid: 16 x 16 instead of the official 64 x 64 (see `samif.sam.tiny`).
+    """
+    if embeddings.shape[1:] == (EMBEDDING_DIM, 16, 16):
+        mid, fine = embeddings[:, CORE:FINE_FROM], embeddings[:, FINE_FROM:]
+        return [embeddings[:, :CORE], F.pixel_shuffle(mid, 2), F.pixel_shuffle(fine, 4)]
+    return [embeddings]
+
+
+def pool(embedding: Tensor, masks: Tensor) -> Tensor:
+    """Mean, standard deviation and maximum of each feature map under each mask.
+
+    Args:
+        embedding: (C, h, w) of one picture.
+        masks: soft masks (P, r, r) in 0..1 over the padded square.
+
+    Returns:
+        (P, 3 * sum of the maps' channels). A mask smaller than a cell is weighed by the share that it covers, so
+        thin and small objects keep their features.
+    """
+    parts: list[Tensor] = []
+    for plane in planes(embedding.unsqueeze(0)):
+        values = plane[0].float().flatten(1)
+        cover = F.adaptive_avg_pool2d(masks.unsqueeze(1).float(), plane.shape[-2:]).flatten(1)
+        weight = cover / cover.sum(dim=1, keepdim=True).clamp_min(1e-6)
+        mean = weight @ values.T
+        spread = (weight @ (values**2).T - mean**2).clamp_min(0.0).sqrt()
+        # cells that the mask covers at least half as well as its best-covered cell
+        inner = cover >= 0.5 * cover.amax(dim=1, keepdim=True)
+        top = torch.stack([values[:, row].amax(dim=1) if row.any() else values.amin(dim=1) for row in inner])
+        parts += [mean, spread, top]
+    return torch.cat(parts, dim=1)

@@ -1,0 +1,41 @@
+"""Boolean masks as COCO compressed RLE whose counts are text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+
+Rle = dict[str, Any]
+"""{"size": [h, w], "counts": str}."""
+
+
+def encode(masks: NDArray[np.bool_]) -> list[Rle]:
+    """Masks (N, H, W) -> N run-length codes."""
+    codes = coco.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
+    return [{"size": [int(s) for s in code["size"]], "counts": code["counts"].decode("ascii")} for code in codes]
+
+
+def decode(codes: Sequence[Rle]) -> NDArray[np.bool_]:
+    """N run-length codes of one size -> masks (N, H, W)."""
+    return np.ascontiguousarray(coco.decode(list(codes)).transpose(2, 0, 1)).astype(bool)
+
+
+def overlaps(a: Sequence[Rle], b: Sequence[Rle], within_a: bool = False) -> NDArray[np.float64]:
+    """IoU of every pair (len(a), len(b)); with `within_a` the share of a's own area that b covers."""
+    if not a or not b:
+        return np.zeros((len(a), len(b)))
+    return np.asarray(coco.iou(list(a), list(b), [within_a] * len(b)), dtype=np.float64)
+
+
+def boxes(codes: Sequence[Rle]) -> NDArray[np.float64]:
+    """Boxes (N, 4) as x, y, width, height in pixels."""
+    return np.asarray(coco.toBbox(list(codes)), dtype=np.float64).reshape(-1, 4)
+
+
+def areas(codes: Sequence[Rle]) -> NDArray[np.float64]:
+    """Areas (N,) in pixels."""
+    return np.asarray(coco.area(list(codes)), dtype=np.float64).reshape(-1)

@@ -1,0 +1,132 @@
+"""Picture -> labelled instances: the whole of inference in one place.
+
+Proposals -> features -> class probability x predicted IoU x objectness -> duplicate removal (SAM-IF, inference).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samif.classifier.model import Classifier
+from samif.classifier.samples import features_of
+from samif.config import EvaluateParams, ProposeParams
+from samif.masks.duplicates import soften, suppress
+from samif.masks.rle import Rle, boxes
+from samif.propose import Proposals, propose
+from samif.sam.decoder import InstanceDecoder
+from samif.sam.encoder import ImageEncoder
+
+UNKNOWN = "unknown"
+"""Label of a mask that is an object, but of no known class."""
+UNKNOWN_QUALITY = 0.5
+"""Predicted IoU x objectness from which a mask without a class is called an unknown object."""
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Labelled instances of one picture of `height` x `width` pixels, best first.
+
+    Attributes:
+        masks: N run-length codes in picture pixels.
+        boxes: (N, 4) as x, y, width, height.
+        labels: N class names, or `unknown`.
+        scores: (N,) in 0..1.
+    """
+
+    height: int
+    width: int
+    masks: list[Rle]
+    boxes: NDArray[np.float64]
+    labels: tuple[str, ...]
+    scores: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        count = len(self.masks)
+        if self.boxes.shape != (count, 4) or len(self.labels) != count or self.scores.shape != (count,):
+            raise ValueError(
+                f"expected boxes ({count}, 4), {count} labels and scores ({count},) for {count} masks, "
+                f"got {self.boxes.shape}, {len(self.labels)} and {self.scores.shape}"
+            )
+        if any(mask["size"] != [self.height, self.width] for mask in self.masks):
+            raise ValueError(f"expected masks of {self.height} x {self.width} pixels, got another size")
+        if count and not (self.scores.min() >= 0.0 and self.scores.max() <= 1.0):
+            raise ValueError(f"expected scores in 0..1, got {self.scores.min()}..{self.scores.max()}")
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def take(self, rows: NDArray[np.int64]) -> Instances:
+        """The instances at these indices, in that order."""
+        return Instances(
+            self.height, self.width, [self.masks[i] for i in rows], self.boxes[rows],
+            tuple(self.labels[i] for i in rows), self.scores[rows],
+        )  # fmt: skip
+
+    @property
+    def known(self) -> Instances:
+        """Those of a known class."""
+        return self.take(np.array([i for i, label in enumerate(self.labels) if label != UNKNOWN], dtype=np.int64))
+
+    def above(self, score: float) -> Instances:
+        """Those that score at least `score`; unknown objects stay."""
+        rows = [i for i, label in enumerate(self.labels) if label == UNKNOWN or self.scores[i] >= score]
+        return self.take(np.array(rows, dtype=np.int64))
+
+
+def label(proposals: Proposals, classifier: Classifier, params: EvaluateParams, height: int, width: int) -> Instances:
+    """Name the proposals of one picture.
+
+    A mask is tagged with its most probable class; where the background is more probable than every class and the
+    mask is a good object, it is `unknown`, scored by its quality.
+    """
+    if not len(proposals):
+        return Instances(height, width, [], np.zeros((0, 4)), (), np.zeros(0))
+    features = features_of(proposals, classifier.space.parts)
+    probability = classifier.probabilities(features)
+    best = probability[:, :-1].argmax(axis=1)
+    quality = proposals.quality.astype(np.float64)
+    scores = probability[np.arange(len(best)), best] * quality
+    if params.duplicates == "soft":
+        scores = soften(proposals.masks, scores, classifier.space.project(features), best)
+    kept = suppress(proposals.masks, scores, params.duplicate_iou)[: params.max_detections]
+    lost = probability[kept, -1] > probability[kept, best[kept]]
+    stranger = lost & (quality[kept] >= UNKNOWN_QUALITY)
+    instances = Instances(
+        height,
+        width,
+        [proposals.masks[i] for i in kept],
+        boxes([proposals.masks[i] for i in kept]),
+        tuple(classifier.classes[best[i]] for i in kept),
+        np.clip(scores[kept], 0.0, 1.0),
+    )
+    if not stranger.any():
+        return instances
+    rows = kept[stranger]
+    unknown = Instances(
+        height, width, [proposals.masks[i] for i in rows], boxes([proposals.masks[i] for i in rows]),
+        (UNKNOWN,) * len(rows), quality[rows].clip(0.0, 1.0),
+    )  # fmt: skip
+    return Instances(
+        height, width, instances.masks + unknown.masks, np.concatenate([instances.boxes, unknown.boxes]),
+        instances.labels + unknown.labels, np.concatenate([instances.scores, unknown.scores]),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """Encoder, frozen decoder and classifier, ready to segment pictures."""
+
+    encoder: ImageEncoder
+    decoder: InstanceDecoder
+    classifier: Classifier
+    propose_params: ProposeParams
+    evaluate_params: EvaluateParams
+
+    def segment(self, picture: NDArray[np.uint8]) -> Instances:
+        """A picture (H, W, 3) uint8 RGB -> its instances, unknown objects among them."""
+        embedding = self.encoder.encode([picture])[0]
+        proposals = propose(self.decoder, embedding, self.encoder.frame(picture), self.propose_params)
+        return label(proposals, self.classifier, self.evaluate_params, picture.shape[0], picture.shape[1])

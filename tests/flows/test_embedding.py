@@ -1,0 +1,308 @@
+"""Embedding on a real Ray: the same manifest and embeddings, whatever dies on the way."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flows import progress
+from flows.cluster import ray_cluster
+from flows.embedding import Pixels, Shard, _divide, embed_pictures
+from flows.progress import Tracker
+from flows.store import EmbeddingReader, EmbeddingStore
+from samif.config import EmbedParams, EncoderParams
+from samif.errors import SamifError
+
+SHAPE = (3, 4, 4)
+PICTURES = 24
+PARAMS = EmbedParams(shard_pictures=4, batch_pictures=2, workers=2)
+
+
+@dataclass
+class StandIn:
+    """Averages 8 x 8 pixels; notes each picture that it encodes in a file named by its process."""
+
+    log: Path
+    delay: float
+    name: str = "stand-in"
+    digest: str = "e" * 64
+    preprocessing_digest: str = "p" * 64
+    embedding_shape: tuple[int, int, int] = SHAPE
+
+    def encode(self, pictures: Sequence[Pixels]) -> torch.Tensor:
+        time.sleep(self.delay * len(pictures))
+        with (self.log / str(os.getpid())).open("a") as file:
+            file.write("x" * len(pictures))
+        return torch.stack([expected(picture) for picture in pictures])
+
+
+def expected(picture: Pixels) -> torch.Tensor:
+    return (
+        torch.from_numpy(picture).permute(2, 0, 1).float().unfold(1, 8, 8).unfold(2, 8, 8).mean((3, 4)).half().float()
+    )
+
+
+@dataclass
+class Bench:
+    """Pictures, a store, and the encoder's notes."""
+
+    folder: Path
+    pictures: list[tuple[Path, str]]
+    store: EmbeddingStore
+    advanced: int = 0
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    def embed(self, params: EmbedParams = PARAMS, delay: float = 0.0, **kwargs: Any) -> str:
+        factory = functools.partial(StandIn, self.log, delay)
+        manifest = embed_pictures(self.pictures, params, EncoderParams(), self.store, self._progress, factory, **kwargs)
+        pictures = [sha256 for _, sha256 in self.pictures]
+        got = EmbeddingReader(self.store, manifest).read(pictures)
+        assert torch.equal(got, torch.stack([expected(np.array(Image.open(path))) for path, _ in self.pictures]))
+        return manifest.digest
+
+    def encoded(self) -> dict[int, int]:
+        """Pictures encoded by each process."""
+        return {int(file.name): file.stat().st_size for file in self.log.iterdir()}
+
+    def missing(self) -> list[str]:
+        return self.store.namespace("e" * 64, "p" * 64).missing([sha256 for _, sha256 in self.pictures])
+
+    @contextmanager
+    def _progress(self, total: int, unit: str, description: str) -> Iterator[Tracker]:
+        self.advanced = 0
+        yield self
+        assert self.advanced == total
+
+    def advance(self, n: int = 1) -> None:
+        self.advanced += n
+
+
+def _deadly(driver: int, log: Path) -> StandIn:
+    """An encoder that cannot be loaded without killing the process, except here."""
+    if os.getpid() != driver:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return StandIn(log, 0.0)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    (tmp_path / "log").mkdir()
+    random = np.random.default_rng(0)
+    pictures = []
+    for index in range(PICTURES):
+        path = tmp_path / f"{index}.png"
+        Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
+        pictures.append((path, hashlib.sha256(path.read_bytes()).hexdigest()))
+    return Bench(tmp_path, pictures, EmbeddingStore(tmp_path / "store"))
+
+
+@pytest.fixture
+def undisturbed(bench: Bench) -> str:
+    """Digest of the manifest when all is computed in one shard, in this process."""
+    store, bench.store = bench.store, EmbeddingStore(bench.folder / "other")
+    digest = bench.embed(PARAMS.model_copy(update={"shard_pictures": PICTURES}))
+    assert bench.encoded() == {os.getpid(): PICTURES}
+    (bench.log / str(os.getpid())).unlink()
+    bench.store = store
+    return digest
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    """One private cluster for the tests that do not care who started it."""
+    with ray_cluster(None, 2):
+        yield
+
+
+@contextmanager
+def meanwhile(act: Callable[[], object]) -> Iterator[None]:
+    thread = threading.Thread(target=act)
+    thread.start()
+    yield
+    thread.join()
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("waited for 60 s")
+
+
+def test_one_shard_needs_no_cluster(bench: Bench, undisturbed: str) -> None:
+    import ray
+
+    assert not ray.is_initialized()
+    assert bench.embed(PARAMS.model_copy(update={"shard_pictures": PICTURES})) == undisturbed
+    assert bench.embed() == undisturbed  # nothing is missing: no cluster for six shards either
+    assert bench.encoded() == {os.getpid(): PICTURES}
+    assert not ray.is_initialized()
+
+
+def test_a_picture_given_twice_is_computed_once(bench: Bench) -> None:
+    bench.pictures = bench.pictures[:3] * 2
+    bench.embed(PARAMS)
+    assert bench.encoded() == {os.getpid(): 3}
+
+
+def test_three_nodes_of_which_one_is_killed(bench: Bench, undisturbed: str) -> None:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    quick = {
+        "health_check_initial_delay_ms": 0,
+        "health_check_period_ms": 500,
+        "health_check_timeout_ms": 500,
+        "health_check_failure_threshold": 2,
+    }
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": quick})
+    try:
+        cluster.add_node(num_cpus=1)
+        doomed = cluster.add_node(num_cpus=1)
+        params = PARAMS.model_copy(update={"workers": 3, "address": cluster.address})
+
+        def kill() -> None:
+            wait_for(lambda: len(bench.encoded()) == 3)
+            cluster.remove_node(doomed, allow_graceful=False)
+
+        with meanwhile(kill):
+            assert bench.embed(params, delay=0.2) == undisturbed
+        assert not ray.is_initialized(), "the cluster is left"
+        with ray_cluster(cluster.address, 4) as share:
+            assert (share.workers, share.cpus_per_worker, share.gpus_per_worker) == (2, 1, 0)
+    finally:
+        cluster.shutdown()
+
+
+def test_workers_share_the_work(bench: Bench, undisturbed: str, ray_here: None) -> None:
+    assert bench.embed(delay=0.02) == undisturbed
+    encoded = bench.encoded()
+    assert len(encoded) == 2
+    assert os.getpid() not in encoded
+    assert sum(encoded.values()) == PICTURES
+    bench.pictures = bench.pictures[:5]
+    assert bench.embed() != undisturbed
+    assert sum(bench.encoded().values()) == PICTURES
+
+
+def test_a_killed_worker_is_survived(bench: Bench, undisturbed: str, ray_here: None) -> None:
+    def kill() -> None:
+        wait_for(lambda: len(bench.missing()) < PICTURES)
+        os.kill(next(iter(bench.encoded())), signal.SIGKILL)
+
+    with meanwhile(kill):
+        assert bench.embed(delay=0.1) == undisturbed
+    encoded = bench.encoded()
+    assert len(encoded) == 3, "the killed worker was started again"
+    assert PICTURES <= sum(encoded.values()) <= PICTURES + 2 * PARAMS.shard_pictures
+    assert bench.store.namespace("e" * 64, "p" * 64).verify() == []
+
+
+def test_a_rerun_computes_what_is_not_committed(bench: Bench, undisturbed: str, ray_here: None) -> None:
+    path, _ = bench.pictures[-1]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    with pytest.raises(SamifError, match=rf"^{path}") as failure:
+        bench.embed()
+    assert "\n" not in str(failure.value)
+    path.write_bytes(whole)
+    missing, before = len(bench.missing()), sum(bench.encoded().values())
+    assert 0 < missing < PICTURES
+    assert bench.embed() == undisturbed
+    assert sum(bench.encoded().values()) == before + missing
+
+
+def test_a_damaged_shard_is_computed_again(bench: Bench, undisturbed: str, ray_here: None) -> None:
+    bench.embed()
+    data = sorted(bench.store.root.rglob("*.safetensors"))[0]
+    content = bytearray(data.read_bytes())
+    content[-1] ^= 1
+    data.write_bytes(content)
+    before = sum(bench.encoded().values())
+    with pytest.raises(SamifError, match=f"{data.name.split('.')[0]}.*rerun 'samif run'"):
+        bench.embed()
+    assert bench.embed() == undisturbed
+    assert sum(bench.encoded().values()) == before + PARAMS.shard_pictures
+
+
+def test_a_worker_that_keeps_dying_is_one_sentence(bench: Bench, ray_here: None) -> None:
+    factory = functools.partial(_deadly, os.getpid(), bench.log)
+    with pytest.raises(SamifError, match="failed for good") as failure:
+        embed_pictures(bench.pictures, PARAMS, EncoderParams(), bench.store, bench._progress, factory)
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("count", "largest", "workers", "sizes"),
+    [
+        (8, 4, 2, [4, 4]),
+        (9, 4, 2, [2, 2, 2, 3]),
+        (5, 4, 2, [2, 3]),
+        (5, 4, 8, [1, 1, 1, 1, 1]),
+        (260, 64, 2, [43, 43, 44, 43, 43, 44]),
+        (3, 4, 1, [3]),
+    ],
+)
+def test_work_is_divided_evenly(count: int, largest: int, workers: int, sizes: list[int]) -> None:
+    pictures = [(Path(str(index)), str(index)) for index in range(count)]
+    shards: list[Shard] = _divide(pictures, largest, workers)
+    assert [len(shard) for shard in shards] == sizes
+    assert [picture for shard in shards for picture in shard] == pictures
+
+
+def test_an_address_without_a_cluster_is_refused() -> None:
+    with (
+        pytest.raises(SamifError, match=r"no Ray cluster can be used at '127\.0\.0\.1:1'"),
+        ray_cluster("127.0.0.1:1", 1),
+    ):
+        pass
+
+
+def test_plain_progress_has_a_start_an_end_and_few_lines_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    out = StringIO()
+    with progress.track(10, "pictures", "embed", out) as tracker:
+        for seconds in (4.9, 0.1, 4.9, 0.2):
+            now[0] += seconds
+            tracker.advance(2)
+        tracker.advance(2)
+    assert out.getvalue().splitlines() == [
+        "embed: 0/10 pictures",
+        "embed: 4/10 pictures, 0.8/s, 8 s left",
+        "embed: 8/10 pictures, 0.8/s, 3 s left",
+        "embed: 10/10 pictures in 10.1 s, 1.0/s",
+    ]
+
+
+def test_a_terminal_gets_a_bar() -> None:
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    out = Terminal()
+    with progress.track(3, "pictures", "embed", out) as tracker:
+        tracker.advance(3)
+    assert "3/3" in out.getvalue()
+    assert "pictures" in out.getvalue()
+    assert "/s" in out.getvalue()
