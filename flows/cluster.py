@@ -55,6 +55,8 @@ def ray_cluster(address: str | None, workers: int) -> Iterator[Cluster]:
         # A private cluster listens on all interfaces and runs what it is sent: Ray's token keeps strangers out,
         # a token of this process needs no file in the home folder.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        # Ray's default of 15 starves the workers, which are the job, on a machine that does anything else.
+        os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
     if ray.is_initialized():

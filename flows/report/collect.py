@@ -14,6 +14,7 @@ from typing import Any
 
 from flows.embedding_manifest import EmbeddingManifest
 from flows.layout import Layout
+from flows.pictures import pictures_root
 from flows.report.pictures import KINDS, choose, match_all, render
 from samif.card import file_sha256
 from samif.config import BASE, Params, digest
@@ -24,18 +25,8 @@ from samif.evaluate.model import Evaluation
 PICTURES_PER_KIND = 4
 
 
-def pictures_root(layout: Layout, params: Params, split: str) -> Path:
-    """Folder that the file names of `layout.index(split)` are relative to; `split` is `train` or `val`."""
-    source = params.dataset.train
-    if source is None:
-        return layout.drawn / split / "images"
-    if split == "val" and params.dataset.val is not None:
-        source = params.dataset.val
-    return layout.root / source.images
-
-
 def collect(layout: Layout, params: Params) -> None:
-    """Write `layout.report`: summary.json, page.json and pictures/; the folder is replaced as a whole.
+    """Write `layout.report`: summary.json, page.json and pictures/NAME/; the folder is replaced as a whole.
 
     Raises:
         SamifError: an input of the stage is missing or broken, or an evaluation is of other pictures.
@@ -64,7 +55,6 @@ def collect(layout: Layout, params: Params) -> None:
     }
     part = layout.report.with_name(f".{layout.report.name}.{os.getpid()}")
     try:
-        (part / "pictures").mkdir(parents=True)
         shown = [item for name in names for item in _pictures(layout, val, evaluations[name], summary, part)]
         newest = evaluations[names[-1]]
         page = {
@@ -112,15 +102,17 @@ def _entry(layout: Layout, params: Params, evaluation: Evaluation) -> dict[str, 
 def _pictures(
     layout: Layout, val: Dataset, evaluation: Evaluation, summary: dict[str, Any], part: Path
 ) -> list[dict[str, Any]]:
-    """Draw the chosen pictures of one classifier into `part/pictures` and describe them."""
+    """Draw the chosen pictures of one classifier into `part/pictures/NAME` and describe them."""
     name = evaluation.name
     entry = next(entry for entry in (summary["base"], *summary["sessions"]) if entry["name"] == name)
     detections = read_json(layout.evaluation(name) / "detections.json")
     known = [*evaluation.classes.base, *evaluation.classes.novel]
     matched = match_all(val, detections, known, evaluation.operating_score)
     chosen = choose(matched, entry["classes"], PICTURES_PER_KIND)
+    folder = part / "pictures" / name
+    folder.mkdir(parents=True)
     return [
-        {"session": name, **render(val, item, kind, part / "pictures" / f"{name}-{kind}-{rank}")}
+        {"session": name, **render(val, item, kind, folder, f"{kind}-{rank}")}
         for kind in KINDS
         for rank, item in enumerate(chosen[kind], start=1)
     ]

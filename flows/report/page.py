@@ -28,7 +28,7 @@ def render_page(summary: Mapping[str, Any], page: Mapping[str, Any], pictures: P
     Args:
         summary: content of summary.json, versions filled in where they are known.
         page: content of page.json of the report stage.
-        pictures: folder of the pictures that `page` names.
+        pictures: folder of the pictures that `page` names, in a folder per classifier.
     """
     environment = Environment(
         loader=PackageLoader("flows"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -185,7 +185,7 @@ def _albums(
             for item in pictures:
                 if (item["session"], item["kind"]) != (entry["name"], kind):
                     continue
-                both = [(folder / item[side]).read_bytes() for side in ("truth", "prediction")]
+                both = [(folder / entry["name"] / item[side]).read_bytes() for side in ("truth", "prediction")]
                 size = sum(map(len, both))
                 if size > left:
                     dropped += 1

@@ -149,8 +149,8 @@ def _rank(item: Matched, kind: Kind, focus: set[str]) -> tuple[float, ...]:
     return -special, -len(names), -scores
 
 
-def render(dataset: Dataset, item: Matched, kind: Kind, stem: Path) -> dict[str, Any]:
-    """Write `STEM-truth.jpg` and `STEM-prediction.jpg`, longer side 480 px, and say what they show.
+def render(dataset: Dataset, item: Matched, kind: Kind, folder: Path, stem: str) -> dict[str, Any]:
+    """Write `STEM-truth.jpg` and `STEM-prediction.jpg` into `folder`, longer side 480 px, and say what they show.
 
     Misses are emphasised in the truth, false tags in the prediction; the rest is then drawn as thin outlines.
     """
@@ -178,7 +178,7 @@ def render(dataset: Dataset, item: Matched, kind: Kind, stem: Path) -> dict[str,
     )
     files = {}
     for side, pixels in (("truth", truth), ("prediction", prediction)):
-        path = stem.with_name(f"{stem.name}-{side}.jpg")
+        path = folder / f"{stem}-{side}.jpg"
         Image.fromarray(pixels).save(path, quality=JPEG_QUALITY, optimize=True)
         files[side] = path.name
     return {

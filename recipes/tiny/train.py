@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,6 +32,10 @@ from samif.sam.decoder import InstanceDecoder
 from samif.sam.tiny import CORE, FINE, GRID, IMAGE_SIZE, MID, build_tiny
 
 OBJECTS, BACKGROUNDS = 6, 2
+MIN_AREA = 60
+"""Pixels; slivers of hidden objects teach nothing."""
+MANY = 9
+"""Scenes with more objects than this are shown less often."""
 MEAN = torch.tensor([123.675, 116.28, 103.53]).reshape(1, 3, 1, 1)
 STD = torch.tensor([58.395, 57.12, 57.375]).reshape(1, 3, 1, 1)
 
@@ -39,13 +43,14 @@ STD = torch.tensor([58.395, 57.12, 57.375]).reshape(1, 3, 1, 1)
 @dataclass
 class Batch:
     """`pictures` (B, 3, S, S) normalised; `points` (B, P, 2); `targets` (B, P, 64, 64) soft; `kind` (B, P), -1 none, -2 background;
-    `inside` (B, 32, 32) normalised depth inside objects."""
+    `inside` (B, 32, 32) normalised depth inside objects; `offsets` (B, 2, 32, 32) to the object's centre in pixels / 32, NaN outside."""
 
     pictures: Tensor
     points: Tensor
     targets: Tensor
     kind: Tensor
     inside: Tensor
+    offsets: Tensor
 
 
 class Pool(IterableDataset[Batch]):
@@ -56,6 +61,10 @@ class Pool(IterableDataset[Batch]):
         self.pictures = np.load(folder / "pictures.npy", mmap_mode="r")
         self.labels = np.load(folder / "labels.npy", mmap_mode="r")
         self.kinds = np.load(folder / "kinds.npy")
+        # labels count objects, kinds do not: objects outside the library are -1 like empty places
+        objects = np.array([labels[::8, ::8].max() for labels in self.labels])
+        self.weight = np.where(objects > MANY, 0.3, 1.0)
+        self.weight /= self.weight.sum()
 
     def __iter__(self) -> Iterator[Batch]:
         torch.set_num_threads(1)
@@ -64,8 +73,8 @@ class Pool(IterableDataset[Batch]):
             yield self.batch(rng, self.size)
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
-        pictures, points, targets, kinds, inside = [], [], [], [], []
-        for i in rng.integers(len(self.kinds), size=size):
+        pictures, points, targets, kinds, inside, offsets = [], [], [], [], [], []
+        for i in rng.choice(len(self.kinds), size=size, p=self.weight):
             picture, labels = np.asarray(self.pictures[i]), np.asarray(self.labels[i])
             turns, flip = int(rng.integers(4)), rng.random() < 0.5
             picture, labels = np.rot90(picture, turns), np.rot90(labels, turns)
@@ -74,11 +83,11 @@ class Pool(IterableDataset[Batch]):
             p, t, k = sample_points(rng, labels, self.kinds[i])
             points.append(p), targets.append(t), kinds.append(k)
             pictures.append(recolour(rng, np.ascontiguousarray(picture)))
-            inside.append(depth(labels))
+            inside.append(depth(labels)), offsets.append(centre_offsets(labels))
         x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
         return Batch(
             (x - MEAN) / STD, torch.from_numpy(np.stack(points)), torch.from_numpy(np.stack(targets)),
-            torch.from_numpy(np.stack(kinds)), torch.from_numpy(np.stack(inside)),
+            torch.from_numpy(np.stack(kinds)), torch.from_numpy(np.stack(inside)), torch.from_numpy(np.stack(offsets)),
         )  # fmt: skip
 
 
@@ -108,9 +117,22 @@ def depth(labels: np.ndarray) -> np.ndarray:
     return out.astype(np.float32)
 
 
+def centre_offsets(labels: np.ndarray) -> np.ndarray:
+    """(2, 32, 32): from each cell to the centre of the object there, x and y, in units of 32 pixels; NaN on background."""
+    small = labels[4::8, 4::8]
+    y, x = np.mgrid[0:32, 0:32].astype(np.float32) * 8 + 4
+    out = np.full((2, 32, 32), np.nan, np.float32)
+    for label in np.unique(small[small > 0]):
+        ys, xs = np.nonzero(labels == label)
+        here = small == label
+        out[0][here], out[1][here] = (xs.mean() - x[here]) / 32, (ys.mean() - y[here]) / 32
+    return out
+
+
 def sample_points(rng: np.random.Generator, labels: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points in objects (small ones as often as large), on background, and on background close to an object."""
-    present = np.unique(labels[labels > 0])
+    areas = np.bincount(labels.ravel(), minlength=2)
+    present = 1 + np.flatnonzero(areas[1:] >= MIN_AREA)
     points, targets, found = [], [], []
     chosen = rng.choice(present, OBJECTS, replace=len(present) < OBJECTS) if len(present) else []
     for label in chosen:
@@ -119,7 +141,7 @@ def sample_points(rng: np.random.Generator, labels: np.ndarray, kinds: np.ndarra
         j = rng.integers(len(ys))
         points.append((xs[j], ys[j])), targets.append(soften(mask)), found.append(kinds[label - 1])
     empty = labels == 0
-    near = empty & (ndimage.maximum_filter(labels, 21) > 0)
+    near = empty & np.kron(ndimage.maximum_filter(labels[2::4, 2::4], 5) > 0, np.ones((4, 4), bool))
     for place in range(OBJECTS + BACKGROUNDS - len(points)):
         ys, xs = np.nonzero(near if place % 2 and near.any() else empty)
         if not len(ys):
@@ -130,14 +152,16 @@ def sample_points(rng: np.random.Generator, labels: np.ndarray, kinds: np.ndarra
     return np.array(points, np.float32) + 0.5, np.stack(targets), np.array(found, np.int64)
 
 
-class ClassHead(nn.Module):
-    """Cosine classifier over the library's kinds; only for training."""
+class TrainingHeads(nn.Module):
+    """Cosine classifier over the library's kinds, and centre offsets; only for training."""
 
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Linear(CORE + MID + FINE + CORE, 128)
         self.rows = nn.Parameter(torch.randn(KINDS, 128))
         self.scale = nn.Parameter(torch.tensor(2.5))
+        # where the centre of the object under each cell lies: makes the embedding tell neighbours apart
+        self.offsets = nn.Sequential(nn.Conv2d(CORE, CORE, 1), nn.ReLU(), nn.Conv2d(CORE, 8, 1), nn.PixelShuffle(2))
 
     def forward(self, features: Tensor) -> Tensor:
         return self.scale.exp() * F.normalize(self.embed(features), dim=1) @ F.normalize(self.rows, dim=1).T
@@ -171,7 +195,7 @@ def hard_iou(logits: Tensor, targets: Tensor) -> Tensor:
     return (a & b).sum((-2, -1)) / (a | b).sum((-2, -1)).clamp_min(1)
 
 
-def losses(decoder: InstanceDecoder, encoder: nn.Module, classes: ClassHead, batch: Batch, balanced: bool) -> tuple[Tensor, dict[str, float]]:
+def losses(decoder: InstanceDecoder, encoder: nn.Module, classes: TrainingHeads, batch: Batch, balanced: bool) -> tuple[Tensor, dict[str, float]]:
     """The whole loss and the figures that are printed."""
     embeddings = encoder(batch.pictures)
     answer, objectness = decoder(embeddings, batch.points)
@@ -189,8 +213,11 @@ def losses(decoder: InstanceDecoder, encoder: nn.Module, classes: ClassHead, bat
     known = kind >= 0
     features = torch.cat([pooled(embeddings.float(), batch.targets), answer.mask_tokens[:, 0].float()], dim=1)
     naming = F.cross_entropy(classes(features[known]), kind[known]) if known.any() else features.sum() * 0
-    total = masks + 2 * iou + 0.5 * seen + inside + 0.15 * naming
-    figures = {"loss": float(total.detach()), "iou": float(true_iou[is_object, 0].mean()), "naming": float(naming.detach()), "seen": float(seen.detach())}
+    guess = classes.offsets(embeddings[:, :CORE]).float()
+    somewhere = ~batch.offsets.isnan()
+    centring = F.smooth_l1_loss(guess[somewhere], batch.offsets[somewhere], beta=0.25)
+    total = masks + 2 * iou + 0.5 * seen + inside + 0.15 * naming + 2 * centring
+    figures = {"loss": float(total.detach()), "iou": float(true_iou[is_object, 0].mean()), "naming": float(naming.detach()), "seen": float(seen.detach()), "centring": float(centring.detach())}
     return total, figures
 
 
@@ -227,6 +254,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--init", type=Path, help="go on from this checkpoint")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after this time; the schedule follows the clock")
     args = parser.parse_args()
     if args.threads:
@@ -234,7 +262,9 @@ def main() -> None:
     torch.manual_seed(args.seed)
     pool = Pool(args.pool, args.batch, args.seed)
     batches = iter(DataLoader(pool, batch_size=None, num_workers=1, prefetch_factor=8))
-    sam, classes = build_tiny(), ClassHead()
+    sam, classes = build_tiny(), TrainingHeads()
+    if args.init:
+        sam.load_state_dict(load_file(args.init))
     sam.image_encoder.to(memory_format=torch.channels_last)
     decoder = InstanceDecoder.of(sam)
     # the auxiliary "centre" map is the proposal head; the positional Gaussian matrix is a buffer and stays as drawn
@@ -250,7 +280,7 @@ def main() -> None:
             group["lr"] = rate
         sam.train()
         with torch.autocast("cpu", torch.bfloat16):
-            total, figures = losses(decoder, sam.image_encoder, classes, next(batches), step < 300)
+            total, figures = losses(decoder, sam.image_encoder, classes, next(batches), step < 300 and not args.init)
         optimiser.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)

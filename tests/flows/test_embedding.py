@@ -20,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flows import progress
+from flows import embedding, progress
 from flows.cluster import ray_cluster
 from flows.embedding import Pixels, Shard, _divide, embed_pictures
 from flows.progress import Tracker
@@ -35,16 +35,22 @@ PARAMS = EmbedParams(shard_pictures=4, batch_pictures=2, workers=2)
 
 @dataclass
 class StandIn:
-    """Averages 8 x 8 pixels; notes each picture that it encodes in a file named by its process."""
+    """Averages 8 x 8 pixels; notes each picture that it encodes in a file named by its process.
+
+    Nothing is encoded before so many processes work `together`, so that tests do not hang on who starts first.
+    """
 
     log: Path
     delay: float
+    together: int
     name: str = "stand-in"
     digest: str = "e" * 64
     preprocessing_digest: str = "p" * 64
     embedding_shape: tuple[int, int, int] = SHAPE
 
     def encode(self, pictures: Sequence[Pixels]) -> torch.Tensor:
+        (self.log / str(os.getpid())).touch()
+        wait_for(lambda: len(list(self.log.iterdir())) >= self.together)
         time.sleep(self.delay * len(pictures))
         with (self.log / str(os.getpid())).open("a") as file:
             file.write("x" * len(pictures))
@@ -70,9 +76,9 @@ class Bench:
     def log(self) -> Path:
         return self.folder / "log"
 
-    def embed(self, params: EmbedParams = PARAMS, delay: float = 0.0, **kwargs: Any) -> str:
-        factory = functools.partial(StandIn, self.log, delay)
-        manifest = embed_pictures(self.pictures, params, EncoderParams(), self.store, self._progress, factory, **kwargs)
+    def embed(self, params: EmbedParams = PARAMS, delay: float = 0.0, together: int = 1) -> str:
+        factory = functools.partial(StandIn, self.log, delay, together)
+        manifest = embed_pictures(self.pictures, params, EncoderParams(), self.store, self._progress, factory)
         pictures = [sha256 for _, sha256 in self.pictures]
         got = EmbeddingReader(self.store, manifest).read(pictures)
         assert torch.equal(got, torch.stack([expected(np.array(Image.open(path))) for path, _ in self.pictures]))
@@ -99,7 +105,7 @@ def _deadly(driver: int, log: Path) -> StandIn:
     """An encoder that cannot be loaded without killing the process, except here."""
     if os.getpid() != driver:
         os.kill(os.getpid(), signal.SIGKILL)
-    return StandIn(log, 0.0)
+    return StandIn(log, 0.0, 1)
 
 
 @pytest.fixture
@@ -149,6 +155,14 @@ def wait_for(condition: Callable[[], Any]) -> Any:
     raise AssertionError("waited for 60 s")
 
 
+def alive(process: int) -> bool:
+    """Whether a process runs; what only waits for its parent to take notice does not."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes() != b""
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def test_one_shard_needs_no_cluster(bench: Bench, undisturbed: str) -> None:
     import ray
 
@@ -165,20 +179,19 @@ def test_a_picture_given_twice_is_computed_once(bench: Bench) -> None:
     assert bench.encoded() == {os.getpid(): 3}
 
 
-def test_three_nodes_of_which_one_is_killed(bench: Bench, undisturbed: str) -> None:
+def test_three_nodes_of_which_one_is_killed(bench: Bench, undisturbed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
     from ray.cluster_utils import Cluster
 
-    quick = {
-        "health_check_initial_delay_ms": 0,
-        "health_check_period_ms": 500,
-        "health_check_timeout_ms": 500,
-        "health_check_failure_threshold": 2,
-    }
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": quick})
+    # What the dead node held is given away after this silence, long before Ray gives the node up.
+    monkeypatch.setattr(embedding, "_SILENCE_SECONDS", 1.5)
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # as `ray_cluster` does for its own
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         cluster.add_node(num_cpus=1)
         doomed = cluster.add_node(num_cpus=1)
+        with ray_cluster(cluster.address, 4) as share:
+            assert (share.workers, share.cpus_per_worker, share.gpus_per_worker) == (3, 1, 0)
         params = PARAMS.model_copy(update={"workers": 3, "address": cluster.address})
 
         def kill() -> None:
@@ -186,16 +199,14 @@ def test_three_nodes_of_which_one_is_killed(bench: Bench, undisturbed: str) -> N
             cluster.remove_node(doomed, allow_graceful=False)
 
         with meanwhile(kill):
-            assert bench.embed(params, delay=0.2) == undisturbed
+            assert bench.embed(params, delay=0.3, together=3) == undisturbed
         assert not ray.is_initialized(), "the cluster is left"
-        with ray_cluster(cluster.address, 4) as share:
-            assert (share.workers, share.cpus_per_worker, share.gpus_per_worker) == (2, 1, 0)
     finally:
         cluster.shutdown()
 
 
 def test_workers_share_the_work(bench: Bench, undisturbed: str, ray_here: None) -> None:
-    assert bench.embed(delay=0.02) == undisturbed
+    assert bench.embed(together=2) == undisturbed
     encoded = bench.encoded()
     assert len(encoded) == 2
     assert os.getpid() not in encoded
@@ -211,7 +222,7 @@ def test_a_killed_worker_is_survived(bench: Bench, undisturbed: str, ray_here: N
         os.kill(next(iter(bench.encoded())), signal.SIGKILL)
 
     with meanwhile(kill):
-        assert bench.embed(delay=0.1) == undisturbed
+        assert bench.embed(delay=0.1, together=2) == undisturbed
     encoded = bench.encoded()
     assert len(encoded) == 3, "the killed worker was started again"
     assert PICTURES <= sum(encoded.values()) <= PICTURES + 2 * PARAMS.shard_pictures
@@ -226,6 +237,7 @@ def test_a_rerun_computes_what_is_not_committed(bench: Bench, undisturbed: str, 
         bench.embed()
     assert "\n" not in str(failure.value)
     path.write_bytes(whole)
+    wait_for(lambda: not any(alive(process) for process in bench.encoded()))
     missing, before = len(bench.missing()), sum(bench.encoded().values())
     assert 0 < missing < PICTURES
     assert bench.embed() == undisturbed

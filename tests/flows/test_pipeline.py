@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -22,41 +23,77 @@ from tests.flows.test_workspace import coco
 
 STUB = f"""#!{sys.executable} -IS
 import hashlib, os, pathlib, signal, sys
-words = [w for w in sys.argv[1:sys.argv.index("--revision")]]
+words = sys.argv[1:sys.argv.index("--revision")]
 assert words.pop(0) == "stage", words
 stage, name = words[0], words[-1]
-pathlib.Path("fail").exists() and (
-    pathlib.Path(os.environ["{FAILURE_VARIABLE}"]).write_text("class 'nut' is blurred; take it again"), sys.exit(1))
-pathlib.Path("die").exists() and os.kill(os.getpid(), signal.SIGKILL)
+if pathlib.Path("fail").exists():
+    pathlib.Path(os.environ["{FAILURE_VARIABLE}"]).write_text("class 'nut' is blurred; take it again")
+    sys.exit(1)
+if pathlib.Path("die").exists():
+    os.kill(os.getpid(), signal.SIGKILL)
+params = pathlib.Path("params.yaml").read_text()
 outs = {{"dataset": ["dataset/train.json", "dataset/val.json"], "embed": ["embeddings.json"],
         "pretrain_decoder": ["decoder/d"], "propose": ["proposals/train.parquet", "proposals/val.parquet"],
         "train_base": ["classifiers/base/c"], "session": [f"classifiers/{{name}}/c"],
-        "evaluate_base": ["evaluations/base/e"], "evaluate": [f"evaluations/{{name}}/e"], "report": ["report/r"]}}[stage]
-if stage == "dataset" and "drawn:" in pathlib.Path("params.yaml").read_text():
+        "evaluate_base": ["evaluations/base/e"], "evaluate": [f"evaluations/{{name}}/e"],
+        "report": ["report/r"]}}[stage]
+text = hashlib.sha256("".join(line for line in params.splitlines() if "/" not in line).encode()).hexdigest()
+if stage == "dataset" and "drawn:" in params:
     outs.append("drawn/p")
-digest = hashlib.sha256(pathlib.Path("params.yaml").read_bytes()).hexdigest()
+elif stage == "dataset":
+    line = next(line for line in params.splitlines() if "annotations:" in line)
+    text = pathlib.Path(line.split(": ")[1]).read_text()
 for out in outs:
     path = pathlib.Path("artifacts", out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{{out}} {{digest}}")
+    path.write_text(text)
 """
-"""Every run of a stage under other params gives another result, so nothing is spared by chance."""
+"""A stage's result is another one under other params, so that nothing after it is spared by chance; that of
+`dataset` is the annotation file."""
 
 BASE_STAGES = ["dataset", "embed", "pretrain_decoder", "propose", "train_base", "evaluate_base"]
 
 
+@pytest.fixture(autouse=True)
+def stub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages run with the `samif` that lies beside the interpreter: put the script above there."""
+    script = tmp_path_factory.mktemp("bin") / "samif"
+    script.write_text(STUB)
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script.with_name("python")))
+
+
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace with sessions s1 (hook) and s2 (nut), not yet run; stages are the script above."""
-    stub = tmp_path / "bin" / "samif"
-    stub.parent.mkdir()
-    stub.write_text(STUB)
-    stub.chmod(0o755)
-    # Stages run with the `samif` that lies beside the interpreter.
-    monkeypatch.setattr(sys, "executable", str(stub.with_name("python")))
+def workspace(tmp_path: Path) -> Path:
+    """A workspace, not yet run, with sessions s1 (hook) and s2 (nut); gear is labelled but in no session yet."""
     root = tmp_path / "ws"
     init_workspace(root, coco(tmp_path / "data"), None, [("s1", ["hook"]), ("s2", ["nut"])], shots=5)
+    edit(root, "    - gear\n", "")
     return root
+
+
+_finished: list[Path] = []
+
+
+@pytest.fixture
+def finished(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A copy of a workspace in which everything has run, made once."""
+    if not _finished:
+        folder = tmp_path_factory.mktemp("finished")
+        go(request.getfixturevalue("workspace"))
+        shutil.copytree(tmp_path, folder, dirs_exist_ok=True)
+        for name in ("params.yaml", "dvc.lock"):
+            relocate(folder / "ws" / name, tmp_path, folder)
+        _finished.append(folder)
+        return tmp_path / "ws"
+    shutil.copytree(_finished[0], tmp_path, dirs_exist_ok=True)
+    for name in ("params.yaml", "dvc.lock"):
+        relocate(tmp_path / "ws" / name, _finished[0], tmp_path)
+    return tmp_path / "ws"
+
+
+def relocate(file: Path, old: Path, new: Path) -> None:
+    file.write_text(file.read_text().replace(str(old), str(new)))
 
 
 def go(root: Path) -> dict[str, str]:
@@ -78,28 +115,168 @@ def will_run(root: Path) -> dict[str, tuple[str, ...]]:
     return {row.stage: row.reasons for row in why(root) if row.will_run}
 
 
-def test_first_run_then_nothing_then_one_session_more(workspace: Path, tmp_path: Path) -> None:
-    assert set(will_run(workspace).values()) >= {("never run",)}
-    assert [*go(workspace)][:4] == BASE_STAGES[:4]
+def test_a_session_more_runs_only_itself_and_less_runs_nothing_anew(workspace: Path) -> None:
+    assert set(will_run(workspace)["dataset"]) == {"never run"}
+    first = go(workspace)
+    assert [name for name in first if "@" not in name] == [*BASE_STAGES, "report"]
+    assert set(first.values()) == {"ran"}
+    assert len(first) == 11
     assert will_run(workspace) == {}
-    outcome = reproduce(workspace)
-    assert outcome.stages == ()
-    assert outcome.seconds < 5
 
-    # A class labelled since then changes the annotation file, so the dataset stage has to look again ...
-    coco(tmp_path / "data", {"bolt": 12, "nut": 10, "gear": 9, "hook": 30, "clip": 9})
-    assert will_run(workspace)["dataset"] == (f"dependency {tmp_path}/data/annotations.json changed",)
-    go(workspace)
-    # ... and then only the new session runs, with its evaluation and the report.
-    add_source = tmp_path / "ws" / "artifacts" / "dataset" / "train.json"
-    add_source.unlink()
-    coco(tmp_path / "index", {"clip": 9})
-    os.link(tmp_path / "index" / "annotations.json", add_source)
-    add_session(workspace, "s3", ["clip"], shots=5)
-    add_source.unlink()
-    assert go(workspace) == {
-        "dataset": "restored",
-        "session@s3": "ran",
-        "evaluate@s3": "ran",
-        "report": "ran",
-    } or pytest.fail("unexpected")
+    add_session(workspace, "s3", ["gear"], shots=9)
+    assert will_run(workspace) == {
+        "session@s3": ("new stage",),
+        "evaluate@s3": ("new stage", "follows session@s3"),
+        "report": ("follows session@s3", "follows evaluate@s3"),
+    }
+    assert go(workspace) == {"session@s3": "ran", "evaluate@s3": "ran", "report": "ran"}
+
+    edit(workspace, "shots: 9", "shots: 8")
+    assert will_run(workspace) == {
+        "session@s3": ("params sessions.s3.shots: 9 -> 8",),
+        "evaluate@s3": ("follows session@s3",),
+        "report": ("follows session@s3", "follows evaluate@s3"),
+    }
+    assert go(workspace) == {"session@s3": "ran", "evaluate@s3": "ran", "report": "ran"}
+    edit(workspace, "shots: 8", "shots: 9")
+    assert go(workspace) == {"session@s3": "restored", "evaluate@s3": "restored", "report": "restored"}
+
+    remove_session(workspace, "s3")
+    assert go(workspace) == {"report": "restored"}
+    assert not (workspace / "artifacts" / "classifiers" / "s3").exists()
+
+
+def test_an_earlier_session_takes_the_later_ones_along(finished: Path) -> None:
+    edit(finished, "classes: [hook]\n    shots: 5", "classes: [hook]\n    shots: 6")
+    expected = {"session@s1", "session@s2", "evaluate@s1", "evaluate@s2", "report"}
+    assert set(will_run(finished)) == set(go(finished)) == expected
+
+
+def test_without_sessions_the_base_alone_runs(workspace: Path) -> None:
+    remove_session(workspace, "s2")
+    remove_session(workspace, "s1")
+    assert list(go(workspace)) == [*BASE_STAGES, "report"]
+    assert go(workspace) == {}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "runs"),
+    [
+        ("workers: 2", "workers: 7", set()),
+        ("tracking_uri: null", "tracking_uri: sqlite:///x.db", set()),
+        ("max_detections: 100", "max_detections: 99", {"evaluate_base", "evaluate@s1", "evaluate@s2", "report"}),
+        (
+            "prompts_per_shot: 5",
+            "prompts_per_shot: 6",
+            {"session@s1", "session@s2", "evaluate@s1", "evaluate@s2", "report"},
+        ),
+        (
+            "head: lda ",
+            "head: cosine ",
+            {"train_base", "evaluate_base", "session@s1", "session@s2", "evaluate@s1", "evaluate@s2", "report"},
+        ),
+    ],
+)
+def test_a_parameter_reruns_what_names_it(finished: Path, before: str, after: str, runs: set[str]) -> None:
+    edit(finished, before, after)
+    assert set(will_run(finished)) == runs
+    assert set(go(finished)) == runs
+
+
+def test_data_and_lost_outputs_are_noticed(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "data" / "images" / "new.png").write_bytes(b"x")
+    assert will_run(finished)["dataset"] == (f"dependency {tmp_path}/data/images changed",)
+    # The script's result does not depend on the picture, so nothing after it runs.
+    assert go(finished) == {"dataset": "ran"}
+    (finished / "artifacts" / "embeddings.json").unlink()
+    assert will_run(finished)["embed"] == ("output artifacts/embeddings.json missing",)
+    assert go(finished) == {"embed": "restored"}
+
+
+def test_a_new_software_revision_reruns_its_stage(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(pipeline.REVISIONS, "evaluate", 2)
+    (row,) = why(finished)
+    assert row.stage == "dvc.yaml" and row.will_run
+    assert sync_pipeline(Layout(finished), load_params(finished / "params.yaml"))
+    assert will_run(finished)["evaluate_base"] == ("software revision 1 -> 2",)
+    assert set(go(finished)) == {"evaluate_base", "evaluate@s1", "evaluate@s2"}
+    assert not sync_pipeline(Layout(finished), load_params(finished / "params.yaml"))
+
+
+def test_the_drawn_line_needs_no_data(workspace: Path) -> None:
+    (workspace / "params.yaml").write_text(new_text("demo", ["a"], EncoderParams(), {}))
+    assert list(go(workspace)) == [*BASE_STAGES, "report"]
+    assert (workspace / "artifacts" / "drawn").is_dir()
+
+
+def test_a_refusal_is_the_only_thing_said(workspace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (workspace / "fail").touch()
+    with pytest.raises(SamifError, match="^class 'nut' is blurred; take it again$"):
+        go(workspace)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_death_and_a_broken_pipeline_are_told_in_one_sentence(workspace: Path, tmp_path: Path) -> None:
+    (workspace / "die").touch()
+    with pytest.raises(SamifError, match="^stage 'dataset' ended without a result .killed, perhaps"):
+        go(workspace)
+    (workspace / "die").unlink()
+    (tmp_path / "data" / "annotations.json").unlink()
+    with pytest.raises(SamifError, match="annotations.json") as refusal:
+        go(workspace)
+    assert "\n" not in str(refusal.value)
+    edit(workspace, "propose:\n", "proposed:\n")
+    with pytest.raises(SamifError, match="key 'proposed': expected no such key"):
+        why(workspace)
+
+
+def test_a_section_that_is_left_out_is_named(workspace: Path) -> None:
+    text = (workspace / "params.yaml").read_text()
+    (workspace / "params.yaml").write_text(re.sub(r"propose:\n(  .*\n)*", "", text))
+    with pytest.raises(SamifError, match="propose"):
+        go(workspace)
+
+
+def test_the_environment_is_as_before(finished: Path) -> None:
+    before, here = dict(os.environ), Path.cwd()
+    go(finished)
+    assert dict(os.environ) == before
+    assert Path.cwd() == here
+
+
+def test_a_failed_run_leaves_its_record(workspace: Path) -> None:
+    assert last_run(workspace) is None
+    (workspace / "fail").touch()
+    with pytest.raises(SamifError, match="blurred"):
+        run(workspace, "ann", "a new part")
+    record = last_run(workspace)
+    assert record is not None
+    assert (record["who"], record["why"], record["outcome"]) == ("ann", "a new part", "failed")
+    assert record["error"] == "class 'nut' is blurred; take it again"
+    assert record["reasons"][0] == {"stage": "dataset", "will_run": True, "reasons": ["never run"]}
+    assert record["started"] < record["ended"]
+
+
+def test_one_run_at_a_time(workspace: Path) -> None:
+    with exclusive(workspace), pytest.raises(SamifError, match="another samif command is at work"):
+        run(workspace, "ann", "")
+    assert last_run(workspace) is None
+
+
+def test_leave_sentence_needs_a_run_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(FAILURE_VARIABLE, raising=False)
+    assert not leave_sentence(SamifError("no"))
+    monkeypatch.setenv(FAILURE_VARIABLE, str(tmp_path / "f"))
+    assert leave_sentence(SamifError("no"))
+    assert (tmp_path / "f").read_text() == "no"
+
+
+def test_the_demo_line_of_the_repository_is_up_to_date() -> None:
+    root = Path(__file__).parents[2]
+    params = load_params(root / "params.yaml")
+    assert (root / "dvc.yaml").read_text(encoding="utf-8") == render_pipeline(params)
+    assert params.line == "demo"
+    sessions = params.sessions
+    assert (root / "params.yaml").read_text(encoding="utf-8") == new_text(
+        "demo", params.dataset.base_classes, EncoderParams(), sessions
+    )

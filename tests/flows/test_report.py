@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 
 from flows.layout import Layout
-from flows.report.collect import collect, pictures_root
+from flows.pictures import pictures_root
+from flows.report import collect
 from flows.report.page import duration, number, signed
 from flows.report.pictures import choose, match_all
 from flows.report.publish import publish, session_table
@@ -134,7 +135,7 @@ def test_a_failed_publication_leaves_the_old_files_whole(tmp_path: Path) -> None
     collect(layout, params)
     publish(layout, VERSIONS)
     first = _tree(layout.reports)
-    next((layout.report / "pictures").iterdir()).unlink()
+    next((layout.report / "pictures" / "s1").iterdir()).unlink()
     with pytest.raises(SamifError, match="cannot read"):
         publish(layout, VERSIONS)
     assert _tree(layout.reports) == first

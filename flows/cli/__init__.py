@@ -1,0 +1,40 @@
+"""The command line `samif`: parses, calls one function of `flows`, prints. Nothing is decided here.
+
+Exit codes: 0 done, 1 refused or failed with one clear sentence, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+
+from flows.cli.app import app
+from samif.errors import SamifError
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    from flows.cli import data, predict, registry, weights, workspace  # noqa: F401  (each registers its commands)
+
+    try:
+        app()
+    except SamifError as error:
+        _say(str(error))
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        _say("interrupted; run the same command again to go on")
+        raise SystemExit(1) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except Exception as error:
+        with tempfile.NamedTemporaryFile("w", prefix="samif-", suffix=".txt", delete=False) as file:
+            traceback.print_exc(file=file)
+        _say(f"a defect of samif: {type(error).__name__}: {error}; please report it with the details in {file.name}")
+        raise SystemExit(1) from None
+
+
+def _say(sentence: str) -> None:
+    print(f"samif: {sentence}", file=sys.stderr)

@@ -1,0 +1,72 @@
+"""The command tree and what its commands share."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Teach a camera new parts from a handful of labelled pictures, without retraining the segmenter.",
+)
+
+Workspace = Annotated[Path, typer.Option("--workspace", "-w", help="Folder with params.yaml.", show_default="here")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine output.")]
+HERE = Path(".")
+
+
+def group(name: str, help_text: str) -> typer.Typer:
+    """A group of commands under the main one."""
+    part = typer.Typer(no_args_is_help=True, help=help_text)
+    app.add_typer(part, name=name)
+    return part
+
+
+def whoami() -> str:
+    """Login name of the person at the keyboard."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def console() -> Console:
+    """Standard output for people; plain where it is no terminal."""
+    return Console(highlight=False)
+
+
+def print_json(content: Any) -> None:
+    """JSON on standard output; dataclasses become objects, paths text."""
+    print(json.dumps(content, indent=2, ensure_ascii=False, default=_plain))
+
+
+def print_rows(headings: list[str], rows: list[list[str]], right: tuple[str, ...] = ()) -> None:
+    """A table that fits a terminal; long cells wrap."""
+    from rich import box
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console().print(table)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    raise TypeError(f"cannot print {type(value).__name__} as JSON")

@@ -1,0 +1,79 @@
+"""`samif data check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.app import HERE, AsJson, Workspace, console, group, print_json, print_rows
+from flows.layout import Layout
+from samif.config import CocoSource, load_params
+from samif.errors import SamifError
+
+data_app = group("data", "Look at pictures and labels.")
+
+
+@data_app.command("check")
+def check(
+    images: Annotated[Path | None, typer.Option(help="Folder of pictures.", show_default="the workspace's")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="COCO instance file.")] = None,
+    workspace: Workspace = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Check pictures and COCO files; findings per picture and annotation, and what each class has."""
+    from flows.progress import track
+    from samif.dataset.check import class_counts
+    from samif.dataset.coco import read_coco
+
+    if (images is None) != (annotations is None):
+        raise typer.BadParameter("give --images and --annotations together, or neither")
+    reports = []
+    for source in _sources(images, annotations, workspace):
+        with track(1, "files", f"check {Path(source.annotations).name}") as progress:
+            dataset, findings = read_coco(Path(source.images), Path(source.annotations))
+            progress.advance()
+        reports.append((source, dataset, findings, class_counts(dataset)))
+    errors = sum(f.level == "error" for _, _, findings, _ in reports for f in findings)
+    if as_json:
+        print_json(
+            [
+                {
+                    "images": source.images,
+                    "annotations": source.annotations,
+                    "pictures": len(dataset.pictures),
+                    "digest": dataset.digest,
+                    "findings": findings,
+                    "classes": {name: {"instances": i, "pictures": p} for name, (i, p) in counts.items()},
+                }
+                for source, dataset, findings, counts in reports
+            ]
+        )
+    else:
+        out = console()
+        for source, dataset, findings, counts in reports:
+            out.print(f"[bold]{source.annotations}[/bold]: {len(dataset.pictures)} pictures", soft_wrap=True)
+            rows = [[n, str(i), str(p)] for n, (i, p) in counts.items()]
+            print_rows(["class", "instances", "pictures"], rows, right=("instances", "pictures"))
+            if findings:
+                print_rows(
+                    ["level", "file", "id", "finding"],
+                    [[f.level, f.file, str(f.annotation or f.picture or ""), f"{f.what}; {f.remedy}"] for f in findings],
+                )
+            out.print(f"{len(findings)} findings\n")
+    if errors:
+        raise SamifError(f"{errors} errors in the pictures and labels; each finding says what to do")
+
+
+def _sources(images: Path | None, annotations: Path | None, workspace: Path) -> list[CocoSource]:
+    if images is not None and annotations is not None:
+        return [CocoSource(images=str(images), annotations=str(annotations))]
+    layout = Layout(workspace.resolve())
+    dataset = load_params(layout.params).dataset
+    if dataset.train is None:
+        if not layout.drawn.is_dir():
+            raise SamifError("the demo line is drawn by the first 'samif run'; run it, or give --images and --annotations")
+        folders = [layout.drawn / split for split in ("train", "val")]
+        return [CocoSource(images=str(f / "images"), annotations=str(f / "annotations.json")) for f in folders]
+    return [dataset.train, *([dataset.val] if dataset.val else [])]

@@ -1,0 +1,50 @@
+"""`samif predict`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.app import HERE, AsJson, Workspace, app, console, print_json, print_rows
+from flows.layout import Layout
+from samif.config import load_params
+
+
+@app.command()
+def predict(
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    model: Annotated[str, typer.Option(help="NAME@alias, NAME/VERSION, or a folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for results.json and overlays.")] = Path("predictions"),
+    score: Annotated[float | None, typer.Option(min=0.0, max=1.0, show_default="the model's", help="Least score.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="The encoder's checkpoint, where it is not tiny.")] = None,
+    workspace: Workspace = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Segment pictures with a model: COCO results and overlay pictures."""
+    from flows.bundle import find_model
+    from flows.predict import find_pictures, load_segmenter
+    from flows.predict import predict as predict_pictures
+    from flows.progress import track
+    from flows.registry import Registry
+
+    files = find_pictures(pictures)
+    layout = Layout(workspace.resolve())
+    params = load_params(layout.params) if layout.params.exists() else None
+    registry = Registry(params.registry.tracking_uri, layout.root) if params else None
+    bundle = find_model(model, layout, registry)
+    segmenter = load_segmenter(bundle, params, checkpoint)
+    least = segmenter.evaluate_params.operating_score if score is None else score
+    with track(len(files), "pictures", "predict") as progress:
+        predictions = predict_pictures(segmenter, files, out, least, progress.advance)
+    if as_json:
+        print_json({"results": out / "results.json", "pictures": len(predictions)})
+        return
+    rows = []
+    for prediction in predictions:
+        counts = Counter(prediction.instances.labels)
+        rows.append([prediction.file.name, ", ".join(f"{n} {name}" for name, n in counts.most_common()) or "nothing"])
+    print_rows(["picture", "found"], rows)
+    console().print(f"{out / 'results.json'} and {len(files)} overlays", soft_wrap=True)

@@ -1,0 +1,80 @@
+"""`samif registry list | show`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.app import HERE, AsJson, Workspace, console, group, print_json, print_rows
+from flows.layout import Layout
+from flows.report.page import number
+from samif.config import load_params
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flows.registry import Registry
+
+registry_app = group("registry", "Registered versions.")
+
+
+def open_registry(workspace: Path) -> tuple[Registry, str]:
+    """The workspace's registry and its line."""
+    from flows.registry import Registry
+
+    layout = Layout(workspace.resolve())
+    params = load_params(layout.params)
+    return Registry(params.registry.tracking_uri, layout.root), params.line
+
+
+@registry_app.command("list")
+def list_(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
+    """Classifier versions of this line, oldest first."""
+    registry, line = open_registry(workspace)
+    rows = registry.versions(line)
+    if as_json:
+        print_json(rows)
+        return
+    print_rows(
+        ["version", "session", "classes", "AP50 base", "novel", "all", "decoder", "registered", "aliases"],
+        [
+            [
+                str(r.version), r.session, str(r.classes), *(number(r.ap50[g]) for g in ("base", "novel", "all")),
+                str(r.decoder_version or "-"), r.created[:16].replace("T", " "), ", ".join(r.aliases),
+            ]
+            for r in rows
+        ],
+        right=("version", "classes", "AP50 base", "novel", "all", "decoder"),
+    )  # fmt: skip
+
+
+@registry_app.command()
+def show(
+    ref: Annotated[str, typer.Argument(help="NAME, NAME/VERSION or NAME@alias.")],
+    workspace: Workspace = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Everything about one version: scores, lineage, files."""
+    registry, _ = open_registry(workspace)
+    details = registry.show(ref)
+    if as_json:
+        print_json(details)
+        return
+    card, row = details.card, details.row
+    facts = [
+        ["version", f"{details.name}/{row.version}" + (f" ({', '.join(row.aliases)})" if row.aliases else "")],
+        ["session", f"{card.name}, after {card.after or 'nothing'}"],
+        ["classes", ", ".join(card.classes)],
+        ["AP base / novel / all", " / ".join(number(row.ap[g]) for g in ("base", "novel", "all"))],
+        ["AP50 base / novel / all", " / ".join(number(row.ap50[g]) for g in ("base", "novel", "all"))],
+        ["decoder", f"version {row.decoder_version}, SHA-256 {card.decoder.sha256}"],
+        ["encoder", f"{card.encoder.name}, {card.encoder.digest}"],
+        ["data set", card.identity.dataset],
+        ["card", card.digest],
+        ["registered", f"{row.created} by {card.provenance.who}" + (f": {card.provenance.why}" if card.provenance.why else "")],
+        ["commit", card.provenance.commit or "-"],
+        ["files", ", ".join(details.files)],
+    ]
+    print_rows(["", details.name], facts)
+    console().print(f"MLflow run {details.run_id}")

@@ -1,0 +1,58 @@
+"""`samif weights list | pull | verify`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.cli.app import AsJson, console, group, print_json, print_rows
+
+weights_app = group("weights", "SAM checkpoints.")
+
+
+@weights_app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """Architectures, and which weights are here."""
+    from flows.weights import list_weights
+
+    rows = list_weights()
+    if as_json:
+        print_json(rows)
+        return
+    print_rows(
+        ["name", "parameters", "embedding", "pixels", "here"],
+        [
+            [r.name, f"{r.parameters / 1e6:.1f} M", "x".join(map(str, r.embedding)), str(r.image_size),
+             str(r.path) if r.path else ("ships with samif" if r.present else "no")]
+            for r in rows
+        ],
+        right=("parameters", "pixels"),
+    )  # fmt: skip
+
+
+@weights_app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="vit_b, vit_l or vit_h.")],
+    source: Annotated[str | None, typer.Option("--from", help="Path, http(s):// or s3:// address.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="Digest that it must have.")] = None,
+) -> None:
+    """Bring a checkpoint into the cache, checked."""
+    from flows.weights import pull as pull_weights
+
+    pulled = pull_weights(name, source, sha256)
+    out = console()
+    out.print(f"{pulled.name}: {pulled.path}", soft_wrap=True)
+    out.print(f"SHA-256 {pulled.sha256}" + ("" if pulled.published else " (not the published file: set encoder.sha256)"))
+
+
+@weights_app.command()
+def verify(
+    target: Annotated[str, typer.Argument(help="An architecture, or a file.")],
+    sha256: Annotated[str | None, typer.Option(help="Digest that it must have.")] = None,
+) -> None:
+    """Read weights again and compare their digest and layout."""
+    from flows.weights import verify as verify_weights
+
+    found = verify_weights(target, sha256)
+    console().print(f"{found.name}: SHA-256 {found.sha256}, {'published' if found.published else 'not the published'} weights")

@@ -1,0 +1,174 @@
+"""`samif init | run | why | doctor | session add|remove` and the hidden `stage` that dvc.yaml calls."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.app import HERE, AsJson, Workspace, app, console, group, print_json, print_rows, whoami
+from flows.layout import Layout
+from samif.config import CocoSource, load_params
+from samif.errors import SamifError
+
+session_app = group("session", "Add and remove increments.")
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder of the new workspace.")],
+    train_images: Annotated[Path, typer.Option(help="Folder of training pictures.")],
+    train_annotations: Annotated[Path, typer.Option(help="COCO instance file of the training pictures.")],
+    val_images: Annotated[Path | None, typer.Option(help="Folder of validation pictures.")] = None,
+    val_annotations: Annotated[Path | None, typer.Option(help="COCO instance file of the validation pictures.")] = None,
+    session: Annotated[list[str] | None, typer.Option(help="NAME=CLASS,CLASS; repeat for more.")] = None,
+    shots: Annotated[int, typer.Option(help="Labelled objects per new class.")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of the shot draw.")] = 0,
+    encoder: Annotated[str, typer.Option(help="tiny, vit_b, vit_l or vit_h.")] = "tiny",
+    checkpoint: Annotated[str | None, typer.Option(help="Path, address or s3:// of the encoder's checkpoint.")] = None,
+    checkpoint_sha256: Annotated[str | None, typer.Option(help="SHA-256 that the checkpoint must have.")] = None,
+    line: Annotated[str | None, typer.Option(help="Name of the line in the registry.", show_default="folder")] = None,
+) -> None:
+    """Make a workspace for your own pictures; every class in no session is base."""
+    from flows.workspace import init_workspace
+
+    if (val_images is None) != (val_annotations is None):
+        raise typer.BadParameter("give --val-images and --val-annotations together, or neither")
+    val = None
+    if val_images is not None and val_annotations is not None:
+        val = CocoSource(images=str(val_images), annotations=str(val_annotations))
+    train = CocoSource(images=str(train_images), annotations=str(train_annotations))
+    params = init_workspace(
+        folder, train, val, [_session(text) for text in session or []], shots=shots, seed=seed,
+        encoder=encoder, checkpoint=checkpoint, checkpoint_sha256=checkpoint_sha256, line=line,
+    )  # fmt: skip
+    names = ", ".join(f"{n} ({len(s.classes)})" for n, s in params.sessions.items()) or "none"
+    out = console()
+    out.print(f"workspace {folder}: {len(params.dataset.base_classes)} base classes, sessions: {names}")
+    out.print(f"next: cd {folder} && samif run")
+
+
+@app.command()
+def run(
+    workspace: Workspace = HERE,
+    who: Annotated[str | None, typer.Option(help="Who asks, for the registry.", show_default="login name")] = None,
+    why: Annotated[str, typer.Option(help="Why, for the registry.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Run whatever params.yaml and the pictures call for; register every version; write the report."""
+    from flows.report.publish import session_table
+    from flows.run import run as run_workspace
+
+    out = console()
+    record = run_workspace(workspace, who or whoami(), why, (lambda _: None) if as_json else out.print)
+    layout = Layout(workspace.resolve())
+    summary = json.loads((layout.reports / "summary.json").read_text(encoding="utf-8"))
+    if as_json:
+        print_json({"run": record, "summary": summary})
+        return
+    if not record["stages"]:
+        out.print("nothing to do: every stage is up to date")
+    out.print()
+    out.print(session_table(summary))
+    out.print(f"\nreport: {layout.reports / 'index.html'}", soft_wrap=True)
+
+
+@app.command()
+def why(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
+    """Say what `samif run` would do now and why, and what the last run did and why."""
+    from flows.run import last_run
+    from flows.why import why as reasons_of
+
+    if not Layout(workspace).params.exists():
+        raise SamifError(f"{workspace.resolve()} is not a workspace (no params.yaml); run 'samif init' to make one")
+    now, last = reasons_of(workspace), last_run(workspace)
+    if as_json:
+        print_json({"now": now, "last_run": last})
+        return
+    out = console()
+    due = [reason for reason in now if reason.will_run]
+    out.print("[bold]a run now[/bold]" + ("" if due else ": nothing to do"))
+    if due:
+        print_rows(["stage", "because"], [[r.stage, "; ".join(r.reasons)] for r in due])
+        spared = len(now) - len(due)
+        out.print(f"up to date: {spared} other stage{'s' if spared != 1 else ''}")
+    if last is not None:
+        out.print(f"\n[bold]last run[/bold] {last['started'][:19]} by {last['who']}: {last['outcome']}")
+        because = {r["stage"]: "; ".join(r["reasons"]) for r in last["reasons"]}
+        rows = [[s["stage"], s["how"], f"{s['seconds']:.1f}", because.get(s["stage"], "")] for s in last["stages"]]
+        if rows:
+            print_rows(["stage", "how", "seconds", "because"], rows, right=("seconds",))
+        else:
+            out.print("no stage ran")
+
+
+@app.command()
+def doctor(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
+    """Check this machine and this workspace; a remedy for everything that is missing."""
+    from flows.doctor import examine
+
+    checks = examine(workspace)
+    if as_json:
+        print_json(checks)
+    else:
+        rows = [["ok" if c.ok else "MISSING", c.name, c.found if c.ok else f"{c.found}: {c.remedy}"] for c in checks]
+        print_rows(["", "check", "found"], rows)
+    bad = [c.name for c in checks if not c.ok]
+    if bad:
+        raise SamifError(f"{len(bad)} of {len(checks)} checks failed ({', '.join(bad)}); the table says what to do")
+
+
+@session_app.command("add")
+def session_add(
+    definition: Annotated[str, typer.Argument(metavar="NAME=CLASS,CLASS", help="The session and its new classes.")],
+    shots: Annotated[int, typer.Option(help="Labelled objects per new class.")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of the shot draw.")] = 0,
+    workspace: Workspace = HERE,
+) -> None:
+    """Append a session to params.yaml; `samif run` then learns it and nothing else."""
+    from flows.workspace import add_session
+
+    name, classes = _session(definition)
+    params = add_session(workspace, name, classes, shots, seed)
+    added = params.sessions[name]
+    console().print(f"session {name} after {added.after}: {', '.join(added.classes)}, {shots} shots each; next: samif run")
+
+
+@session_app.command("remove")
+def session_remove(name: Annotated[str, typer.Argument(help="The last session.")], workspace: Workspace = HERE) -> None:
+    """Take the last session out of params.yaml; its registered version stays in the registry."""
+    from flows.workspace import remove_session
+
+    remove_session(workspace, name)
+    console().print(f"session {name} removed; registered versions stay; next: samif run")
+
+
+@app.command(hidden=True)
+def stage(
+    name: str,
+    session: Annotated[str | None, typer.Argument()] = None,
+    revision: Annotated[int, typer.Option(help="Of the stage's code; dvc.yaml carries it.")] = 0,
+    workspace: Workspace = HERE,
+) -> None:
+    """Run one stage; dvc.yaml calls this."""
+    from flows.pipeline import leave_sentence
+    from flows.stages import run_stage
+
+    layout = Layout(workspace.resolve())
+    try:
+        run_stage(name, session, layout, load_params(layout.params))
+    except SamifError as error:
+        if leave_sentence(error):
+            raise typer.Exit(1) from None
+        raise
+
+
+def _session(text: str) -> tuple[str, list[str]]:
+    """NAME=CLASS,CLASS."""
+    name, equals, classes = text.partition("=")
+    names = [part.strip() for part in classes.split(",") if part.strip()]
+    if not equals or not name.strip() or not names:
+        raise typer.BadParameter(f"'{text}' is not NAME=CLASS,CLASS")
+    return name.strip(), names

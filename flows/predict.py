@@ -1,0 +1,153 @@
+"""Segment pictures with a model from a folder or the registry: COCO results and overlays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from flows import files
+from flows.bundle import Bundle
+from flows.stages.inputs import encoder_of
+from samif.card import Inference
+from samif.config import EncoderParams, Params
+from samif.dataset.pictures import inspect_picture, read_picture
+from samif.errors import SamifError
+
+if TYPE_CHECKING:
+    from samif.segment import Instances, Segmenter
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The instances of one picture file."""
+
+    file: Path
+    instances: Instances
+
+
+def load_segmenter(bundle: Bundle, params: Params | None, checkpoint: str | None = None) -> Segmenter:
+    """Encoder, decoder and classifier of a bundle, the encoder checked against the card.
+
+    Args:
+        params: of the workspace, if there is one: says where the encoder's checkpoint lies, and how a classifier
+            without a card proposes and labels.
+        checkpoint: path or address of the encoder's checkpoint, instead of the workspace's.
+
+    Raises:
+        SamifError: the encoder cannot be had, or is not the one that the model was made with.
+    """
+    from samif.classifier.model import Classifier
+    from samif.sam.decoder import load_decoder
+    from samif.segment import Segmenter
+
+    decoder, architecture = load_decoder(bundle.decoder)
+    known = params.encoder if params is not None and params.encoder.name == architecture else None
+    wanted = bundle.card.encoder.checkpoint if bundle.card else (known.sha256 if known else None)
+    address = checkpoint or (known.checkpoint if known else None)
+    name = EncoderParams.model_validate({"name": architecture}).name
+    encoder = encoder_of(EncoderParams(name=name, checkpoint=address, sha256=None if architecture == "tiny" else wanted))
+    if bundle.card is not None and encoder.digest != bundle.card.encoder.digest:
+        raise SamifError(
+            f"encoder '{name}' has digest {encoder.digest[:12]}, the model was made with "
+            f"{bundle.card.encoder.digest[:12]}; give that checkpoint with --checkpoint"
+        )
+    if bundle.card is not None:
+        inference = bundle.card.inference
+    else:
+        inference = Inference(propose=params.propose, evaluate=params.evaluate) if params else Inference()
+    return Segmenter(encoder, decoder, Classifier.load(bundle.classifier), inference.propose, inference.evaluate)
+
+
+def find_pictures(places: Sequence[Path]) -> list[Path]:
+    """Picture files among paths; a folder stands for the pictures in it.
+
+    Raises:
+        SamifError: a path does not exist, or there is no picture at all.
+    """
+    found: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            found += sorted(p for p in place.iterdir() if p.suffix.lower() in SUFFIXES)
+        elif place.exists():
+            found.append(place)
+        else:
+            raise SamifError(f"{place} does not exist; give pictures or folders of pictures")
+    if not found:
+        raise SamifError(f"no picture ({', '.join(SUFFIXES)}) in {', '.join(map(str, places))}; give another folder")
+    return found
+
+
+def predict(
+    segmenter: Segmenter,
+    pictures: Sequence[Path],
+    out: Path,
+    min_score: float,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[Prediction]:
+    """Segment picture files; write `out/results.json` and an overlay per picture.
+
+    results.json: {"schema": 1, "images": [{"id", "file_name", "width", "height"}], "categories": [{"id", "name"}],
+    "annotations": COCO results with `category_id`, `score`, `segmentation` (RLE), `bbox`}; unknown objects have the
+    last category. All pictures are checked before anything is written.
+
+    Raises:
+        SamifError: a picture cannot be read (names the file).
+    """
+    from samif.overlay import draw_instances
+    from samif.segment import UNKNOWN
+
+    names = [*segmenter.classifier.classes, UNKNOWN]
+    ids = {name: i + 1 for i, name in enumerate(names)}
+    stems = _stems(pictures)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    predictions: list[Prediction] = []
+    for path in pictures:
+        inspect_picture(path)  # a broken picture is refused before anything is written
+    out.mkdir(parents=True, exist_ok=True)
+    for index, path in enumerate(pictures):
+        pixels = read_picture(path)
+        instances = segmenter.segment(pixels).above(min_score)
+        predictions.append(Prediction(path, instances))
+        images.append({"id": index + 1, "file_name": path.name, "width": instances.width, "height": instances.height})
+        for row in range(len(instances)):
+            annotations.append(
+                {
+                    "image_id": index + 1,
+                    "category_id": ids[instances.labels[row]],
+                    "segmentation": instances.masks[row],
+                    "bbox": [float(v) for v in instances.boxes[row]],
+                    "score": round(float(instances.scores[row]), 6),
+                }
+            )
+        drawn = draw_instances(pixels, instances.masks, list(instances.labels), [float(s) for s in instances.scores])
+        _save_jpeg(out / f"{stems[index]}.overlay.jpg", drawn)
+        advance(1)
+    categories = [{"id": id_, "name": name} for name, id_ in ids.items()]
+    content = {"schema": 1, "images": images, "categories": categories, "annotations": annotations}
+    files.commit(out / "results.json", (json.dumps(content) + "\n").encode())
+    return predictions
+
+
+def _stems(pictures: Sequence[Path]) -> list[str]:
+    """Names for overlays; pictures of one name from several folders are numbered."""
+    seen: dict[str, int] = {}
+    stems = []
+    for path in pictures:
+        seen[path.stem] = seen.get(path.stem, 0) + 1
+        stems.append(path.stem if seen[path.stem] == 1 else f"{path.stem}-{seen[path.stem]}")
+    return stems
+
+
+def _save_jpeg(path: Path, pixels: np.ndarray[Any, Any]) -> None:
+    temporary = path.with_name(f".{path.name}")
+    Image.fromarray(pixels).save(temporary, format="JPEG", quality=92)
+    temporary.replace(path)

@@ -1,0 +1,38 @@
+"""The house's outer walls: who may import whom, and how long a module may be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAX_LINES = 350
+MODULES = sorted(path for package in ("samif", "flows") for path in (ROOT / package).rglob("*.py"))
+
+
+def test_import_contracts_hold() -> None:
+    """The contracts stand in pyproject.toml, [tool.importlinter]."""
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_encoder_imports_without_the_rest() -> None:
+    """`samif.sam` also runs on machines that have torch and little else."""
+    code = (
+        "import sys, importlib\n"
+        "for name in ('pydantic', 'ruamel.yaml', 'ray', 'mlflow', 'dvc', 'boto3', 'typer'): sys.modules[name] = None\n"
+        "import samif.sam.zoo"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_module_has_one_reason_to_exist(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert len(source.splitlines()) < MAX_LINES, "split it by reason to change"
+    assert not source.strip() or source.lstrip().startswith('"""'), "say in a docstring why the module exists"

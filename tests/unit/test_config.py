@@ -1,0 +1,124 @@
+"""params.yaml: what is refused, and how the refusal reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samif.config import EncoderParams, Params, ProposeParams, SessionParams, digest, load_params
+from samif.errors import SamifError
+
+
+def params(**changes: Any) -> Params:
+    return Params.model_validate({"line": "x", "dataset": {"drawn": {}, "base_classes": ["a", "b"]}} | changes)
+
+
+def session(after: str, *classes: str) -> dict[str, Any]:
+    return {"after": after, "classes": list(classes)}
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+HEAD = "line: x\ndataset: {drawn: {}, base_classes: [a, b]}\n"
+
+
+def test_known_classes_are_in_row_order() -> None:
+    p = params(sessions={"s1": session("base", "d"), "s2": session("s1", "c", "e")})
+    assert p.known_classes("base") == ["a", "b"]
+    assert p.known_classes("s1") == ["a", "b", "d"]
+    assert p.known_classes("s2") == ["a", "b", "d", "c", "e"]
+    with pytest.raises(SamifError, match="no session 's3'; params.yaml has s1, s2"):
+        p.known_classes("s3")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (HEAD + "embde: {}\n", "key 'embde': expected no such key"),
+        (HEAD + "propose: {points: '64'}\n", "key 'propose.points': expected a valid integer, got '64'"),
+        (HEAD + "propose: {points: 0}\n", "key 'propose.points': expected greater than or equal to 1, got 0"),
+        (HEAD + "propose: {duplicate_iou: 1.01}\n", "key 'propose.duplicate_iou': .*less than or equal to 1, got 1.01"),
+        (HEAD + "encoder: {name: vit_x}\n", "key 'encoder.name': expected 'tiny', 'vit_b'.*got 'vit_x'"),
+        (HEAD + "encoder: {sha256: ABC}\n", "key 'encoder.sha256'"),
+        (HEAD + "sessions: {base: {after: base, classes: [c]}}\n", "may not be named 'base'"),
+        (HEAD + "sessions: {s1: {after: base, classes: [a]}}\n", "class 'a' of session 's1' is already in the base"),
+        (HEAD + "sessions: {s1: {after: s0, classes: [c]}}\n", "'s1' must come after 'base', not 's0'"),
+        (HEAD + "sessions: {s1: {after: base, classes: [c, c]}}\n", "'c' of session 's1' is already in session 's1'"),
+        (HEAD + "sessions: {s1: {after: base, classes: []}}\n", "key 'sessions.s1.classes'"),
+        (
+            HEAD + "sessions: {s1: {after: base, classes: [c]}, s2: {after: base, classes: [d]}}\n",
+            "'s2' must come after 's1', not 'base'",
+        ),
+        ("line: X\ndataset: {drawn: {}, base_classes: [a]}\n", "key 'line'"),
+        ("line: x\ndataset: {base_classes: [a]}\n", "give either 'drawn'"),
+        ("line: x\ndataset: {drawn: {}, base_classes: [a, a]}\n", "names a class twice"),
+        (
+            "line: x\ndataset: {drawn: {}, train: {images: i, annotations: j}, base_classes: [a]}\n",
+            "give either 'drawn'",
+        ),
+        ("line: x\n", "key 'dataset': expected a value, got nothing"),
+        ("", "whole file"),
+        ("- a\n", "whole file"),
+        ("line: [\n", "is not readable YAML"),
+    ],
+)
+def test_a_refusal_names_file_key_expected_and_got(tmp_path: Path, text: str, sentence: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(SamifError, match=sentence) as refusal:
+        load_params(path)
+    assert str(refusal.value).startswith(str(path))
+    assert "\n" not in str(refusal.value)
+
+
+def test_limits_themselves_pass(tmp_path: Path) -> None:
+    p = load_params(write(tmp_path, HEAD + "propose: {points: 1, duplicate_iou: 1.0, min_objectness: 0.0}\n"))
+    assert (p.propose.points, p.propose.duplicate_iou, p.propose.min_objectness) == (1, 1.0, 0.0)
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(SamifError, match="does not exist; run 'samif init'"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"line: \x00"])
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SamifError, match="is not readable YAML"):
+        load_params(path)
+
+
+def test_parameters_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        params().line = "y"  # type: ignore[misc]
+
+
+def test_digest_sees_values_and_order_of_models_not_of_keys() -> None:
+    one, other = ProposeParams(points=7), EncoderParams()
+    assert digest(one) == digest(ProposeParams(points=7))
+    assert digest(one) != digest(ProposeParams(points=8))
+    assert digest(one, other) != digest(other, one)
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+
+
+@given(st.lists(st.sets(st.integers(0, 50), min_size=1, max_size=5), max_size=6))
+def test_a_chain_is_accepted_exactly_if_no_class_comes_twice(sessions: list[set[int]]) -> None:
+    names = ["base", *(f"s{i}" for i in range(len(sessions)))]
+    chain = {
+        names[i + 1]: SessionParams(after=names[i], classes=[f"c{c}" for c in sorted(classes)]).model_dump()
+        for i, classes in enumerate(sessions)
+    }
+    total = sum(len(classes) for classes in sessions)
+    if len(set().union(*sessions)) == total:
+        assert len(params(sessions=chain).known_classes(names[-1])) == 2 + total
+    else:
+        with pytest.raises(ValueError, match="already in session"):
+            params(sessions=chain)
