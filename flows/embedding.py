@@ -37,7 +37,7 @@ Shard = tuple[tuple[Path, str], ...]
 
 _SHARDS_PER_WORKER = 2
 """In flight: while one is encoded, the next is decoded and the last one written."""
-_RESTARTS = 5
+_RESTARTS = 3
 _SILENCE_SECONDS = 10.0
 """When no shard is finished for so long, workers are asked whether they live."""
 
@@ -238,8 +238,8 @@ def _fan_out(
             "or 'embed.workers' in params.yaml if memory ran out, then rerun 'samif run'"
         ) from None
     finally:
-        for worker in workers:
-            ray.kill(worker)
+        # A worker ends when no handle to it is left; killing it would print Ray's alarm about what it had begun.
+        workers.clear()
 
 
 @dataclass

@@ -53,7 +53,8 @@ def load_segmenter(bundle: Bundle, params: Params | None, checkpoint: str | None
     wanted = bundle.card.encoder.checkpoint if bundle.card else (known.sha256 if known else None)
     address = checkpoint or (known.checkpoint if known else None)
     name = EncoderParams.model_validate({"name": architecture}).name
-    encoder = encoder_of(EncoderParams(name=name, checkpoint=address, sha256=None if architecture == "tiny" else wanted))
+    sha256 = None if name == "tiny" else wanted
+    encoder = encoder_of(EncoderParams(name=name, checkpoint=address, sha256=sha256))
     if bundle.card is not None and encoder.digest != bundle.card.encoder.digest:
         raise SamifError(
             f"encoder '{name}' has digest {encoder.digest[:12]}, the model was made with "

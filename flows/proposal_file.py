@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +75,3 @@ class ProposalFile:
             part["objectness"].to_numpy(),
             *(np.stack(part[name].to_numpy(zero_copy_only=False)) for name in _VECTORS),
         )
-
-    def each(self, pictures: Iterable[Picture]) -> Iterator[tuple[Picture, Proposals]]:
-        """Pictures that have proposals, with them."""
-        return ((picture, self.of(picture)) for picture in pictures if picture.id in self._rows)

@@ -54,7 +54,8 @@ class _Shared:
     def __init__(self, layout: Layout, params: Params, decoder_sha256: str, request: Mapping[str, Any]) -> None:
         self._layout, self._params, self._decoder, self._request = layout, params, decoder_sha256, request
         self._manifest = EmbeddingManifest.load(layout.embeddings)
-        self._dataset = digest({split: Dataset.load(layout.index(split), layout.root).digest for split in ("train", "val")})
+        splits = ("train", "val")
+        self._dataset = digest({split: Dataset.load(layout.index(split), layout.root).digest for split in splits})
         training = json.loads((layout.decoder / "training.json").read_text(encoding="utf-8"))
         self._pretrain_classes = training["classes"]
         checkpoint = resolve(params.encoder.name, params.encoder.checkpoint, params.encoder.sha256)

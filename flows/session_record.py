@@ -34,7 +34,10 @@ class SessionRecord(Strict):
 
     @classmethod
     def of_base(cls, classes: Iterable[str], seed: int, seconds: float) -> Self:
-        return cls(name=BASE, after=None, classes=list(classes), shots=None, seed=seed, shots_used={}, seconds=round(seconds, 3))
+        return cls(
+            name=BASE, after=None, classes=list(classes), shots=None, seed=seed, shots_used={},
+            seconds=round(seconds, 3),
+        )  # fmt: skip
 
     @classmethod
     def of_session(

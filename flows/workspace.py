@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from flows.layout import Layout
 from flows.params_text import new_text, with_session, without_session
 from flows.pipeline import render_pipeline
-from samif.config import BASE, CocoSource, EncoderParams, Params, SessionParams, load_params
+from samif.config import BASE, CocoSource, EncoderParams, Params, SessionParams, ShotSource, load_params
 from samif.errors import SamifError
 
 _DVC_CONFIG = """\
@@ -124,8 +124,18 @@ def init_workspace(
     return _put(layout, text)
 
 
-def add_session(root: Path, name: str, classes: Sequence[str], shots: int = 10, seed: int = 0) -> Params:
+def add_session(
+    root: Path,
+    name: str,
+    classes: Sequence[str],
+    shots: int = 10,
+    seed: int = 0,
+    source: CocoSource | None = None,
+) -> Params:
     """Add a session at the end of the chain in params.yaml; comments and order of the file stay.
+
+    Args:
+        source: pictures and labels of the session's own; without, its shots come from the training pictures.
 
     Raises:
         SamifError: the session exists, a class is a base class, is in another session, is not in the dataset or has
@@ -142,10 +152,15 @@ def add_session(root: Path, name: str, classes: Sequence[str], shots: int = 10, 
                     f"class '{cls}' is a base class of {layout.params}: the classifier knows it from the start, and "
                     "the base stays as it was made; start a new workspace to learn it in a session instead"
                 )
-        counts, source = _dataset_counts(layout, params)
-        _check_classes(name, classes, shots, counts, source)
+        pinned = None
+        if source is None:
+            counts, place = _dataset_counts(layout, params)
+        else:
+            pinned, counts = _pin(_absolute(source))
+            place = Path(pinned.annotations)
+        _check_classes(name, classes, shots, counts, place)
         after = next(reversed(params.sessions), BASE)
-        session = _session(name, after, classes, shots, seed)
+        session = _session(name, after, classes, shots, seed, pinned)
         return _replace(layout.params, with_session(layout.params.read_text(encoding="utf-8"), name, session))
 
 
@@ -218,9 +233,22 @@ def _check_classes(name: str, classes: Sequence[str], shots: int, counts: Counte
             )
 
 
-def _session(name: str, after: str, classes: Sequence[str], shots: int, seed: int) -> SessionParams:
+def _pin(source: CocoSource) -> tuple[ShotSource, Counter[str]]:
+    """Read and check a session's own pictures; their digest and their objects per class."""
+    from samif.dataset.check import class_counts, raise_on_errors
+    from samif.dataset.coco import read_coco
+
+    dataset, findings = read_coco(Path(source.images), Path(source.annotations))
+    raise_on_errors(findings)
+    counts = Counter({name: objects for name, (objects, _) in class_counts(dataset).items()})
+    return ShotSource(images=source.images, annotations=source.annotations, digest=dataset.digest), counts
+
+
+def _session(
+    name: str, after: str, classes: Sequence[str], shots: int, seed: int, source: ShotSource | None = None
+) -> SessionParams:
     try:
-        return SessionParams(after=after, classes=list(classes), shots=shots, seed=seed)
+        return SessionParams(after=after, classes=list(classes), shots=shots, seed=seed, source=source)
     except ValidationError as error:
         first = error.errors()[0]
         raise SamifError(f"session '{name}': {first['loc'][0]} is {first['input']!r}; {first['msg'].lower()}") from None

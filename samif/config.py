@@ -21,6 +21,8 @@ from samif.errors import SamifError
 BASE = "base"
 """Name of the classifier before any session; no session may take it."""
 
+RESERVED_CLASSES = frozenset({"background", "unknown"})
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -38,6 +40,13 @@ class CocoSource(Strict):
 
     images: str
     annotations: str
+
+
+class ShotSource(CocoSource):
+    """Pictures and labels of their own for one session, pinned to their content: its digest decides whether the
+    session runs again."""
+
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class DrawnParams(Strict):
@@ -129,12 +138,17 @@ class IncrementalParams(Strict):
 
 
 class SessionParams(Strict):
-    """One increment: new classes from K shots each, on top of the classifier named by `after`."""
+    """One increment: new classes from K shots each, on top of the classifier named by `after`.
+
+    Shots come from the training pictures, or from `source`, so that a new part needs no change of what the base was
+    trained on.
+    """
 
     after: Name
     classes: list[str] = Field(min_length=1)
     shots: Positive = 10
     seed: int = 0
+    source: ShotSource | None = None
 
 
 class EvaluateParams(Strict):
@@ -170,6 +184,8 @@ class Params(Strict):
     @model_validator(mode="after")
     def _sessions_form_a_chain(self) -> Self:
         owner = dict.fromkeys(self.dataset.base_classes, "the base classes")
+        for name in RESERVED_CLASSES & set(self.dataset.base_classes):
+            raise ValueError(f"a class may not be named '{name}': results use that word for what has no class")
         previous = BASE
         for name, session in self.sessions.items():
             if name == BASE:
@@ -177,6 +193,8 @@ class Params(Strict):
             if session.after != previous:
                 raise ValueError(f"session '{name}' must come after '{previous}', not '{session.after}'")
             for cls in session.classes:
+                if cls in RESERVED_CLASSES:
+                    raise ValueError(f"a class may not be named '{cls}': results use that word for what has no class")
                 if cls in owner:
                     raise ValueError(f"class '{cls}' of session '{name}' is already in {owner[cls]}")
                 owner[cls] = f"session '{name}'"

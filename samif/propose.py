@@ -44,8 +44,8 @@ class Proposals:
     pooled: NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        sizes = {"iou": len(self.iou), "objectness": len(self.objectness), "tokens": len(self.tokens), "pooled": len(self.pooled)}
-        wrong = {name: size for name, size in sizes.items() if size != len(self.masks)}
+        rows = {name: len(getattr(self, name)) for name in ("iou", "objectness", "tokens", "pooled")}
+        wrong = {name: count for name, count in rows.items() if count != len(self.masks)}
         if wrong:
             raise ValueError(f"expected {len(self.masks)} rows as there are masks, got {wrong}")
 
@@ -94,7 +94,7 @@ def answer_points(
         P proposals in the order of the points, and which of them are large enough to be something (P,).
     """
     rows: list[tuple[Tensor, ...]] = []
-    for chunk in points.split(PROMPTS_AT_ONCE):
+    for chunk in torch.split(points, PROMPTS_AT_ONCE):
         answer, objectness = decoder(embedding.unsqueeze(0).float(), chunk.unsqueeze(0))
         rows.append((answer.masks[:, 0], answer.iou[:, 0], objectness, answer.mask_tokens[:, 0]))
     logits, iou, objectness, tokens = (torch.cat(column) for column in zip(*rows, strict=True))

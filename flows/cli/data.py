@@ -57,10 +57,10 @@ def check(
             rows = [[n, str(i), str(p)] for n, (i, p) in counts.items()]
             print_rows(["class", "instances", "pictures"], rows, right=("instances", "pictures"))
             if findings:
-                print_rows(
-                    ["level", "file", "id", "finding"],
-                    [[f.level, f.file, str(f.annotation or f.picture or ""), f"{f.what}; {f.remedy}"] for f in findings],
-                )
+                told = [
+                    [f.level, f.file, str(f.annotation or f.picture or ""), f"{f.what}; {f.remedy}"] for f in findings
+                ]
+                print_rows(["level", "file", "id", "finding"], told)
             out.print(f"{len(findings)} findings\n")
     if errors:
         raise SamifError(f"{errors} errors in the pictures and labels; each finding says what to do")
@@ -73,7 +73,7 @@ def _sources(images: Path | None, annotations: Path | None, workspace: Path) -> 
     dataset = load_params(layout.params).dataset
     if dataset.train is None:
         if not layout.drawn.is_dir():
-            raise SamifError("the demo line is drawn by the first 'samif run'; run it, or give --images and --annotations")
+            raise SamifError("the first 'samif run' draws the demo line; run it, or give --images and --annotations")
         folders = [layout.drawn / split for split in ("train", "val")]
         return [CocoSource(images=str(f / "images"), annotations=str(f / "annotations.json")) for f in folders]
     return [dataset.train, *([dataset.val] if dataset.val else [])]

@@ -18,7 +18,7 @@ def predict(
     pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
     model: Annotated[str, typer.Option(help="NAME@alias, NAME/VERSION, or a folder.")],
     out: Annotated[Path, typer.Option(help="Folder for results.json and overlays.")] = Path("predictions"),
-    score: Annotated[float | None, typer.Option(min=0.0, max=1.0, show_default="the model's", help="Least score.")] = None,
+    score: Annotated[float | None, typer.Option(min=0, max=1, show_default="the model's", help="Least score.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="The encoder's checkpoint, where it is not tiny.")] = None,
     workspace: Workspace = HERE,
     as_json: AsJson = False,

@@ -62,6 +62,7 @@ def show(
         print_json(details)
         return
     card, row = details.card, details.row
+    reason = f": {card.provenance.why}" if card.provenance.why else ""
     facts = [
         ["version", f"{details.name}/{row.version}" + (f" ({', '.join(row.aliases)})" if row.aliases else "")],
         ["session", f"{card.name}, after {card.after or 'nothing'}"],
@@ -72,7 +73,7 @@ def show(
         ["encoder", f"{card.encoder.name}, {card.encoder.digest}"],
         ["data set", card.identity.dataset],
         ["card", card.digest],
-        ["registered", f"{row.created} by {card.provenance.who}" + (f": {card.provenance.why}" if card.provenance.why else "")],
+        ["registered", f"{row.created} by {card.provenance.who}{reason}"],
         ["commit", card.provenance.commit or "-"],
         ["files", ", ".join(details.files)],
     ]

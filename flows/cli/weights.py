@@ -43,7 +43,8 @@ def pull(
     pulled = pull_weights(name, source, sha256)
     out = console()
     out.print(f"{pulled.name}: {pulled.path}", soft_wrap=True)
-    out.print(f"SHA-256 {pulled.sha256}" + ("" if pulled.published else " (not the published file: set encoder.sha256)"))
+    remark = "" if pulled.published else " (not the published file: set encoder.sha256)"
+    out.print(f"SHA-256 {pulled.sha256}{remark}")
 
 
 @weights_app.command()
@@ -55,4 +56,5 @@ def verify(
     from flows.weights import verify as verify_weights
 
     found = verify_weights(target, sha256)
-    console().print(f"{found.name}: SHA-256 {found.sha256}, {'published' if found.published else 'not the published'} weights")
+    which = "published" if found.published else "not the published"
+    console().print(f"{found.name}: SHA-256 {found.sha256}, {which} weights")

@@ -125,15 +125,23 @@ def session_add(
     definition: Annotated[str, typer.Argument(metavar="NAME=CLASS,CLASS", help="The session and its new classes.")],
     shots: Annotated[int, typer.Option(help="Labelled objects per new class.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the shot draw.")] = 0,
+    images: Annotated[Path | None, typer.Option(help="Pictures of the new parts.", show_default="training")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="Their COCO instance file.")] = None,
     workspace: Workspace = HERE,
 ) -> None:
     """Append a session to params.yaml; `samif run` then learns it and nothing else."""
     from flows.workspace import add_session
 
+    if (images is None) != (annotations is None):
+        raise typer.BadParameter("give --images and --annotations together, or neither")
+    source = None
+    if images is not None and annotations is not None:
+        source = CocoSource(images=str(images), annotations=str(annotations))
     name, classes = _session(definition)
-    params = add_session(workspace, name, classes, shots, seed)
+    params = add_session(workspace, name, classes, shots, seed, source)
     added = params.sessions[name]
-    console().print(f"session {name} after {added.after}: {', '.join(added.classes)}, {shots} shots each; next: samif run")
+    names = ", ".join(added.classes)
+    console().print(f"session {name} after {added.after}: {names}, {shots} shots each; next: samif run")
 
 
 @session_app.command("remove")
@@ -153,11 +161,16 @@ def stage(
     workspace: Workspace = HERE,
 ) -> None:
     """Run one stage; dvc.yaml calls this."""
-    from flows.pipeline import leave_sentence
+    from flows.pipeline import REVISIONS, leave_sentence
     from flows.stages import run_stage
 
     layout = Layout(workspace.resolve())
     try:
+        expected = REVISIONS.get(name.removesuffix("_base") if name == "evaluate_base" else name)
+        if revision and revision != expected:
+            raise SamifError(
+                f"dvc.yaml asks for revision {revision} of stage '{name}', this samif has {expected}; use 'samif run'"
+            )
         run_stage(name, session, layout, load_params(layout.params))
     except SamifError as error:
         if leave_sentence(error):

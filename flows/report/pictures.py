@@ -14,6 +14,7 @@ from PIL import Image
 from samif.dataset.model import Annotation, Dataset, Picture
 from samif.dataset.pictures import read_picture
 from samif.errors import SamifError
+from samif.evaluate.evaluate import category_ids
 from samif.masks.rle import Rle, decode, overlaps
 from samif.overlay import draw_instances
 
@@ -83,7 +84,8 @@ def match_all(
         known: class names of the classifier; objects of other classes are left out of the truth.
         operating_score: detections below it are left out.
     """
-    names = {category.id: category.name for category in dataset.categories}
+    known = list(known)
+    names = {number: name for name, number in category_ids(dataset, known).items()}
     found: dict[int, list[Detection]] = defaultdict(list)
     for item in detections:
         if item["score"] >= operating_score:

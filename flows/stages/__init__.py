@@ -10,7 +10,9 @@ from flows.layout import Layout
 from samif.config import Params
 from samif.errors import SamifError
 
-STAGES = ("dataset", "embed", "pretrain_decoder", "propose", "train_base", "session", "evaluate_base", "evaluate", "report")
+STAGES = (
+    "dataset", "embed", "pretrain_decoder", "propose", "train_base", "session", "evaluate_base", "evaluate", "report"
+)  # fmt: skip
 OF_A_SESSION = ("session", "evaluate")
 
 

@@ -37,7 +37,8 @@ def dataset_of(layout: Layout, params: Params, split: str) -> Dataset:
 
 def source_of(layout: Layout, params: Params, split: str) -> Source:
     """A split with a reader of its embeddings, pictures -> (N, C, h, w) float32."""
-    reader = EmbeddingReader(EmbeddingStore(layout.root / params.embed.store), EmbeddingManifest.load(layout.embeddings))
+    store = EmbeddingStore(layout.root / params.embed.store)
+    reader = EmbeddingReader(store, EmbeddingManifest.load(layout.embeddings))
     return Source(dataset_of(layout, params, split), lambda pictures: reader.read([p.sha256 for p in pictures]))
 
 

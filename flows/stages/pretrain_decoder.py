@@ -19,11 +19,10 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     section = params.pretrain_decoder
     source = source_of(layout, params, "train")
     loaded = sam_of(params.encoder)
+    decoder, pictures = InstanceDecoder.of(loaded.sam), source.dataset.pictures
     names = params.dataset.base_classes if section.classes == "base" else source.dataset.category_names
     with track(section.steps, "steps", "tune decoder") as progress:
-        tuned = tune(
-            InstanceDecoder.of(loaded.sam), source.dataset.pictures, frozenset(names), source.read, section, progress.advance
-        )
+        tuned = tune(decoder, pictures, frozenset(names), source.read, section, progress.advance)
     shutil.rmtree(layout.decoder, ignore_errors=True)
     save_decoder(tuned.decoder, loaded.name, layout.decoder / "decoder.safetensors")
     training = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from pathlib import Path
 
 from flows.layout import Layout
 from flows.progress import track
@@ -11,8 +12,12 @@ from flows.session_record import SessionRecord
 from flows.stages.inputs import dataset_of, decoder_of, encoder_of
 from samif.classifier.incremental import learn_session
 from samif.classifier.model import Classifier
-from samif.config import Params
+from samif.config import Params, SessionParams
+from samif.dataset.check import raise_on_errors
+from samif.dataset.coco import read_coco
+from samif.dataset.model import Dataset
 from samif.dataset.sessions import draw_shots
+from samif.errors import SamifError
 
 
 def run(layout: Layout, params: Params, session: str | None) -> None:
@@ -20,7 +25,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     assert session is not None  # run_stage saw to it
     started = time.monotonic()
     section = params.sessions[session]
-    dataset = dataset_of(layout, params, "train")
+    dataset = _shots_from(layout, params, section)
     shots = draw_shots(dataset, section.classes, section.shots, section.seed)
     before = Classifier.load(layout.classifier(section.after) / "classifier.safetensors")
     encoder, decoder = encoder_of(params.encoder), decoder_of(layout)
@@ -33,3 +38,17 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     after.save(folder / "classifier.safetensors")
     SessionRecord.of_session(session, section, shots, time.monotonic() - started).save(folder / "session.json")
+
+
+def _shots_from(layout: Layout, params: Params, section: SessionParams) -> Dataset:
+    """The training pictures, or the session's own, if they are still what params.yaml pins."""
+    if section.source is None:
+        return dataset_of(layout, params, "train")
+    dataset, findings = read_coco(Path(section.source.images), Path(section.source.annotations))
+    raise_on_errors(findings)
+    if dataset.digest != section.source.digest:
+        raise SamifError(
+            f"{section.source.annotations} or its pictures changed since the session was added; "
+            "remove the session and add it again to take the new labels"
+        )
+    return dataset

@@ -3,7 +3,7 @@
     python -m recipes.tiny.scenes POOL --scenes 12000
 
 Two thirds of the objects come from a library of fixed random kinds, so that a class loss can be had; the rest
-are new every time. No part of the demo line is among them.
+are new every time. With --base, half of them are base parts of the demo line instead. Its novel parts are never drawn.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from samif.dataset.draw.part import Part
+from samif.dataset.draw.parts import BASE_PARTS, make_parts
 from samif.dataset.draw.scene import Item, compose
 from samif.dataset.draw.variety import random_part
 
-KINDS = 500
+RANDOM_KINDS = 500
+KINDS = RANDOM_KINDS + len(BASE_PARTS)
 SIZE = 256
 MAX_ITEMS = 14
 BLOCK = 200
@@ -27,10 +29,12 @@ BLOCK = 200
 
 def library() -> list[Part]:
     """The fixed kinds of the class loss."""
-    return [random_part(np.random.default_rng([7, kind])) for kind in range(KINDS)]
+    parts = make_parts()
+    drawn = [random_part(np.random.default_rng([7, kind])) for kind in range(RANDOM_KINDS)]
+    return drawn + [parts[name] for name in BASE_PARTS]
 
 
-def draw_block(block: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def draw_block(block: int, seed: int, easy: bool, base: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One block of scenes: pictures (B, S, S, 3), labels (B, S, S), kinds (B, MAX_ITEMS) with -1 for none."""
     rng = np.random.default_rng([seed, block])
     kinds_of = library()
@@ -39,14 +43,18 @@ def draw_block(block: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
     kinds = np.full((BLOCK, MAX_ITEMS), -1, np.int16)
     for i in range(BLOCK):
         items = []
-        for _ in range(int(rng.integers(1, MAX_ITEMS + 1))):
-            kind = int(rng.integers(KINDS)) if rng.random() < 0.67 else -1
+        most, spread = (8, 0.3) if easy else (MAX_ITEMS, 0.45)
+        for _ in range(int(rng.integers(2 if easy else 1, most + 1))):
+            kind = int(rng.integers(RANDOM_KINDS)) if rng.random() < 0.67 else -1
+            if base and rng.random() < 0.5:
+                kind = int(rng.integers(RANDOM_KINDS, KINDS))
             part = kinds_of[kind] if kind >= 0 else random_part(rng)
-            items.append(Item(part, kind, float(np.exp(rng.normal(0.0, 0.45)))))
+            items.append(Item(part, kind, float(np.exp(rng.normal(0.0, spread)))))
         if rng.random() < 0.3:  # several of one kind, as on a line
             items = [items[int(rng.integers(min(3, len(items))))] for _ in items]
-        scale = float(rng.choice([0.7, 1.0, 1.0, 1.6]))
-        scene = compose(rng, items, SIZE, (18 * scale, 44 * scale), crowding=rng.uniform(0.1, 0.8))
+        scale = 1.15 if easy else float(rng.choice([0.7, 1.0, 1.0, 1.6]))
+        crowding = rng.uniform(0.0, 0.6) if easy else rng.uniform(0.1, 0.8)
+        scene = compose(rng, items, SIZE, (18 * scale, 44 * scale), crowding=crowding)
         pictures[i], labels[i] = scene.picture, scene.labels
         kinds[i, : len(scene.kinds)] = scene.kinds
     return pictures, labels, kinds
@@ -57,15 +65,18 @@ def main() -> None:
     parser.add_argument("pool", type=Path)
     parser.add_argument("--scenes", type=int, default=12000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--easy", action="store_true", help="fewer, larger objects: what the first shapes are learnt from")
+    parser.add_argument("--base", action="store_true", help="base parts of the demo line among the objects")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     blocks = args.scenes // BLOCK
     args.pool.mkdir(parents=True, exist_ok=True)
     shapes = {"pictures": (SIZE, SIZE, 3), "labels": (SIZE, SIZE)}
-    out = {k: np.lib.format.open_memmap(args.pool / f"{k}.npy", "w+", np.uint8, (blocks * BLOCK, *s)) for k, s in shapes.items()}
-    all_kinds = np.lib.format.open_memmap(args.pool / "kinds.npy", "w+", np.int16, (blocks * BLOCK, MAX_ITEMS))
+    create = np.lib.format.open_memmap
+    out = {k: create(args.pool / f"{k}.npy", "w+", np.uint8, (blocks * BLOCK, *s)) for k, s in shapes.items()}
+    all_kinds = create(args.pool / "kinds.npy", "w+", np.int16, (blocks * BLOCK, MAX_ITEMS))
     with ProcessPoolExecutor(args.workers) as pool:
-        for b, (pictures, labels, kinds) in enumerate(pool.map(draw_block, range(blocks), [args.seed] * blocks)):
+        for b, (pictures, labels, kinds) in enumerate(pool.map(draw_block, range(blocks), [args.seed] * blocks, [args.easy] * blocks, [args.base] * blocks)):
             rows = slice(b * BLOCK, (b + 1) * BLOCK)
             out["pictures"][rows], out["labels"][rows], all_kinds[rows] = pictures, labels, kinds
             print(f"{(b + 1) * BLOCK}/{blocks * BLOCK} scenes", flush=True)

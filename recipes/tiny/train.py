@@ -13,7 +13,7 @@ import argparse
 import copy
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,15 +56,14 @@ class Batch:
 class Pool(IterableDataset[Batch]):
     """Endless batches of drawn scenes with flips, turns and colour changes."""
 
-    def __init__(self, folder: Path, size: int, seed: int) -> None:
+    def __init__(self, folders: Sequence[Path], size: int, seed: int) -> None:
         self.size, self.seed = size, seed
-        self.pictures = np.load(folder / "pictures.npy", mmap_mode="r")
-        self.labels = np.load(folder / "labels.npy", mmap_mode="r")
-        self.kinds = np.load(folder / "kinds.npy")
-        # labels count objects, kinds do not: objects outside the library are -1 like empty places
-        objects = np.array([labels[::8, ::8].max() for labels in self.labels])
-        self.weight = np.where(objects > MANY, 0.3, 1.0)
-        self.weight /= self.weight.sum()
+        self.pictures = [np.load(folder / "pictures.npy", mmap_mode="r") for folder in folders]
+        self.labels = [np.load(folder / "labels.npy", mmap_mode="r") for folder in folders]
+        self.kinds = [np.load(folder / "kinds.npy") for folder in folders]
+        # objects outside the library are -1 like empty places, so objects are counted in the labels
+        crowded = [np.array([scene[::8, ::8].max() > MANY for scene in labels]) for labels in self.labels]
+        self.weights = [np.where(many, 0.3, 1.0) / np.where(many, 0.3, 1.0).sum() for many in crowded]
 
     def __iter__(self) -> Iterator[Batch]:
         torch.set_num_threads(1)
@@ -74,13 +73,15 @@ class Pool(IterableDataset[Batch]):
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         pictures, points, targets, kinds, inside, offsets = [], [], [], [], [], []
-        for i in rng.choice(len(self.kinds), size=size, p=self.weight):
-            picture, labels = np.asarray(self.pictures[i]), np.asarray(self.labels[i])
+        for _ in range(size):
+            pool = int(rng.integers(len(self.kinds)))
+            i = int(rng.choice(len(self.kinds[pool]), p=self.weights[pool]))
+            picture, labels = np.asarray(self.pictures[pool][i]), np.asarray(self.labels[pool][i])
             turns, flip = int(rng.integers(4)), rng.random() < 0.5
             picture, labels = np.rot90(picture, turns), np.rot90(labels, turns)
             if flip:
                 picture, labels = picture[:, ::-1], labels[:, ::-1]
-            p, t, k = sample_points(rng, labels, self.kinds[i])
+            p, t, k = sample_points(rng, labels, self.kinds[pool][i])
             points.append(p), targets.append(t), kinds.append(k)
             pictures.append(recolour(rng, np.ascontiguousarray(picture)))
             inside.append(depth(labels)), offsets.append(centre_offsets(labels))
@@ -247,7 +248,7 @@ def demo_quality(sam: nn.Module, names: tuple[str, ...], scenes: int = 60, seed:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pool", type=Path)
+    parser.add_argument("pools", type=Path, nargs="+", help="folders of scenes, drawn from in equal parts")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=20000)
     parser.add_argument("--batch", type=int, default=8)
@@ -260,7 +261,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    pool = Pool(args.pool, args.batch, args.seed)
+    pool = Pool(args.pools, args.batch, args.seed)
     batches = iter(DataLoader(pool, batch_size=None, num_workers=1, prefetch_factor=8))
     sam, classes = build_tiny(), TrainingHeads()
     if args.init:

@@ -41,7 +41,9 @@ def train_base(
     """
     empty = [name for name, samples in instances.items() if not samples]
     if empty:
-        raise SamifError(f"base class '{empty[0]}' has no labelled instance in the training pictures; label some or leave it out")
+        raise SamifError(
+            f"base class '{empty[0]}' has no labelled instance in the training pictures; label some or leave it out"
+        )
     rng = np.random.default_rng(params.seed)
     space = _space(instances, background, params)
     # calibrate on instances that the rows used for it have not seen
@@ -72,7 +74,9 @@ def _space(instances: Mapping[str, Sequence[Array]], background: Array, params: 
     if len(background):
         projected = (background - centre32) @ projection32
         count = min(params.background_prototypes, len(background))
-        prototypes = KMeans(count, random_state=params.seed, n_init=2).fit(projected).cluster_centers_.astype(np.float32)
+        prototypes = (
+            KMeans(count, random_state=params.seed, n_init=2).fit(projected).cluster_centers_.astype(np.float32)
+        )
     return Space(tuple(params.features), params.head, centre32, projection32, prototypes, 1.0, 0.0)
 
 
@@ -93,7 +97,7 @@ def _split(
     check: dict[str, list[Array]] = {}
     for name, samples in instances.items():
         order = rng.permutation(len(samples))
-        held = int(round(CALIBRATION_SHARE * len(samples)))
+        held = round(CALIBRATION_SHARE * len(samples))
         check[name] = [samples[i] for i in (order[:held] if held else order)]
         learn[name] = [samples[i] for i in order[held:]]
     return learn, check
@@ -111,11 +115,15 @@ def _calibrate(
     def loss(parameters: NDArray[np.float64]) -> float:
         trial = Space(space.parts, space.head, space.centre, space.projection, space.background,
                       float(np.exp(parameters[0])), float(parameters[1]))  # fmt: skip
-        known = np.concatenate([class_logits(trial, projected, rows, counts), background_logit(trial, projected)[:, None]], axis=1)
+        known = np.concatenate(
+            [class_logits(trial, projected, rows, counts), background_logit(trial, projected)[:, None]], axis=1
+        )
         right = known[np.arange(len(labels)), labels] - logsumexp(known, axis=1)
         total = -right.mean()
         if len(empty):
-            none = np.concatenate([class_logits(trial, empty, rows, counts), background_logit(trial, empty)[:, None]], axis=1)
+            none = np.concatenate(
+                [class_logits(trial, empty, rows, counts), background_logit(trial, empty)[:, None]], axis=1
+            )
             total -= (none[:, -1] - logsumexp(none, axis=1)).mean()
         return float(total)
 

@@ -14,7 +14,7 @@ import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ from samif.errors import SamifError
 
 Array = NDArray[np.float32]
 HeadName = Literal["lda", "cosine"]
+
+FORMAT = "samif-classifier-1"
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class Classifier:
     def save(self, path: Path) -> None:
         """Write as safetensors, whole or not at all; equal classifiers give equal bytes."""
         meta = {
-            "format": "samif-classifier-1",
+            "format": FORMAT,
             "space": json.dumps(
                 {
                     "parts": list(self.space.parts),
@@ -139,7 +141,7 @@ class Classifier:
             ),
             "classes": json.dumps(list(self.classes), ensure_ascii=False),
         }
-        tensors = {
+        tensors: dict[str, NDArray[Any]] = {
             "centre": self.space.centre,
             "projection": np.ascontiguousarray(self.space.projection),
             "background": self.space.background,
@@ -161,9 +163,9 @@ class Classifier:
         try:
             with safe_open(path, "numpy") as file:
                 meta = file.metadata() or {}
-                if meta.get("format") != "samif-classifier-1":
-                    raise SamifError(f"{path} is not a classifier of samif; give the classifier.safetensors of a version")
-                tensors = {key: file.get_tensor(key) for key in file.keys()}
+                if meta.get("format") != FORMAT:
+                    raise SamifError(f"{path} is no classifier of samif; give the classifier.safetensors of a version")
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
             facts = json.loads(meta["space"])
             space = Space(
                 parts=cast(tuple[FeaturePart, ...], tuple(facts["parts"])),
@@ -185,38 +187,41 @@ def row_from(space: Space, features: list[Array]) -> Array:
     """Row (d,) of a class from one array of samples (S, D) per instance."""
     means = np.stack([space.project(samples).mean(axis=0, dtype=np.float64) for samples in features])
     if space.head == "cosine":
-        means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+        means = _unit(means)
     count = len(features)
     return np.asarray(means.mean(axis=0) * (count / (count + 1.0)), dtype=np.float32)
 
 
-def class_logits(space: Space, projected: NDArray[np.float64], rows: Array, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+def class_logits(
+    space: Space, projected: NDArray[np.float64], rows: Array, counts: NDArray[np.int64]
+) -> NDArray[np.float64]:
     """Logits (N, C). `lda`: minus half the squared distance to the mean, corrected by what a mean of n instances is
     expected to be off (d / n in whitened features), so that few-shot classes are not held at a disadvantage.
     `cosine`: the cosine (paper)."""
-    means = rows.astype(np.float64)
-    if space.head == "cosine":
-        unit = projected / np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), 1e-12)
-        return np.asarray(space.temperature * unit @ (means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)).T)
-    correction = 0.5 * means.shape[1] / (counts + 1.0)
-    return np.asarray(space.temperature * (_half_distance(projected, means) + correction[None, :]))
+    evidence = _evidence(space, projected, rows)
+    if space.head == "lda":
+        evidence += 0.5 * rows.shape[1] / (counts + 1.0)
+    return np.asarray(space.temperature * evidence)
 
 
 def background_logit(space: Space, projected: NDArray[np.float64]) -> NDArray[np.float64]:
     """Logit (N,) of "no known object": the prototypes' evidence together, plus the calibrated bias."""
-    prototypes = space.background.astype(np.float64)
+    evidence = _evidence(space, projected, space.background)
+    return np.asarray(logsumexp(space.temperature * evidence, axis=1) + space.background_bias)
+
+
+def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Vectors (N, d) at length one; zero stays zero."""
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+
+
+def _evidence(space: Space, projected: NDArray[np.float64], vectors: Array) -> NDArray[np.float64]:
+    """How well each sample fits each vector, (N, M): their cosine, or minus half their squared distance."""
+    others = vectors.astype(np.float64)
     if space.head == "cosine":
-        unit = projected / np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), 1e-12)
-        each = unit @ (prototypes / np.maximum(np.linalg.norm(prototypes, axis=1, keepdims=True), 1e-12)).T
-    else:
-        each = _half_distance(projected, prototypes)
-    return np.asarray(logsumexp(space.temperature * each, axis=1) + space.background_bias)
-
-
-def _half_distance(projected: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Minus half the squared distance of each sample to each mean, (N, M)."""
-    square = (projected**2).sum(axis=1, keepdims=True) + (means**2).sum(axis=1)[None, :]
-    return np.asarray(projected @ means.T - 0.5 * square)
+        return np.asarray(_unit(projected) @ _unit(others).T)
+    square = (projected**2).sum(axis=1, keepdims=True) + (others**2).sum(axis=1)[None, :]
+    return np.asarray(projected @ others.T - 0.5 * square)
 
 
 def _stable(blob: bytes) -> bytes:

@@ -32,7 +32,9 @@ def features_of(proposals: Proposals, parts: Sequence[FeaturePart]) -> NDArray[n
     return np.concatenate([columns[part] for part in parts], axis=1).astype(np.float32)
 
 
-def background_rows(proposals: Proposals, annotations: Sequence[Annotation], learnt: frozenset[str]) -> NDArray[np.int64]:
+def background_rows(
+    proposals: Proposals, annotations: Sequence[Annotation], learnt: frozenset[str]
+) -> NDArray[np.int64]:
     """Indices of proposals that are background: IoU below 0.3 with every instance, and not on an ignored region.
 
     Instances of classes that are not `learnt`, and crowds, are ignored regions: neither object nor background.

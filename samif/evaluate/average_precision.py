@@ -26,7 +26,7 @@ def average_precision(
     wanted = set(classes)
     ids = {category.name: category.id for category in dataset.categories if category.name in wanted}
     counts = dict.fromkeys(ids, 0)
-    truth = []
+    truth: list[dict[str, Any]] = []
     for picture in dataset.pictures:
         for a in picture.annotations:
             if a.category not in ids:
@@ -37,7 +37,7 @@ def average_precision(
                     "id": len(truth) + 1,
                     "image_id": picture.id,
                     "category_id": ids[a.category],
-                    "segmentation": a.rle,
+                    "segmentation": dict(a.rle),
                     "bbox": list(a.bbox),
                     "area": a.area,
                     "iscrowd": int(a.crowd),
@@ -47,7 +47,8 @@ def average_precision(
     if not truth:
         return result
     wanted_ids = set(ids.values())
-    found = [d for d in detections if d["category_id"] in wanted_ids]
+    # the evaluator rewrites the run-length codes that it is given
+    found = [{**d, "segmentation": dict(d["segmentation"])} for d in detections if d["category_id"] in wanted_ids]
     if not found:
         return {name: ((0.0, 0.0, count) if count else (None, None, 0)) for name, count in counts.items()}
     with contextlib.redirect_stdout(io.StringIO()):

@@ -58,7 +58,7 @@ def evaluate(
     base = [c for c in classifier.classes if c in set(base_classes)]
     novel = [c for c in classifier.classes if c not in set(base_classes)]
     tally = _Tally(classifier.classes, params.operating_score)
-    ids = {category.name: category.id for category in dataset.categories}
+    ids = category_ids(dataset, classifier.classes)
     detections: list[Detection] = []
     for picture in dataset.pictures:
         instances = label(proposals_of(picture), classifier, params, picture.height, picture.width).known
@@ -68,6 +68,7 @@ def evaluate(
     scores = average_precision(dataset, detections, classifier.classes)
     ap = {c: scores.get(c, (None, None, 0))[0] for c in classifier.classes}
     ap50 = {c: scores.get(c, (None, None, 0))[1] for c in classifier.classes}
+    instances_of = {c: scores.get(c, (None, None, 0))[2] for c in classifier.classes}
     evaluation = Evaluation(
         name=name,
         classes=ClassGroups(base=base, novel=novel),
@@ -76,7 +77,7 @@ def evaluate(
         ap=_groups(ap, base, novel),
         ap50=_groups(ap50, base, novel),
         per_class={
-            c: ClassScore(ap=ap[c], ap50=ap50[c], instances=scores.get(c, (None, None, 0))[2], group="base" if c in base else "novel")
+            c: ClassScore(ap=ap[c], ap50=ap50[c], instances=instances_of[c], group="base" if c in base else "novel")
             for c in classifier.classes
         },
         base_only=_base_only(dataset, detections, base),
@@ -86,6 +87,14 @@ def evaluate(
         seconds=round(time.monotonic() - started, 3),
     )  # fmt: skip
     return Scored(evaluation, detections)
+
+
+def category_ids(dataset: Dataset, classes: Sequence[str]) -> dict[str, int]:
+    """Class name -> category id: the data set's own, and fresh ids for classes that it has never heard of."""
+    ids = {category.name: category.id for category in dataset.categories}
+    for name in classes:
+        ids.setdefault(name, max(ids.values(), default=0) + 1)
+    return ids
 
 
 def to_detections(instances: Instances, picture_id: int, category_ids: dict[str, int]) -> list[Detection]:

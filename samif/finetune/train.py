@@ -21,8 +21,9 @@ from samif.config import PretrainDecoderParams
 from samif.dataset.model import Picture
 from samif.errors import SamifError
 from samif.finetune.quality import Quality, measure
-from samif.finetune.targets import PictureTargets, to_points
+from samif.finetune.targets import LABELS, PictureTargets, to_points
 from samif.sam.decoder import InstanceDecoder
+from samif.sam.precision import training_autocast
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +113,9 @@ def tune(
     after = measure(tuned, check or learn, classes, read, seed=params.seed)
     better = after.score >= before.score
     if not better:
-        log.warning("fine-tuning did not help on held-out pictures (%.3f before, %.3f after): kept as it was", before.score, after.score)
-    return Tuned(tuned if better else decoder, curve, before, after, "after" if better else "before", time.monotonic() - started)
+        log.warning("fine-tuning did not help (%.3f before, %.3f after): kept as it was", before.score, after.score)
+    best, kept = (tuned, "after") if better else (decoder, "before")
+    return Tuned(best, curve, before, after, kept, time.monotonic() - started)
 
 
 def _draw(
@@ -125,24 +127,27 @@ def _draw(
     params: PretrainDecoderParams,
     rng: np.random.Generator,
 ) -> _Batch:
-    chosen = [pictures[i] for i in rng.choice(len(pictures), params.pictures_per_step, replace=len(pictures) < params.pictures_per_step)]
+    few = len(pictures) < params.pictures_per_step
+    chosen = [pictures[i] for i in rng.choice(len(pictures), params.pictures_per_step, replace=few)]
     embeddings = read(chosen).float()
     grid = embeddings.shape[-1]
-    points, masks, flags, depth, ignored = [], [], [], [], []
+    points, masks, depth, ignored = [], [], [], []
     for picture in chosen:
         if picture.id not in cache:
             cache[picture.id] = PictureTargets.of(picture, classes, decoder.image_size)
         target = cache[picture.id]
         for place, mask in _prompts(target, 4 * grid, params, rng):
-            points.append(to_points(place, target.frame)), masks.append(mask), flags.append(mask.any())
+            points.append(to_points(place, target.frame))
+            masks.append(mask)
         depth.append(target.depth(2 * grid))
-        block = target.ignored.shape[0] // (2 * grid)
-        ignored.append(target.ignored[block // 2 :: block, block // 2 :: block] if block else np.zeros((2 * grid, 2 * grid), bool))
+        block = LABELS // (2 * grid)
+        ignored.append(target.ignored[block // 2 :: block, block // 2 :: block])
+    targets = torch.from_numpy(np.stack(masks))
     return _Batch(
         embeddings,
-        torch.from_numpy(np.stack(points)).unflatten(0, (len(chosen), -1)),
-        torch.from_numpy(np.stack(masks)),
-        torch.from_numpy(np.array(flags)),
+        torch.from_numpy(np.stack(points)).reshape(len(chosen), -1, 2),
+        targets,
+        targets.flatten(1).any(dim=1),
         torch.from_numpy(np.stack(depth)),
         torch.from_numpy(np.stack(ignored)),
     )
@@ -169,8 +174,10 @@ def _prompts(
 
 
 def _loss(decoder: InstanceDecoder, batch: _Batch) -> tuple[Tensor, float]:
-    answer, objectness = decoder(batch.embeddings, batch.points)
-    logits, targets, weight = answer.masks[:, 0], batch.targets, batch.is_object.float()
+    with training_autocast():
+        answer, objectness = decoder(batch.embeddings, batch.points)
+        centre_logits = decoder.heads.centres(batch.embeddings).float()
+    logits, targets, weight = answer.masks[:, 0].float(), batch.targets, batch.is_object.float()
     if targets.shape[-1] != logits.shape[-1]:
         raise ValueError(f"expected targets of {logits.shape[-1]} cells, got {targets.shape[-1]}")
     bce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean((-2, -1))
@@ -180,9 +187,9 @@ def _loss(decoder: InstanceDecoder, batch: _Batch) -> tuple[Tensor, float]:
     with torch.no_grad():
         found, true = logits > 0, targets > 0.5
         iou = (found & true).sum((-2, -1)) / (found | true).sum((-2, -1)).clamp_min(1)
-    regression = (((answer.iou[:, 0] - iou) ** 2) * weight).sum() / weight.sum().clamp_min(1.0)
-    seen = F.binary_cross_entropy_with_logits(objectness, weight)
-    centres = F.binary_cross_entropy_with_logits(decoder.heads.centres(batch.embeddings), batch.depth, reduction="none")
+    regression = (((answer.iou[:, 0].float() - iou) ** 2) * weight).sum() / weight.sum().clamp_min(1.0)
+    seen = F.binary_cross_entropy_with_logits(objectness.float(), weight)
+    centres = F.binary_cross_entropy_with_logits(centre_logits, batch.depth, reduction="none")
     learnable = (~batch.ignored).float()
     proposal = (centres * learnable).sum() / learnable.sum().clamp_min(1.0)
     total = mask + 2 * regression + 0.5 * seen + proposal

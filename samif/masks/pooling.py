@@ -39,12 +39,12 @@ def pool(embedding: Tensor, masks: Tensor) -> Tensor:
     parts: list[Tensor] = []
     for plane in planes(embedding.unsqueeze(0)):
         values = plane[0].float().flatten(1)
-        cover = F.adaptive_avg_pool2d(masks.unsqueeze(1).float(), plane.shape[-2:]).flatten(1)
+        cover = F.adaptive_avg_pool2d(masks.unsqueeze(1).float(), (plane.shape[-2], plane.shape[-1])).flatten(1)
         weight = cover / cover.sum(dim=1, keepdim=True).clamp_min(1e-6)
         mean = weight @ values.T
         spread = (weight @ (values**2).T - mean**2).clamp_min(0.0).sqrt()
         # cells that the mask covers at least half as well as its best-covered cell
         inner = cover >= 0.5 * cover.amax(dim=1, keepdim=True)
-        top = torch.stack([values[:, row].amax(dim=1) if row.any() else values.amin(dim=1) for row in inner])
+        top = torch.stack([values[:, row].amax(dim=1) for row in inner])
         parts += [mean, spread, top]
     return torch.cat(parts, dim=1)

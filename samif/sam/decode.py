@@ -61,8 +61,6 @@ def decode_tokens(
         upscaled = decoder.upscale(plane, embeddings)
     else:
         upscaled = decoder.output_upscaling(plane)
-    weights = torch.stack(
-        [mlp(mask_tokens[:, i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1
-    )
-    masks = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
+    weights = torch.stack([mlp(mask_tokens[:, i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1)
+    masks = (weights @ upscaled.flatten(2)).reshape(*weights.shape[:2], *upscaled.shape[-2:])
     return DecoderAnswer(masks, decoder.iou_prediction_head(iou_token), iou_token, mask_tokens)

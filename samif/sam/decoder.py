@@ -36,8 +36,9 @@ class InstanceDecoder(nn.Module):
 
     @property
     def heads(self) -> InstanceHeads:
-        own = self.mask_decoder.instance_heads if isinstance(self.mask_decoder, TinyMaskDecoder) else self.instance_heads
-        return cast(InstanceHeads, own)
+        """Objectness and point proposals; tiny's mask decoder brings its own."""
+        decoder = self.mask_decoder
+        return decoder.instance_heads if isinstance(decoder, TinyMaskDecoder) else self.instance_heads
 
     @property
     def image_size(self) -> int:
@@ -93,7 +94,7 @@ def load_decoder(path: Path) -> tuple[InstanceDecoder, str]:
     try:
         with safe_open(path, "pt") as file:
             architecture = (file.metadata() or {}).get("samif_decoder")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except FileNotFoundError:
         raise SamifError(f"{path} does not exist; run 'samif run' or give a registered version") from None
     except (SafetensorError, OSError) as error:
@@ -105,7 +106,9 @@ def load_decoder(path: Path) -> tuple[InstanceDecoder, str]:
     try:
         decoder.load_state_dict(tensors, assign=True)
     except RuntimeError:
-        raise SamifError(f"{path} does not fit the '{architecture}' decoder of this version of samif; train it again") from None
+        raise SamifError(
+            f"{path} does not fit the '{architecture}' decoder of this version of samif; train it again"
+        ) from None
     return decoder.eval().requires_grad_(False), architecture
 
 

@@ -52,7 +52,8 @@ class ImageEncoder:
     @torch.inference_mode()
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Pictures (H, W, 3) uint8 RGB of any sizes -> embeddings (N, C, h, w) float32."""
-        return self.sam.image_encoder(torch.stack([self._prepare(picture) for picture in pictures])).float()
+        embeddings: Tensor = self.sam.image_encoder(torch.stack([self._prepare(picture) for picture in pictures]))
+        return embeddings.float()
 
     def _prepare(self, picture: NDArray[np.uint8]) -> Tensor:
         resized = torch.from_numpy(np.ascontiguousarray(self._resize.apply_image(picture))).permute(2, 0, 1)

@@ -47,7 +47,7 @@ class Frame:
 
 
 def grid_points(side: int, frame: Frame) -> Tensor:
-    """A uniform grid of side x side prompts (side * side, 2) over the picture, in encoder pixels (SAM-IF, prompting)."""
+    """A uniform grid of prompts over the picture (side * side, 2), in encoder pixels (SAM-IF, prompting)."""
     steps = (torch.arange(side, dtype=torch.float32) + 0.5) / side
     y, x = torch.meshgrid(steps * frame.height, steps * frame.width, indexing="ij")
     return frame.to_encoder(torch.stack([x.flatten(), y.flatten()], dim=1))

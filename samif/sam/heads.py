@@ -17,7 +17,8 @@ class InstanceHeads(nn.Module):
     def __init__(self, *, token_dim: int, embedding_dim: int) -> None:
         super().__init__()
         self.objectness = nn.Sequential(
-            nn.Linear(2 * token_dim, token_dim), nn.GELU(), nn.Linear(token_dim, token_dim), nn.GELU(), nn.Linear(token_dim, 1)
+            nn.Linear(2 * token_dim, token_dim), nn.GELU(), nn.Linear(token_dim, token_dim), nn.GELU(),
+            nn.Linear(token_dim, 1),
         )  # fmt: skip
         self.proposal = nn.Sequential(
             nn.Conv2d(embedding_dim, 64, 1), nn.GELU(), nn.Conv2d(64, 64, 3, padding=1), nn.GELU(),

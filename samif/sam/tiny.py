@@ -56,10 +56,14 @@ class TinyImageEncoder(nn.Module):
         self.stride16 = nn.Sequential(_down(64, width), _Residual(width))
         self.pos_embed = nn.Parameter(torch.zeros(1, GRID, GRID, width))
         self.blocks = nn.ModuleList(
-            Block(dim=width, num_heads=heads, use_rel_pos=True, window_size=0, input_size=(GRID, GRID)) for _ in range(depth)
+            Block(dim=width, num_heads=heads, use_rel_pos=True, window_size=0, input_size=(GRID, GRID))
+            for _ in range(depth)
         )
         self.neck = nn.Sequential(
-            nn.Conv2d(width, CORE, 1, bias=False), LayerNorm2d(CORE), nn.Conv2d(CORE, CORE, 3, padding=1, bias=False), LayerNorm2d(CORE)
+            nn.Conv2d(width, CORE, 1, bias=False),
+            LayerNorm2d(CORE),
+            nn.Conv2d(CORE, CORE, 3, padding=1, bias=False),
+            LayerNorm2d(CORE),
         )
         self.mid = nn.Conv2d(64, MID, 1)
         self.fine = nn.Conv2d(32, FINE, 1)
@@ -75,7 +79,7 @@ class TinyImageEncoder(nn.Module):
         return torch.cat([core, F.pixel_unshuffle(self.mid(at8), 2), F.pixel_unshuffle(self.fine(at4), 4)], dim=1)
 
 
-class TinyMaskDecoder(MaskDecoder):
+class TinyMaskDecoder(MaskDecoder):  # type: ignore[misc]  # the package has no types
     """The official mask decoder at width 64, whose upscaling also sees the embedding's fine channels."""
 
     def __init__(self, *, upscaled: int = 16) -> None:
@@ -111,9 +115,13 @@ class TinyMaskDecoder(MaskDecoder):
         return merged
 
     def predict_masks(
-        self, image_embeddings: Tensor, image_pe: Tensor, sparse_prompt_embeddings: Tensor, dense_prompt_embeddings: Tensor
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        sparse_prompt_embeddings: Tensor,
+        dense_prompt_embeddings: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """As the official method: one picture's embedding (1, 256, 16, 16) and N prompts -> masks (N, 4, 64, 64), IoU (N, 4)."""
+        """As the official method: an embedding (1, 256, 16, 16) and N prompts -> masks (N, 4, 64, 64), IoU (N, 4)."""
         answer = decode_tokens(self, image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings)
         return answer.masks, answer.iou
 
@@ -123,7 +131,10 @@ def build_tiny() -> Sam:
     return Sam(
         image_encoder=TinyImageEncoder(),
         prompt_encoder=PromptEncoder(
-            embed_dim=CORE, image_embedding_size=(GRID, GRID), input_image_size=(IMAGE_SIZE, IMAGE_SIZE), mask_in_chans=16
+            embed_dim=CORE,
+            image_embedding_size=(GRID, GRID),
+            input_image_size=(IMAGE_SIZE, IMAGE_SIZE),
+            mask_in_chans=16,
         ),
         mask_decoder=TinyMaskDecoder(),
     )

@@ -205,6 +205,14 @@ def test_three_nodes_of_which_one_is_killed(bench: Bench, undisturbed: str, monk
         cluster.shutdown()
 
 
+def test_an_address_without_a_cluster_is_refused() -> None:
+    with (
+        pytest.raises(SamifError, match=r"no Ray cluster can be used at '127\.0\.0\.1:1'"),
+        ray_cluster("127.0.0.1:1", 1),
+    ):
+        pass
+
+
 def test_workers_share_the_work(bench: Bench, undisturbed: str, ray_here: None) -> None:
     assert bench.embed(together=2) == undisturbed
     encoded = bench.encoded()
@@ -257,7 +265,10 @@ def test_a_damaged_shard_is_computed_again(bench: Bench, undisturbed: str, ray_h
     assert sum(bench.encoded().values()) == before + PARAMS.shard_pictures
 
 
-def test_a_worker_that_keeps_dying_is_one_sentence(bench: Bench, ray_here: None) -> None:
+def test_a_worker_that_keeps_dying_is_one_sentence(
+    bench: Bench, ray_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "_RESTARTS", 1)
     factory = functools.partial(_deadly, os.getpid(), bench.log)
     with pytest.raises(SamifError, match="failed for good") as failure:
         embed_pictures(bench.pictures, PARAMS, EncoderParams(), bench.store, bench._progress, factory)
@@ -280,14 +291,6 @@ def test_work_is_divided_evenly(count: int, largest: int, workers: int, sizes: l
     shards: list[Shard] = _divide(pictures, largest, workers)
     assert [len(shard) for shard in shards] == sizes
     assert [picture for shard in shards for picture in shard] == pictures
-
-
-def test_an_address_without_a_cluster_is_refused() -> None:
-    with (
-        pytest.raises(SamifError, match=r"no Ray cluster can be used at '127\.0\.0\.1:1'"),
-        ray_cluster("127.0.0.1:1", 1),
-    ):
-        pass
 
 
 def test_plain_progress_has_a_start_an_end_and_few_lines_between(monkeypatch: pytest.MonkeyPatch) -> None:

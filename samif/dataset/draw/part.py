@@ -66,7 +66,7 @@ def render(part: Part, pose: Pose, rng: np.random.Generator) -> Sprite:
 
     Shading is a bevel: the height map of the layers, smoothed, its slope lit from `pose.light` (radians).
     """
-    half = int(math.ceil(pose.radius * 1.25)) + 2
+    half = math.ceil(pose.radius * 1.25) + 2
     size = 2 * half * OVERSAMPLE
     alpha = Image.new("L", (size, size), 0)
     height = Image.new("L", (size, size), 0)
@@ -91,13 +91,14 @@ def render(part: Part, pose: Pose, rng: np.random.Generator) -> Sprite:
 
     bump = _shrink(height.filter(ImageFilter.GaussianBlur(OVERSAMPLE * max(0.8, 0.035 * pose.radius))))
     slope_y, slope_x = np.gradient(bump)
-    facing = -(slope_x * math.cos(pose.light) + slope_y * math.sin(pose.light)) * (2.5 + 0.03 * pose.radius) * part.relief
-    shade = 1.0 + 0.55 * np.clip(facing, -1.0, 1.0)
+    slope = slope_x * math.cos(pose.light) + slope_y * math.sin(pose.light)
+    facing = -slope * (2.5 + 0.03 * pose.radius) * part.relief
+    shade = np.asarray(1.0 + 0.55 * np.clip(facing, -1.0, 1.0))
     if part.brushed > 0.0:
         streaks = rng.normal(0.0, part.brushed, (mask.shape[0], 1)).astype(np.float32)
         shade = shade + streaks
     shade = shade + part.grain * noise(rng, mask.shape[0], 6)
-    shine = part.gloss * np.clip(facing, 0.0, 1.0) ** 2
+    shine = np.asarray(part.gloss * np.clip(facing, 0.0, 1.0) ** 2)
     lit = np.clip(rgb * shade[..., None] + shine[..., None], 0.0, 1.0).astype(np.float32)
     return Sprite(mask, lit)
 

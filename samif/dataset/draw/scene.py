@@ -95,14 +95,12 @@ def _place(
 def _window(shape: tuple[int, ...], size: int, x: float, y: float) -> tuple[slice, slice, slice, slice]:
     """Slices of the canvas and of the sprite where they meet."""
     h, w = shape[:2]
-    x0, y0 = int(round(x)) - w // 2, int(round(y)) - h // 2
+    x0, y0 = round(x) - w // 2, round(y) - h // 2
     cx0, cy0, cx1, cy1 = max(x0, 0), max(y0, 0), min(x0 + w, size), min(y0 + h, size)
     return slice(cy0, cy1), slice(cx0, cx1), slice(cy0 - y0, cy1 - y0), slice(cx0 - x0, cx1 - x0)
 
 
-def _fits(
-    sprite: Sprite, labels: NDArray[np.uint8], full: list[int], x: float, y: float, min_visible: float
-) -> bool:
+def _fits(sprite: Sprite, labels: NDArray[np.uint8], full: list[int], x: float, y: float, min_visible: float) -> bool:
     rows, cols, srows, scols = _window(sprite.alpha.shape, labels.shape[0], x, y)
     solid = sprite.alpha[srows, scols] > 0.5
     if solid.sum() < max(30, min_visible * (sprite.alpha > 0.5).sum()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,7 @@ def box(w: float, h: float, cx: float = 0.0, cy: float = 0.0, turn: float = 0.0,
                            for x, y, k in corners for q in quarter])  # fmt: skip
     else:
         points = np.array([(-w / 2, -h / 2), (w / 2, -h / 2), (w / 2, h / 2), (-w / 2, h / 2)])
-    return rotate(points, turn) + np.array([cx, cy])
+    return np.asarray(rotate(points, turn) + np.array([cx, cy]))
 
 
 def blob(rng: np.random.Generator, waves: int = 5, roughness: float = 0.25) -> Polygon:
@@ -67,7 +68,7 @@ def blob(rng: np.random.Generator, waves: int = 5, roughness: float = 0.25) -> P
 def stroke(path: Sequence[tuple[float, float]], width: float) -> list[Polygon]:
     """A thick polyline as boxes and round joints."""
     parts: list[Polygon] = [circle(width / 2, x, y) for x, y in path]
-    for (x0, y0), (x1, y1) in zip(path, path[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(path):
         length, turn = math.hypot(x1 - x0, y1 - y0), math.atan2(y1 - y0, x1 - x0)
         parts.append(box(length, width, (x0 + x1) / 2, (y0 + y1) / 2, turn))
     return parts
@@ -81,4 +82,4 @@ def arc(radius: float, start: float, stop: float, points: int = 14) -> list[tupl
 def rotate(points: Polygon, turn: float) -> Polygon:
     """Turn points about the origin by `turn` radians."""
     c, s = math.cos(turn), math.sin(turn)
-    return points @ np.array([[c, s], [-s, c]])
+    return np.asarray(points @ np.array([[c, s], [-s, c]]))

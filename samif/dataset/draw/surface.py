@@ -63,13 +63,13 @@ def light(rng: np.random.Generator, size: int, strength: float = 0.35) -> Field:
     turn = rng.uniform(0.0, 2.0 * math.pi)
     ramp = 1.0 + strength * rng.uniform(0.0, 1.0) * (x * math.cos(turn) + y * math.sin(turn))
     spot = (x - rng.uniform(-0.5, 0.5)) ** 2 + (y - rng.uniform(-0.5, 0.5)) ** 2
-    return (ramp * (1.0 + strength * rng.uniform(0.0, 0.5) * np.exp(-spot / 0.12))).astype(np.float32)
+    return np.asarray(ramp * (1.0 + strength * rng.uniform(0.0, 0.5) * np.exp(-spot / 0.12)), dtype=np.float32)
 
 
 def _muted(rng: np.random.Generator) -> NDArray[np.float32]:
     grey = rng.uniform(0.08, 0.9)
     cast = rng.normal(0.0, 0.07 if rng.random() < 0.7 else 0.2, 3)
-    return np.clip(grey + cast, 0.03, 0.97).astype(np.float32)
+    return np.asarray(np.clip(grey + cast, 0.03, 0.97), dtype=np.float32)
 
 
 def _mark(rng: np.random.Generator, surface: NDArray[np.float32], size: int) -> NDArray[np.float32]:
@@ -87,4 +87,4 @@ def _mark(rng: np.random.Generator, surface: NDArray[np.float32], size: int) -> 
     cover = np.asarray(layer.filter(ImageFilter.GaussianBlur(float(blur))), dtype=np.float32) / 255.0
     tone = surface.mean(axis=(0, 1)) + rng.normal(0.0, 0.12, 3).astype(np.float32)
     weight = (cover * rng.uniform(0.2, 0.8))[..., None]
-    return surface * (1.0 - weight) + tone * weight
+    return np.asarray(surface * (1.0 - weight) + tone * weight)

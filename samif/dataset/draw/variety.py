@@ -92,7 +92,7 @@ def _detail(rng: np.random.Generator) -> Polygon:
         return box(rng.uniform(0.15, 1.0), rng.uniform(0.15, 0.8), cx, cy, rng.choice([0.0, rng.uniform(0, 3)]))
     if kind == "stripe":
         return box(2.4, rng.uniform(0.06, 0.3), cx, cy, rng.uniform(0, math.pi))
-    return regular(int(rng.integers(3, 8)), rng.uniform(0.15, 0.6), rng.uniform(0, 6)) + np.array([cx, cy])
+    return np.asarray(regular(int(rng.integers(3, 8)), rng.uniform(0.15, 0.6), rng.uniform(0, 6)) + np.array([cx, cy]))
 
 
 def _colour(rng: np.random.Generator) -> Colour:
