@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from samif.errors import SamifError
 
 _OBJECT_STORE_BYTES = 512 * 2**20
 """Stages pass names and paths through Ray, not pictures."""
+
+_KNOCK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,9 @@ def ray_cluster(address: str | None, workers: int) -> Iterator[Cluster]:
         yield _share(workers)
     elif address is not None:
         try:
+            _knock(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             reason = str(error).split("\n")[0]
             raise SamifError(
                 f"no Ray cluster can be used at '{address}' ({reason}); start it, correct 'embed.address' in "
@@ -91,6 +95,14 @@ def ray_cluster(address: str | None, workers: int) -> Iterator[Cluster]:
         finally:
             ray.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _knock(address: str) -> None:
+    """Raise OSError at once if nothing listens at host:port; Ray would try for minutes. "auto" is left to Ray."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        with socket.create_connection((host.rpartition("/")[2].strip("[]"), int(port)), _KNOCK_SECONDS):
+            pass
 
 
 def _share(workers: int) -> Cluster:

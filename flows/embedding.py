@@ -221,7 +221,7 @@ def _fan_out(
         num_cpus=cluster.cpus_per_worker,
         num_gpus=cluster.gpus_per_worker,
         max_restarts=_RESTARTS,
-        max_task_retries=_RESTARTS,
+        max_task_retries=-1,  # each vain call to a worker that is being restarted counts: let restarts be the limit
         max_concurrency=_SHARDS_PER_WORKER + 1,  # one more, to answer when asked whether it lives
     )
     workers: list[Any] = [actor.remote(*arguments) for _ in range(min(cluster.workers, len(shards)))]
@@ -298,7 +298,7 @@ class _Dispatch:
 
     def _feed(self) -> None:
         """Hand out queued shards, evenly, to workers that answer and have room."""
-        loads = {worker: 0 for worker in self._answering}
+        loads = dict.fromkeys(self._answering, 0)
         for task in self._in_flight.values():
             if task.shard is not None and task.worker in loads:
                 loads[task.worker] += 1

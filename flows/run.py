@@ -68,6 +68,7 @@ def last_run(root: Path) -> Record | None:
 
 def _work(layout: Layout, params: Params, record: Record, say: Callable[[str], None]) -> None:
     started = time.monotonic()
+    _mend_store(layout, params, say)
     record["stages"] = [asdict(stage) for stage in reproduce(layout.root, say).stages]
     record["data_revision"], record["dvc_lock"] = _data_revision(layout), _file_digest(layout.lock)
 
@@ -79,6 +80,23 @@ def _work(layout: Layout, params: Params, record: Record, say: Callable[[str], N
     record["versions"] = versions
     record["seconds"] = round(time.monotonic() - started, 3)
     record["outcome"] = "done"
+
+
+def _mend_store(layout: Layout, params: Params, say: Callable[[str], None]) -> None:
+    """Compute again what the embedding store has lost: DVC tracks the manifest only, and finds it unchanged."""
+    if not layout.embeddings.exists():
+        return
+    from flows.embedding_manifest import EmbeddingManifest
+    from flows.store import EmbeddingStore
+
+    manifest = EmbeddingManifest.load(layout.embeddings)
+    store = EmbeddingStore(layout.root / params.embed.store)
+    lost = store.namespace(manifest.encoder.digest, manifest.preprocessing).missing(list(manifest.pictures))
+    if lost:
+        from flows.stages import run_stage
+
+        say(f"the embedding store lacks {len(lost)} pictures that it had; computing them again")
+        run_stage("embed", None, layout, params)
 
 
 def _request(layout: Layout, params: Params, who: str, why_text: str, reasons: Sequence[StageReason]) -> Record:

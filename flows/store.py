@@ -175,9 +175,9 @@ class Namespace:
             raise self._refusal(self._broken(manifest, f"it cannot be opened ({error})")) from None
         return tensor, manifest
 
-    def refuse_row(self, manifest: ShardManifest, row: int) -> SamifError:
-        """Discard a shard whose row does not match its sum; the error to raise."""
-        return self._refusal(self._broken(manifest, f"row {row} does not match its checksum"))
+    def refuse_rows(self, manifest: ShardManifest, row: int, count: int) -> SamifError:
+        """Discard a shard of which `count` rows from `row` on do not all match their sums; the error to raise."""
+        return self._refusal(self._broken(manifest, f"rows {row} to {row + count - 1} do not match their checksums"))
 
     def damaged(self) -> list[Damage]:
         """What `verify` finds without hashing."""
@@ -266,10 +266,11 @@ class EmbeddingReader:
             wanted[shard].append((index, row))
         for shard, places in wanted.items():
             tensor, manifest = self._shard(shard)
-            for index, row in places:
-                if row_sums(tensor[row : row + 1]) != [manifest.row_sums[row]]:
-                    raise self._namespace.refuse_row(manifest, row)
-                out[index].copy_(tensor[row])
+            for index, row, count in _runs(places):
+                rows = tensor[row : row + count]
+                if row_sums(rows) != list(manifest.row_sums[row : row + count]):
+                    raise self._namespace.refuse_rows(manifest, row, count)
+                out[index : index + count].copy_(rows)
         return out
 
     def _place(self, picture: str) -> tuple[str, int]:
@@ -290,6 +291,17 @@ class EmbeddingReader:
                 self._open.popitem(last=False)
         self._open.move_to_end(shard)
         return self._open[shard]
+
+
+def _runs(places: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """(index, row) pairs as (index, row, count) where both ascend together: torch's overhead is paid per run."""
+    runs: list[tuple[int, int, int]] = []
+    for index, row in places:
+        if runs and (index, row) == (runs[-1][0] + runs[-1][2], runs[-1][1] + runs[-1][2]):
+            runs[-1] = (*runs[-1][:2], runs[-1][2] + 1)
+        else:
+            runs.append((index, row, 1))
+    return runs
 
 
 def _sha256(text: str) -> str:

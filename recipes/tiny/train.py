@@ -253,6 +253,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--warmup", type=int, default=400, help="steps")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--init", type=Path, help="go on from this checkpoint")
@@ -276,7 +277,7 @@ def main() -> None:
     step = 0
     while step < args.steps and (time.time() - start) / 60 < args.minutes:
         progress = max(step / args.steps, (time.time() - start) / 60 / args.minutes)
-        rate = args.rate * min(1.0, (step + 1) / 400) * (1 - progress) ** 1.0
+        rate = args.rate * min(1.0, (step + 1) / args.warmup) * (1 - progress) ** 1.0
         for group in optimiser.param_groups:
             group["lr"] = rate
         sam.train()
@@ -296,7 +297,7 @@ def main() -> None:
             running[key] = 0.98 * running.get(key, value) + 0.02 * value
         if step % 100 == 0:
             print(json.dumps({"step": step, "minutes": round((time.time() - start) / 60, 2), "rate": round(rate, 6), **{k: round(v, 4) for k, v in running.items()}}), flush=True)
-        if step % 1000 == 0 or step == args.steps:
+        if step % 500 == 0 or step == args.steps:
             write(average, args.out)
             quality = {"base": demo_quality(average, BASE_PARTS), "novel": demo_quality(average, NOVEL_PARTS)}
             print(json.dumps({"step": step, **{k: round(v, 4) for k, v in quality.items()}}), flush=True)

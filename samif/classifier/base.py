@@ -49,8 +49,7 @@ def train_base(
     # calibrate on instances that the rows used for it have not seen
     learn, check = _split(instances, rng)
     rows = np.stack([row_from(space, list(samples)) for samples in learn.values()])
-    counts = np.array([len(samples) for samples in learn.values()], dtype=np.int64)
-    temperature, bias = _calibrate(space, rows, counts, check, background)
+    temperature, bias = _calibrate(space, rows, check, background)
     space = Space(space.parts, space.head, space.centre, space.projection, space.background, temperature, bias)
     classifier = Classifier(space, (), np.zeros((0, space.projection.shape[1]), np.float32), np.zeros(0, np.int64))
     for name, samples in instances.items():
@@ -104,7 +103,7 @@ def _split(
 
 
 def _calibrate(
-    space: Space, rows: Array, counts: NDArray[np.int64], check: Mapping[str, Sequence[Array]], background: Array
+    space: Space, rows: Array, check: Mapping[str, Sequence[Array]], background: Array
 ) -> tuple[float, float]:
     """Temperature and background bias that make held-out base samples and background most likely."""
     samples = [space.project(np.concatenate(list(group))).astype(np.float64) for group in check.values()]
@@ -116,17 +115,21 @@ def _calibrate(
         trial = Space(space.parts, space.head, space.centre, space.projection, space.background,
                       float(np.exp(parameters[0])), float(parameters[1]))  # fmt: skip
         known = np.concatenate(
-            [class_logits(trial, projected, rows, counts), background_logit(trial, projected)[:, None]], axis=1
+            [class_logits(trial, projected, rows), background_logit(trial, projected)[:, None]], axis=1
         )
         right = known[np.arange(len(labels)), labels] - logsumexp(known, axis=1)
         total = -right.mean()
         if len(empty):
-            none = np.concatenate(
-                [class_logits(trial, empty, rows, counts), background_logit(trial, empty)[:, None]], axis=1
-            )
+            none = np.concatenate([class_logits(trial, empty, rows), background_logit(trial, empty)[:, None]], axis=1)
             total -= (none[:, -1] - logsumexp(none, axis=1)).mean()
         return float(total)
 
     start = np.array([np.log(0.1 if space.head == "lda" else 10.0), 0.0])
-    best = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 120, "xatol": 0.01, "fatol": 1e-4})
+    steps = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
+    best = minimize(
+        loss,
+        start,
+        method="Nelder-Mead",
+        options={"maxiter": 200, "xatol": 0.01, "fatol": 1e-4, "initial_simplex": start + steps},
+    )
     return float(np.exp(best.x[0])), float(best.x[1])

@@ -114,7 +114,7 @@ class Classifier:
     def probabilities(self, features: Array) -> NDArray[np.float64]:
         """Feature vectors (N, D) -> probabilities (N, C + 1), the background in the last column."""
         projected = self.space.project(features).astype(np.float64)
-        logits = class_logits(self.space, projected, self.rows, self.counts)
+        logits = class_logits(self.space, projected, self.rows)
         background = background_logit(self.space, projected)
         everything = np.concatenate([logits, background[:, None]], axis=1)
         return np.asarray(np.exp(everything - logsumexp(everything, axis=1, keepdims=True)))
@@ -192,16 +192,9 @@ def row_from(space: Space, features: list[Array]) -> Array:
     return np.asarray(means.mean(axis=0) * (count / (count + 1.0)), dtype=np.float32)
 
 
-def class_logits(
-    space: Space, projected: NDArray[np.float64], rows: Array, counts: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Logits (N, C). `lda`: minus half the squared distance to the mean, corrected by what a mean of n instances is
-    expected to be off (d / n in whitened features), so that few-shot classes are not held at a disadvantage.
-    `cosine`: the cosine (paper)."""
-    evidence = _evidence(space, projected, rows)
-    if space.head == "lda":
-        evidence += 0.5 * rows.shape[1] / (counts + 1.0)
-    return np.asarray(space.temperature * evidence)
+def class_logits(space: Space, projected: NDArray[np.float64], rows: Array) -> NDArray[np.float64]:
+    """Logits (N, C). `lda`: minus half the squared distance to the mean; `cosine`: the cosine (paper)."""
+    return np.asarray(space.temperature * _evidence(space, projected, rows))
 
 
 def background_logit(space: Space, projected: NDArray[np.float64]) -> NDArray[np.float64]:

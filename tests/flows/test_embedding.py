@@ -31,6 +31,7 @@ from samif.errors import SamifError
 SHAPE = (3, 4, 4)
 PICTURES = 24
 PARAMS = EmbedParams(shard_pictures=4, batch_pictures=2, workers=2)
+IN_THIS_PROCESS = PARAMS.model_copy(update={"shard_pictures": PICTURES})
 
 
 @dataclass
@@ -124,7 +125,7 @@ def bench(tmp_path: Path) -> Bench:
 def undisturbed(bench: Bench) -> str:
     """Digest of the manifest when all is computed in one shard, in this process."""
     store, bench.store = bench.store, EmbeddingStore(bench.folder / "other")
-    digest = bench.embed(PARAMS.model_copy(update={"shard_pictures": PICTURES}))
+    digest = bench.embed(IN_THIS_PROCESS)
     assert bench.encoded() == {os.getpid(): PICTURES}
     (bench.log / str(os.getpid())).unlink()
     bench.store = store
@@ -167,7 +168,7 @@ def test_one_shard_needs_no_cluster(bench: Bench, undisturbed: str) -> None:
     import ray
 
     assert not ray.is_initialized()
-    assert bench.embed(PARAMS.model_copy(update={"shard_pictures": PICTURES})) == undisturbed
+    assert bench.embed(IN_THIS_PROCESS) == undisturbed
     assert bench.embed() == undisturbed  # nothing is missing: no cluster for six shards either
     assert bench.encoded() == {os.getpid(): PICTURES}
     assert not ray.is_initialized()
@@ -202,7 +203,7 @@ def test_three_nodes_of_which_one_is_killed(bench: Bench, undisturbed: str, monk
             assert bench.embed(params, delay=0.3, together=3) == undisturbed
         assert not ray.is_initialized(), "the cluster is left"
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 def test_an_address_without_a_cluster_is_refused() -> None:
@@ -248,21 +249,21 @@ def test_a_rerun_computes_what_is_not_committed(bench: Bench, undisturbed: str, 
     wait_for(lambda: not any(alive(process) for process in bench.encoded()))
     missing, before = len(bench.missing()), sum(bench.encoded().values())
     assert 0 < missing < PICTURES
-    assert bench.embed() == undisturbed
+    assert bench.embed(IN_THIS_PROCESS) == undisturbed
     assert sum(bench.encoded().values()) == before + missing
 
 
-def test_a_damaged_shard_is_computed_again(bench: Bench, undisturbed: str, ray_here: None) -> None:
-    bench.embed()
+def test_a_damaged_shard_is_computed_again(bench: Bench, undisturbed: str) -> None:
+    bench.embed(IN_THIS_PROCESS)
     data = sorted(bench.store.root.rglob("*.safetensors"))[0]
     content = bytearray(data.read_bytes())
     content[-1] ^= 1
     data.write_bytes(content)
     before = sum(bench.encoded().values())
     with pytest.raises(SamifError, match=f"{data.name.split('.')[0]}.*rerun 'samif run'"):
-        bench.embed()
-    assert bench.embed() == undisturbed
-    assert sum(bench.encoded().values()) == before + PARAMS.shard_pictures
+        bench.embed(IN_THIS_PROCESS)
+    assert bench.embed(IN_THIS_PROCESS) == undisturbed
+    assert sum(bench.encoded().values()) == before + PICTURES
 
 
 def test_a_worker_that_keeps_dying_is_one_sentence(
@@ -295,7 +296,7 @@ def test_work_is_divided_evenly(count: int, largest: int, workers: int, sizes: l
 
 def test_plain_progress_has_a_start_an_end_and_few_lines_between(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("flows.progress.time.monotonic", lambda: now[0])
     out = StringIO()
     with progress.track(10, "pictures", "embed", out) as tracker:
         for seconds in (4.9, 0.1, 4.9, 0.2):

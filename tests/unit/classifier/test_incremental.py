@@ -1,0 +1,115 @@
+"""A session on drawn scenes, with a segmenter of random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from torch import Tensor
+
+from samif.classifier.incremental import learn_session
+from samif.classifier.model import Classifier, Space
+from samif.config import IncrementalParams
+from samif.dataset.model import Dataset
+from samif.errors import SamifError
+from samif.sam.decoder import InstanceDecoder
+from samif.sam.encoder import ImageEncoder
+
+TOKEN = 64
+
+
+@pytest.fixture
+def before() -> Classifier:
+    """Two old classes in a space of tokens."""
+    zeros = np.zeros(TOKEN, np.float32)
+    space = Space(("token",), "lda", zeros, np.eye(TOKEN, dtype=np.float32), zeros[None], 1.0, 0.0)
+    old = np.random.default_rng(0).normal(size=(2, TOKEN)).astype(np.float32)
+    return Classifier(space, ("old_a", "old_b"), old, np.array([3, 4]))
+
+
+@pytest.fixture(scope="module")
+def shots(scenes: Dataset) -> dict[str, list[tuple[int, int]]]:
+    """Two instances of one class from two pictures, one of another; named as they come, not in the files' order."""
+    first, second = scenes.pictures[0], scenes.pictures[1]
+    return {
+        "zeta": [(second.id, second.annotations[0].id), (first.id, first.annotations[0].id)],
+        "alpha": [(first.id, first.annotations[1].id)],
+    }
+
+
+class Learner:
+    """Runs sessions and records what the encoder was shown."""
+
+    def __init__(self, decoder: InstanceDecoder, encoder: ImageEncoder, scenes: Dataset) -> None:
+        self.decoder, self.encoder, self.scenes = decoder, encoder, scenes
+        self.shown: list[NDArray[np.uint8]] = []
+        self.done = 0
+
+    def __call__(
+        self, before: Classifier, shots: dict[str, list[tuple[int, int]]], rotations: Sequence[int] = (), seed: int = 0
+    ) -> Classifier:
+        self.shown.clear()
+        self.done = 0
+        params = IncrementalParams.model_validate({"prompts_per_shot": 3, "rotations": list(rotations)})
+        return learn_session(before, self.decoder, self.scenes, shots, self._encode, params, seed, self._advance)
+
+    def _encode(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+        self.shown += pictures
+        return self.encoder.encode(pictures)
+
+    def _advance(self, count: int) -> None:
+        self.done += count
+
+
+@pytest.fixture
+def learn(decoder: InstanceDecoder, encoder: ImageEncoder, scenes: Dataset) -> Learner:
+    return Learner(decoder, encoder, scenes)
+
+
+def test_rows_are_appended_in_the_order_of_the_session(
+    learn: Learner, before: Classifier, shots: dict[str, list[tuple[int, int]]]
+) -> None:
+    after = learn(before, shots)
+    assert after.classes == ("old_a", "old_b", "zeta", "alpha")
+    assert after.counts.tolist() == [3, 4, 2, 1]
+    assert after.rows[:2].tobytes() == before.rows.tobytes() and after.space is before.space
+    assert np.isfinite(after.rows).all() and np.abs(after.rows[2:]).max(axis=1).min() > 0
+    assert learn.done == 2
+
+
+def test_a_session_is_decided_by_its_seed(
+    learn: Learner, before: Classifier, shots: dict[str, list[tuple[int, int]]]
+) -> None:
+    first, again, other = (learn(before, shots, seed=seed).row_digests() for seed in (0, 0, 1))
+    assert first == again
+    assert first["zeta"] != other["zeta"] and first["old_a"] == other["old_a"]
+
+
+def test_pictures_are_turned_as_asked(learn: Learner, before: Classifier, scenes: Dataset) -> None:
+    picture = scenes.pictures[0]
+    one = {"zeta": [(picture.id, picture.annotations[0].id)]}
+    still = learn(before, one)
+    assert len(learn.shown) == 1
+    upright = learn.shown[0]
+    turned = learn(before, one, rotations=(90, 180))
+    assert len(learn.shown) == 3
+    for pixels, quarters in zip(learn.shown, (0, 1, 2), strict=True):
+        assert np.array_equal(pixels, np.rot90(upright, quarters))
+    assert turned.counts.tolist() == still.counts.tolist()  # looks at one shot, not more shots
+    assert turned.row_digests()["zeta"] != still.row_digests()["zeta"]
+
+
+def test_a_class_does_not_depend_on_those_beside_it_in_other_pictures(
+    learn: Learner, before: Classifier, shots: dict[str, list[tuple[int, int]]]
+) -> None:
+    apart = {"zeta": [shots["zeta"][0]], "alpha": shots["alpha"]}
+    assert learn(before, apart).row_digests()["alpha"] == learn(before, {"alpha": shots["alpha"]}).row_digests()["alpha"]
+
+
+def test_a_known_class_is_refused(
+    learn: Learner, before: Classifier, shots: dict[str, list[tuple[int, int]]]
+) -> None:
+    with pytest.raises(SamifError, match="class 'old_a' is already in the classifier"):
+        learn(before, {"old_a": shots["alpha"]})

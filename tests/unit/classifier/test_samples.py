@@ -1,0 +1,104 @@
+"""Samples from proposals and from prompts inside labelled instances."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from samif.classifier.samples import background_rows, features_of, instance_samples
+from samif.config import FeaturePart
+from samif.dataset.model import Dataset
+from samif.dataset.pictures import read_picture
+from samif.masks.pooling import pool
+from samif.masks.rle import decode
+from samif.propose import Proposals
+from samif.sam.decoder import InstanceDecoder
+from samif.sam.encoder import ImageEncoder
+from samif.sam.frame import Frame
+from tests.handmade import annotation, pixels, proposals
+
+SHAPE = (20, 20)
+OBJECT = pixels(SHAPE, 100)
+LEARNT = frozenset({"bolt"})
+
+
+# Background
+
+
+@pytest.mark.parametrize(("covered", "is_background"), [(29, True), (30, False), (31, False)])
+def test_a_proposal_is_background_below_an_iou_of_three_tenths(covered: int, is_background: bool) -> None:
+    """Pixels of the object and nothing else: the IoU is their share of its 100."""
+    found = background_rows(proposals([pixels(SHAPE, covered)]), [annotation(1, "bolt", OBJECT)], LEARNT)
+    assert found.tolist() == ([0] if is_background else [])
+
+
+@pytest.mark.parametrize(("category", "crowd"), [("hook", False), ("bolt", True), ("hook", True)])
+@pytest.mark.parametrize(("covered", "is_background"), [(29, True), (30, False)])
+def test_a_proposal_on_an_ignored_region_is_nothing(
+    category: str, crowd: bool, covered: int, is_background: bool
+) -> None:
+    """100 pixels of which so many lie on the region: their own share counts, not the region's."""
+    found = background_rows(
+        proposals([pixels(SHAPE, 100, start=200 - covered)]),
+        [annotation(1, category, pixels(SHAPE, 200), crowd=crowd)],
+        LEARNT,
+    )
+    assert found.tolist() == ([0] if is_background else [])
+
+
+def test_rows_are_indices_of_the_proposals() -> None:
+    masks = [OBJECT, pixels(SHAPE, 50, 300), pixels(SHAPE, 60), pixels(SHAPE, 20, 350)]
+    assert background_rows(proposals(masks), [annotation(1, "bolt", OBJECT)], LEARNT).tolist() == [1, 3]
+    assert background_rows(proposals(masks), [], LEARNT).tolist() == [0, 1, 2, 3]
+    assert background_rows(proposals([]), [annotation(1, "bolt", OBJECT)], LEARNT).tolist() == []
+
+
+# Features
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [(["token"], [1, 2]), (["pooled"], [3]), (["token", "pooled"], [1, 2, 3]), (["pooled", "token"], [3, 1, 2])],
+)
+def test_parts_stand_side_by_side_in_their_order(parts: list[FeaturePart], expected: list[float]) -> None:
+    one = proposals([OBJECT])
+    both = Proposals(one.masks, one.iou, one.objectness, np.array([[1, 2]], np.float32), np.array([[3]], np.float32))
+    assert features_of(both, parts).tolist() == [expected]
+
+
+# Instances
+
+
+def test_each_instance_gets_samples_of_its_own(
+    decoder: InstanceDecoder, encoder: ImageEncoder, scenes: Dataset
+) -> None:
+    picture = max(scenes.pictures, key=lambda p: len(p.annotations))
+    embedding = encoder.encode([read_picture(scenes.path_of(picture))])[0]
+
+    def samples(count: int, seed: int) -> list[np.ndarray]:
+        rng = np.random.default_rng(seed)
+        chosen = picture.annotations[:count]
+        return instance_samples(decoder, embedding, picture, chosen, 3, ["token", "pooled"], rng)
+
+    found = samples(3, 0)
+    assert len(found) == 3
+    assert all(1 <= len(rows) <= 3 and rows.shape[1] == found[0].shape[1] for rows in found)
+    assert all(np.array_equal(a, b) for a, b in zip(found, samples(3, 0), strict=True))
+    assert samples(0, 0) == []
+
+
+def test_where_no_answer_fits_features_are_pooled_under_the_label(
+    decoder: InstanceDecoder, encoder: ImageEncoder, scenes: Dataset
+) -> None:
+    """A segmenter of random weights finds no part, so that every sample comes from the label."""
+    picture = scenes.pictures[0]
+    embedding = encoder.encode([read_picture(scenes.path_of(picture))])[0]
+    found = instance_samples(
+        decoder, embedding, picture, picture.annotations, 2, ["pooled"], np.random.default_rng(0)
+    )
+    masks = torch.from_numpy(decode([a.rle for a in picture.annotations]))
+    low = Frame(picture.height, picture.width, encoder.image_size).low_masks(masks, 64)
+    expected = pool(embedding, low).numpy()
+    under_label = [len(rows) == 1 and np.allclose(rows[0], row) for rows, row in zip(found, expected, strict=True)]
+    assert sum(under_label) >= len(found) - 1

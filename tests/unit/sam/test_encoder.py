@@ -1,0 +1,123 @@
+"""The encoder against the official predictor, and the frames that pictures, prompts and masks live in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from segment_anything import SamPredictor
+from segment_anything.modeling import Sam
+
+from samif.sam.encoder import ImageEncoder
+from samif.sam.frame import Frame, grid_points
+from tests.handmade import rectangle
+
+SIZES = [(256, 256), (300, 200), (211, 317), (64, 48), (31, 500), (513, 512)]
+sides = st.integers(8, 300)
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """A ramp with a disc and noise."""
+    y, x = np.mgrid[:height, :width]
+    rgb = np.stack([255 * x / width, 255 * y / height, 100 + 0 * x], axis=-1)
+    rgb[(y - height / 2) ** 2 + (x - width / 3) ** 2 < (min(height, width) / 4) ** 2] = (200, 40, 90)
+    return (rgb + np.random.default_rng(height).normal(0, 5, rgb.shape)).clip(0, 255).astype(np.uint8)
+
+
+# Embeddings
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_embedding_is_that_of_the_official_predictor(sam: Sam, encoder: ImageEncoder, size: tuple[int, int]) -> None:
+    predictor = SamPredictor(sam)
+    predictor.set_image(picture(*size))
+    embedding = encoder.encode([picture(*size)])
+    assert embedding.dtype == torch.float32 and tuple(embedding.shape[1:]) == encoder.embedding_shape
+    torch.testing.assert_close(embedding, predictor.get_image_embedding(), atol=1e-5, rtol=1e-5)
+
+
+def test_pictures_of_any_sizes_go_together(encoder: ImageEncoder) -> None:
+    pictures = [picture(*size) for size in SIZES]
+    together = encoder.encode(pictures)
+    for row, alone in zip(together, pictures, strict=True):
+        torch.testing.assert_close(row, encoder.encode([alone])[0], atol=1e-4, rtol=1e-4)
+
+
+def test_a_strided_picture_is_the_same_picture(encoder: ImageEncoder) -> None:
+    turned = np.rot90(picture(60, 90))
+    assert torch.equal(encoder.encode([turned]), encoder.encode([np.ascontiguousarray(turned)]))
+
+
+def test_frame_takes_height_before_width(encoder: ImageEncoder) -> None:
+    assert encoder.frame(picture(60, 90)) == Frame(height=60, width=90, image_size=256)
+
+
+# Frames
+
+
+@pytest.mark.parametrize(
+    ("frame", "point", "expected"),
+    [
+        (Frame(128, 256, 256), (10.0, 20.0), (10.0, 20.0)),
+        (Frame(512, 1024, 256), (10.0, 20.0), (2.5, 5.0)),
+        (Frame(100, 50, 1024), (50.0, 100.0), (512.0, 1024.0)),
+    ],
+)
+def test_picture_pixels_become_encoder_pixels(
+    frame: Frame, point: tuple[float, float], expected: tuple[float, float]
+) -> None:
+    assert frame.to_encoder(torch.tensor(point)).tolist() == list(expected)
+
+
+@pytest.mark.parametrize(
+    ("point", "inside"),
+    [((0.0, 0.0), True), ((255.9, 127.9), True), ((255.9, 128.0), False), ((256.0, 10.0), False), ((5.0, 200.0), False)],
+)
+def test_padding_is_outside(point: tuple[float, float], inside: bool) -> None:
+    assert bool(Frame(100, 200, 256).inside(torch.tensor(point))) is inside
+
+
+def test_low_masks_hold_the_share_of_each_cell() -> None:
+    mask = torch.from_numpy(rectangle((4, 8), 0, 0, 3, 2))[None]  # 8 x 8 when padded, cells of 2 x 2
+    low = Frame(4, 8, 256).low_masks(mask, 4)
+    assert low.shape == (1, 4, 4)
+    assert low[0].tolist() == [[1.0, 0, 0, 0], [0.5, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_full_masks_are_cut_at_the_padding() -> None:
+    logits = torch.full((2, 8, 8), -1.0)
+    logits[1, :, 4:] = 1.0  # the right half of the padded square
+    full = Frame(height=10, width=16, image_size=256).full_masks(logits)
+    assert full.dtype == torch.bool and full.shape == (2, 10, 16)
+    assert not full[0].any()
+    assert full[1, :, 9:].all() and not full[1, :, :7].any()
+
+
+@given(height=sides, width=sides, data=st.data())
+def test_masks_come_back_from_low_resolution(height: int, width: int, data: st.DataObject) -> None:
+    """To within a cell on every side."""
+    box_height, box_width = data.draw(st.integers(4, height)), data.draw(st.integers(4, width))
+    top = data.draw(st.integers(0, height - box_height))
+    left = data.draw(st.integers(0, width - box_width))
+    mask = torch.from_numpy(rectangle((height, width), top, left, box_height, box_width))
+    frame = Frame(height, width, 256)
+    back = frame.full_masks(frame.low_masks(mask[None], 64) - 0.5)[0]
+    cell = int(np.ceil(max(height, width) / 64)) + 1
+    for y, x in (back != mask).nonzero().tolist():
+        near_row = min(abs(y - top), abs(y - (top + box_height))) <= cell
+        near_column = min(abs(x - left), abs(x - (left + box_width))) <= cell
+        assert near_row or near_column
+
+
+@given(height=sides, width=sides, image_size=st.sampled_from([256, 1024]), side=st.integers(1, 12))
+def test_the_grid_covers_the_picture_evenly(height: int, width: int, image_size: int, side: int) -> None:
+    frame = Frame(height, width, image_size)
+    points = grid_points(side, frame)
+    assert points.shape == (side * side, 2)
+    assert frame.inside(points).all() and (points > 0).all()
+    back = points / frame.scale  # picture pixels
+    assert torch.allclose(back.mean(dim=0), torch.tensor([width / 2, height / 2]), rtol=1e-4)
+    assert torch.allclose(back[0], torch.tensor([width, height]) / (2 * side), rtol=1e-4)
+    assert len(points.unique(dim=0)) == side * side
