@@ -49,14 +49,22 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, indent=2, ensure_ascii=False, default=_plain))
 
 
-def print_rows(headings: list[str], rows: list[list[str]], right: tuple[str, ...] = ()) -> None:
-    """A table that fits a terminal; long cells wrap."""
+def print_rows(
+    headings: list[str], rows: list[list[str]], right: tuple[str, ...] = (), whole: tuple[str, ...] = ()
+) -> None:
+    """A table that fits a terminal: columns `right` hold numbers and columns `whole` short words, neither is broken;
+    other cells wrap."""
     from rich import box
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     for heading in headings:
-        table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+        table.add_column(
+            heading,
+            justify="right" if heading in right else "left",
+            overflow="fold",
+            no_wrap=heading in right or heading in whole,
+        )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console().print(table)

@@ -37,15 +37,16 @@ def list_(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
         print_json(rows)
         return
     print_rows(
-        ["version", "session", "classes", "AP50 base", "novel", "all", "decoder", "registered", "aliases"],
+        ["version", "session", "classes", "AP50 base", "novel", "all", "registered", "aliases"],
         [
             [
                 str(r.version), r.session, str(r.classes), *(number(r.ap50[g]) for g in ("base", "novel", "all")),
-                str(r.decoder_version or "-"), r.created[:16].replace("T", " "), ", ".join(r.aliases),
+                r.created[:10], ", ".join(r.aliases),
             ]
             for r in rows
         ],
-        right=("version", "classes", "AP50 base", "novel", "all", "decoder"),
+        right=("version", "classes", "AP50 base", "novel", "all"),
+        whole=("session", "registered"),
     )  # fmt: skip
 
 
@@ -75,7 +76,8 @@ def show(
         ["card", card.digest],
         ["registered", f"{row.created} by {card.provenance.who}{reason}"],
         ["commit", card.provenance.commit or "-"],
-        ["files", ", ".join(details.files)],
+        ["files", ", ".join(f for f in details.files if not f.startswith("pictures/"))],
+        ["pictures", str(sum(f.startswith("pictures/") for f in details.files))],
     ]
     print_rows(["", details.name], facts)
     console().print(f"MLflow run {details.run_id}")

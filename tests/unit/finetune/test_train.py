@@ -1,0 +1,142 @@
+"""A few steps of fine-tuning a decoder of random weights on drawn scenes."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from samif.config import PretrainDecoderParams
+from samif.dataset.model import Dataset, Picture
+from samif.dataset.pictures import read_picture
+from samif.errors import SamifError
+from samif.finetune.quality import measure
+from samif.finetune.train import tune
+from samif.sam.decoder import InstanceDecoder
+from samif.sam.encoder import ImageEncoder
+
+Read = Callable[[Sequence[Picture]], Tensor]
+
+
+@pytest.fixture(scope="module")
+def read(encoder: ImageEncoder, scenes: Dataset) -> Read:
+    with torch.no_grad():
+        embeddings = {p.id: encoder.encode([read_picture(scenes.path_of(p))])[0].clone() for p in scenes.pictures}
+    return lambda pictures: torch.stack([embeddings[picture.id] for picture in pictures])
+
+
+@pytest.fixture
+def everything(scenes: Dataset) -> frozenset[str]:
+    return frozenset(a.category for p in scenes.pictures for a in p.annotations)
+
+
+def params(steps: int = 15, **changes: object) -> PretrainDecoderParams:
+    given = {"steps": steps, "pictures_per_step": 2, "learning_rate": 0.02, **changes}
+    return PretrainDecoderParams.model_validate(given)
+
+
+def state(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def with_objectness(decoder: InstanceDecoder, bias: float, masks: bool = True) -> InstanceDecoder:
+    """The decoder saying "object" (or "nothing") to every prompt, and where wanted with an empty mask."""
+    changed = copy.deepcopy(decoder)
+    with torch.no_grad():
+        last = changed.heads.objectness[-1]
+        last.weight.zero_()
+        last.bias.fill_(bias)
+        if not masks:
+            for mlp in changed.mask_decoder.output_hypernetworks_mlps:
+                mlp.layers[-1].weight.zero_()
+                mlp.layers[-1].bias.zero_()
+    return changed
+
+
+def test_the_loss_falls_and_only_the_decoder_moves(
+    decoder: InstanceDecoder, encoder: ImageEncoder, scenes: Dataset, read: Read, everything: frozenset[str]
+) -> None:
+    start = with_objectness(decoder, 5.0, masks=False)  # nothing right, so that whatever is learnt is better
+    before, eyes = state(start), state(encoder.sam.image_encoder)
+    advanced: list[int] = []
+    tuned = tune(start, scenes.pictures[:3], everything, read, params(), advanced.append)
+    losses = [row["loss"] for row in tuned.curve]
+    assert [row["step"] for row in tuned.curve] == list(range(1, 16)) and advanced == [1] * 15
+    assert all(math.isfinite(value) for row in tuned.curve for value in row.values())
+    assert losses[-1] < 0.8 * losses[0]
+    assert tuned.kept == "after" and tuned.after.score >= tuned.before.score
+    assert same(state(start), before) and same(state(encoder.sam.image_encoder), eyes)
+    assert same(state(tuned.decoder.prompt_encoder), state(start.prompt_encoder))
+    moved = state(tuned.decoder.mask_decoder)
+    assert not torch.equal(moved["transformer.layers.0.mlp.lin1.weight"], before["mask_decoder.transformer.layers.0.mlp.lin1.weight"])
+    assert not torch.equal(moved["instance_heads.proposal.4.weight"], before["mask_decoder.instance_heads.proposal.4.weight"])
+    assert not tuned.decoder.training and not any(p.requires_grad for p in tuned.decoder.parameters())
+
+
+def test_a_decoder_that_got_worse_is_not_kept(
+    decoder: InstanceDecoder, scenes: Dataset, read: Read, everything: frozenset[str]
+) -> None:
+    """Silent everywhere before; prompted in objects only, it learns to answer everywhere."""
+    start = with_objectness(decoder, -1.0)
+    before = state(start)
+    tuned = tune(start, scenes.pictures[:3], everything, read, params(steps=10, background_points=1, object_points=30))
+    assert tuned.before.background_silent == 1.0 and tuned.after.score < tuned.before.score
+    assert tuned.kept == "before" and tuned.decoder is start and same(state(start), before)
+
+
+def test_equal_seeds_give_equal_decoders(
+    decoder: InstanceDecoder, scenes: Dataset, read: Read, everything: frozenset[str]
+) -> None:
+    start = with_objectness(decoder, 5.0, masks=False)
+    a, b, c = (tune(start, scenes.pictures[:3], everything, read, params(3, seed=seed)) for seed in (0, 0, 1))
+    assert a.curve == b.curve and same(state(a.decoder), state(b.decoder))
+    assert a.curve != c.curve
+
+
+def test_some_pictures_are_held_out_of_many(
+    decoder: InstanceDecoder, scenes: Dataset, read: Read, everything: frozenset[str]
+) -> None:
+    tuned = tune(decoder, scenes.pictures, everything, read, params(1))
+    assert tuned.before.pictures == tuned.after.pictures == 1
+    assert tune(decoder, scenes.pictures[:3], everything, read, params(1)).before.pictures == 3
+
+
+@pytest.mark.parametrize("classes", [frozenset(), frozenset({"no such part"})])
+def test_no_picture_to_learn_from_is_refused(
+    decoder: InstanceDecoder, scenes: Dataset, read: Read, classes: frozenset[str]
+) -> None:
+    with pytest.raises(SamifError, match="no training picture shows an instance of a class to learn") as refusal:
+        tune(decoder, scenes.pictures, classes, read, params(1))
+    assert "\n" not in str(refusal.value)
+
+
+# Quality
+
+
+@pytest.mark.parametrize(("bias", "silent"), [(-1.0, 1.0), (1.0, 0.0)])
+def test_silence_is_objectness_below_one_half(
+    decoder: InstanceDecoder, scenes: Dataset, read: Read, everything: frozenset[str], bias: float, silent: float
+) -> None:
+    quality = measure(with_objectness(decoder, bias, masks=False), scenes.pictures[:2], everything, read, seed=0)
+    assert quality.background_silent == silent and quality.iou_base == 0.0 and quality.iou_other is None
+    assert quality.score == 0.5 * silent
+
+
+def test_quality_is_told_apart_by_learnt_and_other_classes(
+    decoder: InstanceDecoder, scenes: Dataset, read: Read, everything: frozenset[str]
+) -> None:
+    one = scenes.pictures[0].annotations[0].category
+    whole = measure(decoder, scenes.pictures, everything, read, seed=0)
+    parted = measure(decoder, scenes.pictures, frozenset({one}), read, seed=0)
+    shown = [a.category == one for p in scenes.pictures for a in p.annotations]
+    assert parted.iou_other is not None
+    both = (parted.iou_base * sum(shown) + parted.iou_other * (len(shown) - sum(shown))) / len(shown)
+    assert both == pytest.approx(whole.iou_base)
