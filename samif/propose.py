@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from samif.config import ProposeParams
-from samif.masks.duplicates import suppress
+from samif.masks.duplicates import greedy, suppress
 from samif.masks.pooling import pool
-from samif.masks.rle import Rle, encode
+from samif.masks.rle import Rle, areas, encode
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.frame import Frame, grid_points
 
@@ -84,6 +84,50 @@ def prompt_points(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, par
     return points[best]
 
 
+@dataclass(frozen=True)
+class _Answers:
+    """What the decoder says to P prompts: logits (P, r, r), iou (P,), objectness (P,), tokens (P, D)."""
+
+    logits: Tensor
+    iou: Tensor
+    objectness: Tensor
+    tokens: Tensor
+
+    def take(self, rows: Tensor) -> _Answers:
+        return _Answers(self.logits[rows], self.iou[rows], self.objectness[rows], self.tokens[rows])
+
+    @property
+    def large_enough(self) -> Tensor:
+        """Which masks have enough cells to be something (P,)."""
+        return (self.logits > 0).flatten(1).sum(dim=1) >= MIN_CELLS
+
+    def overlap(self) -> NDArray[np.float64]:
+        """IoU of every pair of masks (P, P), counted in cells."""
+        flat = (self.logits > 0).flatten(1).float()
+        both = flat @ flat.T
+        area = flat.sum(dim=1)
+        return np.asarray((both / (area[:, None] + area[None, :] - both).clamp_min(1.0)).numpy(), dtype=np.float64)
+
+    def proposals(self, embedding: Tensor, frame: Frame) -> Proposals:
+        """The answers as masks in picture pixels, with pooled features."""
+        return Proposals(
+            encode(frame.full_masks(self.logits).numpy()),
+            self.iou.numpy(),
+            self.objectness.numpy(),
+            self.tokens.numpy(),
+            pool(embedding, (self.logits > 0).float()).numpy(),
+        )
+
+
+def _ask(decoder: InstanceDecoder, embedding: Tensor, points: Tensor) -> _Answers:
+    rows: list[tuple[Tensor, ...]] = []
+    for chunk in torch.split(points, PROMPTS_AT_ONCE):
+        answer, objectness = decoder(embedding.unsqueeze(0).float(), chunk.unsqueeze(0))
+        rows.append((answer.masks[:, 0], answer.iou[:, 0], objectness, answer.mask_tokens[:, 0]))
+    logits, iou, objectness, tokens = (torch.cat(column) for column in zip(*rows, strict=True))
+    return _Answers(logits, iou.clamp(0.0, 1.0), objectness.sigmoid(), tokens)
+
+
 @torch.inference_mode()
 def answer_points(
     decoder: InstanceDecoder, embedding: Tensor, frame: Frame, points: Tensor
@@ -93,29 +137,29 @@ def answer_points(
     Returns:
         P proposals in the order of the points, and which of them are large enough to be something (P,).
     """
-    rows: list[tuple[Tensor, ...]] = []
-    for chunk in torch.split(points, PROMPTS_AT_ONCE):
-        answer, objectness = decoder(embedding.unsqueeze(0).float(), chunk.unsqueeze(0))
-        rows.append((answer.masks[:, 0], answer.iou[:, 0], objectness, answer.mask_tokens[:, 0]))
-    logits, iou, objectness, tokens = (torch.cat(column) for column in zip(*rows, strict=True))
-    cells = (logits > 0).flatten(1).sum(dim=1)
-    full = frame.full_masks(logits)
-    usable = ((cells >= MIN_CELLS) & full.flatten(1).any(dim=1)).numpy()
-    proposals = Proposals(
-        encode(full.numpy()),
-        iou.clamp(0.0, 1.0).numpy(),
-        objectness.sigmoid().numpy(),
-        tokens.numpy(),
-        pool(embedding, (logits > 0).float()).numpy(),
-    )
-    return proposals, usable
+    answers = _ask(decoder, embedding, points)
+    proposals = answers.proposals(embedding, frame)
+    return proposals, answers.large_enough.numpy() & (areas(proposals.masks) > 0)
 
 
+@torch.inference_mode()
 def propose(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, params: ProposeParams) -> Proposals:
-    """Proposals of one picture from its embedding (C, h, w): prompted, filtered by objectness, duplicates removed."""
-    with torch.inference_mode():
-        points = prompt_points(decoder, embedding.float(), frame, params)
-    proposals, usable = answer_points(decoder, embedding, frame, points)
-    proposals = proposals.take(np.flatnonzero(usable & (proposals.objectness >= params.min_objectness)))
-    kept = suppress(proposals.masks, proposals.quality.astype(np.float64), params.duplicate_iou)
-    return proposals.take(kept[: params.max_proposals])
+    """Proposals of one picture from its embedding (C, h, w), best first: prompted, filtered by objectness, duplicates
+    removed. Masks stay at low resolution until they have survived."""
+    answers = _ask(decoder, embedding, prompt_points(decoder, embedding.float(), frame, params))
+    answers = answers.take(answers.large_enough & (answers.objectness >= params.min_objectness))
+    quality = (answers.iou * answers.objectness).numpy().astype(np.float64)
+    kept = greedy(answers.overlap(), quality, params.duplicate_iou)[: params.max_proposals]
+    if not len(kept):
+        return _nothing(decoder, embedding)
+    proposals = answers.take(torch.from_numpy(kept)).proposals(embedding, frame)
+    proposals = proposals.take(np.flatnonzero(areas(proposals.masks) > 0))
+    # cells are coarse: masks that were apart there may be one in pixels
+    return proposals.take(suppress(proposals.masks, proposals.quality.astype(np.float64), params.duplicate_iou))
+
+
+def _nothing(decoder: InstanceDecoder, embedding: Tensor) -> Proposals:
+    none = np.zeros(0, dtype=np.float32)
+    width = pool(embedding, torch.zeros(1, 4, 4)).shape[1]
+    tokens = np.zeros((0, decoder.mask_decoder.transformer_dim), dtype=np.float32)
+    return Proposals([], none, none, tokens, np.zeros((0, width), dtype=np.float32))

@@ -65,7 +65,9 @@ def main() -> None:
     parser.add_argument("pool", type=Path)
     parser.add_argument("--scenes", type=int, default=12000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--easy", action="store_true", help="fewer, larger objects: what the first shapes are learnt from")
+    parser.add_argument(
+        "--easy", action="store_true", help="fewer, larger objects: what the first shapes are learnt from"
+    )
     parser.add_argument("--base", action="store_true", help="base parts of the demo line among the objects")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
@@ -76,7 +78,9 @@ def main() -> None:
     out = {k: create(args.pool / f"{k}.npy", "w+", np.uint8, (blocks * BLOCK, *s)) for k, s in shapes.items()}
     all_kinds = create(args.pool / "kinds.npy", "w+", np.int16, (blocks * BLOCK, MAX_ITEMS))
     with ProcessPoolExecutor(args.workers) as pool:
-        for b, (pictures, labels, kinds) in enumerate(pool.map(draw_block, range(blocks), [args.seed] * blocks, [args.easy] * blocks, [args.base] * blocks)):
+        for b, (pictures, labels, kinds) in enumerate(
+            pool.map(draw_block, range(blocks), [args.seed] * blocks, [args.easy] * blocks, [args.base] * blocks)
+        ):
             rows = slice(b * BLOCK, (b + 1) * BLOCK)
             out["pictures"][rows], out["labels"][rows], all_kinds[rows] = pictures, labels, kinds
             print(f"{(b + 1) * BLOCK}/{blocks * BLOCK} scenes", flush=True)

@@ -26,10 +26,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
 from recipes.tiny.scenes import KINDS
+from samif.dataset.draw.line import CROWDING, MIN_VISIBLE
 from samif.dataset.draw.parts import BASE_PARTS, NOVEL_PARTS, make_parts
 from samif.dataset.draw.scene import Item, compose
 from samif.sam.decoder import InstanceDecoder
-from samif.sam.tiny import CORE, FINE, GRID, IMAGE_SIZE, MID, build_tiny
+from samif.sam.tiny import CORE, FINE, IMAGE_SIZE, MID, build_tiny
 
 OBJECTS, BACKGROUNDS = 6, 2
 MIN_AREA = 60
@@ -42,8 +43,12 @@ STD = torch.tensor([58.395, 57.12, 57.375]).reshape(1, 3, 1, 1)
 
 @dataclass
 class Batch:
-    """`pictures` (B, 3, S, S) normalised; `points` (B, P, 2); `targets` (B, P, 64, 64) soft; `kind` (B, P), -1 none, -2 background;
-    `inside` (B, 32, 32) normalised depth inside objects; `offsets` (B, 2, 32, 32) to the object's centre in pixels / 32, NaN outside."""
+    """What one step learns from.
+
+    `pictures` (B, 3, S, S) normalised; `points` (B, P, 2); `targets` (B, P, 64, 64) soft; `kind` (B, P), -1 none,
+    -2 background; `inside` (B, 32, 32) normalised depth inside objects; `offsets` (B, 2, 32, 32) to the object's
+    centre in units of 32 pixels, NaN outside.
+    """
 
     pictures: Tensor
     points: Tensor
@@ -119,7 +124,7 @@ def depth(labels: np.ndarray) -> np.ndarray:
 
 
 def centre_offsets(labels: np.ndarray) -> np.ndarray:
-    """(2, 32, 32): from each cell to the centre of the object there, x and y, in units of 32 pixels; NaN on background."""
+    """(2, 32, 32): from each cell to the centre of its object, x and y, in units of 32 pixels; NaN on background."""
     small = labels[4::8, 4::8]
     y, x = np.mgrid[0:32, 0:32].astype(np.float32) * 8 + 4
     out = np.full((2, 32, 32), np.nan, np.float32)
@@ -130,7 +135,9 @@ def centre_offsets(labels: np.ndarray) -> np.ndarray:
     return out
 
 
-def sample_points(rng: np.random.Generator, labels: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def sample_points(
+    rng: np.random.Generator, labels: np.ndarray, kinds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points in objects (small ones as often as large), on background, and on background close to an object."""
     areas = np.bincount(labels.ravel(), minlength=2)
     present = 1 + np.flatnonzero(areas[1:] >= MIN_AREA)
@@ -170,7 +177,11 @@ class TrainingHeads(nn.Module):
 
 def pooled(embeddings: Tensor, targets: Tensor) -> Tensor:
     """Mean of every channel group under soft masks: (B, C, 16, 16), (B, P, 64, 64) -> (B * P, 88)."""
-    planes = [embeddings[:, :CORE], F.pixel_shuffle(embeddings[:, CORE : CORE + 4 * MID], 2), F.pixel_shuffle(embeddings[:, CORE + 4 * MID :], 4)]
+    planes = [
+        embeddings[:, :CORE],
+        F.pixel_shuffle(embeddings[:, CORE : CORE + 4 * MID], 2),
+        F.pixel_shuffle(embeddings[:, CORE + 4 * MID :], 4),
+    ]
     parts = []
     for plane in planes:
         weight = F.adaptive_avg_pool2d(targets, plane.shape[-2:]).flatten(2)
@@ -196,7 +207,9 @@ def hard_iou(logits: Tensor, targets: Tensor) -> Tensor:
     return (a & b).sum((-2, -1)) / (a | b).sum((-2, -1)).clamp_min(1)
 
 
-def losses(decoder: InstanceDecoder, encoder: nn.Module, classes: TrainingHeads, batch: Batch, balanced: bool) -> tuple[Tensor, dict[str, float]]:
+def losses(
+    decoder: InstanceDecoder, encoder: nn.Module, classes: TrainingHeads, batch: Batch, balanced: bool
+) -> tuple[Tensor, dict[str, float]]:
     """The whole loss and the figures that are printed."""
     embeddings = encoder(batch.pictures)
     answer, objectness = decoder(embeddings, batch.points)
@@ -218,7 +231,13 @@ def losses(decoder: InstanceDecoder, encoder: nn.Module, classes: TrainingHeads,
     somewhere = ~batch.offsets.isnan()
     centring = F.smooth_l1_loss(guess[somewhere], batch.offsets[somewhere], beta=0.25)
     total = masks + 2 * iou + 0.5 * seen + inside + 0.15 * naming + 2 * centring
-    figures = {"loss": float(total.detach()), "iou": float(true_iou[is_object, 0].mean()), "naming": float(naming.detach()), "seen": float(seen.detach()), "centring": float(centring.detach())}
+    figures = {
+        "loss": float(total.detach()),
+        "iou": float(true_iou[is_object, 0].mean()),
+        "naming": float(naming.detach()),
+        "seen": float(seen.detach()),
+        "centring": float(centring.detach()),
+    }
     return total, figures
 
 
@@ -231,7 +250,7 @@ def demo_quality(sam: nn.Module, names: tuple[str, ...], scenes: int = 60, seed:
     values: list[float] = []
     for _ in range(scenes):
         items = [Item(parts[str(n)], 0) for n in rng.choice(names, int(rng.integers(2, 9)))]
-        scene = compose(rng, items, IMAGE_SIZE, (21.0, 42.0))
+        scene = compose(rng, items, IMAGE_SIZE, (21.0, 42.0), crowding=CROWDING, min_visible=MIN_VISIBLE)
         x = (torch.from_numpy(scene.picture.copy()).permute(2, 0, 1)[None].float() - MEAN) / STD
         masks = [scene.labels == i + 1 for i in range(len(scene.kinds))]
         points = []
@@ -240,7 +259,9 @@ def demo_quality(sam: nn.Module, names: tuple[str, ...], scenes: int = 60, seed:
             j = rng.integers(len(ys))
             points.append((xs[j] + 0.5, ys[j] + 0.5))
         answer, _ = decoder(sam.image_encoder(x), torch.tensor([points], dtype=torch.float32))
-        logits = F.interpolate(answer.masks[:, :1], (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", align_corners=False)[:, 0]
+        logits = F.interpolate(answer.masks[:, :1], (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", align_corners=False)[
+            :, 0
+        ]
         for found, mask in zip(logits.numpy() > 0, masks, strict=True):
             values.append(float((found & mask).sum() / max(1, (found | mask).sum())))
     return float(np.mean(values))
@@ -257,7 +278,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--init", type=Path, help="go on from this checkpoint")
-    parser.add_argument("--minutes", type=float, default=1e9, help="stop after this time; the schedule follows the clock")
+    parser.add_argument(
+        "--minutes", type=float, default=1e9, help="stop after this time; the schedule follows the clock"
+    )
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -296,13 +319,33 @@ def main() -> None:
         for key, value in figures.items():
             running[key] = 0.98 * running.get(key, value) + 0.02 * value
         if step % 100 == 0:
-            print(json.dumps({"step": step, "minutes": round((time.time() - start) / 60, 2), "rate": round(rate, 6), **{k: round(v, 4) for k, v in running.items()}}), flush=True)
+            print(
+                json.dumps(
+                    {
+                        "step": step,
+                        "minutes": round((time.time() - start) / 60, 2),
+                        "rate": round(rate, 6),
+                        **{k: round(v, 4) for k, v in running.items()},
+                    }
+                ),
+                flush=True,
+            )
         if step % 500 == 0 or step == args.steps:
             write(average, args.out)
             quality = {"base": demo_quality(average, BASE_PARTS), "novel": demo_quality(average, NOVEL_PARTS)}
             print(json.dumps({"step": step, **{k: round(v, 4) for k, v in quality.items()}}), flush=True)
     write(average, args.out)
-    print(json.dumps({"steps": step, "minutes": round((time.time() - start) / 60, 1), "base": demo_quality(average, BASE_PARTS, 150, 5), "novel": demo_quality(average, NOVEL_PARTS, 150, 5)}), flush=True)
+    print(
+        json.dumps(
+            {
+                "steps": step,
+                "minutes": round((time.time() - start) / 60, 1),
+                "base": demo_quality(average, BASE_PARTS, 150, 5),
+                "novel": demo_quality(average, NOVEL_PARTS, 150, 5),
+            }
+        ),
+        flush=True,
+    )
 
 
 def write(sam: nn.Module, path: Path) -> None:

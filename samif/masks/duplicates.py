@@ -21,11 +21,14 @@ def suppress(masks: Sequence[Rle], scores: Scores, iou: float) -> NDArray[np.int
     Returns:
         Indices of the masks that stay, best score first: none overlaps a better one by more than `iou`.
     """
-    order = np.argsort(-scores, kind="stable")
-    overlap = overlaps(masks, masks)
+    return greedy(overlaps(masks, masks), scores, iou)
+
+
+def greedy(overlap: NDArray[np.float64], scores: Scores, most: float) -> NDArray[np.int64]:
+    """Indices that stay, best score first, where `overlap` (N, N) with a better one is at most `most`."""
     kept: list[int] = []
-    for i in order:
-        if all(overlap[i, j] <= iou for j in kept):
+    for i in np.argsort(-scores, kind="stable"):
+        if not kept or overlap[i, kept].max() <= most:
             kept.append(int(i))
     return np.array(kept, dtype=np.int64)
 

@@ -1,1 +1,1 @@
-"""The Segment Anything Model: checkpoints, fast encoder, batched mask decoder. Needs torch and segment_anything only."""
+"""The Segment Anything Model: checkpoints, fast encoder, batched mask decoder. Needs torch and segment_anything."""

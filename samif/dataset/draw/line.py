@@ -21,6 +21,9 @@ CLASSES = (*BASE_PARTS, *NOVEL_PARTS)
 INSTANCES = (2, 8)
 RADIUS = (26.0, 52.0)
 """Half extent of a part in pixels, for a picture of 320; scales with the picture."""
+CROWDING = 0.1
+MIN_VISIBLE = 0.6
+"""About half of the parts touch or overlap another one; none is hidden by more than 40 %."""
 DISTRACTORS = (0, 0, 0, 1, 1, 2)
 QUALITY = (82, 95)
 
@@ -74,7 +77,8 @@ def _scene(rng: np.random.Generator, parts: dict[str, Part], names: Sequence[str
     items += [Item(random_part(rng), -1, float(rng.uniform(0.6, 1.1))) for _ in range(int(rng.choice(DISTRACTORS)))]
     order = rng.permutation(len(items))
     scale = size / 320.0
-    return compose(rng, [items[i] for i in order], size, (RADIUS[0] * scale, RADIUS[1] * scale))
+    reach = (RADIUS[0] * scale, RADIUS[1] * scale)
+    return compose(rng, [items[i] for i in order], size, reach, crowding=CROWDING, min_visible=MIN_VISIBLE)
 
 
 def _annotations(scene: Scene, image_id: int, before: int) -> list[dict[str, object]]:

@@ -87,7 +87,7 @@ def test_a_decoder_that_got_worse_is_not_kept(
     """Silent everywhere before; prompted in objects only, it learns to answer everywhere."""
     start = with_objectness(decoder, -1.0)
     before = state(start)
-    tuned = tune(start, scenes.pictures[:3], everything, read, params(steps=10, background_points=1, object_points=30))
+    tuned = tune(start, scenes.pictures[:3], everything, read, params(steps=10, background_points=1, object_points=12))
     assert tuned.before.background_silent == 1.0 and tuned.after.score < tuned.before.score
     assert tuned.kept == "before" and tuned.decoder is start and same(state(start), before)
 

@@ -1,0 +1,46 @@
+"""Two ways of doing one thing, timed in turn."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Seconds of each way, median over rounds, and the ratio other / ours pair by pair (min, median, max)."""
+
+    name: str
+    other: str
+    ours_s: float
+    other_s: float
+    ratio: tuple[float, float, float]
+    note: str
+
+
+def compare(
+    name: str, ours: Callable[[], object], other: Callable[[], object], against: str, note: str, rounds: int = 7
+) -> Comparison:
+    """Run both once to warm up, then in turn `rounds` times."""
+    ours()
+    other()
+    pairs = []
+    for _ in range(rounds):
+        pairs.append((_seconds(ours), _seconds(other)))
+    ratios = sorted(b / a for a, b in pairs)
+    return Comparison(
+        name,
+        against,
+        statistics.median(a for a, _ in pairs),
+        statistics.median(b for _, b in pairs),
+        (ratios[0], statistics.median(ratios), ratios[-1]),
+        note,
+    )
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
