@@ -97,10 +97,15 @@ class EmbedParams(Strict):
 
 
 class PretrainDecoderParams(Strict):
-    """Instance-level fine-tuning of the mask decoder (SAM-IF, section on decoder tuning)."""
+    """Instance-level fine-tuning of the mask decoder (SAM-IF, section on decoder tuning).
+
+    It stops after `steps`, or earlier where every picture has been seen `max_epochs` times: a decoder tuned for long
+    on few pictures returns what it was shown for every click.
+    """
 
     classes: Literal["base", "all"] = "base"
     steps: Positive = 400
+    max_epochs: Positive = 20
     pictures_per_step: Positive = 8
     object_points: Positive = 6
     background_points: Positive = 3

@@ -8,7 +8,6 @@ import typer
 
 from flows.cli.app import HERE, AsJson, Workspace, console, group, print_json, print_rows
 from flows.layout import Layout
-from flows.report.page import number
 from samif.config import load_params
 
 if TYPE_CHECKING:
@@ -31,6 +30,8 @@ def open_registry(workspace: Path) -> tuple[Registry, str]:
 @registry_app.command("list")
 def list_(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
     """Classifier versions of this line, oldest first."""
+    from flows.report.page import number
+
     registry, line = open_registry(workspace)
     rows = registry.versions(line)
     if as_json:
@@ -57,6 +58,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Everything about one version: scores, lineage, files."""
+    from flows.report.page import number
+
     registry, _ = open_registry(workspace)
     details = registry.show(ref)
     if as_json:

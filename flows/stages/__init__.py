@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import cast
 
+from flows.allocator import keep_freed_memory
 from flows.layout import Layout
 from samif.config import Params
 from samif.errors import SamifError
@@ -28,5 +29,6 @@ def run_stage(name: str, session: str | None, layout: Layout, params: Params) ->
         raise SamifError(f"stage '{name}' {'needs' if session is None else 'takes no'} session name")
     if session is not None and session not in params.sessions:
         raise SamifError(f"there is no session '{session}' in {layout.params}; add it with 'samif session add'")
+    keep_freed_memory()
     module = import_module(f"flows.stages.{'evaluate' if name == 'evaluate_base' else name}")
     cast(Callable[[Layout, Params, str | None], None], module.run)(layout, params, session)

@@ -32,6 +32,8 @@ ReadEmbeddings = Callable[[Sequence[Picture]], Tensor]
 
 HELD_OUT = 0.15
 CURVE_POINTS = 40
+CELLS_AT_ONCE = 1 << 15
+"""Prompts times grid cells of one pass: all 8 pictures of a step on `tiny`, one picture on the official grid."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,20 @@ class _Batch:
     is_object: Tensor  # (B * P,)
     depth: Tensor  # (B, 2h, 2w)
     ignored: Tensor  # (B, 2h, 2w)
+
+    def pictures(self, rows: slice) -> _Batch:
+        """The same for some of the pictures."""
+        prompts = self.points.shape[1]
+        flat = slice(rows.start * prompts, rows.stop * prompts)
+        return _Batch(
+            self.embeddings[rows], self.points[rows], self.targets[flat], self.is_object[flat], self.depth[rows],
+            self.ignored[rows],
+        )  # fmt: skip
+
+
+def planned_steps(params: PretrainDecoderParams, pictures: int) -> int:
+    """Optimiser steps for a number of training pictures: `steps`, or as many as `max_epochs` passes take."""
+    return min(params.steps, max(1, params.max_epochs * pictures // params.pictures_per_step))
 
 
 def tune(
@@ -94,19 +110,19 @@ def tune(
     targets: dict[int, PictureTargets] = {}
     curve: list[dict[str, float]] = []
     running: dict[str, float] = {}
-    for step in range(params.steps):
-        rate = params.learning_rate * min(1.0, (step + 1) / 30) * (1.0 - step / params.steps)
+    steps = planned_steps(params, len(pictures))
+    for step in range(steps):
+        rate = params.learning_rate * min(1.0, (step + 1) / 30) * (1.0 - step / steps)
         for group in optimiser.param_groups:
             group["lr"] = rate
         batch = _draw(tuned, learn, targets, classes, read, params, rng)
-        loss, iou = _loss(tuned, batch)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss, iou = _accumulate(tuned, batch)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
-        for key, value in (("loss", float(loss.detach())), ("mask_iou", iou)):
+        for key, value in (("loss", loss), ("mask_iou", iou)):
             running[key] = 0.9 * running.get(key, value) + 0.1 * value
-        if step % max(1, params.steps // CURVE_POINTS) == 0 or step == params.steps - 1:
+        if step % max(1, steps // CURVE_POINTS) == 0 or step == steps - 1:
             curve.append({"step": step + 1, **{k: round(v, 4) for k, v in running.items()}})
         advance(1)
     tuned.eval().requires_grad_(False)
@@ -171,6 +187,24 @@ def _prompts(
             continue
         prompts.append((cells[rng.integers(len(cells))], nothing))
     return prompts
+
+
+def _accumulate(decoder: InstanceDecoder, batch: _Batch) -> tuple[float, float]:
+    """Add the gradients of a batch, a few pictures at a time where prompts times grid cells would fill the memory.
+
+    Returns:
+        Loss and mean mask IoU.
+    """
+    pictures, prompts = batch.points.shape[:2]
+    at_once = max(1, CELLS_AT_ONCE // (prompts * batch.embeddings.shape[-1] ** 2))
+    sums = np.zeros(2)
+    for start in range(0, pictures, at_once):
+        part = batch.pictures(slice(start, min(start + at_once, pictures)))
+        loss, iou = _loss(decoder, part)
+        share = len(part.embeddings) / pictures
+        (loss * share).backward()  # type: ignore[no-untyped-call]
+        sums += share * np.array([float(loss.detach()), iou])
+    return float(sums[0]), float(sums[1])
 
 
 def _loss(decoder: InstanceDecoder, batch: _Batch) -> tuple[Tensor, float]:

@@ -64,7 +64,10 @@ def test_peaks_of_the_map_are_prompted_first(decoder: InstanceDecoder) -> None:
     embedding[3] += flat[:, None] + flat[None, :]
     points = prompt_points(with_heads(decoder, column=3), embedding, FRAME, params(points=8))
     assert {tuple(point.tolist()) for point in points} >= {
-        (x, y) for left, top in ((160.0, 32.0), (64.0, 192.0)) for x in (left + 4, left + 12) for y in (top + 4, top + 12)
+        (x, y)
+        for left, top in ((160.0, 32.0), (64.0, 192.0))
+        for x in (left + 4, left + 12)
+        for y in (top + 4, top + 12)
     }
 
 

@@ -120,8 +120,7 @@ def test_duplicates_are_removed_as_asked(duplicates: str, second: float) -> None
     part = rectangle(SHAPE, 2, 2, 2, 2)
     found = named(looking("bolt", "bolt", quality=[0.9, 0.6], masks=[MASKS[0], part]), duplicates=duplicates)
     assert found.scores[0] == pytest.approx(0.9, abs=1e-5)
-    rest = [score for score in found.scores[1:]]
-    assert sum(rest) == pytest.approx(second, abs=1e-5)
+    assert found.scores[1:].sum() == pytest.approx(second, abs=1e-5)
 
 
 @pytest.mark.parametrize(("iou", "left"), [(0.49, 1), (0.51, 2)])

@@ -105,11 +105,11 @@ def test_a_class_does_not_depend_on_those_beside_it_in_other_pictures(
     learn: Learner, before: Classifier, shots: dict[str, list[tuple[int, int]]]
 ) -> None:
     apart = {"zeta": [shots["zeta"][0]], "alpha": shots["alpha"]}
-    assert learn(before, apart).row_digests()["alpha"] == learn(before, {"alpha": shots["alpha"]}).row_digests()["alpha"]
+    assert (
+        learn(before, apart).row_digests()["alpha"] == learn(before, {"alpha": shots["alpha"]}).row_digests()["alpha"]
+    )
 
 
-def test_a_known_class_is_refused(
-    learn: Learner, before: Classifier, shots: dict[str, list[tuple[int, int]]]
-) -> None:
+def test_a_known_class_is_refused(learn: Learner, before: Classifier, shots: dict[str, list[tuple[int, int]]]) -> None:
     with pytest.raises(SamifError, match="class 'old_a' is already in the classifier"):
         learn(before, {"old_a": shots["alpha"]})

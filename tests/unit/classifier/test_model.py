@@ -166,9 +166,7 @@ def test_reading_gives_back_what_was_written(tmp_path: Path) -> None:
 
 def test_the_same_bytes_from_another_process(tmp_path: Path) -> None:
     whole().save(tmp_path / "here")
-    code = (
-        "import sys, pathlib, tests.unit.classifier.test_model as made; made.whole().save(pathlib.Path(sys.argv[1]))"
-    )
+    code = "import sys, pathlib, tests.unit.classifier.test_model as made; made.whole().save(pathlib.Path(sys.argv[1]))"
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     command = [sys.executable, "-c", code, str(tmp_path / "there")]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[3], env=environment)

@@ -94,9 +94,7 @@ def test_where_no_answer_fits_features_are_pooled_under_the_label(
     """A segmenter of random weights finds no part, so that every sample comes from the label."""
     picture = scenes.pictures[0]
     embedding = encoder.encode([read_picture(scenes.path_of(picture))])[0]
-    found = instance_samples(
-        decoder, embedding, picture, picture.annotations, 2, ["pooled"], np.random.default_rng(0)
-    )
+    found = instance_samples(decoder, embedding, picture, picture.annotations, 2, ["pooled"], np.random.default_rng(0))
     masks = torch.from_numpy(decode([a.rle for a in picture.annotations]))
     low = Frame(picture.height, picture.width, encoder.image_size).low_masks(masks, 64)
     expected = pool(embedding, low).numpy()

@@ -29,7 +29,9 @@ def box(top: int, left: int, height: int, width: int) -> set[tuple[int, int]]:
 # Interior
 
 
-@pytest.mark.parametrize(("erosion", "margin"), [(0.0, 0), (0.1, 0), (0.15, 1), (0.2, 1), (0.21, 2), (0.5, 4), (1.0, 9)])
+@pytest.mark.parametrize(
+    ("erosion", "margin"), [(0.0, 0), (0.1, 0), (0.15, 1), (0.2, 1), (0.21, 2), (0.5, 4), (1.0, 9)]
+)
 def test_erosion_takes_a_share_of_the_depth_off(erosion: float, margin: int) -> None:
     """A square of 19 is 10 cells deep, its outermost ring 1."""
     one = targets(annotation(1, "bolt", rectangle(SQUARE, 40, 60, 19, 19)))

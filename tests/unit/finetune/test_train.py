@@ -76,8 +76,12 @@ def test_the_loss_falls_and_only_the_decoder_moves(
     assert same(state(start), before) and same(state(encoder.sam.image_encoder), eyes)
     assert same(state(tuned.decoder.prompt_encoder), state(start.prompt_encoder))
     moved = state(tuned.decoder.mask_decoder)
-    assert not torch.equal(moved["transformer.layers.0.mlp.lin1.weight"], before["mask_decoder.transformer.layers.0.mlp.lin1.weight"])
-    assert not torch.equal(moved["instance_heads.proposal.4.weight"], before["mask_decoder.instance_heads.proposal.4.weight"])
+    assert not torch.equal(
+        moved["transformer.layers.0.mlp.lin1.weight"], before["mask_decoder.transformer.layers.0.mlp.lin1.weight"]
+    )
+    assert not torch.equal(
+        moved["instance_heads.proposal.4.weight"], before["mask_decoder.instance_heads.proposal.4.weight"]
+    )
     assert not tuned.decoder.training and not any(p.requires_grad for p in tuned.decoder.parameters())
 
 

@@ -70,7 +70,7 @@ def test_pictures_together_answer_as_one_by_one(official: InstanceDecoder) -> No
         torch.testing.assert_close(answer.masks[rows], masks, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(answer.iou[rows], iou, atol=1e-5, rtol=1e-5)
     assert answer.masks.shape == (PICTURES * PROMPTS, 4, 4 * GRID, 4 * GRID)
-    assert answer.iou_token.shape == objectness.shape + (WIDTH,) == (PICTURES * PROMPTS, WIDTH)
+    assert answer.iou_token.shape == (*objectness.shape, WIDTH) == (PICTURES * PROMPTS, WIDTH)
 
 
 @torch.inference_mode()

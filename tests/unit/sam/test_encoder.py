@@ -73,7 +73,13 @@ def test_picture_pixels_become_encoder_pixels(
 
 @pytest.mark.parametrize(
     ("point", "inside"),
-    [((0.0, 0.0), True), ((255.9, 127.9), True), ((255.9, 128.0), False), ((256.0, 10.0), False), ((5.0, 200.0), False)],
+    [
+        ((0.0, 0.0), True),
+        ((255.9, 127.9), True),
+        ((255.9, 128.0), False),
+        ((256.0, 10.0), False),
+        ((5.0, 200.0), False),
+    ],
 )
 def test_padding_is_outside(point: tuple[float, float], inside: bool) -> None:
     assert bool(Frame(100, 200, 256).inside(torch.tensor(point))) is inside
