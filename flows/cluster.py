@@ -35,6 +35,18 @@ class Cluster:
     gpus_per_worker: int
 
 
+def set_surroundings(address: str | None) -> None:
+    """Environment variables for Ray, which reads them once: call this before the first import of ray in a process."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is None:
+        # A private cluster listens on all interfaces and runs what it is sent: Ray's token keeps strangers out,
+        # a token of this process needs no file in the home folder.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        # Ray's default of 15 starves the workers, which are the job, on a machine that does anything else.
+        os.environ.setdefault("RAY_worker_niceness", "0")
+
+
 @contextmanager
 def ray_cluster(address: str | None, workers: int) -> Iterator[Cluster]:
     """Connect to Ray, and leave it at the end as it was.
@@ -50,16 +62,8 @@ def ray_cluster(address: str | None, workers: int) -> Iterator[Cluster]:
     Raises:
         SamifError: no cluster answers at the address.
     """
-    # Before the first import of ray, which reads them once.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = address or os.environ.get("RAY_ADDRESS")
-    if address is None:
-        # A private cluster listens on all interfaces and runs what it is sent: Ray's token keeps strangers out,
-        # a token of this process needs no file in the home folder.
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        # Ray's default of 15 starves the workers, which are the job, on a machine that does anything else.
-        os.environ.setdefault("RAY_worker_niceness", "0")
+    set_surroundings(address)
     import ray
 
     if ray.is_initialized():

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.cluster import set_surroundings
 from flows.layout import Layout
 from samif.config import Params, load_params
 from samif.errors import SamifError
@@ -71,6 +72,8 @@ def _python() -> Check:
 
 def _package(name: str) -> Check:
     try:
+        if name == "ray":
+            set_surroundings(os.environ.get("RAY_ADDRESS"))
         importlib.import_module(name)
         found = importlib.metadata.version(_DISTRIBUTIONS.get(name, name))
     except Exception as error:  # a broken binary raises anything from ImportError to OSError

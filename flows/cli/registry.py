@@ -30,13 +30,13 @@ def open_registry(workspace: Path) -> tuple[Registry, str]:
 @registry_app.command("list")
 def list_(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
     """Classifier versions of this line, oldest first."""
-    from flows.report.page import number
-
     registry, line = open_registry(workspace)
     rows = registry.versions(line)
     if as_json:
         print_json(rows)
         return
+    from flows.report.page import number
+
     print_rows(
         ["version", "session", "classes", "AP50 base", "novel", "all", "registered", "aliases"],
         [
@@ -58,13 +58,13 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Everything about one version: scores, lineage, files."""
-    from flows.report.page import number
-
     registry, _ = open_registry(workspace)
     details = registry.show(ref)
     if as_json:
         print_json(details)
         return
+    from flows.report.page import number
+
     card, row = details.card, details.row
     reason = f": {card.provenance.why}" if card.provenance.why else ""
     facts = [

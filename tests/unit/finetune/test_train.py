@@ -14,8 +14,9 @@ from samif.config import PretrainDecoderParams
 from samif.dataset.model import Dataset, Picture
 from samif.dataset.pictures import read_picture
 from samif.errors import SamifError
+from samif.finetune import train
 from samif.finetune.quality import measure
-from samif.finetune.train import tune
+from samif.finetune.train import planned_steps, tune
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.encoder import ImageEncoder
 
@@ -120,6 +121,29 @@ def test_no_picture_to_learn_from_is_refused(
     with pytest.raises(SamifError, match="no training picture shows an instance of a class to learn") as refusal:
         tune(decoder, scenes.pictures, classes, read, params(1))
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "pictures", "planned"),
+    [(10, 2, 40, 10), (10, 2, 39, 9), (10, 2, 20, 5), (10, 2, 1, 1), (1, 20, 100, 1)],
+)
+def test_pictures_are_not_shown_too_often(steps: int, epochs: int, pictures: int, planned: int) -> None:
+    assert planned_steps(params(steps, max_epochs=epochs, pictures_per_step=8), pictures) == planned
+
+
+def test_a_step_in_parts_is_the_same_step(
+    decoder: InstanceDecoder,
+    scenes: Dataset,
+    read: Read,
+    everything: frozenset[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Official embeddings are sixteen times as large, so that their steps go picture by picture."""
+    whole = tune(decoder, scenes.pictures[:3], everything, read, params(3))
+    monkeypatch.setattr(train, "CELLS_AT_ONCE", 1)
+    parts = tune(decoder, scenes.pictures[:3], everything, read, params(3))
+    for a, b in zip(whole.curve, parts.curve, strict=True):
+        assert a == pytest.approx(b, rel=0.01, abs=0.001)
 
 
 # Quality
