@@ -58,7 +58,6 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run whatever params.yaml and the pictures call for; register every version; write the report."""
-    from flows.report.publish import session_table
     from flows.run import run as run_workspace
 
     out = console()
@@ -70,6 +69,9 @@ def run(
         return
     if not record["stages"]:
         out.print("nothing to do: every stage is up to date")
+
+    from flows.report.publish import session_table  # brings torch: not before a refusal
+
     out.print()
     out.print(session_table(summary))
     out.print(f"\nreport: {layout.reports / 'index.html'}", soft_wrap=True)
