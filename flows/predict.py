@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,11 +141,14 @@ def predict(
 
 def _stems(pictures: Sequence[Path]) -> list[str]:
     """Names for overlays; pictures of one name from several folders are numbered."""
-    seen: dict[str, int] = {}
-    stems = []
+    taken = {path.stem for path in pictures}
+    stems: list[str] = []
     for path in pictures:
-        seen[path.stem] = seen.get(path.stem, 0) + 1
-        stems.append(path.stem if seen[path.stem] == 1 else f"{path.stem}-{seen[path.stem]}")
+        stem = path.stem
+        if stem in stems:
+            stem = next(name for number in count(2) if (name := f"{path.stem}-{number}") not in taken)
+            taken.add(stem)
+        stems.append(stem)
     return stems
 
 

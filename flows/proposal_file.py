@@ -55,11 +55,13 @@ class ProposalFile:
             table = pq.read_table(path)
         except FileNotFoundError:
             raise SamifError(f"{path} does not exist; run 'samif run'") from None
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError) as error:
             raise SamifError(f"{path} is damaged ({error}); delete it and run 'samif run'") from None
         self._table = table
         ids = table["picture"].to_numpy()
-        self._rows = {int(i): np.flatnonzero(ids == i) for i in np.unique(ids)}
+        order = np.argsort(ids, kind="stable")
+        pictures, starts = np.unique(ids[order], return_index=True)
+        self._rows = dict(zip(pictures.tolist(), np.split(order, starts[1:]), strict=False))
 
     def of(self, picture: Picture) -> Proposals:
         """The proposals of a picture; none where the segmenter found nothing."""

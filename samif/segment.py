@@ -70,6 +70,13 @@ class Instances:
         """Those of a known class."""
         return self.take(np.array([i for i, label in enumerate(self.labels) if label != UNKNOWN], dtype=np.int64))
 
+    @property
+    def resolved(self) -> Instances:
+        """One name per mask, best first: a mask that is `unknown` loses the class name it would rank under."""
+        strange = {m["counts"] for m, label in zip(self.masks, self.labels, strict=True) if label == UNKNOWN}
+        rows = [i for i in range(len(self)) if self.labels[i] == UNKNOWN or self.masks[i]["counts"] not in strange]
+        return self.take(np.array(sorted(rows, key=lambda i: -self.scores[i]), dtype=np.int64))
+
     def above(self, score: float) -> Instances:
         """Those that score at least `score`; unknown objects stay."""
         rows = [i for i, label in enumerate(self.labels) if label == UNKNOWN or self.scores[i] >= score]
@@ -80,7 +87,8 @@ def label(proposals: Proposals, classifier: Classifier, params: EvaluateParams, 
     """Name the proposals of one picture.
 
     A mask is tagged with its most probable class; where the background is more probable than every class and the
-    mask is a good object, it is `unknown`, scored by its quality.
+    mask is a good object, it is listed again as `unknown`, scored by its quality: AP ranks the first entry, a person
+    sees the second (`Instances.resolved`).
     """
     if not len(proposals):
         return Instances(height, width, [], np.zeros((0, 4)), (), np.zeros(0))
@@ -129,4 +137,4 @@ class Segmenter:
         """A picture (H, W, 3) uint8 RGB -> its instances, unknown objects among them."""
         embedding = self.encoder.encode([picture])[0]
         proposals = propose(self.decoder, embedding, self.encoder.frame(picture), self.propose_params)
-        return label(proposals, self.classifier, self.evaluate_params, picture.shape[0], picture.shape[1])
+        return label(proposals, self.classifier, self.evaluate_params, *picture.shape[:2]).resolved

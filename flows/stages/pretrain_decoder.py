@@ -10,7 +10,7 @@ from flows.layout import Layout
 from flows.progress import track
 from flows.stages.inputs import sam_of, source_of
 from samif.config import Params
-from samif.finetune.train import planned_steps, tune
+from samif.finetune.train import learnable, planned_steps, tune
 from samif.sam.decoder import InstanceDecoder, save_decoder
 
 
@@ -21,7 +21,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     loaded = sam_of(params.encoder)
     decoder, pictures = InstanceDecoder.of(loaded.sam), source.dataset.pictures
     names = params.dataset.base_classes if section.classes == "base" else source.dataset.category_names
-    steps = planned_steps(section, len(source.dataset.pictures))
+    steps = planned_steps(section, len(learnable(source.dataset.pictures, frozenset(names))))
     with track(steps, "steps", "tune decoder") as progress:
         tuned = tune(decoder, pictures, frozenset(names), source.read, section, progress.advance)
     shutil.rmtree(layout.decoder, ignore_errors=True)

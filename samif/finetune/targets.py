@@ -80,11 +80,10 @@ class PictureTargets:
 
         `erosion` is the share of the largest inner distance that is taken off (paper: mask erosion).
         """
-        depth = ndimage.distance_transform_edt(np.pad(self.objects[index] > 127, 1))[1:-1, 1:-1]
-        if not depth.any():
-            depth = self.objects[index].astype(np.float64)
-        deep = depth >= max(erosion * depth.max(), 1e-9)
-        return _places(deep)
+        key = (index, erosion)
+        if key not in self._interiors:
+            self._interiors[key] = self._eroded(index, erosion)
+        return self._interiors[key]
 
     def soft(self, index: int, resolution: int) -> NDArray[np.float32]:
         """The mask of an instance as share of each of resolution x resolution cells."""
@@ -94,6 +93,29 @@ class PictureTargets:
 
     def depth(self, resolution: int) -> NDArray[np.float32]:
         """How deep inside its object each cell lies, 1 at the deepest: target of the point proposal map."""
+        if resolution not in self._depths:
+            self._depths[resolution] = self._depth(resolution)
+        return self._depths[resolution]
+
+    @cached_property
+    def _interiors(self) -> dict[tuple[int, float], NDArray[np.int64]]:
+        return {}
+
+    @cached_property
+    def _depths(self) -> dict[int, NDArray[np.float32]]:
+        return {}
+
+    def _eroded(self, index: int, erosion: float) -> NDArray[np.int64]:
+        mask = self.objects[index]
+        y, x = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+        window = mask[y[0] : y[-1] + 1, x[0] : x[-1] + 1]  # distances inside an object do not look beyond it
+        depth = ndimage.distance_transform_edt(np.pad(window > 127, 1))[1:-1, 1:-1]
+        if not depth.any():
+            depth = window.astype(np.float64)
+        cells = _places(depth >= max(erosion * depth.max(), 1e-9))
+        return np.asarray(cells + np.array([x[0], y[0]]), dtype=np.int64)
+
+    def _depth(self, resolution: int) -> NDArray[np.float32]:
         block = LABELS // resolution
         out = np.zeros((resolution, resolution), dtype=np.float32)
         for mask in self.objects:
@@ -118,7 +140,8 @@ def to_points(cells: NDArray[np.int64], frame: Frame) -> NDArray[np.float32]:
 
 def _cells(masks: NDArray[np.bool_], frame: Frame) -> NDArray[np.uint8]:
     low = frame.low_masks(torch.from_numpy(masks), LABELS)
-    return np.asarray((low * 255.0).round().numpy(), dtype=np.uint8)
+    # up, so that an object far smaller than a cell still has one
+    return np.asarray((low * 255.0).ceil().clamp(max=255.0).numpy(), dtype=np.uint8)
 
 
 def _places(mask: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -72,6 +72,11 @@ def planned_steps(params: PretrainDecoderParams, pictures: int) -> int:
     return min(params.steps, max(1, params.max_epochs * pictures // params.pictures_per_step))
 
 
+def learnable(pictures: Sequence[Picture], classes: frozenset[str]) -> list[Picture]:
+    """The pictures that show an instance of `classes`."""
+    return [p for p in pictures if any(a.category in classes and not a.crowd for a in p.annotations)]
+
+
 def tune(
     decoder: InstanceDecoder,
     pictures: Sequence[Picture],
@@ -88,7 +93,7 @@ def tune(
     Raises:
         SamifError: no picture has an instance to learn from.
     """
-    useful = [p for p in pictures if any(a.category in classes and not a.crowd for a in p.annotations)]
+    useful = learnable(pictures, classes)
     if not useful:
         raise SamifError("no training picture shows an instance of a class to learn; check dataset.base_classes")
     started = time.monotonic()
@@ -110,7 +115,7 @@ def tune(
     targets: dict[int, PictureTargets] = {}
     curve: list[dict[str, float]] = []
     running: dict[str, float] = {}
-    steps = planned_steps(params, len(pictures))
+    steps = planned_steps(params, len(useful))
     for step in range(steps):
         rate = params.learning_rate * min(1.0, (step + 1) / 30) * (1.0 - step / steps)
         for group in optimiser.param_groups:

@@ -8,7 +8,7 @@ from typing import cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import Tensor, nn
 
@@ -78,7 +78,7 @@ def save_decoder(decoder: InstanceDecoder, architecture: str, path: Path) -> Non
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in decoder.state_dict().items()}
-    save_file(tensors, draft, metadata={"samif_decoder": architecture})
+    draft.write_bytes(save(tensors, metadata={"samif_decoder": architecture}))
     os.replace(draft, path)
 
 

@@ -273,7 +273,7 @@ def test_a_session_or_a_model_that_is_not_there(data: Path) -> None:
     refusal(samif(root, "session", "remove", "nix"), "no session 'nix' in params.yaml", "it has none")
     refusal(samif(root, "stage", "session", "nix"), "no session 'nix'", "params.yaml", "samif session add")
     refusal(samif(root, "session", "add", "s1=nix"), "class 'nix' of session 's1'", "annotations.json")
-    refusal(samif(root, "predict", "--model", "nix/1", picture), "'nix/1' is no folder", "'nix-classifier'")
+    refusal(samif(root, "predict", "--model", "nix/1", picture), "'nix/1' is no folder", "run 'samif run' to register")
     refusal(samif(root, "predict", "--model", "nix", root / "nix.jpg"), "nix.jpg does not exist", "give pictures")
     assert (root / "params.yaml").read_bytes() == before
     assert not (root / "predictions").exists()

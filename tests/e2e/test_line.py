@@ -243,12 +243,14 @@ def test_a_version_and_its_folder_predict_the_same(root: Path, predict: Callable
     assert [c["name"] for c in earlier["categories"]] == [*BASE_PARTS, "star_knob", "unknown"]
 
 
-def test_a_broken_picture_is_refused_before_anything_is_predicted(root: Path, own: Own) -> None:
+def test_a_broken_picture_and_an_unknown_version_are_refused_before_anything_is_predicted(root: Path, own: Own) -> None:
     good = root / "artifacts" / "drawn" / "val" / "images" / "scene_0006.jpg"
     broken = root.parent / "broken.jpg"
     broken.write_bytes(good.read_bytes()[:-500])
     done = samif(root, "predict", "--model", "artifacts/classifiers/w1", "--out", "never", good, broken)
     refusal(done, broken, "cannot be decoded", "copy it again")
+    unknown = samif(root, "predict", "--model", "demo-classifier/99", "--out", "never", good)
+    refusal(unknown, "demo-classifier", "99")
     assert not (root / "never").exists()
 
 

@@ -140,7 +140,6 @@ def test_pictures_of_one_name_get_overlays_of_their_own(segmenter: Segmenter, tm
     assert (tmp_path / "out" / names[1]).read_bytes() != (tmp_path / "out" / names[2]).read_bytes()
 
 
-@pytest.mark.xfail(strict=True, reason="the second 'scene' and 'scene-2' share one overlay")
 def test_a_numbered_name_is_nobody_elses(segmenter: Segmenter, tmp_path: Path) -> None:
     names = ("x/scene.png", "y/scene.png", "y/scene-2.png")
     predict(segmenter, [draw(tmp_path / name, seed=i) for i, name in enumerate(names)], tmp_path / "out", 0.0)

@@ -51,7 +51,6 @@ def test_a_line_that_covers_half_a_cell_keeps_its_best_cells() -> None:
     assert cells(line.interior(0, 0.15)) == box(25, 100, 10, 1)
 
 
-@pytest.mark.xfail(strict=True, reason="its share of a cell rounds to nothing, and prompting it raises ValueError")
 def test_an_object_far_smaller_than_a_cell_can_be_prompted() -> None:
     shape = (6000, 8000)
     one = targets(annotation(1, "bolt", rectangle(shape, 3000, 4000, 1, 1)), shape=shape)

@@ -202,7 +202,6 @@ def test_equal_decoders_give_equal_bytes(decoder: InstanceDecoder, tmp_path: Pat
     assert a == b != c
 
 
-@pytest.mark.xfail(strict=True, reason="safetensors makes files that only their owner can read")
 def test_a_decoder_can_be_read_by_whoever_may_read_new_files(decoder: InstanceDecoder, tmp_path: Path) -> None:
     save_decoder(decoder, "tiny", tmp_path / "decoder")
     (tmp_path / "plain").write_text("")
