@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import shutil
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -55,7 +57,8 @@ class Outcome:
 
 
 def render_pipeline(params: Params) -> str:
-    """The text of dvc.yaml; params decide only whether the pictures are drawn, and whether `val` is given."""
+    """The text of dvc.yaml; params decide only whether the pictures are drawn, whether `val` is given, and whether the
+    encoder is the shipped one, whose digest then stands in the command, since no file of the workspace has it."""
     from jinja2 import Environment, StrictUndefined
 
     template = (files("flows") / "templates" / "dvc.yaml.j2").read_text(encoding="utf-8")
@@ -66,8 +69,15 @@ def render_pipeline(params: Params) -> str:
             revisions=REVISIONS,
             own_data=params.dataset.train is not None,
             own_val=params.dataset.val is not None,
+            shipped=shipped_weights() if params.encoder.name == "tiny" and params.encoder.checkpoint is None else "",
         )
     )
+
+
+@cache
+def shipped_weights() -> str:
+    """First digits of the SHA-256 of the `tiny` that this package ships."""
+    return hashlib.sha256((files("samif") / "assets" / "tiny.safetensors").read_bytes()).hexdigest()[:12]
 
 
 def sync_pipeline(layout: Layout, params: Params) -> bool:

@@ -160,10 +160,13 @@ def stage(
     name: str,
     session: Annotated[str | None, typer.Argument()] = None,
     revision: Annotated[int, typer.Option(help="Of the stage's code; dvc.yaml carries it.")] = 0,
+    weights: Annotated[
+        str, typer.Option(help="First digits of the shipped weights' digest; dvc.yaml carries it.")
+    ] = "",
     workspace: Workspace = HERE,
 ) -> None:
     """Run one stage; dvc.yaml calls this."""
-    from flows.pipeline import REVISIONS, leave_sentence
+    from flows.pipeline import REVISIONS, leave_sentence, shipped_weights
     from flows.stages import run_stage
 
     layout = Layout(workspace.resolve())
@@ -172,6 +175,10 @@ def stage(
         if revision and revision != expected:
             raise SamifError(
                 f"dvc.yaml asks for revision {revision} of stage '{name}', this samif has {expected}; use 'samif run'"
+            )
+        if weights and weights != shipped_weights():
+            raise SamifError(
+                f"dvc.yaml asks for weights {weights}, this samif ships {shipped_weights()}; use 'samif run'"
             )
         run_stage(name, session, layout, load_params(layout.params))
     except SamifError as error:

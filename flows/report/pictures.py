@@ -14,7 +14,6 @@ from PIL import Image
 from samif.dataset.model import Annotation, Dataset, Picture
 from samif.dataset.pictures import read_picture
 from samif.errors import SamifError
-from samif.evaluate.evaluate import category_ids
 from samif.masks.rle import Rle, decode, overlaps
 from samif.overlay import draw_instances
 
@@ -85,7 +84,7 @@ def match_all(
         operating_score: detections below it are left out.
     """
     known = list(known)
-    names = {number: name for name, number in category_ids(dataset, known).items()}
+    names = {number: name for name, number in dataset.category_ids(known).items()}
     found: dict[int, list[Detection]] = defaultdict(list)
     for item in detections:
         if item["score"] >= operating_score:

@@ -13,6 +13,7 @@ from flows.store import EmbeddingReader, EmbeddingStore
 from flows.weights import resolve
 from samif.config import EncoderParams, Params
 from samif.dataset.model import Dataset, Picture
+from samif.errors import SamifError
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +49,20 @@ def sam_of(params: EncoderParams) -> LoadedSam:
 
     checkpoint = resolve(params.name, params.checkpoint, params.sha256)
     return load_sam(params.name, checkpoint.path, checkpoint.sha256)
+
+
+def check_encoder(layout: Layout, digest: str) -> None:
+    """Refuse to mix encoders: the embeddings of the workspace were made with one, and only that one may be used.
+
+    Raises:
+        SamifError: `digest` is not the digest in the embedding manifest.
+    """
+    made_with = EmbeddingManifest.load(layout.embeddings).encoder.digest
+    if digest != made_with:
+        raise SamifError(
+            f"the encoder at hand ({digest[:12]}) is not the one that {layout.embeddings} was made with "
+            f"({made_with[:12]}); run 'samif run', which embeds again"
+        )
 
 
 def encoder_of(params: EncoderParams) -> ImageEncoder:

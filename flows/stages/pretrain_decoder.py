@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from flows.layout import Layout
 from flows.progress import track
-from flows.stages.inputs import sam_of, source_of
+from flows.stages.inputs import check_encoder, sam_of, source_of
 from samif.config import Params
 from samif.finetune.train import learnable, planned_steps, tune
 from samif.sam.decoder import InstanceDecoder, save_decoder
@@ -19,6 +19,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     section = params.pretrain_decoder
     source = source_of(layout, params, "train")
     loaded = sam_of(params.encoder)
+    check_encoder(layout, loaded.encoder_digest)
     decoder, pictures = InstanceDecoder.of(loaded.sam), source.dataset.pictures
     names = params.dataset.base_classes if section.classes == "base" else source.dataset.category_names
     steps = planned_steps(section, len(learnable(source.dataset.pictures, frozenset(names))))

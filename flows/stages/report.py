@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flows.layout import Layout
-from flows.report import collect
+from flows.report.collect import collect
 from samif.config import Params
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from flows.layout import Layout
 from flows.progress import track
 from flows.session_record import SessionRecord
-from flows.stages.inputs import dataset_of, decoder_of, encoder_of
+from flows.stages.inputs import check_encoder, dataset_of, decoder_of, encoder_of
 from samif.classifier.incremental import learn_session
 from samif.classifier.model import Classifier
 from samif.config import Params, SessionParams
@@ -29,6 +29,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     shots = draw_shots(dataset, section.classes, section.shots, section.seed)
     before = Classifier.load(layout.classifier(section.after) / "classifier.safetensors")
     encoder, decoder = encoder_of(params.encoder), decoder_of(layout)
+    check_encoder(layout, encoder.digest)
     pictures = {picture for places in shots.values() for picture, _ in places}
     with track(len(pictures), "pictures", f"learn {session}") as progress:
         after = learn_session(

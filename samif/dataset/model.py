@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -67,6 +67,13 @@ class Dataset:
     @property
     def category_names(self) -> tuple[str, ...]:
         return tuple(category.name for category in self.categories)
+
+    def category_ids(self, classes: Sequence[str]) -> dict[str, int]:
+        """Class name -> category id: the file's own, and fresh ids for classes that it has never heard of."""
+        ids = {category.name: category.id for category in self.categories}
+        for name in classes:
+            ids.setdefault(name, max(ids.values(), default=0) + 1)
+        return ids
 
     @cached_property
     def digest(self) -> str:

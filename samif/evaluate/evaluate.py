@@ -58,7 +58,7 @@ def evaluate(
     base = [c for c in classifier.classes if c in set(base_classes)]
     novel = [c for c in classifier.classes if c not in set(base_classes)]
     tally = _Tally(classifier.classes, params.operating_score)
-    ids = category_ids(dataset, classifier.classes)
+    ids = dataset.category_ids(classifier.classes)
     detections: list[Detection] = []
     for picture in dataset.pictures:
         instances = label(proposals_of(picture), classifier, params, picture.height, picture.width).known
@@ -87,14 +87,6 @@ def evaluate(
         seconds=round(time.monotonic() - started, 3),
     )  # fmt: skip
     return Scored(evaluation, detections)
-
-
-def category_ids(dataset: Dataset, classes: Sequence[str]) -> dict[str, int]:
-    """Class name -> category id: the data set's own, and fresh ids for classes that it has never heard of."""
-    ids = {category.name: category.id for category in dataset.categories}
-    for name in classes:
-        ids.setdefault(name, max(ids.values(), default=0) + 1)
-    return ids
 
 
 def to_detections(instances: Instances, picture_id: int, category_ids: dict[str, int]) -> list[Detection]:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from flows.layout import Layout
 from flows.pictures import pictures_root
-from flows.report import collect
+from flows.report.collect import collect
 from flows.report.page import duration, number, signed
 from flows.report.pictures import choose, match_all
 from flows.report.publish import publish, session_table
