@@ -507,7 +507,8 @@ def test_importing_the_registry_does_not_import_mlflow() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_find_model(registered: Workspace, tmp_path: Path) -> None:
+def test_find_model(registered: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a folder of the same name where one stands goes before the workspace's
     layout = registered.layout
     from_registry = find_model("demo@challenger", layout, registered.registry)
     assert from_registry.card is not None

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from samif.card import Card, evaluation_digest
+from samif.card import Card, Inference, evaluation_digest
 from samif.errors import SamifError
 from samif.evaluate.model import Evaluation
 
@@ -70,7 +70,7 @@ def test_digest_covers_everything_else(key: str, value: Any) -> None:
 
 def test_digest_is_the_documented_canonical_json() -> None:
     """Golden value: the digest is a contract with versions that are registered already."""
-    document = content() | {"schema": 1}
+    document = content() | {"schema": 1, "inference": Inference().model_dump(mode="json")}
     del document["provenance"]
     text = json.dumps([document], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert Card.model_validate(content()).digest == hashlib.sha256(text.encode()).hexdigest()
