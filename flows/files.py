@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -70,9 +69,3 @@ def is_abandoned(path: Path) -> bool:
     return (
         path.name.startswith(_TEMPORARY) and path.exists() and time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
     )
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

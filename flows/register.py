@@ -16,10 +16,11 @@ from flows.embedding_manifest import EmbeddingManifest
 from flows.layout import Layout
 from flows.registry import Registry
 from flows.weights import resolve
-from samif.card import Card, DecoderCard, EncoderCard, Identity, Inference, Provenance, evaluation_digest, file_sha256
+from samif.card import Card, DecoderCard, EncoderCard, Identity, Inference, Provenance, evaluation_digest
 from samif.config import BASE, Params, digest
 from samif.dataset.model import Dataset
 from samif.evaluate.model import Evaluation
+from samif.hashing import file_sha256
 
 
 def register_all(layout: Layout, params: Params, request: Mapping[str, Any]) -> dict[str, Any]:

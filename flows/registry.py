@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from flows.mlflow_store import Entry, MlflowStore, Registration
 from flows.version_record import VersionRow, metrics_of, params_of, row_of, tags_of
-from samif.card import Card, evaluation_digest, file_sha256
+from samif.card import Card, evaluation_digest
 from samif.errors import SamifError
 from samif.evaluate.model import Evaluation
+from samif.hashing import file_sha256
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

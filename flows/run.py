@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -19,6 +18,7 @@ from flows.why import StageReason, why
 from flows.workspace import exclusive
 from samif.config import Params, digest, load_params
 from samif.errors import SamifError
+from samif.hashing import file_sha256
 
 Record = dict[str, Any]
 """A run's record, as .samif/runs/ID.json keeps it: {"schema": 1, "id", "who", "why", "commit", "params",
@@ -147,7 +147,7 @@ def _commit(root: Path) -> str | None:
 
 
 def _file_digest(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+    return file_sha256(path) if path.exists() else None
 
 
 def _mark_interrupted(layout: Layout) -> None:

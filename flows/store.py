@@ -26,6 +26,7 @@ from flows import files
 from flows.embedding_manifest import EmbeddingManifest
 from flows.shard import Damage, ShardManifest, row_sums
 from samif.errors import SamifError
+from samif.hashing import file_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -125,7 +126,7 @@ class Namespace:
         with files.staged(path.parent) as temporary:
             # One metadata entry only: safetensors does not order several, and equal shards must have equal bytes.
             temporary.write_bytes(save({_TENSOR: half}, metadata={"keys": json.dumps(keys)}))
-            sha256 = files.sha256(temporary)
+            sha256 = file_sha256(temporary)
             data = path.with_name(f"{name}.{sha256[:16]}.safetensors")
             manifest = ShardManifest(
                 shard=name,
@@ -149,7 +150,7 @@ class Namespace:
         manifests, damages = self._scan()
         for manifest in manifests:
             data = self._path(manifest.shard).with_name(manifest.file)
-            if not data.exists() or files.sha256(data) != manifest.sha256:
+            if not data.exists() or file_sha256(data) != manifest.sha256:
                 damages.append(self._broken(manifest, "its bytes do not match their SHA-256"))
         return damages
 

@@ -6,7 +6,6 @@ Only the identity enters `Card.digest`, so doing the same work again gives the s
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, ValidationError, model_va
 from samif.config import BASE, EvaluateParams, Name, ProposeParams, Strict, digest
 from samif.errors import SamifError
 from samif.evaluate.model import Evaluation
+from samif.hashing import file_sha256
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -177,16 +177,3 @@ class Card(Strict):
 def evaluation_digest(evaluation: Evaluation) -> str:
     """SHA-256 of what an evaluation found; not of its `seconds`, because a rerun must give the same card."""
     return digest(evaluation.model_dump(mode="json", exclude={"seconds"}))
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits.
-
-    Raises:
-        SamifError: the file cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise SamifError(f"cannot read {path}: {error.strerror}; make or fetch it again") from None

@@ -16,11 +16,11 @@ from flows.embedding_manifest import EmbeddingManifest
 from flows.layout import Layout
 from flows.pictures import pictures_root
 from flows.report.pictures import KINDS, choose, match_all, render
-from samif.card import file_sha256
 from samif.config import BASE, Params, digest
 from samif.dataset.model import Dataset
 from samif.errors import SamifError
 from samif.evaluate.model import Evaluation
+from samif.hashing import file_sha256
 
 PICTURES_PER_KIND = 4
 

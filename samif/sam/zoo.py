@@ -24,6 +24,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from samif.errors import SamifError
+from samif.hashing import file_sha256
 
 TINY = "tiny"
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -258,12 +259,6 @@ def verify_file(path: Path, sha256: str | None) -> str:
             "fetch it again, or correct the digest if you trust this file"
         )
     return digest
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:

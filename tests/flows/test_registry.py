@@ -21,9 +21,10 @@ from safetensors.numpy import load_file, save_file
 from flows.bundle import find_model
 from flows.layout import Layout
 from flows.registry import Registration, Registry
-from samif.card import Card, evaluation_digest, file_sha256
+from samif.card import Card, evaluation_digest
 from samif.errors import SamifError
 from samif.evaluate.model import Evaluation
+from samif.hashing import file_sha256
 from tests.flows.services import mlflow_server, postgres
 
 BASE_CLASSES = ("bolt", "nut (M4)")
