@@ -11,7 +11,7 @@ _MMAP_BYTES = 32 << 20  # the most that glibc takes
 
 
 def keep_freed_memory() -> None:
-    """Let this process reuse freed memory instead of returning it; a quarter off the decoder's time on a CPU."""
+    """Let this process reuse freed memory instead of returning it: 3 to 12 % off proposals with `tiny`."""
     with contextlib.suppress(OSError, AttributeError):  # another C library
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_TRIM_THRESHOLD, _TRIM_BYTES)
