@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from flows import files
 from flows.embedding_manifest import EmbeddingManifest
 from flows.shard import Damage, ShardManifest, row_sums
+from flows.sources import is_remote, local_path
 from samif.errors import SamifError
 from samif.hashing import file_sha256
 
@@ -35,11 +36,27 @@ _TENSOR = "embeddings"
 _OPEN_SHARDS = 32
 
 
+def open_store(location: str, base: Path) -> EmbeddingStore:
+    """The store at a location: a path (relative to `base`), a file:// address, or s3://bucket/prefix.
+
+    Raises:
+        SamifError: no such kind of address.
+    """
+    if is_remote(location):
+        raise SamifError(f"embedding store {location}: only a folder can be a store so far; give a path")
+    return EmbeddingStore(base / local_path(location))
+
+
 class EmbeddingStore:
-    """A folder of namespaces; the folder needs not exist yet."""
+    """A folder of namespaces; the folder needs not exist yet. Picklable: another process opens the same."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
+
+    @property
+    def location(self) -> str:
+        """Where it lies, for messages."""
+        return str(self.root)
 
     def namespace(self, encoder_digest: str, preprocessing_digest: str) -> Namespace:
         """The embeddings of one encoder with one preprocessing."""
