@@ -1,9 +1,10 @@
-"""Real services on loopback for tests: PostgreSQL and an MLflow server. Each ends what it started."""
+"""Real services on loopback for tests: PostgreSQL, an MLflow server, an S3 server. Each ends what it started."""
 
 from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -104,6 +106,145 @@ def mlflow_server(tmp: Path, backend: str) -> Iterator[Service]:
         yield service
     finally:
         service.stop()
+
+
+CEPH_PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "ceph", "ceph-authtool", "monmaptool")
+_CEPH_CONF = """\
+[global]
+fsid = {fsid}
+mon_host = [v2:127.0.0.1:{mon_port}]
+public_addr = 127.0.0.1
+cluster_addr = 127.0.0.1
+keyring = {folder}/keyring
+run_dir = {folder}
+admin_socket = {folder}/$name.asok
+log_file = {folder}/$name.log
+auth_allow_insecure_global_id_reclaim = false
+# one disk, one copy, few placement groups: what a test needs
+osd_pool_default_size = 1
+osd_pool_default_min_size = 1
+osd_pool_default_pg_num = 2
+osd_pool_default_pgp_num = 2
+osd_pool_default_pg_autoscale_mode = off
+osd_crush_chooseleaf_type = 0
+mon_allow_pool_size_one = true
+mon_max_pg_per_osd = 1000
+mon_data_avail_crit = 1
+mon_data_avail_warn = 2
+mon_data = {folder}/mon
+osd_data = {folder}/osd
+osd_objectstore = bluestore
+bluestore_block_size = 10737418240
+osd_memory_target = 939524096
+rgw_data = {folder}/rgw
+rgw_frontends = beast endpoint=127.0.0.1:{s3_port}
+rgw_thread_pool_size = 32
+"""
+
+
+class Ceph:
+    """Ceph's S3 server with what stands behind it, on loopback: `mon`, `osd` and `rgw`, each a process of its own that
+    may be killed and started again. Data survives that; it lies in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        mon_port, s3_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{s3_port}"
+        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self._environment = os.environ | {"CEPH_CONF": str(folder / "ceph.conf")}
+        content = _CEPH_CONF.format(fsid=uuid.uuid4(), folder=folder, mon_port=mon_port, s3_port=s3_port)
+        (folder / "ceph.conf").write_text(content)
+        for name in ("mon", "osd", "rgw"):
+            (folder / name).mkdir()
+        keys = {"mon.": "mon", "client.admin": "mon osd mgr", "osd.0": "mon osd", "client.rgw": "mon osd"}
+        for index, (entity, services) in enumerate(keys.items()):
+            caps = (word for service in services.split() for word in ("--cap", service, "allow *"))
+            create = ("--create-keyring",) if index == 0 else ()
+            self._call("ceph-authtool", *create, f"{folder}/keyring", "--gen-key", "--name", entity, *caps)
+        self._fsid = re.findall("fsid = (.*)", content)[0]
+        self._mon_address = f"[v2:127.0.0.1:{mon_port}]"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Environment of a client."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "samif",
+            "AWS_SECRET_ACCESS_KEY": "loopback",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def create(self) -> None:
+        """Make and start everything, with one user; returns when the S3 server answers."""
+        keyring, monmap = f"{self.folder}/keyring", f"{self.folder}/monmap"
+        self._call("monmaptool", "--create", "--fsid", self._fsid, "--addv", "a", self._mon_address, monmap)
+        self._call("ceph-mon", "-i", "a", "--mkfs", "--monmap", monmap, "--keyring", keyring)
+        self.start("mon")
+        osd = str(uuid.uuid4())
+        self._call("ceph", "osd", "new", osd, "0")
+        self._call("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd)
+        self._call("ceph", "osd", "crush", "add", "osd.0", "1.0", "root=default")
+        self.start("osd")
+        user = ("--uid", "samif", "--display-name", "samif", "--access-key", "samif", "--secret-key", "loopback")
+        self._call("radosgw-admin", "user", "create", *user)
+        self.start("rgw")
+        self.wait()
+
+    def new_bucket(self) -> str:
+        """Make an empty bucket; its name."""
+        import boto3
+
+        user = {"aws_access_key_id": "samif", "aws_secret_access_key": "loopback", "region_name": "us-east-1"}
+        name = f"test-{uuid.uuid4()}"
+        boto3.session.Session(**user).client("s3", endpoint_url=self.url).create_bucket(Bucket=name)
+        return name
+
+    def start(self, name: str) -> None:
+        """Start `mon`, `osd` or `rgw`, which is not running."""
+        command = {"mon": "ceph-mon -f -i a", "osd": "ceph-osd -f -i 0", "rgw": "radosgw -f -n client.rgw"}[name]
+        with (self.folder / f"{name}.out").open("ab") as log:
+            self.daemons[name] = subprocess.Popen(
+                command.split(), env=self._environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def kill(self, name: str) -> None:
+        """kill -9."""
+        self.daemons[name].kill()
+        self.daemons[name].wait()
+
+    def wait(self) -> None:
+        """Return when the S3 server answers."""
+        service = Service(self.url, self.daemons["rgw"])
+        _wait(service, lambda: requests.get(self.url, timeout=5).raise_for_status(), self.folder / "rgw.out")
+
+    def stop(self) -> None:
+        """End every process."""
+        for name in ("rgw", "osd", "mon"):
+            if name in self.daemons:
+                Service(self.url, self.daemons[name]).stop(signal.SIGKILL if name == "rgw" else signal.SIGTERM)
+
+    def _call(self, *command: str) -> None:
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=START_SECONDS)
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+
+
+@contextmanager
+def ceph() -> Iterator[Ceph]:
+    """A fresh S3 server (Ceph's radosgw). Skips the test where Ceph is not installed; see infra/test-services.sh."""
+    missing = [program for program in CEPH_PROGRAMS if shutil.which(program) is None]
+    if missing:
+        pytest.skip(f"no S3 server to test with: {', '.join(missing)} not installed (infra/test-services.sh does it)")
+    # Not in pytest's folders: a Unix socket's path may have 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="samif-ceph-"))
+    try:
+        server = Ceph(folder)
+        try:
+            server.create()
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unprivileged() -> str:

@@ -1,15 +1,9 @@
-"""Fetching weights over real connections on loopback, into a cache addressed by content.
-
-The S3 tests need a real server: set SAMIF_TEST_S3 to a bucket they may write to, and AWS_ENDPOINT_URL,
-AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_DEFAULT_REGION as for any client.
-"""
+"""Fetching weights over real connections on loopback, into a cache addressed by content."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -311,17 +305,12 @@ def test_verify_of_weights_that_are_no_sam(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def s3_object() -> Iterator[str]:
-    """Address of a file in a real bucket, removed afterwards."""
-    bucket = os.environ.get("SAMIF_TEST_S3")
-    if not bucket:
-        pytest.skip("SAMIF_TEST_S3 names no bucket of a running S3 server")
+def s3_object(bucket: str) -> str:
+    """Address of a file in a real bucket."""
     import boto3
 
-    client, key = boto3.client("s3"), f"{uuid.uuid4()}/weights.pth"
-    client.put_object(Bucket=bucket, Key=key, Body=CONTENT)
-    yield f"s3://{bucket}/{key}"
-    client.delete_object(Bucket=bucket, Key=key)
+    boto3.session.Session().client("s3").put_object(Bucket=bucket, Key="some/weights.pth", Body=CONTENT)
+    return f"s3://{bucket}/some/weights.pth"
 
 
 def test_s3_file_lands_under_its_digest(s3_object: str, cache: Path) -> None:

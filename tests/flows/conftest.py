@@ -1,0 +1,24 @@
+"""Services that are started once for all tests of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.flows.services import Ceph, ceph
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Ceph]:
+    """A real S3 server; who kills it starts it again."""
+    with ceph() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: Ceph, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of a new bucket; the environment says where it is and who we are."""
+    for name, value in s3_server.variables.items():
+        monkeypatch.setenv(name, value)
+    return s3_server.new_bucket()
