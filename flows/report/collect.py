@@ -15,10 +15,11 @@ from typing import Any
 from flows.embedding_manifest import EmbeddingManifest
 from flows.layout import Layout
 from flows.pictures import pictures_root
-from flows.report.pictures import KINDS, choose, match_all, render
+from flows.report.pictures import choose, render
 from samif.config import BASE, Params, digest
 from samif.dataset.model import Dataset
 from samif.errors import SamifError
+from samif.evaluate.matching import KINDS, match_all
 from samif.evaluate.model import Evaluation
 from samif.hashing import file_sha256
 

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flows.report.charts import Chart, over_sessions, over_steps
-from flows.report.pictures import KINDS
+from samif.evaluate.matching import KINDS
 
 HEATMAP_CLASSES = 30
 """Above this many classes the confusion matrix becomes a list of the most frequent confusions."""

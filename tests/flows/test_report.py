@@ -18,11 +18,12 @@ from flows.layout import Layout
 from flows.pictures import pictures_root
 from flows.report.collect import collect
 from flows.report.page import duration, number, signed
-from flows.report.pictures import choose, match_all
+from flows.report.pictures import choose
 from flows.report.publish import publish, session_table
 from samif.config import Params
 from samif.dataset.model import Annotation, Category, Dataset, Picture
 from samif.errors import SamifError
+from samif.evaluate.matching import match_all
 from tests.flows.report_workspace import PARTS, SIDE, annotate, build, rle, write_json
 
 
