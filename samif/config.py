@@ -67,6 +67,7 @@ class DatasetParams(Strict):
     val: CocoSource | None = None
     holdout: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.25
     seed: int = 0
+    broken_pictures: Literal["refuse", "quarantine"] = "refuse"
     base_classes: list[str] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -31,6 +31,7 @@ class Finding:
         picture, annotation: COCO ids, where there are any.
         what: a phrase whose subject is the place, such as "has an empty mask".
         remedy: what to do, as an order.
+        broken: whether it is the picture file itself that cannot be used.
     """
 
     level: Literal["error", "warning"]
@@ -39,6 +40,7 @@ class Finding:
     annotation: int | None
     what: str
     remedy: str
+    broken: bool = False
 
     def __str__(self) -> str:
         place = [self.file]
@@ -62,6 +64,19 @@ def raise_on_errors(findings: Iterable[Finding]) -> None:
     more = f" | and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
     noun = "error" if len(errors) == 1 else "errors"
     raise SamifError(f"the data set has {len(errors)} {noun}: {shown}{more}; run 'samif data check' for the whole list")
+
+
+def without_broken(dataset: Dataset, findings: Iterable[Finding]) -> tuple[Dataset, list[Finding], list[Finding]]:
+    """Leave out the pictures whose files cannot be used, with all that was found about them.
+
+    Returns:
+        The data set without them, the findings about the rest, and the one finding that tells why, for each left out.
+    """
+    found = list(findings)
+    broken = [finding for finding in found if finding.broken]
+    out = {(finding.file, finding.picture) for finding in broken}
+    kept = dataset.only(p.id for p in dataset.pictures if (p.file_name, p.id) not in out)
+    return kept, [finding for finding in found if (finding.file, finding.picture) not in out], broken
 
 
 def class_counts(dataset: Dataset) -> dict[str, tuple[int, int]]:

@@ -111,8 +111,9 @@ class _Reader:
         picture: int | None = None,
         annotation: int | None = None,
         level: Literal["error", "warning"] = "error",
+        broken: bool = False,
     ) -> None:
-        self.found.append(Finding(level, file or self.file, picture, annotation, what, remedy))
+        self.found.append(Finding(level, file or self.file, picture, annotation, what, remedy, broken))
 
     def categories(self, records: list[Any]) -> dict[int, str]:
         """Class name of every usable category id."""
@@ -194,7 +195,8 @@ class _Reader:
                     progress(done, len(jobs))
         for entry in entries:
             if entry.id in problems:
-                self._add(problems[entry.id].what, problems[entry.id].remedy, entry.file_name, entry.id)
+                problem = problems[entry.id]
+                self._add(problem.what, problem.remedy, entry.file_name, entry.id, broken=True)
         return facts
 
     def size_of(self, entry: _Entry, facts: PictureFacts | None) -> tuple[int, int] | None:

@@ -5,10 +5,14 @@ Shape legend: H, W are the height and width of the upright picture in pixels.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +40,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SWAPPING = (5, 6, 7, 8)
+_OUT_OF_MEANS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors that say nothing about the picture: this process has too many open files, or the machine no memory."""
 
 
 class PictureError(SamifError):
@@ -56,7 +62,7 @@ class PictureFacts:
     sha256: str
 
 
-def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+def read_picture(path: Path, max_pixels: int = MAX_PIXELS, sha256: str | None = None) -> npt.NDArray[np.uint8]:
     """Read a picture as it is meant to be seen.
 
     EXIF orientation is applied; colour profiles are ignored; of several frames or pages the first counts.
@@ -68,17 +74,21 @@ def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uin
     Args:
         path: a JPEG, PNG, TIFF, BMP, GIF, WebP, AVIF, PPM or JPEG 2000 file.
         max_pixels: pictures above this are refused by their header.
+        sha256: what the SHA-256 (hex) of the file's bytes must be; None takes any.
 
     Returns:
         (H, W, 3) uint8 RGB, upright, writable, C-contiguous.
 
     Raises:
-        PictureError: the file is missing, unreadable, truncated, no picture, or too large.
+        PictureError: the file is missing, unreadable, truncated, no picture, too large, or not the expected one.
     """
-    with _opened(path, max_pixels) as image:
-        turn = _TURNS.get(_orientation(image))
-        rgb = _to_rgb(image)
-        return np.array(rgb if turn is None else rgb.transpose(turn))
+    with _opened(path) as file:
+        if sha256 is not None and _digest(file) != sha256:
+            raise PictureError(path, "has changed since it was indexed", "put the old picture back or index it anew")
+        with _decoder(path, file, max_pixels) as image:
+            turn = _TURNS.get(_orientation(image))
+            rgb = _to_rgb(image)
+            return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
 def picture_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -87,7 +97,7 @@ def picture_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     Raises:
         PictureError: the file is missing, unreadable, no picture, or too large.
     """
-    with _opened(path, max_pixels) as image:
+    with _opened(path) as file, _decoder(path, file, max_pixels) as image:
         return _upright(image.size, _orientation(image))
 
 
@@ -97,8 +107,8 @@ def picture_sha256(path: Path) -> str:
     Raises:
         PictureError: the file is missing or unreadable.
     """
-    with _named_errors(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with _opened(path) as file:
+        return _digest(file)
 
 
 def inspect_picture(path: Path) -> PictureFacts:
@@ -109,26 +119,50 @@ def inspect_picture(path: Path) -> PictureFacts:
     Raises:
         PictureError: as `read_picture`.
     """
-    with _opened(path, MAX_PIXELS) as image:
-        orientation, stored = _orientation(image), image.size
-        image.draft(None, (max(stored[0] // 8, 1), max(stored[1] // 8, 1)))
-        _to_rgb(image)
-    return PictureFacts(_upright(stored, orientation), stored, picture_sha256(path))
+    with _opened(path) as file:
+        with _decoder(path, file, MAX_PIXELS) as image:
+            orientation, stored = _orientation(image), image.size
+            image.draft(None, (max(stored[0] // 8, 1), max(stored[1] // 8, 1)))
+            _to_rgb(image)
+        return PictureFacts(_upright(stored, orientation), stored, _digest(file))
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(path: Path) -> Iterator[BufferedReader]:
+    """The file for reading, once: what is hashed and what is decoded are the same bytes, whatever happens to the name.
+
+    Whatever goes wrong inside is turned into one sentence that names the file.
+    """
+    with _named_errors(path), open(path, "rb", opener=_without_waiting) as file:
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode):
+            raise PictureError(path, "is a pipe or a device, not a file", "name a picture file")
+        if facts.st_size == 0:
+            raise PictureError(path, "is empty (0 bytes)", "copy the picture again or take it out of the annotations")
+        yield file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opening a pipe would otherwise wait for somebody to write into it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+@contextmanager
+def _decoder(path: Path, file: BufferedReader, max_pixels: int) -> Iterator[Image.Image]:
     # Pillow has a guard of its own, below ours: raise it, or it refuses pictures that we accept.
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
-    with _named_errors(path):
-        if path.stat().st_size == 0:
-            raise PictureError(path, "is empty (0 bytes)", "copy the picture again or take it out of the annotations")
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise _too_large(path, f"{width} x {height} pixels", max_pixels)
-            yield image
+    file.seek(0)
+    with Image.open(file, formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise _too_large(path, f"{width} x {height} pixels", max_pixels)
+        yield image
+
+
+def _digest(file: BufferedReader) -> str:
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -149,6 +183,10 @@ def _named_errors(path: Path) -> Iterator[None]:
     except Image.DecompressionBombError:
         raise _too_large(path, "far too many pixels", MAX_PIXELS) from None
     except Exception as error:  # decoders of damaged files raise a dozen kinds: struct, zlib, OS, ...
+        if isinstance(error, OSError) and error.errno in _OUT_OF_MEANS:
+            raise SamifError(
+                f"{path} cannot be read now ({error.strerror}); close what holds files or memory, then try again"
+            ) from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PictureError(
             path,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pwd
+import resource
 import struct
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -17,6 +21,21 @@ from samif.dataset.pictures import PictureError, inspect_picture, picture_sha256
 from samif.errors import SamifError
 
 MARK = (250, 10, 10)
+
+
+@contextmanager
+def unprivileged(folder: Path) -> Iterator[None]:
+    """Inside, this process is not root, and `folder` is its own."""
+    if os.geteuid() != 0:
+        yield
+        return
+    nobody = pwd.getpwnam("nobody").pw_uid
+    os.chown(folder, nobody, -1)
+    os.seteuid(nobody)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def marked(width: int = 40, height: int = 24) -> Image.Image:
@@ -228,12 +247,43 @@ def test_refusals_name_the_file_and_a_remedy(tmp_path: Path) -> None:
         picture_sha256(tmp_path / "none.jpg")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_file_without_the_right_to_read(tmp_path: Path) -> None:
+def test_a_file_without_the_right_to_read() -> None:
+    # Not pytest's folder: nobody but its owner may enter that.
+    with TemporaryDirectory(dir="/tmp") as folder, unprivileged(Path(folder)):
+        closed, open_ = (save(marked(), Path(folder) / name) for name in ("closed.png", "open.png"))
+        closed.chmod(0)
+        for read in (read_picture, picture_size, inspect_picture, picture_sha256):
+            read(open_)
+            with pytest.raises(PictureError, match="may not be read; give this user"):
+                read(closed)
+
+
+def test_a_pipe_is_refused_without_waiting_for_its_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for read in (read_picture, picture_size, inspect_picture, picture_sha256):
+        with pytest.raises(PictureError, match="is a pipe or a device, not a file"):
+            read(tmp_path / "pipe.jpg")
+
+
+def test_other_bytes_than_the_expected_ones_are_refused(tmp_path: Path) -> None:
     path = save(marked(), tmp_path / "a.png")
-    path.chmod(0)
-    with pytest.raises(PictureError, match="may not be read; give this user"):
-        read_picture(path)
+    indexed = picture_sha256(path)
+    assert read_picture(path, sha256=indexed).shape == (24, 40, 3)
+    save(marked(41), path)
+    with pytest.raises(PictureError, match="has changed since it was indexed; put the old picture back"):
+        read_picture(path, sha256=indexed)
+
+
+def test_want_of_file_handles_is_not_blamed_on_the_picture(tmp_path: Path) -> None:
+    path = save(marked(), tmp_path / "a.png")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(SamifError, match="cannot be read now") as caught:
+            read_picture(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not isinstance(caught.value, PictureError)
 
 
 def test_facts(tmp_path: Path) -> None:
