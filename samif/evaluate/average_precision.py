@@ -25,50 +25,59 @@ def average_precision(
     """
     wanted = set(classes)
     ids = {category.name: category.id for category in dataset.categories if category.name in wanted}
+    truth = coco_truth(dataset, ids)
     counts = dict.fromkeys(ids, 0)
-    truth: list[dict[str, Any]] = []
-    for picture in dataset.pictures:
-        for a in picture.annotations:
-            if a.category not in ids:
-                continue
-            counts[a.category] += not a.crowd
-            truth.append(
-                {
-                    "id": len(truth) + 1,
-                    "image_id": picture.id,
-                    "category_id": ids[a.category],
-                    "segmentation": dict(a.rle),
-                    "bbox": list(a.bbox),
-                    "area": a.area,
-                    "iscrowd": int(a.crowd),
-                }
-            )
+    names = {id_: name for name, id_ in ids.items()}
+    for a in truth["annotations"]:
+        counts[names[a["category_id"]]] += not a["iscrowd"]
     result: dict[str, tuple[float | None, float | None, int]] = {name: (None, None, counts[name]) for name in ids}
-    if not truth:
+    if not truth["annotations"]:
         return result
-    wanted_ids = set(ids.values())
-    # the evaluator rewrites the run-length codes that it is given
-    found = [{**d, "segmentation": dict(d["segmentation"])} for d in detections if d["category_id"] in wanted_ids]
+    found = coco_results(detections, ids)
     if not found:
         return {name: ((0.0, 0.0, count) if count else (None, None, 0)) for name, count in counts.items()}
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
-        coco.dataset = {
-            "images": [{"id": p.id, "height": p.height, "width": p.width} for p in dataset.pictures],
-            "annotations": truth,
-            "categories": [{"id": id_, "name": name} for name, id_ in ids.items()],
-        }
+        coco.dataset = truth
         coco.createIndex()
         run = COCOeval_faster(coco, coco.loadRes(found), "segm")
         run.evaluate()
         run.accumulate()
     precision = np.asarray(run.eval["precision"])  # (IoU, recall, class, area, maxDets)
     for column, category_id in enumerate(run.params.catIds):
-        name = next(n for n, id_ in ids.items() if id_ == category_id)
+        name = names[category_id]
         if counts[name]:
             values = precision[:, :, column, 0, -1]
             result[name] = (_points(values), _points(values[:1]), counts[name])
     return result
+
+
+def coco_truth(dataset: Dataset, ids: Mapping[str, int]) -> dict[str, Any]:
+    """The objects of the classes in `ids` (name -> category id), as the content of a COCO file."""
+    return {
+        "images": [{"id": p.id, "height": p.height, "width": p.width} for p in dataset.pictures],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": picture.id,
+                "category_id": ids[a.category],
+                "segmentation": dict(a.rle),
+                "bbox": list(a.bbox),
+                "area": a.area,
+                "iscrowd": int(a.crowd),
+            }
+            for number, (picture, a) in enumerate(
+                ((p, a) for p in dataset.pictures for a in p.annotations if a.category in ids), start=1
+            )
+        ],
+        "categories": [{"id": id_, "name": name} for name, id_ in ids.items()],
+    }
+
+
+def coco_results(detections: Iterable[Detection], ids: Mapping[str, int]) -> list[Detection]:
+    """The detections of these classes, copied: evaluators rewrite the run-length codes that they are given."""
+    wanted = set(ids.values())
+    return [{**d, "segmentation": dict(d["segmentation"])} for d in detections if d["category_id"] in wanted]
 
 
 def group_mean(values: Mapping[str, float | None], names: Iterable[str]) -> float | None:

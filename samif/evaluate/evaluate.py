@@ -34,10 +34,11 @@ FALSE_IOU = 0.3
 
 @dataclass(frozen=True)
 class Scored:
-    """An evaluation and the detections behind it."""
+    """An evaluation, the detections behind it, and the false tags of each picture in the data set's order."""
 
     evaluation: Evaluation
     detections: list[Detection]
+    false_tags: list[int]
 
 
 def evaluate(
@@ -86,7 +87,7 @@ def evaluate(
         operating_score=params.operating_score,
         seconds=round(time.monotonic() - started, 3),
     )  # fmt: skip
-    return Scored(evaluation, detections)
+    return Scored(evaluation, detections, tally.false_tags)
 
 
 def to_detections(instances: Instances, picture_id: int, category_ids: dict[str, int]) -> list[Detection]:
@@ -133,11 +134,9 @@ class _Tally:
         self._score = operating_score
         self._on_known: list[float] = []
         self._on_unknown: list[float] = []
-        self._false_tags = 0
-        self._pictures = 0
+        self.false_tags: list[int] = []
 
     def add(self, picture: Picture, instances: Instances) -> None:
-        self._pictures += 1
         objects = [a for a in picture.annotations if not a.crowd]
         known = [a for a in objects if a.category in self._column]
         strangers = [a for a in objects if a.category not in self._column]
@@ -147,7 +146,7 @@ class _Tally:
         shown = instances.take(np.flatnonzero(instances.scores >= self._score))
         overlap = overlaps(shown.masks, [a.rle for a in known])
         in_crowd = overlaps(shown.masks, crowds, within_a=True).max(axis=1, initial=0.0) >= MATCH_IOU
-        self._false_tags += int(((overlap.max(axis=1, initial=0.0) < FALSE_IOU) & ~in_crowd).sum())
+        self.false_tags.append(int(((overlap.max(axis=1, initial=0.0) < FALSE_IOU) & ~in_crowd).sum()))
         self._match(shown, known, overlap, in_crowd)
 
     def unknown(self) -> Unknown:
@@ -155,7 +154,7 @@ class _Tally:
         if self._on_known and self._on_unknown:
             truth = [1] * len(self._on_known) + [0] * len(self._on_unknown)
             auroc = float(roc_auc_score(truth, self._on_known + self._on_unknown))
-        false_tags = self._false_tags / self._pictures if self._pictures else None
+        false_tags = sum(self.false_tags) / len(self.false_tags) if self.false_tags else None
         return Unknown(auroc=auroc, false_tags_per_image=false_tags, objects=len(self._on_unknown))
 
     def confusion(self) -> Confusion:
