@@ -26,6 +26,7 @@ RESERVED_CLASSES = frozenset({"background", "unknown"})
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+Points = Annotated[float, Field(ge=0.0, le=100.0)]
 FeaturePart = Literal["token", "pooled"]
 
 
@@ -172,6 +173,37 @@ class RegistryParams(Strict):
     tracking_uri: str | None = None
 
 
+class Limits(Strict):
+    """Points (0-100) per group, for every class, and for single classes instead of that; none asks nothing."""
+
+    base: Points | None = None
+    novel: Points | None = None
+    all: Points | None = None
+    each_class: Points | None = None
+    classes: dict[str, Points | None] = {}
+
+
+class GatesParams(Strict):
+    """What a version must hold to go live, measured against the live one on the same pictures.
+
+    Drops are counted over the classes that both know. A drop beyond its limit whose interval holds zero is not
+    refused but left to a named person, who approves it or not.
+    """
+
+    metric: Literal["ap", "ap50"] = "ap"
+    floors: Limits = Limits()
+    max_drop: Limits = Limits(base=0.5, novel=2.0, all=1.0, each_class=10.0)
+    min_instances: Positive = 20
+    max_false_tags: Annotated[float, Field(ge=0.0)] | None = None
+    max_false_tags_rise: Annotated[float, Field(ge=0.0)] | None = 0.2
+    same_decoder: bool = True
+    old_rows: Literal["identical", "any"] = "identical"
+    approval: Literal["unclear", "always"] = "unclear"
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    seed: int = 0
+
+
 class Params(Strict):
     """The whole of params.yaml."""
 
@@ -186,6 +218,7 @@ class Params(Strict):
     sessions: dict[Name, SessionParams] = {}
     evaluate: EvaluateParams = EvaluateParams()
     registry: RegistryParams = RegistryParams()
+    gates: GatesParams = GatesParams()
 
     @model_validator(mode="after")
     def _sessions_form_a_chain(self) -> Self:
