@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
+from flows.transient import Transient
 from samif.errors import SamifError
 
 Content = tuple[int | None, Iterator[bytes]]
@@ -18,10 +19,6 @@ Content = tuple[int | None, Iterator[bytes]]
 
 _CHUNK = 1 << 20
 _TIMEOUT = (10.0, 60.0)  # seconds to connect, seconds between two chunks
-
-
-class Transient(Exception):
-    """A failure that may pass, such as a lost connection: worth another attempt."""
 
 
 def is_remote(uri: str) -> bool:
@@ -97,26 +94,16 @@ def _opened_http(uri: str) -> Iterator[Content]:
 
 @contextmanager
 def _opened_s3(uri: str) -> Iterator[Content]:
-    import boto3
-    from botocore import exceptions
-    from botocore.config import Config
+    from flows import s3
 
     parts = urlsplit(uri)
-    config = Config(connect_timeout=_TIMEOUT[0], read_timeout=_TIMEOUT[1], retries={"total_max_attempts": 1})
     try:
-        # A session of our own: the module's default one is not safe to share between threads.
-        client = boto3.session.Session().client("s3", config=config)
-        answer = client.get_object(Bucket=parts.netloc, Key=parts.path.lstrip("/"))
-        yield answer["ContentLength"], answer["Body"].iter_chunks(_CHUNK)
-    except exceptions.ClientError as error:
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        code = error.response.get("Error", {}).get("Code", status)
-        if status == 429 or status >= 500:
-            raise Transient(f"the server answers {code}") from error
-        raise SamifError(f"{shown(uri)}: the server answers {code}; correct the address or the credentials") from error
-    except (exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.IncompleteReadError) as error:
-        raise Transient(type(error).__name__) from error
-    except (exceptions.BotoCoreError, ValueError) as error:
+        with s3.explained():
+            answer = s3.client().get_object(Bucket=parts.netloc, Key=parts.path.lstrip("/"))
+            yield answer["ContentLength"], answer["Body"].iter_chunks(_CHUNK)
+    except s3.Refused as error:
+        raise SamifError(f"{shown(uri)}: {error}; correct the address or the credentials") from error
+    except s3.Unusable as error:
         raise SamifError(
             f"{shown(uri)} cannot be requested ({error}); correct address, endpoint or credentials"
         ) from error

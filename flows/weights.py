@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import tenacity
 from filelock import FileLock
 
-from flows.sources import Transient, is_remote, local_path, opened, shown, suffix_of
+from flows.sources import is_remote, local_path, opened, shown, suffix_of
+from flows.transient import Transient, persistently
 from samif.errors import SamifError
 from samif.sam.zoo import (
     ARCHITECTURES,
@@ -232,17 +232,11 @@ def _store(uri: str, sha256: str | None, progress: Progress | None) -> Path:
     if suffix not in SUFFIXES:
         raise SamifError(f"{shown(uri)}: the name of the weights must end in {', '.join(SUFFIXES)}")
     folder = cache_folder()
-    attempts = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(Transient),
-        stop=tenacity.stop_after_attempt(_ATTEMPTS),
-        wait=tenacity.wait_exponential_jitter(multiplier=0.2, max=5.0),
-        reraise=True,
-    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # One download however many workers ask; who waited finds the file.
         with FileLock(folder / f"{sha256 or _UNDIGESTED}.lock"):
-            return _cached(sha256) or attempts(_transfer, uri, suffix, sha256, folder, progress)
+            return _cached(sha256) or persistently(_ATTEMPTS)(_transfer, uri, suffix, sha256, folder, progress)
     except Transient as error:
         raise SamifError(f"{shown(uri)}: gave up after {_ATTEMPTS} attempts ({error}); try again later") from error
     except OSError as error:

@@ -137,7 +137,7 @@ osd_objectstore = bluestore
 bluestore_block_size = 10737418240
 osd_memory_target = 939524096
 rgw_data = {folder}/rgw
-rgw_frontends = beast endpoint=127.0.0.1:{s3_port}
+rgw_frontends = beast endpoint=127.0.0.1:{s3_port} tcp_nodelay=1
 rgw_thread_pool_size = 32
 """
 
