@@ -1,12 +1,10 @@
 """An MLflow tracking store and model registry, opened safely and answering failures in one sentence.
 
-Knows how versions are kept, not what they mean: that is `flows.registry`, the only user of this module.
+Knows how versions are kept, not what they mean: that is `flows.registry`, `flows.journal` and `flows.promotion`.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
+from flows.mlflow_client import first_line, open_client, probe, without_credentials
 from samif.errors import SamifError
 
 if TYPE_CHECKING:
@@ -26,19 +25,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
-PROBE_SECONDS = 3.0
 LOCK_SECONDS = 300.0
 METRICS_PER_CALL = 1000  # MLflow refuses longer batches
-SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # whatever fails also raises
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
 
 
 @dataclass(frozen=True)
@@ -91,7 +79,7 @@ class MlflowStore:
             self.database = root / uri.removeprefix("sqlite:///")
             uri = f"sqlite:///{self.database}"
         self.uri = uri
-        self.shown = _without_credentials(uri)
+        self.shown = without_credentials(uri)
         if self.database is None and urlsplit(uri).scheme not in ("http", "https"):
             raise SamifError(f"registry.tracking_uri: expected http(s)://HOST or sqlite:///FILE, got '{self.shown}'")
         state = self.database.parent if self.database else root / ".samif"
@@ -131,8 +119,8 @@ class MlflowStore:
             yield
         except (MlflowException, OSError) as error:  # errors of `requests` are OSErrors
             if self.database is None:
-                _probe(self.uri, self.shown)
-            said = _first_line(error).replace(self.uri, self.shown)
+                probe(self.uri, self.shown)
+            said = first_line(error).replace(self.uri, self.shown)
             raise SamifError(
                 f"the registry at {self.shown} refused or broke off: {said}; mend that and run again"
             ) from None
@@ -140,45 +128,41 @@ class MlflowStore:
     @cached_property
     def client(self) -> MlflowClient:
         """MLflow's client; use it inside `reading` or `writing`."""
-        for key, value in SETTINGS.items():
-            os.environ.setdefault(key, value)
-        if self.database is None:
-            _probe(self.uri, self.shown)
-        elif self.database.exists() and not _is_sqlite(self.database):
-            # SQLAlchemy would retry for minutes.
-            raise SamifError(f"{self.database} is not an SQLite file; move it away or restore it from a backup")
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it warns of every retry
-        try:
-            if self.database is not None and not self.database.exists():
-                # Killed in its first migration, an SQLite store stays unusable: make it under another name.
-                part = self.database.with_name(f".{self.database.name}.part")
-                part.unlink(missing_ok=True)
-                part.with_name(f"{part.name}-journal").unlink(missing_ok=True)
-                MlflowClient(f"sqlite:///{part}")
-                os.replace(part, self.database)
-            return MlflowClient(self.uri, self.uri)
-        except (MlflowException, SQLAlchemyError, OSError) as error:
-            raise SamifError(
-                f"the registry at {self.shown} cannot be opened: {_first_line(error)}; restore it from a backup"
-            ) from None
+        return open_client(self.uri, self.shown, self.database)
 
     def register(self, entry: Entry) -> Registration:
         """Find the version that has the entry's digest, else make its run and then the version.
 
         A run without a version (a crash in between) is filled again and used. Call inside `writing`.
         """
-        from mlflow.entities import Metric, Param, RunTag
-
         mine = f"tags.{entry.key} = '{entry.tags[entry.key]}'"
         found = self.client.search_model_versions(f"name = '{entry.model}' and {mine}")
         if found:
             oldest = min(found, key=lambda item: int(item.version))
             return Registration(int(oldest.version), False, str(oldest.run_id))
+        run = self._filled_run(entry)
+        self.make_model(entry.model)
+        made = self.client.create_model_version(
+            entry.model,
+            self._files_uri(run),
+            str(run.info.run_id),
+            tags=entry.tags,
+            description=entry.description,
+            await_creation_for=0,
+        )
+        return Registration(int(made.version), True, str(run.info.run_id))
+
+    def record(self, entry: Entry) -> str:
+        """Find the finished run that has the entry's digest, else make it; returns its id. Call inside `writing`."""
+        mine = f"tags.{entry.key} = '{entry.tags[entry.key]}'"
+        done = self.runs(entry.line, f"tags.kind = '{entry.kind}' and {mine} and attributes.status = 'FINISHED'")
+        return str((next(done, None) or self._filled_run(entry)).info.run_id)
+
+    def _filled_run(self, entry: Entry) -> Run:
+        """A run with everything of the entry; one that a crash left unfinished is filled again."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        mine = f"tags.{entry.key} = '{entry.tags[entry.key]}'"
         run = next(self.runs(entry.line, f"tags.kind = '{entry.kind}' and {mine}"), None)
         if run is None:
             identity = {"kind": entry.kind, entry.key: entry.tags[entry.key]}
@@ -194,17 +178,7 @@ class MlflowStore:
             entry.write(Path(folder), run_id)
             self._files(run).log_artifacts(folder)
         self.client.set_terminated(run_id, "FINISHED")
-        if self.find_model(entry.model) is None:
-            _unless_exists(self.client.create_registered_model, entry.model)
-        made = self.client.create_model_version(
-            entry.model,
-            self._files_uri(run),
-            run_id,
-            tags=entry.tags,
-            description=entry.description,
-            await_creation_for=0,
-        )
-        return Registration(int(made.version), True, run_id)
+        return run
 
     def runs(self, line: str, where: str = "") -> Iterator[Run]:
         """The runs of a line, newest first; `where` is an MLflow search filter."""
@@ -252,10 +226,21 @@ class MlflowStore:
             raise SamifError(f"the registry at {self.shown} has no '{name}' (it has: {known}); check the name")
         return model
 
+    def make_model(self, name: str) -> None:
+        """Create the registered model `name`, unless it is there. Call inside `writing`."""
+        if self.find_model(name) is None:
+            make_once(self.client.create_registered_model, name)
+
     def versions(self, name: str) -> dict[int, ModelVersion]:
         """Version number -> version of a model, oldest first. MLflow leaves the aliases out here."""
-        found = self.client.search_model_versions(f"name = '{self.model(name).name}'")
-        return {int(item.version): item for item in sorted(found, key=lambda item: int(item.version))}
+        found: list[ModelVersion] = []
+        token = None
+        while True:
+            page = self.client.search_model_versions(f"name = '{self.model(name).name}'", page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return {int(item.version): item for item in sorted(found, key=lambda item: int(item.version))}
 
     def version(self, name: str, number: int) -> ModelVersion:
         """One version; an unknown number is a SamifError that lists the known ones."""
@@ -273,7 +258,7 @@ class MlflowStore:
     def _experiment(self, line: str) -> str:
         if self.client.get_experiment_by_name(line) is None:
             location = self._local_files.as_uri() if self._local_files else None
-            _unless_exists(self.client.create_experiment, line, location)
+            make_once(self.client.create_experiment, line, location)
         experiment = self.client.get_experiment_by_name(line)
         assert experiment is not None
         return str(experiment.experiment_id)
@@ -294,35 +279,8 @@ class MlflowStore:
         return (self._local_files / str(run.info.run_id) / "artifacts").as_uri()
 
 
-def _probe(uri: str, shown: str) -> None:
-    """Fail in seconds where MLflow's own retries would take minutes."""
-    import requests
-
-    try:
-        requests.get(f"{uri.rstrip('/')}/health", timeout=PROBE_SECONDS)
-    except requests.RequestException:
-        raise SamifError(
-            f"the registry at {shown} does not answer; start it, or mend registry.tracking_uri in params.yaml"
-        ) from None
-
-
-def _is_sqlite(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(16) == b"SQLite format 3\0"
-
-
-def _without_credentials(uri: str) -> str:
-    parts = urlsplit(uri)
-    return uri.replace(f"{parts.netloc}", parts.netloc.rpartition("@")[2], 1) if "@" in parts.netloc else uri
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
-
-
-def _unless_exists(create: Callable[..., Any], *arguments: Any) -> None:
-    """Another machine may have made the same thing since we looked."""
+def make_once(create: Callable[..., Any], *arguments: Any) -> None:
+    """Create what has a unique name, unless it is there: somebody else may have made it since we looked."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -1,0 +1,92 @@
+"""Opening an MLflow client: settings before the first import, quick answers where MLflow would retry for minutes, and
+a first migration of SQLite that may be killed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from samif.errors import SamifError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PROBE_SECONDS = 3.0
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # whatever fails also raises
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def open_client(uri: str, shown: str, database: Path | None) -> MlflowClient:
+    """MLflow's client for a server, or for an SQLite file, which is made where it does not exist.
+
+    Args:
+        shown: the address without credentials, for sentences.
+        database: the SQLite file of `uri`; none for a server.
+
+    Raises:
+        SamifError: the server does not answer, or the file is no database or cannot be opened.
+    """
+    for key, value in SETTINGS.items():
+        os.environ.setdefault(key, value)
+    if database is None:
+        probe(uri, shown)
+    elif database.exists() and not _is_sqlite(database):
+        # SQLAlchemy would retry for minutes.
+        raise SamifError(f"{database} is not an SQLite file; move it away or restore it from a backup")
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it warns of every retry
+    try:
+        if database is not None and not database.exists():
+            # Killed in its first migration, an SQLite store stays unusable: make it under another name.
+            part = database.with_name(f".{database.name}.part")
+            part.unlink(missing_ok=True)
+            part.with_name(f"{part.name}-journal").unlink(missing_ok=True)
+            MlflowClient(f"sqlite:///{part}")
+            os.replace(part, database)
+        return MlflowClient(uri, uri)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise SamifError(
+            f"the registry at {shown} cannot be opened: {first_line(error)}; restore it from a backup"
+        ) from None
+
+
+def probe(uri: str, shown: str) -> None:
+    """Fail in seconds where MLflow's own retries would take minutes."""
+    import requests
+
+    try:
+        requests.get(f"{uri.rstrip('/')}/health", timeout=PROBE_SECONDS)
+    except requests.RequestException:
+        raise SamifError(
+            f"the registry at {shown} does not answer; start it, or mend registry.tracking_uri in params.yaml"
+        ) from None
+
+
+def _is_sqlite(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(16) == b"SQLite format 3\0"
+
+
+def without_credentials(uri: str) -> str:
+    parts = urlsplit(uri)
+    return uri.replace(f"{parts.netloc}", parts.netloc.rpartition("@")[2], 1) if "@" in parts.netloc else uri
+
+
+def first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

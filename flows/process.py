@@ -1,0 +1,41 @@
+"""Which process on which machine wrote something, and whether it is still there."""
+
+from __future__ import annotations
+
+import os
+import socket
+from functools import cache
+
+import psutil
+
+from samif.config import Strict
+
+
+class ProcessIdentity(Strict):
+    """A process: the time of its start (seconds) tells it from a later one of the same number."""
+
+    host: str
+    pid: int
+    started: float
+
+    @property
+    def is_gone(self) -> bool:
+        """It ran on this machine and has ended; of other machines nothing is known."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            return bool(abs(psutil.Process(self.pid).create_time() - self.started) > 1.0)
+        except psutil.NoSuchProcess:
+            return True
+        except psutil.AccessDenied:
+            return False
+
+
+def this_process() -> ProcessIdentity:
+    """The identity of the caller's process (of a child after a fork, too)."""
+    return _identity(os.getpid())
+
+
+@cache
+def _identity(pid: int) -> ProcessIdentity:
+    return ProcessIdentity(host=socket.gethostname(), pid=pid, started=round(psutil.Process(pid).create_time(), 2))
