@@ -24,6 +24,10 @@ from samif.errors import SamifError
 MAX_PIXELS = 200_000_000
 """Pictures of more pixels are refused before anything is decoded."""
 
+MAX_ASPECT = 200
+"""Pictures whose longer side is more than so many times the shorter are refused: at the size that an encoder sees,
+nothing would be left of the shorter."""
+
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "PPM", "JPEG2000")
 """Raster formats only: Pillow would hand PostScript and the like to outside programs."""
 
@@ -80,7 +84,7 @@ def read_picture(path: Path, max_pixels: int = MAX_PIXELS, sha256: str | None = 
         (H, W, 3) uint8 RGB, upright, writable, C-contiguous.
 
     Raises:
-        PictureError: the file is missing, unreadable, truncated, no picture, too large, or not the expected one.
+        PictureError: the file is missing, unreadable, truncated, no picture, too large, a strip, or not as expected.
     """
     with _opened(path) as file:
         if sha256 is not None and _digest(file) != sha256:
@@ -157,6 +161,10 @@ def _decoder(path: Path, file: BufferedReader, max_pixels: int) -> Iterator[Imag
         width, height = image.size
         if width * height > max_pixels:
             raise _too_large(path, f"{width} x {height} pixels", max_pixels)
+        if max(width, height) > MAX_ASPECT * min(width, height):
+            raise PictureError(
+                path, f"is a strip of {width} x {height} pixels, the limit is {MAX_ASPECT} to 1", "cut it into pieces"
+            )
         yield image
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pwd
 import resource
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -19,23 +16,9 @@ from PIL import Image
 
 from samif.dataset.pictures import PictureError, inspect_picture, picture_sha256, picture_size, read_picture
 from samif.errors import SamifError
+from tests.unprivileged import unprivileged_folder
 
 MARK = (250, 10, 10)
-
-
-@contextmanager
-def unprivileged(folder: Path) -> Iterator[None]:
-    """Inside, this process is not root, and `folder` is its own."""
-    if os.geteuid() != 0:
-        yield
-        return
-    nobody = pwd.getpwnam("nobody").pw_uid
-    os.chown(folder, nobody, -1)
-    os.seteuid(nobody)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def marked(width: int = 40, height: int = 24) -> Image.Image:
@@ -179,6 +162,14 @@ def test_too_large_a_picture_is_refused_by_its_header(tmp_path: Path, width: int
             read(path)
 
 
+@pytest.mark.parametrize(("size", "accepted"), [((200, 1), True), ((201, 1), False), ((2, 401), False)])
+def test_a_strip_is_refused(tmp_path: Path, size: tuple[int, int], accepted: bool) -> None:
+    path = save(Image.new("RGB", size), tmp_path / "a.png")
+    for read in (read_picture, picture_size, inspect_picture):
+        with nullcontext() if accepted else pytest.raises(PictureError, match="is a strip of .* to 1; cut it"):
+            read(path)
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_picture_at_the_limit_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
@@ -248,9 +239,8 @@ def test_refusals_name_the_file_and_a_remedy(tmp_path: Path) -> None:
 
 
 def test_a_file_without_the_right_to_read() -> None:
-    # Not pytest's folder: nobody but its owner may enter that.
-    with TemporaryDirectory(dir="/tmp") as folder, unprivileged(Path(folder)):
-        closed, open_ = (save(marked(), Path(folder) / name) for name in ("closed.png", "open.png"))
+    with unprivileged_folder() as folder:
+        closed, open_ = (save(marked(), folder / name) for name in ("closed.png", "open.png"))
         closed.chmod(0)
         for read in (read_picture, picture_size, inspect_picture, picture_sha256):
             read(open_)
