@@ -8,7 +8,7 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -113,11 +113,19 @@ def _share(workers: int) -> Cluster:
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    cpus = [int(node.get("CPU", 0)) for node in nodes]
-    gpus = int(sum(node.get("GPU", 0) for node in nodes))
-    fitting = max(1, min(workers, gpus or sum(cpus)))
-    # A worker's CPUs must lie on one node: the largest share with which all workers still find room.
-    shares = [share for share in range(1, max(cpus, default=0) + 1) if sum(n // share for n in cpus) >= fitting]
+    return fit(workers, [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes])
+
+
+def fit(workers: int, nodes: Sequence[tuple[int, int]]) -> Cluster:
+    """What equal workers may each use of nodes with so many CPUs and GPUs: as many workers as fit, up to `workers`,
+    then as many CPUs for each as all of them still find on their nodes."""
+    gpus = sum(gpu for _, gpu in nodes)
+    fitting = max(1, min(workers, gpus or sum(cpu for cpu, _ in nodes)))
+
+    def rooms(share: int) -> int:
+        return sum(min(cpu // share, gpu) if gpus else cpu // share for cpu, gpu in nodes)
+
+    shares = [share for share in range(1, max((cpu for cpu, _ in nodes), default=0) + 1) if rooms(share) >= fitting]
     return Cluster(fitting, max(shares, default=1), min(gpus, 1))
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from samif.config import BASE
+
+Split = Literal["train", "val"]
+SPLITS: tuple[Split, ...] = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,10 @@ class Layout:
     def index(self, split: str) -> Path:
         """Checked, normalised COCO file of `train` or `val`."""
         return self.artifacts / "dataset" / f"{split}.json"
+
+    def quarantine(self, stage: str) -> Path:
+        """Pictures that stage `dataset` or `embed` left out, with reasons; an empty list where there are none."""
+        return self.artifacts / "quarantine" / f"{stage}.json"
 
     @property
     def embeddings(self) -> Path:

@@ -21,14 +21,14 @@ from samif.config import BASE, Params
 from samif.errors import SamifError
 
 REVISIONS = {
-    "dataset": 1,
-    "embed": 1,
+    "dataset": 2,
+    "embed": 2,
     "pretrain_decoder": 1,
     "propose": 1,
     "train_base": 1,
     "session": 1,
     "evaluate": 1,
-    "report": 1,
+    "report": 2,
 }
 """Raise a stage's number when a change of the software changes what the stage writes: then, and only then,
 an upgrade runs it again everywhere (docs/adr/0003)."""

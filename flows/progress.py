@@ -22,6 +22,12 @@ class Tracker(Protocol):
     def advance(self, n: int = 1) -> None:
         """`n` more units are finished."""
 
+    def quarantine(self, n: int) -> None:
+        """`n` of the finished units were no good and are set aside; `advance` counts them as well."""
+
+    def note(self, text: str) -> None:
+        """Show a line that a person should read."""
+
 
 @contextmanager
 def track(total: int, unit: str, description: str, stream: TextIO | None = None) -> Iterator[Tracker]:
@@ -46,10 +52,15 @@ def track(total: int, unit: str, description: str, stream: TextIO | None = None)
         lines.finish()
 
 
+def say(text: str) -> None:
+    """One line for a person, beside any progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
 class _Lines:
     def __init__(self, total: int, unit: str, description: str, stream: TextIO) -> None:
         self._total, self._unit, self._description, self._stream = total, unit, description, stream
-        self._done = 0
+        self._done = self._quarantined = 0
         self._started = self._printed = time.monotonic()
         self._print(f"0/{total} {unit}")
 
@@ -60,15 +71,26 @@ class _Lines:
             self._printed = now
             rate = self._done / (now - self._started)
             left = f", {(self._total - self._done) / rate:.0f} s left" if rate > 0 else ""
-            self._print(f"{self._done}/{self._total} {self._unit}, {rate:.1f}/s{left}")
+            self._print(f"{self._done}/{self._total} {self._unit}, {rate:.1f}/s{left}{_aside(self._quarantined)}")
+
+    def quarantine(self, n: int) -> None:
+        self._quarantined += n
+
+    def note(self, text: str) -> None:
+        self._print(text)
 
     def finish(self) -> None:
         seconds = time.monotonic() - self._started
         rate = self._done / max(seconds, 1e-9)
-        self._print(f"{self._done}/{self._total} {self._unit} in {seconds:.1f} s, {rate:.1f}/s")
+        counts = f"{self._done}/{self._total} {self._unit} in {seconds:.1f} s, {rate:.1f}/s"
+        self._print(counts + _aside(self._quarantined))
 
     def _print(self, text: str) -> None:
         print(f"{self._description}: {text}", file=self._stream, flush=True)
+
+
+def _aside(quarantined: int) -> str:
+    return f", {quarantined} quarantined" if quarantined else ""
 
 
 class _Rate(ProgressColumn):
@@ -80,10 +102,18 @@ class _Rate(ProgressColumn):
 class _Bar:
     def __init__(self, progress: Progress, total: int, description: str) -> None:
         self._progress = progress
-        self._task = progress.add_task(description, total=total)
+        self._task = progress.add_task(description, total=total, aside="")
+        self._quarantined = 0
 
     def advance(self, n: int = 1) -> None:
         self._progress.advance(self._task, n)
+
+    def quarantine(self, n: int) -> None:
+        self._quarantined += n
+        self._progress.update(self._task, aside=_aside(self._quarantined))
+
+    def note(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, highlight=False)
 
 
 @contextmanager
@@ -92,7 +122,7 @@ def _bar(total: int, unit: str, description: str, stream: TextIO) -> Iterator[_B
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        TextColumn(unit + "{task.fields[aside]}"),
         _Rate(),
         TimeRemainingColumn(),
     )

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from flows.embedding_manifest import EmbeddingManifest
-from flows.layout import Layout
+from flows.layout import SPLITS, Layout
 from flows.registry import Registry
+from flows.stages.inputs import dataset_of
 from flows.weights import resolve
 from samif.card import Card, DecoderCard, EncoderCard, Identity, Inference, Provenance, evaluation_digest
 from samif.config import BASE, Params, digest
-from samif.dataset.model import Dataset
 from samif.evaluate.model import Evaluation
 from samif.hashing import file_sha256
 
@@ -55,8 +55,7 @@ class _Shared:
     def __init__(self, layout: Layout, params: Params, decoder_sha256: str, request: Mapping[str, Any]) -> None:
         self._layout, self._params, self._decoder, self._request = layout, params, decoder_sha256, request
         self._manifest = EmbeddingManifest.load(layout.embeddings)
-        splits = ("train", "val")
-        self._dataset = digest({split: Dataset.load(layout.index(split), layout.root).digest for split in splits})
+        self._dataset = digest({split: dataset_of(layout, params, split).digest for split in SPLITS})
         training = json.loads((layout.decoder / "training.json").read_text(encoding="utf-8"))
         self._pretrain_classes = training["classes"]
         checkpoint = resolve(params.encoder.name, params.encoder.checkpoint, params.encoder.sha256)

@@ -14,8 +14,9 @@ from typing import Any
 
 from flows.embedding_manifest import EmbeddingManifest
 from flows.layout import Layout
-from flows.pictures import pictures_root
+from flows.quarantine import Quarantine
 from flows.report.pictures import choose, render
+from flows.stages.inputs import dataset_of
 from samif.config import BASE, Params, digest
 from samif.dataset.model import Dataset
 from samif.errors import SamifError
@@ -32,8 +33,7 @@ def collect(layout: Layout, params: Params) -> None:
     Raises:
         SamifError: an input of the stage is missing or broken, or an evaluation is of other pictures.
     """
-    val = Dataset.load(layout.index("val"), pictures_root(layout, params, "val"))
-    train = Dataset.load(layout.index("train"), pictures_root(layout, params, "train"))
+    val, train = (dataset_of(layout, params, split) for split in ("val", "train"))
     names = [BASE, *params.sessions]
     evaluations = {name: Evaluation.load(layout.evaluation(name) / "evaluation.json") for name in names}
     for name, evaluation in evaluations.items():
@@ -62,6 +62,7 @@ def collect(layout: Layout, params: Params) -> None:
             "schema": 1,
             "line": params.line,
             "validation": _validation(params),
+            "left_out": sum(len(Quarantine.load(layout.quarantine(stage)).pictures) for stage in ("dataset", "embed")),
             "operating_score": newest.operating_score,
             "unknown_objects": {name: evaluation.unknown.objects for name, evaluation in evaluations.items()},
             "confusion": newest.confusion.model_dump(mode="json"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from flows.layout import Layout
-from flows.progress import track
-from samif.config import CocoSource, Params
-from samif.dataset.check import class_counts, raise_on_errors
+from flows.layout import SPLITS, Layout, Split
+from flows.progress import say, track
+from flows.quarantine import BrokenPicture, Quarantine
+from samif.config import Params
+from samif.dataset.check import class_counts, raise_on_errors, without_broken
 from samif.dataset.coco import read_coco
 from samif.dataset.model import Dataset
 from samif.dataset.sessions import split_by_picture
@@ -16,37 +18,50 @@ from samif.errors import SamifError
 
 
 def run(layout: Layout, params: Params, session: str | None) -> None:
-    """Write `artifacts/dataset/{train,val}.json`; on the demo line also the drawn pictures."""
+    """Write `artifacts/dataset/{train,val}.json`; on the demo line also the drawn pictures.
+
+    Picture files that cannot be used are refused like any other error, or, where params.yaml says so, left out: which
+    and why stands in `artifacts/quarantine/dataset.json`.
+    """
     shutil.rmtree(layout.drawn, ignore_errors=True)
     layout.drawn.mkdir(parents=True)
-    if params.dataset.drawn is not None:
-        from samif.dataset.draw.line import draw_line
-
-        drawn = params.dataset.drawn
-        with track(drawn.base_pictures + drawn.mixed_pictures + drawn.val_pictures, "scenes", "draw") as progress:
-            draw_line(layout.drawn, drawn, progress.advance)
-        train, val = (_checked(_drawn_source(layout, split)) for split in ("train", "val"))
+    read = {split: read_coco(*map(Path, source)) for split, source in _sources(layout, params)}
+    broken: list[BrokenPicture] = []
+    if params.dataset.broken_pictures == "quarantine":
+        for split, (dataset, findings) in read.items():
+            whole, rest, unusable = without_broken(dataset, findings)
+            read[split] = whole, rest
+            broken += [BrokenPicture(split=split, file=f.file, reason=f.what, remedy=f.remedy) for f in unusable]
+    for _, findings in read.values():
+        raise_on_errors(findings)
+    train = read["train"][0]
+    if "val" in read:
+        val = read["val"][0]
     else:
-        assert params.dataset.train is not None  # the model allows one of the two
-        train = _checked(params.dataset.train)
-        if params.dataset.val is not None:
-            val = _checked(params.dataset.val)
-        else:
-            train, val = split_by_picture(train, params.dataset.holdout, params.dataset.seed)
+        train, val = split_by_picture(train, params.dataset.holdout, params.dataset.seed)
     _check_classes(train, val, params)
+    quarantine = Quarantine(policy=params.dataset.broken_pictures, pictures=tuple(broken))
+    quarantine.save(layout.quarantine("dataset"))
+    if broken:
+        say(f"left out {quarantine.sentence}; the whole list is {layout.quarantine('dataset')}")
     train.save(layout.index("train"))
     val.save(layout.index("val"))
 
 
-def _drawn_source(layout: Layout, split: str) -> CocoSource:
-    folder = layout.drawn / split
-    return CocoSource(images=str(folder / "images"), annotations=str(folder / "annotations.json"))
+def _sources(layout: Layout, params: Params) -> Iterator[tuple[Split, tuple[str | Path, str | Path]]]:
+    """Picture folder and COCO file of each split that has them; the demo line is drawn first."""
+    drawn = params.dataset.drawn
+    if drawn is not None:
+        from samif.dataset.draw.line import draw_line
 
-
-def _checked(source: CocoSource) -> Dataset:
-    dataset, findings = read_coco(Path(source.images), Path(source.annotations))
-    raise_on_errors(findings)
-    return dataset
+        with track(drawn.base_pictures + drawn.mixed_pictures + drawn.val_pictures, "scenes", "draw") as progress:
+            draw_line(layout.drawn, drawn, progress.advance)
+    for split in SPLITS:
+        source = params.dataset.train if split == "train" else params.dataset.val
+        if drawn is not None:
+            yield split, (layout.drawn / split / "images", layout.drawn / split / "annotations.json")
+        elif source is not None:
+            yield split, (source.images, source.annotations)
 
 
 def _check_classes(train: Dataset, val: Dataset, params: Params) -> None:

@@ -1,17 +1,49 @@
-"""Stage `embed`: every picture's embedding in the store, and the manifest of which."""
+"""Stage `embed`: every picture's embedding in the store, the manifest of which, and what could not be read."""
 
 from __future__ import annotations
 
-from flows.embedding import embed_pictures
-from flows.layout import Layout
-from flows.stages.inputs import dataset_of
-from flows.store import EmbeddingStore
+from flows.embedding.flow import embed_pictures
+from flows.layout import SPLITS, Layout
+from flows.progress import say
+from flows.quarantine import BrokenPicture, Quarantine
+from flows.stages.inputs import index_of
+from flows.store import open_store
 from samif.config import Params
+from samif.errors import SamifError
 
 
 def run(layout: Layout, params: Params, session: str | None) -> None:
-    """Write `artifacts/embeddings.json`."""
-    datasets = [dataset_of(layout, params, split) for split in ("train", "val")]
-    pictures = [(dataset.path_of(p), p.sha256) for dataset in datasets for p in dataset.pictures]
-    store = EmbeddingStore(layout.root / params.embed.store)
-    embed_pictures(pictures, params.embed, params.encoder, store).save(layout.embeddings)
+    """Write `artifacts/embeddings.json` and `artifacts/quarantine/embed.json`.
+
+    Pictures that broke since the dataset stage are left out, or, as params.yaml says, refused after the rest is done.
+    """
+    indexes = {split: index_of(layout, params, split) for split in SPLITS}
+    pictures = [(index.path_of(p), p.sha256) for index in indexes.values() for p in index.pictures]
+    store = open_store(params.embed.store, layout.root)
+    embedded = embed_pictures(pictures, params.embed, params.encoder, store)
+    broken = {picture.sha256: picture for picture in embedded.quarantined}
+    quarantine = Quarantine(
+        policy=params.dataset.broken_pictures,
+        pictures=tuple(
+            BrokenPicture(
+                split=split,
+                file=picture.file_name,
+                sha256=picture.sha256,
+                reason=broken[picture.sha256].reason,
+                remedy=broken[picture.sha256].remedy,
+            )
+            for split, index in indexes.items()
+            for picture in index.pictures
+            if picture.sha256 in broken
+        ),
+    )
+    place = layout.quarantine("embed")
+    quarantine.save(place)
+    if broken and quarantine.policy == "refuse":
+        raise SamifError(
+            f"all is embedded but {quarantine.sentence}; the whole list is {place}; mend them and rerun 'samif run', "
+            "or set dataset.broken_pictures to quarantine in params.yaml, which leaves such pictures out"
+        )
+    if broken:
+        say(f"left out {quarantine.sentence}; the whole list is {place}")
+    embedded.manifest.save(layout.embeddings)

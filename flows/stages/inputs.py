@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from flows.embedding_manifest import EmbeddingManifest
 from flows.layout import Layout
 from flows.pictures import pictures_root
+from flows.quarantine import Quarantine
 from flows.store import EmbeddingReader, EmbeddingStore
 from flows.weights import resolve
 from samif.config import EncoderParams, Params
@@ -31,9 +32,16 @@ class Source:
     read: Callable[[Sequence[Picture]], torch.Tensor]
 
 
-def dataset_of(layout: Layout, params: Params, split: str) -> Dataset:
-    """The checked pictures of `train` or `val`."""
+def index_of(layout: Layout, params: Params, split: str) -> Dataset:
+    """The checked pictures of `train` or `val`, as the dataset stage left them."""
     return Dataset.load(layout.index(split), pictures_root(layout, params, split))
+
+
+def dataset_of(layout: Layout, params: Params, split: str) -> Dataset:
+    """The checked pictures of `train` or `val`, without those that could not be embedded."""
+    index = index_of(layout, params, split)
+    out = Quarantine.load(layout.quarantine("embed")).sha256s
+    return index.only(p.id for p in index.pictures if p.sha256 not in out) if out else index
 
 
 def source_of(layout: Layout, params: Params, split: str) -> Source:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from flows.embedding_manifest import EmbeddingManifest, EncoderIdentity
 from flows.layout import Layout
+from flows.quarantine import Quarantine
 from samif.config import Params
 from samif.dataset.model import Annotation, Category, Dataset, Picture
 from samif.evaluate.model import Evaluation
@@ -60,6 +61,8 @@ def build(
     _draw(layout.drawn / "train" / "images", classes, 3, rng).save(layout.index("train"))
     encoder = EncoderIdentity(name="tiny", digest=hashlib.sha256(b"encoder").hexdigest())
     EmbeddingManifest(encoder=encoder, preprocessing="p", shape=(256, 8, 8), pictures=()).save(layout.embeddings)
+    for stage in ("dataset", "embed"):
+        Quarantine(policy="refuse", pictures=()).save(layout.quarantine(stage))
     layout.decoder.mkdir(parents=True)
     (layout.decoder / "decoder.safetensors").write_bytes(b"decoder")
     steps = range(0, 401, 10)

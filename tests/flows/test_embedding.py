@@ -9,9 +9,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from io import StringIO
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,12 @@ import pytest
 import torch
 from PIL import Image
 
-from flows import embedding, progress
-from flows.cluster import ray_cluster
-from flows.embedding import Pixels, Shard, _divide, embed_pictures
+from flows.cluster import Cluster, fit, ray_cluster
+from flows.embedding import dispatch
+from flows.embedding.dispatch import divide
+from flows.embedding.encoder import Pixels
+from flows.embedding.flow import Embedded, embed_pictures
+from flows.embedding.shard_encoder import Shard, ShardEncoder, ShardOutcome
 from flows.progress import Tracker
 from flows.store import EmbeddingReader, EmbeddingStore
 from samif.config import EmbedParams, EncoderParams
@@ -49,19 +52,25 @@ class StandIn:
     preprocessing_digest: str = "p" * 64
     embedding_shape: tuple[int, int, int] = SHAPE
 
-    def encode(self, pictures: Sequence[Pixels]) -> torch.Tensor:
+    def prepare(self, picture: Pixels) -> torch.Tensor:
+        return torch.from_numpy(picture).permute(2, 0, 1)
+
+    def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
         (self.log / str(os.getpid())).touch()
         wait_for(lambda: len(list(self.log.iterdir())) >= self.together)
-        time.sleep(self.delay * len(pictures))
+        time.sleep(self.delay * len(prepared))
         with (self.log / str(os.getpid())).open("a") as file:
-            file.write("x" * len(pictures))
-        return torch.stack([expected(picture) for picture in pictures])
+            file.write("x" * len(prepared))
+        return torch.stack([averages(picture) for picture in prepared])
 
 
-def expected(picture: Pixels) -> torch.Tensor:
-    return (
-        torch.from_numpy(picture).permute(2, 0, 1).float().unfold(1, 8, 8).unfold(2, 8, 8).mean((3, 4)).half().float()
-    )
+def averages(prepared: torch.Tensor) -> torch.Tensor:
+    return prepared.float().unfold(1, 8, 8).unfold(2, 8, 8).mean((3, 4)).half().float()
+
+
+def stand_in(log: Path, delay: float, together: int, device: str) -> StandIn:
+    assert device == "cpu"
+    return StandIn(log, delay, together)
 
 
 @dataclass
@@ -72,18 +81,27 @@ class Bench:
     pictures: list[tuple[Path, str]]
     store: EmbeddingStore
     advanced: int = 0
+    quarantined: int = 0
+    notes: list[str] = field(default_factory=list)
 
     @property
     def log(self) -> Path:
         return self.folder / "log"
 
     def embed(self, params: EmbedParams = PARAMS, delay: float = 0.0, together: int = 1) -> str:
-        factory = functools.partial(StandIn, self.log, delay, together)
-        manifest = embed_pictures(self.pictures, params, EncoderParams(), self.store, self._progress, factory)
-        pictures = [sha256 for _, sha256 in self.pictures]
-        got = EmbeddingReader(self.store, manifest).read(pictures)
-        assert torch.equal(got, torch.stack([expected(np.array(Image.open(path))) for path, _ in self.pictures]))
-        return manifest.digest
+        embedded = self.run(params, delay, together)
+        assert embedded.quarantined == ()
+        return embedded.manifest.digest
+
+    def run(self, params: EmbedParams = PARAMS, delay: float = 0.0, together: int = 1) -> Embedded:
+        factory = functools.partial(stand_in, self.log, delay, together)
+        embedded = embed_pictures(self.pictures, params, EncoderParams(), self.store, self._progress, factory)
+        out = {picture.sha256 for picture in embedded.quarantined}
+        good = [(path, sha256) for path, sha256 in self.pictures if sha256 not in out]
+        got = EmbeddingReader(self.store, embedded.manifest).read([sha256 for _, sha256 in good])
+        pixels = [torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1) for path, _ in good]
+        assert torch.equal(got, torch.stack([averages(picture) for picture in pixels]))
+        return embedded
 
     def encoded(self) -> dict[int, int]:
         """Pictures encoded by each process."""
@@ -94,15 +112,21 @@ class Bench:
 
     @contextmanager
     def _progress(self, total: int, unit: str, description: str) -> Iterator[Tracker]:
-        self.advanced = 0
+        self.advanced = self.quarantined = 0
         yield self
         assert self.advanced == total
 
     def advance(self, n: int = 1) -> None:
         self.advanced += n
 
+    def quarantine(self, n: int) -> None:
+        self.quarantined += n
 
-def _deadly(driver: int, log: Path) -> StandIn:
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def _deadly(driver: int, log: Path, device: str) -> StandIn:
     """An encoder that cannot be loaded without killing the process, except here."""
     if os.getpid() != driver:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -185,7 +209,7 @@ def test_three_nodes_of_which_one_is_killed(bench: Bench, undisturbed: str, monk
     from ray.cluster_utils import Cluster
 
     # What the dead node held is given away after this silence, long before Ray gives the node up.
-    monkeypatch.setattr(embedding, "_SILENCE_SECONDS", 1.5)
+    monkeypatch.setattr(dispatch, "_SILENCE_SECONDS", 1.5)
     monkeypatch.setenv("RAY_worker_niceness", "0")  # as `ray_cluster` does for its own
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
@@ -225,32 +249,111 @@ def test_workers_share_the_work(bench: Bench, undisturbed: str, ray_here: None) 
     assert sum(bench.encoded().values()) == PICTURES
 
 
-def test_a_killed_worker_is_survived(bench: Bench, undisturbed: str, ray_here: None) -> None:
+def test_a_killed_worker_is_replaced(bench: Bench, undisturbed: str, ray_here: None) -> None:
     def kill() -> None:
         wait_for(lambda: len(bench.missing()) < PICTURES)
         os.kill(next(iter(bench.encoded())), signal.SIGKILL)
 
     with meanwhile(kill):
-        assert bench.embed(delay=0.1, together=2) == undisturbed
+        assert bench.embed(PARAMS.model_copy(update={"workers": 1}), delay=0.05) == undisturbed
     encoded = bench.encoded()
-    assert len(encoded) == 3, "the killed worker was started again"
+    assert len(encoded) == 2
     assert PICTURES <= sum(encoded.values()) <= PICTURES + 2 * PARAMS.shard_pictures
     assert bench.store.namespace("e" * 64, "p" * 64).verify() == []
 
 
-def test_a_rerun_computes_what_is_not_committed(bench: Bench, undisturbed: str, ray_here: None) -> None:
-    path, _ = bench.pictures[-1]
+def test_a_broken_picture_is_left_out_until_it_is_mended(bench: Bench, undisturbed: str, ray_here: None) -> None:
+    path, sha256 = bench.pictures[-1]
     whole = path.read_bytes()
     path.write_bytes(whole[:100])
-    with pytest.raises(SamifError, match=rf"^{path}") as failure:
-        bench.embed()
-    assert "\n" not in str(failure.value)
+    embedded = bench.run()
+    assert [(q.path, q.sha256, q.reason) for q in embedded.quarantined] == [
+        (path, sha256, "has changed since it was indexed")
+    ]
+    assert (embedded.computed, bench.quarantined) == (PICTURES - 1, 1)
+    assert sha256 not in embedded.manifest.pictures
     path.write_bytes(whole)
-    wait_for(lambda: not any(alive(process) for process in bench.encoded()))
-    missing, before = len(bench.missing()), sum(bench.encoded().values())
-    assert 0 < missing < PICTURES
-    assert bench.embed(IN_THIS_PROCESS) == undisturbed
-    assert sum(bench.encoded().values()) == before + missing
+    before = sum(bench.encoded().values())
+    assert bench.embed() == undisturbed
+    assert sum(bench.encoded().values()) == before + 1
+
+
+class Crowded(StandIn):
+    """Memory that holds three pictures."""
+
+    def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
+        if len(prepared) > 3:
+            raise torch.OutOfMemoryError(f"no room for {len(prepared)}")
+        return super().encode_prepared(prepared)
+
+
+def test_a_batch_is_halved_where_memory_runs_out(bench: Bench, undisturbed: str) -> None:
+    params = EmbedParams(batch_pictures=PICTURES, shard_pictures=PICTURES)
+    pictures, store, log = bench.pictures, bench.store, bench.log
+    factory = functools.partial(Crowded, log, 0.0, 1)
+    embedded = embed_pictures(
+        pictures,
+        params,
+        EncoderParams(),
+        store,
+        bench._progress,
+        lambda device: factory(),  # in this process
+    )
+    assert embedded.manifest.digest == undisturbed
+    assert bench.notes == [
+        f"memory ran out at {size} pictures at once; going on with {size // 2}" for size in (24, 12, 6)
+    ]
+    assert bench.encoded() == {os.getpid(): PICTURES}
+
+
+def test_an_encoder_that_holds_no_picture_is_one_sentence(bench: Bench) -> None:
+    class Full(StandIn):
+        def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    encoder = ShardEncoder(Full(bench.log, 0.0, 1), bench.store, 4)
+    with pytest.raises(SamifError, match="memory does not hold encoder 'stand-in' and one picture; give"):
+        encoder.embed(tuple(bench.pictures))
+
+
+def test_a_shard_is_written_while_the_next_is_encoded(bench: Bench) -> None:
+    """The second shard is encoded to its end although the first is not yet committed."""
+    shards: list[Shard] = [tuple(bench.pictures[:8]), tuple(bench.pictures[8:16])]
+    encoded = threading.Event()
+    encoder = ShardEncoder(StandIn(bench.log, 0.0, 1), bench.store, 4)
+    write = encoder._namespace.write
+
+    def slow(pictures: Sequence[str], embeddings: torch.Tensor) -> str:
+        if pictures[0] == shards[0][0][1]:
+            assert encoded.wait(30)
+        else:
+            encoded.set()
+        return write(pictures, embeddings)
+
+    encoder._namespace.write = slow  # type: ignore[method-assign]
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(encoder.embed, shards[0])
+        wait_for(lambda: bench.encoded().get(os.getpid(), 0) == 8)
+        second = pool.submit(encoder.embed, shards[1])
+        assert (first.result(), second.result()) == (ShardOutcome(8), ShardOutcome(8))
+    assert len(bench.missing()) == PICTURES - 16
+
+
+@pytest.mark.parametrize(
+    ("workers", "nodes", "share"),
+    [
+        (2, [(2, 0)], Cluster(2, 1, 0)),
+        (1, [(2, 0)], Cluster(1, 2, 0)),
+        (4, [(1, 0), (1, 0), (1, 0)], Cluster(3, 1, 0)),
+        (8, [(16, 2)], Cluster(2, 8, 1)),
+        (8, [(64, 0), (8, 1)], Cluster(1, 8, 1)),  # the many CPUs are not where the GPU is
+        (2, [(16, 4), (4, 0)], Cluster(2, 8, 1)),
+        (3, [(12, 2), (4, 1)], Cluster(3, 4, 1)),
+        (2, [(0, 0)], Cluster(1, 1, 0)),
+    ],
+)
+def test_workers_share_the_nodes(workers: int, nodes: list[tuple[int, int]], share: Cluster) -> None:
+    assert fit(workers, nodes) == share
 
 
 def test_a_damaged_shard_is_computed_again(bench: Bench, undisturbed: str) -> None:
@@ -269,9 +372,9 @@ def test_a_damaged_shard_is_computed_again(bench: Bench, undisturbed: str) -> No
 def test_a_worker_that_keeps_dying_is_one_sentence(
     bench: Bench, ray_here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedding, "_RESTARTS", 1)
+    monkeypatch.setattr(dispatch, "_VAIN_DEATHS", 1)
     factory = functools.partial(_deadly, os.getpid(), bench.log)
-    with pytest.raises(SamifError, match="failed for good") as failure:
+    with pytest.raises(SamifError, match="embedding workers keep dying") as failure:
         embed_pictures(bench.pictures, PARAMS, EncoderParams(), bench.store, bench._progress, factory)
     assert "\n" not in str(failure.value)
 
@@ -289,36 +392,6 @@ def test_a_worker_that_keeps_dying_is_one_sentence(
 )
 def test_work_is_divided_evenly(count: int, largest: int, workers: int, sizes: list[int]) -> None:
     pictures = [(Path(str(index)), str(index)) for index in range(count)]
-    shards: list[Shard] = _divide(pictures, largest, workers)
+    shards = divide(pictures, largest, workers)
     assert [len(shard) for shard in shards] == sizes
     assert [picture for shard in shards for picture in shard] == pictures
-
-
-def test_plain_progress_has_a_start_an_end_and_few_lines_between(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr("flows.progress.time.monotonic", lambda: now[0])
-    out = StringIO()
-    with progress.track(10, "pictures", "embed", out) as tracker:
-        for seconds in (4.9, 0.1, 4.9, 0.2):
-            now[0] += seconds
-            tracker.advance(2)
-        tracker.advance(2)
-    assert out.getvalue().splitlines() == [
-        "embed: 0/10 pictures",
-        "embed: 4/10 pictures, 0.8/s, 8 s left",
-        "embed: 8/10 pictures, 0.8/s, 3 s left",
-        "embed: 10/10 pictures in 10.1 s, 1.0/s",
-    ]
-
-
-def test_a_terminal_gets_a_bar() -> None:
-    class Terminal(StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    out = Terminal()
-    with progress.track(3, "pictures", "embed", out) as tracker:
-        tracker.advance(3)
-    assert "3/3" in out.getvalue()
-    assert "pictures" in out.getvalue()
-    assert "/s" in out.getvalue()

@@ -32,7 +32,8 @@ if pathlib.Path("fail").exists():
 if pathlib.Path("die").exists():
     os.kill(os.getpid(), signal.SIGKILL)
 params = pathlib.Path("params.yaml").read_text()
-outs = {{"dataset": ["dataset/train.json", "dataset/val.json"], "embed": ["embeddings.json"],
+outs = {{"dataset": ["dataset/train.json", "dataset/val.json", "quarantine/dataset.json"],
+        "embed": ["embeddings.json", "quarantine/embed.json"],
         "pretrain_decoder": ["decoder/d"], "propose": ["proposals/train.parquet", "proposals/val.parquet"],
         "train_base": ["classifiers/base/c"], "session": [f"classifiers/{{name}}/c"],
         "evaluate_base": ["evaluations/base/e"], "evaluate": [f"evaluations/{{name}}/e"],

@@ -1,0 +1,73 @@
+"""What the embedding flow asks of an encoder, and how a process gets one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.embedding_manifest import Shape
+from samif.config import EncoderParams
+
+if TYPE_CHECKING:
+    import torch
+
+    from samif.sam.encoder import ImageEncoder
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Encoder(Protocol):
+    """What an image encoder must offer (see `samif.sam.encoder.ImageEncoder`)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def preprocessing_digest(self) -> str: ...
+    @property
+    def embedding_shape(self) -> Shape: ...
+
+    def prepare(self, picture: Pixels) -> torch.Tensor:
+        """(H, W, 3) uint8 RGB to what `encode_prepared` takes, on the CPU; several threads call this at once."""
+
+    def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
+        """n prepared pictures to (n, C, h, w) floating point; only one thread calls this."""
+
+
+EncoderFactory = Callable[[str], Encoder]
+"""Makes the encoder on a device, "cpu" or "cuda"; must be picklable."""
+
+
+def load_encoder(params: EncoderParams, device: str) -> Encoder:
+    """The encoder that params.yaml names, fetched if need be and checked."""
+    from flows.stages.inputs import encoder_of
+
+    return _PreparesItself(encoder_of(params))
+
+
+class _PreparesItself:
+    """An encoder that prepares pictures when it encodes them."""
+
+    def __init__(self, encoder: ImageEncoder) -> None:
+        self._encoder = encoder
+        self.name, self.digest = encoder.name, encoder.digest
+        self.preprocessing_digest, self.embedding_shape = encoder.preprocessing_digest, encoder.embedding_shape
+
+    def prepare(self, picture: Pixels) -> torch.Tensor:
+        import torch
+
+        return torch.from_numpy(picture)
+
+    def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
+        return self._encoder.encode([picture.numpy() for picture in prepared])
+
+
+def device_here() -> str:
+    """The device for an encoder in this process outside Ray: the GPU where there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,72 @@
+"""Pictures without labels: index files by content and embed them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.embedding.flow import embed_pictures
+from flows.embedding_manifest import EmbeddingManifest
+from flows.progress import track
+from flows.quarantine import Quarantined
+from flows.store import EmbeddingStore
+from samif.config import EmbedParams, EncoderParams
+from samif.dataset.pictures import PictureError, picture_sha256
+from samif.errors import SamifError
+
+
+@dataclass(frozen=True)
+class Added:
+    """What became of the files.
+
+    Attributes:
+        manifest: the pictures that the store now holds.
+        files: how many files were given.
+        computed: how many embeddings this call computed; the others were there, or are of files given twice.
+        quarantined: files that could not be used, by path.
+    """
+
+    manifest: EmbeddingManifest
+    files: int
+    computed: int
+    quarantined: tuple[Quarantined, ...]
+
+
+def add_pictures(
+    paths: Sequence[Path], params: EmbedParams, encoder_params: EncoderParams, store: EmbeddingStore
+) -> Added:
+    """Embed picture files that no data set names; those that cannot be used are left out and named.
+
+    Raises:
+        SamifError: not one of them can be used, or see `embed_pictures`.
+    """
+    indexed: list[tuple[Path, str]] = []
+    quarantined: list[Quarantined] = []
+    with track(len(paths), "files", "index") as tracker, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for found in pool.map(_index, paths):
+            if isinstance(found, Quarantined):
+                quarantined.append(found)
+                tracker.quarantine(1)
+            else:
+                indexed.append(found)
+            tracker.advance()
+    embedded = embed_pictures(indexed, params, encoder_params, store)
+    quarantined += embedded.quarantined
+    if not embedded.manifest.pictures:
+        first = quarantined[0]
+        raise SamifError(
+            f"not one of {len(paths)} files can be used, the first is {first.path}: it {first.reason}; {first.remedy}"
+        )
+    return Added(
+        embedded.manifest, len(paths), embedded.computed, tuple(sorted(quarantined, key=lambda picture: picture.path))
+    )
+
+
+def _index(path: Path) -> tuple[Path, str] | Quarantined:
+    try:
+        return path, picture_sha256(path)
+    except PictureError as error:
+        return Quarantined.of(path, "", error)

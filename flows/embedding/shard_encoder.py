@@ -1,0 +1,160 @@
+"""From picture files to a committed shard: decoding runs ahead of encoding, and writing behind it.
+
+Shape legend: n pictures of a shard; C, h, w channels, height and width of an embedding.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.embedding.encoder import Encoder
+from flows.quarantine import Quarantined
+from flows.store import EmbeddingStore
+from samif.errors import SamifError
+
+if TYPE_CHECKING:
+    import torch
+
+Shard = tuple[tuple[Path, str], ...]
+"""Path and SHA-256 of each picture of a shard."""
+
+_BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class ShardOutcome:
+    """What came of a shard.
+
+    Attributes:
+        pictures: how many it has, all of them done or quarantined.
+        quarantined: those that could not be read.
+        notes: what a person should hear about the worker, each once.
+    """
+
+    pictures: int
+    quarantined: tuple[Quarantined, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class ShardEncoder:
+    """Turns shards of picture files into shards of the store.
+
+    `embed` may be called from several threads: one encodes, while another decodes ahead or writes what is encoded.
+    """
+
+    def __init__(self, encoder: Encoder, store: EmbeddingStore, batch_pictures: int) -> None:
+        import torch
+
+        self._encoder = encoder
+        self._namespace = store.namespace(encoder.digest, encoder.preprocessing_digest)
+        self._batch = batch_pictures
+        self._notes: list[str] = []
+        self._turn = threading.Lock()
+        self._decoding = ThreadPoolExecutor(max(2, torch.get_num_threads()), "decode")
+        # One thread for good: each thread that computes gets an OpenMP pool of its own.
+        self._encoding = ThreadPoolExecutor(1, "encode")
+
+    def embed(self, shard: Shard, advance: Callable[[int], None] = lambda _: None) -> ShardOutcome:
+        """Commit the shard unless the store has it; pictures that cannot be read are left out of it.
+
+        Args:
+            advance: called with a number of pictures whenever so many are encoded or quarantined.
+
+        Raises:
+            SamifError: an embedding is not finite, memory does not hold a single picture, or the store cannot be
+                written.
+        """
+        import torch
+
+        names = [sha256 for _, sha256 in shard]
+        if self._namespace.holds(self._namespace.shard_name(names)):
+            advance(len(shard))
+            return ShardOutcome(len(shard))
+        pictures = _Ahead(self._decoding, self._prepare, shard, _BATCHES_AHEAD * self._batch)
+        # Shard by shard, not in turns: this one is written while the next is encoded.
+        with self._turn:
+            embeddings = torch.empty((len(shard), *self._encoder.embedding_shape), dtype=torch.float16)
+            done: list[str] = []
+            seen = 0
+            prepared = iter(pictures)
+            while batch := list(islice(prepared, self._batch)):
+                embeddings[len(done) : len(done) + len(batch)] = self._encode([picture for _, picture in batch])
+                done += [sha256 for sha256, _ in batch]
+                advance(len(done) + len(pictures.quarantined) - seen)
+                seen = len(done) + len(pictures.quarantined)
+            advance(len(shard) - seen)
+            notes, self._notes = tuple(self._notes), []
+        if done:
+            self._namespace.write(done, embeddings[: len(done)])
+        return ShardOutcome(len(shard), tuple(pictures.quarantined), notes)
+
+    def _prepare(self, path: Path, sha256: str) -> torch.Tensor | Quarantined:
+        from samif.dataset.pictures import PictureError, read_picture
+
+        try:
+            pixels = read_picture(path, sha256=sha256)
+        except PictureError as error:
+            return Quarantined.of(path, sha256, error)
+        return self._encoder.prepare(pixels)
+
+    def _encode(self, batch: Sequence[torch.Tensor]) -> torch.Tensor:
+        """(n, C, h, w), in halves where memory does not hold the whole; later batches are then no larger."""
+        import torch
+
+        try:
+            return self._encoding.submit(self._encoder.encode_prepared, batch).result()
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        # Outside the handler: the error's traceback would keep the tensors of the failed attempt alive.
+        if len(batch) == 1:
+            raise SamifError(
+                f"memory does not hold encoder '{self._encoder.name}' and one picture; "
+                "give the worker a machine or GPU with more, or choose a smaller encoder"
+            )
+        torch.cuda.empty_cache()  # does nothing where CUDA is not in use
+        half = len(batch) // 2
+        if half < self._batch:
+            self._notes.append(f"memory ran out at {len(batch)} pictures at once; going on with {half}")
+            self._batch = half
+        return torch.cat([self._encode(batch[:half]), self._encode(batch[half:])])
+
+
+class _Ahead:
+    """Prepared pictures of a shard in order, so many of them in the making; made anew as they are taken."""
+
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        prepare: Callable[[Path, str], torch.Tensor | Quarantined],
+        shard: Shard,
+        ahead: int,
+    ) -> None:
+        self.quarantined: list[Quarantined] = []
+        self._jobs: deque[tuple[str, Future[torch.Tensor | Quarantined]]] = deque()
+        self._submissions = ((sha256, pool.submit(prepare, path, sha256)) for path, sha256 in shard)
+        self._jobs.extend(islice(self._submissions, ahead))
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        while self._jobs:
+            sha256, job = self._jobs.popleft()
+            self._jobs.extend(islice(self._submissions, 1))
+            picture = job.result()
+            if isinstance(picture, Quarantined):
+                self.quarantined.append(picture)
+            else:
+                yield sha256, picture
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    import torch
+
+    # The allocator of the CPU has no error class of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
