@@ -6,7 +6,7 @@ Knows how versions are kept, not what they mean: that is `flows.registry`, `flow
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -202,6 +202,13 @@ class MlflowStore:
             for item in files.list_artifacts(folders.pop() or None):
                 (folders if item.is_dir else found).append(item.path)
         return sorted(found)
+
+    def fetch_all(self, version: ModelVersion, names: Iterable[str], folder: Path) -> set[str]:
+        """Download those of these files that a version has; returns which."""
+        there = set(self.paths(version)) & set(names)
+        for name in there:
+            self.fetch(version, name, folder)
+        return there
 
     def metrics(self, version: ModelVersion) -> dict[str, float]:
         """The metrics of a version's run."""

@@ -6,30 +6,27 @@ Versions are found by digest before they are made, so registering the same conte
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from flows.journal import Chain, Journal
 from flows.mlflow_store import Entry, MlflowStore, Registration
+from flows.promotion import CHALLENGER, Promotions
+from flows.version_files import DECODER, KEPT, REQUIRED, check, checked, is_whole
 from flows.version_record import VersionRow, metrics_of, params_of, row_of, tags_of
-from samif.card import Card, evaluation_digest
+from samif.card import Card
 from samif.errors import SamifError
-from samif.evaluate.model import Evaluation
 from samif.hashing import file_sha256
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-__all__ = ["Registration", "Registry", "VersionDetails", "VersionRow"]
-
-CHALLENGER = "challenger"
-REQUIRED = ("classifier.safetensors", "session.json", "evaluation.json")
-DECODER = "decoder.safetensors"
+__all__ = ["Registration", "Registry", "Stored", "VersionDetails", "VersionRow"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,20 @@ class VersionDetails:
     metrics: dict[str, float]
     files: tuple[str, ...]
     card: Card
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A version as the registry keeps it, fetched into `folder` unchecked: files by their names in the version, and
+    `decoder.safetensors` of the decoder version that its tags name. `files` are those that are there."""
+
+    name: str
+    number: int
+    folder: Path
+    files: frozenset[str]
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    journal: Chain
 
 
 class Registry:
@@ -102,7 +113,7 @@ class Registry:
             SamifError: an old row is not bit-identical, or a frozen part or a file is not the card's.
         """
         card.check_follows(previous)
-        evaluation, session = _checked(line, card, files)
+        evaluation, session = checked(line, card, files)
 
         def write(stage: Path, run_id: str) -> None:
             for name, path in files.items():
@@ -135,6 +146,22 @@ class Registry:
             if bare and done.version == max(self._store.versions(entry.model)):
                 self._store.client.set_registered_model_alias(entry.model, CHALLENGER, str(done.version))
             return done
+
+    def promotions(self, line: str, say: Callable[[str], None] = lambda _: None) -> Promotions:
+        """Promotion and rollback of a line; `say` is called with whatever was found undone or out of place."""
+        return Promotions(self._store, line, say)
+
+    def record_comparison(self, line: str, tags: dict[str, str], write: Callable[[Path], None]) -> str:
+        """Keep a comparison of two versions as an MLflow run, once per `tags["comparison"]`; returns the run's id.
+
+        Args:
+            write: puts the files of the comparison into an empty folder.
+        """
+        name = f"{tags['before']} -> {tags['after']}"
+        with self._store.writing():
+            return self._store.record(
+                Entry(line, "comparison", name, "comparison", tags, lambda folder, _: write(folder))
+            )
 
     def set_alias(self, line: str, alias: str, version: int | None) -> None:
         """Point `alias` of the line's classifier at a version; None takes the alias away."""
@@ -224,7 +251,7 @@ class Registry:
             version = self._samif_version(name, number)
             digest = version.tags["card_digest"]
             folder = into or self._cache / digest
-            if _is_whole(folder, digest):
+            if is_whole(folder, digest):
                 return folder
             line = name.removesuffix("-classifier")
             decoder = self._store.version(f"{line}-decoder", int(version.tags["decoder_version"]))
@@ -235,57 +262,35 @@ class Registry:
                 for path in (*REQUIRED, "card.json"):
                     self._store.fetch(version, path, stage)
                 self._store.fetch(decoder, DECODER, stage)
-                _check(stage, digest)
+                check(stage, digest)
                 if folder.exists():  # damaged, or it was whole above
                     folder.rename(Path(temporary) / "damaged")
                 try:
                     stage.rename(folder)
                 except OSError:  # somebody else fetched it at the same time
-                    if not _is_whole(folder, digest):
+                    if not is_whole(folder, digest):
                         raise
             return folder
+
+    def stored(self, ref: str, folder: Path) -> Stored:
+        """Fetch a version and its decoder as they are, for somebody who checks them; nothing is cached.
+
+        Args:
+            folder: an empty folder.
+        """
+        name, number = self.resolve(ref)
+        line = name.removesuffix("-classifier")
+        with self._store.reading():
+            version = self._samif_version(name, number)
+            files = self._store.fetch_all(version, KEPT, folder)
+            decoders = self._store.versions(f"{line}-decoder")
+            if (decoder := decoders.get(int(version.tags["decoder_version"]))) is not None:
+                files |= self._store.fetch_all(decoder, [DECODER], folder)
+            metrics, journal = self._store.metrics(version), Journal(self._store, line).read()
+            return Stored(name, number, folder, frozenset(files), dict(version.tags), metrics, journal)
 
     def _samif_version(self, name: str, number: int) -> ModelVersion:
         version = self._store.version(name, number)
         if not {"card_digest", "decoder_version"} <= version.tags.keys():
             raise SamifError(f"{name}/{number} was not registered by samif and has no card; choose another version")
         return version
-
-
-def _checked(line: str, card: Card, files: Mapping[str, Path]) -> tuple[Evaluation, dict[str, Any]]:
-    """Read evaluation and session of a version to be, and check that card and files are of one piece."""
-    missing = [name for name in REQUIRED if name not in files]
-    missing += [str(path) for path in files.values() if not path.is_file()]
-    if missing:
-        raise SamifError(f"'{card.name}' cannot be registered without {', '.join(missing)}; run its stages again")
-    evaluation = Evaluation.load(files["evaluation.json"])
-    try:
-        session: dict[str, Any] = json.loads(files["session.json"].read_text(encoding="utf-8"))
-        names = {"the card": card.name, "session.json": session["name"], "evaluation.json": evaluation.name}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise SamifError(f"{files['session.json']} is not a session's record; run the session again") from None
-    if len(set(names.values())) > 1 or card.line != line:
-        said = ", ".join(f"{part} is of '{name}'" for part, name in names.items())
-        raise SamifError(f"line '{line}' got files that do not belong together ({said}, line '{card.line}'); run again")
-    for name, found, expected in (
-        ("classifier.safetensors", file_sha256(files["classifier.safetensors"]), card.identity.classifier),
-        ("evaluation.json", evaluation_digest(evaluation), card.identity.evaluation),
-    ):
-        if found != expected:
-            raise SamifError(f"{files[name]} is not the file that the card of '{card.name}' describes; run again")
-    return evaluation, session
-
-
-def _check(folder: Path, digest: str) -> None:
-    card = Card.load(folder / "card.json")
-    if card.digest != digest:
-        raise SamifError(f"{folder / 'card.json'} is not the registered card {digest[:12]}; register the version again")
-    card.check_files(folder / "classifier.safetensors", folder / DECODER)
-
-
-def _is_whole(folder: Path, digest: str) -> bool:
-    try:
-        _check(folder, digest)
-    except SamifError:
-        return False
-    return all((folder / name).is_file() for name in REQUIRED)

@@ -68,6 +68,7 @@ class Standing:
         version: as people write it, `demo-classifier/3`.
         registered: the evaluation that its card vouches for.
         scored: scored again just now on the frozen pictures; none where they are not at hand.
+        why_not: why it could not be scored.
         complaints: what its verification found to differ; empty where everything is as the card says.
     """
 
@@ -75,6 +76,7 @@ class Standing:
     card: Card
     registered: Evaluation
     scored: Evaluation | None
+    why_not: str = ""
     complaints: tuple[str, ...] = ()
 
 
@@ -122,8 +124,9 @@ def _pictures(candidate: Standing, champion: Standing | None) -> Check:
 
     frozen, again = candidate.registered, candidate.scored
     if again is None or (champion is not None and champion.scored is None):
-        which = candidate.version if again is None or champion is None else champion.version
-        return failed(f"{which} could not be scored on the validation pictures, so nothing can be compared")
+        which = candidate if again is None or champion is None else champion
+        why = f": {which.why_not}" if which.why_not else ""
+        return failed(f"{which.version} could not be scored on the validation pictures{why}")
     for standing in (candidate, *([champion] if champion else [])):
         if standing.scored is not None and standing.scored.dataset != frozen.dataset:
             return failed(

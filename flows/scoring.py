@@ -1,0 +1,83 @@
+"""Score registered versions again on the frozen validation pictures of a workspace, all on the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from flows.embedding_manifest import EmbeddingManifest
+from flows.layout import Layout
+from flows.progress import track
+from flows.proposal_file import ProposalFile, write_proposals
+from flows.registry import Registry
+from flows.stages.inputs import dataset_of, source_of
+from flows.version_files import DECODER
+from samif.card import Card
+from samif.compare import Measured
+from samif.config import Params, digest
+from samif.dataset.model import Picture
+from samif.errors import SamifError
+from samif.evaluate.model import Evaluation
+from samif.hashing import file_sha256
+from samif.propose import Proposals
+
+
+class Scorer:
+    """The validation pictures of a workspace and what versions score on them.
+
+    Raises:
+        SamifError: the workspace has no checked pictures.
+    """
+
+    def __init__(self, layout: Layout, params: Params, registry: Registry) -> None:
+        self._layout, self._params, self._registry = layout, params, registry
+        self.dataset = dataset_of(layout, params, "val")
+
+    def measure(self, ref: str) -> Measured:
+        """Score a version as its card says that it proposes and labels.
+
+        Raises:
+            SamifError: its files are not its card's, or its proposals can neither be found nor made here.
+        """
+        from samif.classifier.model import Classifier
+        from samif.evaluate.evaluate import evaluate
+        from samif.evaluate.records import match_records
+
+        folder = self._registry.download(ref)
+        card = Card.load(folder / "card.json")
+        classifier = Classifier.load(folder / "classifier.safetensors")
+        base = Evaluation.load(folder / "evaluation.json").classes.base
+        proposals_of = self._proposals(card, folder)
+        with track(len(self.dataset.pictures), "pictures", f"score {ref}") as progress:
+            scored = evaluate(
+                card.name, self.dataset, proposals_of, classifier, base, card.inference.evaluate, progress.advance
+            )
+        records = match_records(self.dataset, scored.detections, classifier.classes, scored.false_tags)
+        return Measured(scored.evaluation, records, scored.detections)
+
+    def _proposals(self, card: Card, folder: Path) -> Callable[[Picture], Proposals]:
+        """The workspace's own proposals where the version's decoder made them; else made now, and kept."""
+        here = self._layout.decoder / DECODER
+        same = here.is_file() and file_sha256(here) == card.decoder.sha256
+        if same and card.inference.propose == self._params.propose and self._layout.proposals("val").is_file():
+            return ProposalFile(self._layout.proposals("val")).of
+        key = digest({"decoder": card.decoder.sha256, "pictures": self.dataset.digest}, card.inference.propose)
+        kept = self._layout.state / "proposals" / f"{key[:32]}.parquet"
+        if not kept.is_file():
+            self._propose(card, folder, kept)
+        return ProposalFile(kept).of
+
+    def _propose(self, card: Card, folder: Path, kept: Path) -> None:
+        from flows.stages.propose import propose_each
+        from samif.sam.decoder import load_decoder
+
+        encoder = EmbeddingManifest.load(self._layout.embeddings).encoder
+        if encoder.digest != card.encoder.digest:
+            raise SamifError(
+                f"'{card.name}' was made with encoder {card.encoder.digest[:12]}, but the embeddings here are of "
+                f"{encoder.digest[:12]}; compare it in a workspace of its own encoder"
+            )
+        source = source_of(self._layout, self._params, "val")
+        decoder = load_decoder(folder / DECODER)[0]
+        with track(len(source.dataset.pictures), "pictures", "propose with the version's decoder") as progress:
+            write_proposals(kept, propose_each(decoder, source, card.inference.propose, progress))
