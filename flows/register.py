@@ -73,7 +73,7 @@ class _Shared:
             classes=classes,
             identity=Identity(
                 dataset=self._dataset,
-                params=_params_digest(params, name),
+                params=params_digest(params, name),
                 encoder=self._manifest.encoder.digest,
                 decoder=self._decoder,
                 classifier=file_sha256(classifier),
@@ -98,7 +98,7 @@ class _Shared:
         )
 
 
-def _params_digest(params: Params, name: str) -> str:
+def params_digest(params: Params, name: str) -> str:
     """The parameters that decide a version: all that its stages name, and the sessions up to it."""
     chain = list(params.sessions)
     upto = [] if name == BASE else chain[: chain.index(name) + 1]
@@ -123,6 +123,8 @@ def _files(layout: Layout, name: str) -> dict[str, Path]:
         "evaluation.json": layout.evaluation(name) / "evaluation.json",
         "params.yaml": layout.params,
     }
+    if layout.lock.exists():
+        files["dvc.lock"] = layout.lock
     pictures = layout.report / "pictures" / name
     if pictures.is_dir():
         files |= {f"pictures/{path.name}": path for path in sorted(pictures.iterdir())}
