@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from flows import files
-from samif.config import Strict, digest
+from samif.config import StoredAs, Strict, digest
 from samif.errors import SamifError
 
 Shape = tuple[int, int, int]
@@ -34,7 +34,8 @@ class EmbeddingManifest(Strict):
     encoder: EncoderIdentity
     preprocessing: str
     shape: Shape
-    dtype: Literal["float16"] = "float16"
+    dtype: StoredAs = "float16"
+    """What embeddings are rounded to in the store."""
     pictures: tuple[str, ...]
     """SHA-256 of each picture file, ascending."""
 

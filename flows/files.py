@@ -1,16 +1,24 @@
-"""Storage primitives of the embedding store on a local or shared folder; a bucket would need the same few."""
+"""Files of this machine: written whole or not at all, and a folder for what can be fetched again."""
 
 from __future__ import annotations
 
+import errno
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+CACHE_VARIABLE = "SAMIF_CACHE"
+"""Environment variable: the folder that replaces ~/.cache/samif."""
+
 _TEMPORARY = ".tmp-"
-_ABANDONED_SECONDS = 3600.0
+
+
+def cache_folder(part: str) -> Path:
+    """Folder for what can be fetched again: `$SAMIF_CACHE/PART`, by default `~/.cache/samif/PART`."""
+    root = os.environ.get(CACHE_VARIABLE)
+    return (Path(root).expanduser() if root else Path.home() / ".cache" / "samif") / part
 
 
 @contextmanager
@@ -25,14 +33,9 @@ def staged(folder: Path) -> Iterator[Path]:
 
 def publish(temporary: Path, path: Path) -> None:
     """Make a finished file durable and visible under its name, at once."""
-    for target in (temporary, temporary.parent):
-        descriptor = os.open(target, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if target == temporary:
-            os.replace(temporary, path)
+    _sync(temporary)
+    os.replace(temporary, path)
+    _sync(path.parent)
 
 
 def commit(path: Path, content: bytes) -> None:
@@ -42,30 +45,31 @@ def commit(path: Path, content: bytes) -> None:
         publish(temporary, path)
 
 
-def folders(folder: Path) -> list[Path]:
-    """Folders in a folder, by name; none if it does not exist."""
-    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+def publish_new(temporary: Path, path: Path) -> bool:
+    """The same unless the name is taken: then False. Of several writers one wins."""
+    _sync(temporary)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            raise
+        if path.exists():  # a file system without hard links: here the last writer may win, which does no harm
+            return False
+        os.replace(temporary, path)
+    _sync(path.parent)
+    return True
 
 
-def listing(folder: Path) -> dict[str, int]:
-    """Size in bytes of each file of a folder; a file that vanishes meanwhile is left out."""
-    sizes: dict[str, int] = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            try:
-                sizes[entry.name] = entry.stat().st_size
-            except FileNotFoundError:
-                continue
-    return dict(sorted(sizes.items()))
+def is_temporary(name: str) -> bool:
+    """Whether a name is one that `staged` gives."""
+    return name.rpartition("/")[2].startswith(_TEMPORARY)
 
 
-def size(path: Path) -> int:
-    """Size in bytes; 0 if the file does not exist."""
-    return path.stat().st_size if path.exists() else 0
-
-
-def is_abandoned(path: Path) -> bool:
-    """Whether this is an unfinished file whose writer must be dead."""
-    return (
-        path.name.startswith(_TEMPORARY) and path.exists() and time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
-    )
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from flows import files
 from flows.sources import is_remote, local_path, opened, shown, suffix_of
 from flows.transient import Transient, persistently
 from samif.errors import SamifError
@@ -31,8 +32,6 @@ from samif.sam.zoo import (
     verify_file,
 )
 
-CACHE_VARIABLE = "SAMIF_CACHE"
-"""Environment variable: the folder that replaces ~/.cache/samif."""
 URI_VARIABLE = "SAMIF_WEIGHTS_URI"
 """Environment variable: folder, http(s):// or s3:// prefix under which the published files lie."""
 
@@ -89,9 +88,8 @@ class Verified:
 
 
 def cache_folder() -> Path:
-    """Where fetched weights lie: `$SAMIF_CACHE/weights`, by default `~/.cache/samif/weights`."""
-    root = os.environ.get(CACHE_VARIABLE)
-    return (Path(root).expanduser() if root else Path.home() / ".cache" / "samif") / "weights"
+    """Where fetched weights lie."""
+    return files.cache_folder("weights")
 
 
 def list_weights() -> list[WeightsRow]:
@@ -241,7 +239,7 @@ def _store(uri: str, sha256: str | None, progress: Progress | None) -> Path:
         raise SamifError(f"{shown(uri)}: gave up after {_ATTEMPTS} attempts ({error}); try again later") from error
     except OSError as error:
         raise SamifError(
-            f"cannot copy weights to {folder} ({error}); make room there or set {CACHE_VARIABLE} to another folder"
+            f"cannot copy weights to {folder} ({error}); make room there, or set {files.CACHE_VARIABLE} to another one"
         ) from error
 
 

@@ -28,6 +28,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Points = Annotated[float, Field(ge=0.0, le=100.0)]
 FeaturePart = Literal["token", "pooled"]
+StoredAs = Literal["float16", "bfloat16", "int8"]
 
 
 class Strict(BaseModel):
@@ -86,12 +87,15 @@ class EncoderParams(Strict):
     name: Literal["tiny", "vit_b", "vit_l", "vit_h"] = "tiny"
     checkpoint: str | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    stored_as: StoredAs = "float16"
+    """What embeddings are rounded to in the store, so a part of what they are."""
 
 
 class EmbedParams(Strict):
-    """The embedding cache: where it lies, how it is cut into shards, who computes it."""
+    """The embedding store: where it lies, how it is cut into shards, who computes it."""
 
     store: str = ".samif/embeddings"
+    cache_gib: Annotated[float, Field(gt=0.0)] = 20.0
     shard_pictures: Positive = 64
     batch_pictures: Positive = 8
     workers: Positive = 2

@@ -1,0 +1,179 @@
+"""What a namespace holds at one moment: its shards, the place of each key, and what is wrong without looking closely.
+
+Found by one listing. Manifests are read where the index does not know their shards; where those are many, the index is
+written anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.files import is_temporary
+from flows.store.index import Index, Words, unpack
+from flows.store.shard import Damage, ShardManifest, broken, data_name, manifest_name, read_manifest
+from flows.store.storage import Entry, Lost, Storage
+from samif.errors import SamifError
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+Place = tuple[str, int]
+"""Shard and row."""
+
+SETTLED_SECONDS = 3600.0
+"""Who has not finished writing by then is dead."""
+_UNINDEXED = 64
+"""So many shards, and a sixteenth of those in the index, may be outside of it before it is written anew."""
+_INDEX = re.compile(r"index-([0-9a-f]{16})\.safetensors")
+_SHARD = re.compile(r"[0-9a-f]{2}/([0-9a-f]{64})(\.json|\.[0-9a-f]{16}\.safetensors)")
+
+
+class Catalogue:
+    """A snapshot of a namespace. It holds no manifest, and of an index on the disk only the pages that were touched."""
+
+    def __init__(self, storage: Storage, folder: str) -> None:
+        entries = {entry.name: entry for entry in storage.entries(folder)}
+        self.bytes = sum(entry.bytes for entry in entries.values())
+        self.damages: list[Damage] = []
+        """What must not be used, as far as names and sizes tell."""
+        self._levels: list[tuple[Index, npt.NDArray[np.bool_]]] = []
+        owned: set[str] = set()
+        index = _load(storage, folder, entries)
+        if index is not None:
+            alive = _living(index, folder, entries)
+            self._levels.append((index, alive))
+            owned.update(name for shard, data in _shards(index, alive) for name in _names(folder, shard, data))
+        fresh = []
+        for manifest, size in self._read(storage, folder, entries, owned):
+            owned.update(_names(folder, manifest.shard, manifest.sha256))
+            actual = entries[data] if (data := data_name(folder, manifest.shard, manifest.sha256)) in entries else None
+            if actual is not None and actual.bytes == manifest.bytes:
+                fresh.append((manifest, size))
+            else:
+                reason = f"it has {actual.bytes if actual else 0} bytes instead of {manifest.bytes}"
+                self.damages.append(broken(storage, folder, manifest, reason))
+        if fresh:
+            self._add(storage, folder, Index.of(fresh), entries)
+        self.damages.extend(_leftovers(storage, folder, entries, owned))
+
+    def shards(self) -> list[str]:
+        """Names of all committed shards, ascending."""
+        return sorted(shard for index, alive in self._levels for shard, _ in _shards(index, alive))
+
+    def count(self) -> int:
+        """Number of keys; one that is in two shards counts once."""
+        keys = [np.stack([index.high, index.low], 1)[alive[index.shard_numbers()]] for index, alive in self._levels]
+        return len(np.unique(np.concatenate(keys), axis=0)) if keys else 0
+
+    def find(self, wanted: Words) -> list[Place | None]:
+        """Place of each key, None where no committed shard holds it. (n, 2) keys."""
+        found: list[Place | None] = [None] * len(wanted)
+        for index, alive in self._levels:
+            places = index.find(wanted, alive)
+            for at in np.flatnonzero(places >= 0):
+                shard, row = unpack(int(places[at]))
+                found[at] = (index.shards[shard].tobytes().hex(), row)
+        return found
+
+    def holds(self, wanted: Words) -> npt.NDArray[np.bool_]:
+        """Whether a committed shard holds each key. (n, 2) keys to (n,)."""
+        held = np.zeros(len(wanted), np.bool_)
+        for index, alive in self._levels:
+            held |= index.find(wanted, alive) >= 0
+        return held
+
+    def _read(
+        self, storage: Storage, folder: str, entries: Mapping[str, Entry], known: set[str]
+    ) -> Iterator[tuple[ShardManifest, int]]:
+        """Manifests that are not known, with their bytes; what is no manifest goes to the damages."""
+        names = (name[len(folder) + 1 :] for name in entries if name not in known)
+        shards = [match[1] for name in names if (match := _SHARD.fullmatch(name)) and match[2] == ".json"]
+        for found in side_by_side(storage, lambda shard: read_manifest(storage, folder, shard), shards):
+            if isinstance(found, Damage):
+                self.damages.append(found)
+            else:
+                yield found
+
+    def _add(self, storage: Storage, folder: str, fresh: Index, entries: Mapping[str, Entry]) -> None:
+        covered = int(self._levels[0][1].sum()) if self._levels else 0
+        if len(fresh.shards) < _UNINDEXED + covered // 16:
+            self._levels.append((fresh, np.ones(len(fresh.shards), np.bool_)))
+            return
+        index = self._levels[0][0].merged(self._levels[0][1], fresh) if self._levels else fresh
+        self._levels = [(index, np.ones(len(index.shards), np.bool_))]
+        content = index.bytes()
+        name = f"{folder}/index-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+        with contextlib.suppress(SamifError):  # a store that may only be read has none: slower, and as right
+            storage.write(name, [content])
+            storage.delete(old for old in _indexes(folder, entries) if old != name)
+
+
+def side_by_side(storage: Storage, call: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
+    """Results of calls to the storage in order, as many at a time as pay."""
+    if storage.lanes == 1 or len(items) < 2:
+        yield from map(call, items)
+        return
+    with ThreadPoolExecutor(storage.lanes, "store") as pool:
+        yield from pool.map(call, items)
+
+
+def _load(storage: Storage, folder: str, entries: Mapping[str, Entry]) -> Index | None:
+    """The newest index that is intact; others that are not go."""
+    for name, sha256 in _indexes(folder, entries).items():
+        with contextlib.suppress(Lost):
+            view = storage.view(name, entries[name].bytes)
+            index = Index.parse(view.memory, sha256)
+            if index is None:
+                view.fill([(0, entries[name].bytes)])
+                index = Index.parse(view.memory, sha256)
+            if index is not None:
+                return index
+            storage.delete([name])
+    return None
+
+
+def _indexes(folder: str, entries: Mapping[str, Entry]) -> dict[str, str]:
+    """Names of indexes, the newest first, and the start of the digest of each."""
+    found = [
+        (e.age, e.name, match[1]) for e in entries.values() if (match := _INDEX.fullmatch(e.name[len(folder) + 1 :]))
+    ]
+    return {name: sha256 for _, name, sha256 in sorted(found)}
+
+
+def _living(index: Index, folder: str, entries: Mapping[str, Entry]) -> npt.NDArray[np.bool_]:
+    """Which shards of an index are there, by the sizes of their data and manifests."""
+    sizes = index.sizes.tolist()
+    alive = []
+    for (shard, data), expected in zip(_shards(index, None), sizes, strict=True):
+        manifest, content = (entries.get(name) for name in _names(folder, shard, data))
+        alive.append(manifest is not None and content is not None and [content.bytes, manifest.bytes] == expected)
+    return np.array(alive, np.bool_)
+
+
+def _shards(index: Index, alive: npt.NDArray[np.bool_] | None) -> Iterator[tuple[str, str]]:
+    """Name and start of the data's digest of each shard (that lives)."""
+    shards, data = index.shards.tobytes().hex(), index.data.tobytes().hex()
+    for number in range(len(index.shards)) if alive is None else np.flatnonzero(alive).tolist():
+        yield shards[64 * number : 64 * number + 64], data[16 * number : 16 * number + 16]
+
+
+def _names(folder: str, shard: str, sha256: str) -> tuple[str, str]:
+    return manifest_name(folder, shard), data_name(folder, shard, sha256)
+
+
+def _leftovers(storage: Storage, folder: str, entries: Mapping[str, Entry], owned: set[str]) -> Iterable[Damage]:
+    for name in sorted(entries.keys() - owned):
+        match = _SHARD.fullmatch(name[len(folder) + 1 :])
+        fresh = entries[name].age < SETTLED_SECONDS
+        if match and match[2] != ".json":
+            yield Damage(match[1], "its data has no manifest", (name,), storage, fresh)
+        elif is_temporary(name) and not fresh:
+            yield Damage(name.rpartition("/")[2], "a writer left it unfinished", (name,), storage)

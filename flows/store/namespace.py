@@ -1,0 +1,216 @@
+"""Committed shards of one encoder, one preprocessing and one way of storing numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from flows.store.catalogue import Catalogue, Place, side_by_side
+from flows.store.codec import encode, finite, row_sums, serialise
+from flows.store.index import Words, words
+from flows.store.open_shard import OpenShard
+from flows.store.shard import Damage, ShardManifest, broken, data_name, manifest_name, read_manifest
+from flows.store.storage import Lost, Storage
+from samif.config import StoredAs
+from samif.errors import SamifError
+
+if TYPE_CHECKING:
+    import torch
+
+DESCRIPTION = "namespace.json"
+_CHUNK = 1 << 16
+
+
+class Namespace:
+    """Embeddings of one encoder and preprocessing, addressed by the SHA-256 of the picture file (hex).
+
+    Nothing is kept in memory between calls: another process may write at any time.
+    """
+
+    def __init__(self, storage: Storage, encoder_digest: str, preprocessing_digest: str, stored: StoredAs) -> None:
+        self._storage, self._stored = storage, stored
+        self._description = {"encoder": encoder_digest, "preprocessing": preprocessing_digest, "dtype": stored}
+        # float16 is not named, so that embeddings from before there was a choice keep their keys.
+        self._identity = f"{encoder_digest}\n{preprocessing_digest}\n" + ("" if stored == "float16" else f"{stored}\n")
+        self.folder = _sha256(self._identity)[:16]
+        self._described = False
+
+    @property
+    def location(self) -> str:
+        """Where it lies, for messages."""
+        return f"{self._storage.location}/{self.folder}"
+
+    def key(self, picture: str) -> str:
+        """Key of a picture: SHA-256 over encoder digest, preprocessing digest, dtype and picture SHA-256."""
+        return _sha256(self._identity + picture)
+
+    def shard_name(self, pictures: Sequence[str]) -> str:
+        """Name of the shard that holds exactly these pictures in this order."""
+        return _sha256("\n".join(map(self.key, pictures)))
+
+    def holds(self, shard: str) -> bool:
+        """Whether a shard is committed, by its manifest and the size of its data (nothing is hashed)."""
+        found = read_manifest(self._storage, self.folder, shard)
+        return not isinstance(found, Damage) and self._size(found[0]) == found[0].bytes
+
+    def catalogue(self) -> Catalogue:
+        """What is there now."""
+        return Catalogue(self._storage, self.folder)
+
+    def words(self, pictures: Sequence[str]) -> Words:
+        """(n, 2) keys of n pictures, as a catalogue takes them."""
+        start = hashlib.sha256(self._identity.encode())
+        keys = []
+        for picture in pictures:
+            key = start.copy()
+            key.update(picture.encode())
+            keys.append(key.digest())
+        return words(keys)
+
+    def missing(self, pictures: Sequence[str]) -> list[str]:
+        """Those of the pictures that no committed shard holds, in the given order, each once."""
+        catalogue = self.catalogue()
+        once = list(dict.fromkeys(pictures))
+        left: list[str] = []
+        for start in range(0, len(once), _CHUNK):
+            some = once[start : start + _CHUNK]
+            held = catalogue.holds(self.words(some))
+            left.extend(picture for picture, there in zip(some, held, strict=True) if not there)
+        return left
+
+    def locate(self, pictures: Sequence[str]) -> dict[str, Place]:
+        """Shard and row of each picture that a committed shard holds; others are left out."""
+        places = zip(pictures, self.catalogue().find(self.words(pictures)), strict=True)
+        return {picture: place for picture, place in places if place is not None}
+
+    def write(self, pictures: Sequence[str], embeddings: torch.Tensor) -> str:
+        """Commit one shard; a shard that is already committed is left alone.
+
+        Args:
+            pictures: SHA-256 of the n picture files, each once.
+            embeddings: (n, C, h, w) floating point on any device; stored as the namespace's dtype. A row is a multiple
+                of eight bytes then.
+
+        Returns:
+            The name of the shard.
+
+        Raises:
+            SamifError: an embedding is not finite in that dtype, the folder cannot be written, its disk is full, or the
+                bucket refuses or does not answer for long. What is committed stays.
+        """
+        if embeddings.ndim != 4 or len(embeddings) != len(set(pictures)) or len(pictures) != len(set(pictures)):
+            raise ValueError(f"{len(pictures)} pictures do not go with embeddings of shape {tuple(embeddings.shape)}")
+        name = self.shard_name(pictures)
+        if self.holds(name):
+            return name
+        tensors = encode(embeddings, self._stored)
+        whole = finite(tensors)
+        if not bool(whole.all()):
+            bad = pictures[int((~whole).nonzero()[0, 0])]
+            raise SamifError(f"the encoder's embedding of picture {bad} is not finite; check the encoder's checkpoint")
+        self._commit(name, pictures, tensors)
+        return name
+
+    def _commit(self, name: str, pictures: Sequence[str], tensors: dict[str, torch.Tensor]) -> None:
+        keys = [self.key(picture) for picture in pictures]
+        content = serialise(tensors, keys)
+        sha256 = hashlib.sha256()
+        for chunk in content:
+            sha256.update(chunk)
+        data = data_name(self.folder, name, sha256.hexdigest())
+        shape = tensors["embeddings"].shape
+        manifest = ShardManifest(
+            shard=name,
+            keys=tuple(keys),
+            shape=(shape[0], shape[1], shape[2], shape[3]),
+            dtype=self._stored,
+            file=data.rpartition("/")[2],
+            sha256=sha256.hexdigest(),
+            bytes=sum(len(chunk) for chunk in content),
+            row_sums=row_sums(tensors),
+        ).sealed()
+        self._describe()
+        self._storage.write(data, content)
+        place = manifest_name(self.folder, name)
+        text = (manifest.model_dump_json(indent=1, by_alias=True) + "\n").encode()
+        if self._storage.create(place, text):
+            return
+        if not self.holds(name):  # what is there under this name is damaged
+            self._storage.write(place, [text])
+            return
+        # Another writer was first; his embeddings may differ from ours in the last bits.
+        found = read_manifest(self._storage, self.folder, name)
+        if not isinstance(found, Damage) and found[0].sha256 != manifest.sha256:
+            self._storage.delete([data])
+
+    def open(self, shard: str) -> OpenShard:
+        """A committed shard to read rows from.
+
+        Raises:
+            SamifError: the shard is gone or torn (a torn one is discarded).
+        """
+        found = read_manifest(self._storage, self.folder, shard)
+        if isinstance(found, Damage):
+            raise self._refusal(found)
+        manifest = found[0]
+        data = data_name(self.folder, shard, manifest.sha256)
+        try:
+            return OpenShard(manifest, self._storage.view(data, manifest.bytes), self._refuse)
+        except Lost as error:
+            raise self._refuse(manifest, str(error)) from None
+
+    def verify(self, advance: Callable[[int], None] = lambda _: None) -> list[Damage]:
+        """Re-hash every shard; `advance` is called with 1 for each.
+
+        Damage is also a data file without manifest (`Damage.fresh` if its writer may be about to write that: when the
+        data is discarded then, the pictures are missing, never wrong) and a temporary file older than an hour.
+        `Damage.discard` removes what was found; the next run computes it again.
+        """
+        catalogue = self.catalogue()
+        damages = catalogue.damages
+        for damage in side_by_side(self._storage, self._check, catalogue.shards()):
+            advance(1)
+            if damage is not None:
+                damages.append(damage)
+        return damages
+
+    def _check(self, shard: str) -> Damage | None:
+        found = read_manifest(self._storage, self.folder, shard)
+        if isinstance(found, Damage):
+            return found
+        manifest = found[0]
+        sha256 = hashlib.sha256()
+        try:
+            for chunk in self._storage.chunks(data_name(self.folder, shard, manifest.sha256)):
+                sha256.update(chunk)
+        except Lost as error:
+            return broken(self._storage, self.folder, manifest, str(error))
+        if sha256.hexdigest() != manifest.sha256:
+            return broken(self._storage, self.folder, manifest, "its bytes do not match their SHA-256")
+        return None
+
+    def _describe(self) -> None:
+        """Say in plain words what the namespace is of; for people and `samif store stat` only."""
+        if not self._described:
+            text = json.dumps({"schema": 1, **self._description}, indent=1) + "\n"
+            self._storage.create(f"{self.folder}/{DESCRIPTION}", text.encode())
+            self._described = True
+
+    def _size(self, manifest: ShardManifest) -> int | None:
+        return self._storage.size(data_name(self.folder, manifest.shard, manifest.sha256))
+
+    def _refuse(self, manifest: ShardManifest, reason: str) -> SamifError:
+        return self._refusal(broken(self._storage, self.folder, manifest, reason))
+
+    def _refusal(self, damage: Damage) -> SamifError:
+        damage.discard()
+        return SamifError(
+            f"embedding shard {damage.shard} in {self.location} cannot be used: {damage.reason}; "
+            "rerun 'samif run', which computes it again"
+        )
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,103 @@
+"""Reading the embeddings of a manifest's pictures."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flows.embedding_manifest import EmbeddingManifest
+from flows.store.catalogue import Place
+from flows.store.open_shard import OpenShard
+from samif.errors import SamifError
+
+if TYPE_CHECKING:
+    import torch
+
+    from flows.store import EmbeddingStore
+
+_OPEN_SHARDS = 32
+
+
+class EmbeddingReader:
+    """Embeddings of a manifest's pictures: memory-mapped from a folder, by byte range from a bucket.
+
+    The last few shards stay open. Not for several threads.
+    """
+
+    def __init__(self, store: EmbeddingStore, manifest: EmbeddingManifest) -> None:
+        self.manifest = manifest
+        self._namespace = store.namespace(manifest.encoder.digest, manifest.preprocessing, manifest.dtype)
+        self._catalogue = self._namespace.catalogue()
+        self._open: OrderedDict[str, OpenShard] = OrderedDict()
+
+    def read(self, pictures: Sequence[str], dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Embeddings in the order of `pictures` (SHA-256 of the files; one may occur several times).
+
+        Args:
+            pictures: n pictures of the manifest.
+            dtype: float32 (default) or float16.
+
+        Returns:
+            (n, C, h, w) on the CPU, a copy that the caller may change.
+
+        Raises:
+            SamifError: a picture is not in the manifest or not in the store, or its shard is damaged. A damaged
+                shard is discarded, so that the next run computes it again.
+        """
+        import torch
+
+        # NumPy asks for huge pages, which makes the first touch of a large array three times as fast.
+        memory = np.empty((len(pictures), *self.manifest.shape), np.float16 if dtype == torch.float16 else np.float32)
+        out = torch.from_numpy(memory)
+        wanted: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for index, (name, row) in enumerate(self._places(pictures)):
+            wanted[name].append((row, index))
+        for name, places in wanted.items():
+            shard = self._shard(name)
+            shard.check(sorted({row for row, _ in places}))
+            for row, index, count in _runs(places):
+                shard.copy(row, out[index : index + count])
+        return out
+
+    def _places(self, pictures: Sequence[str]) -> list[Place]:
+        known = self.manifest.pictures
+        places = self._catalogue.find(self._namespace.words(pictures))
+        found: list[Place] = []
+        for picture, place in zip(pictures, places, strict=True):
+            at = bisect_left(known, picture)
+            if at == len(known) or known[at] != picture:
+                raise SamifError(f"picture {picture} is not in the embedding manifest; rerun 'samif run'")
+            if place is None:
+                raise self._refusal(picture)
+            found.append(place)
+        return found
+
+    def _refusal(self, picture: str) -> SamifError:
+        damages = [f"{damage.shard} ({damage.reason})" for damage in self._namespace.catalogue().damages]
+        return SamifError(
+            f"no shard in {self._namespace.location} holds the embedding of picture {picture}; "
+            f"damaged shards there: {', '.join(damages) or 'none'}; rerun 'samif run', which computes it again"
+        )
+
+    def _shard(self, name: str) -> OpenShard:
+        if name not in self._open:
+            self._open[name] = self._namespace.open(name)
+            if len(self._open) > _OPEN_SHARDS:
+                self._open.popitem(last=False)
+        self._open.move_to_end(name)
+        return self._open[name]
+
+
+def _runs(places: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """(row, index) pairs as (row, index, count) where both ascend together: torch's overhead is paid per run."""
+    runs: list[tuple[int, int, int]] = []
+    for row, index in places:
+        if runs and (row, index) == (runs[-1][0] + runs[-1][2], runs[-1][1] + runs[-1][2]):
+            runs[-1] = (*runs[-1][:2], runs[-1][2] + 1)
+        else:
+            runs.append((row, index, 1))
+    return runs
