@@ -87,11 +87,11 @@ def _mend_store(layout: Layout, params: Params, say: Callable[[str], None]) -> N
     if not layout.embeddings.exists():
         return
     from flows.embedding_manifest import EmbeddingManifest
-    from flows.store import EmbeddingStore
+    from flows.stages.inputs import store_of
 
     manifest = EmbeddingManifest.load(layout.embeddings)
-    store = EmbeddingStore(layout.root / params.embed.store)
-    lost = store.namespace(manifest.encoder.digest, manifest.preprocessing).missing(list(manifest.pictures))
+    namespace = store_of(layout, params).namespace(manifest.encoder.digest, manifest.preprocessing, manifest.dtype)
+    lost = namespace.missing(list(manifest.pictures))
     if lost:
         from flows.stages import run_stage
 

@@ -62,7 +62,7 @@ def embed_pictures(
         pictures: path and SHA-256 (hex) of each picture file; a picture given twice is computed once.
         params: shards, batches and workers.
         encoder_params: the encoder to load, unless a factory is given.
-        store: where embeddings are looked up and written.
+        store: where embeddings are looked up and written, and as which dtype.
         progress: called with total, unit and description if anything is computed (see `flows.progress.track`).
         encoder_factory: makes the encoder, here and in each worker; must be picklable.
 
@@ -98,6 +98,7 @@ def embed_pictures(
         encoder=EncoderIdentity(name=encoder.name, digest=encoder.digest),
         preprocessing=encoder.preprocessing_digest,
         shape=encoder.embedding_shape,
+        dtype=store.stored_as,
         pictures=tuple(sorted(paths.keys() - out)),
     )
     return Embedded(manifest, len(missing) - len(out), tuple(sorted(quarantined, key=lambda q: q.path)))

@@ -6,8 +6,7 @@ from flows.embedding.flow import embed_pictures
 from flows.layout import SPLITS, Layout
 from flows.progress import say
 from flows.quarantine import BrokenPicture, Quarantine
-from flows.stages.inputs import index_of
-from flows.store import open_store
+from flows.stages.inputs import index_of, store_of
 from samif.config import Params
 from samif.errors import SamifError
 
@@ -19,7 +18,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     """
     indexes = {split: index_of(layout, params, split) for split in SPLITS}
     pictures = [(index.path_of(p), p.sha256) for index in indexes.values() for p in index.pictures]
-    store = open_store(params.embed.store, layout.root)
+    store = store_of(layout, params)
     embedded = embed_pictures(pictures, params.embed, params.encoder, store)
     broken = {picture.sha256: picture for picture in embedded.quarantined}
     quarantine = Quarantine(

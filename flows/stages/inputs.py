@@ -10,7 +10,7 @@ from flows.embedding_manifest import EmbeddingManifest
 from flows.layout import Layout
 from flows.pictures import pictures_root
 from flows.quarantine import Quarantine
-from flows.store import EmbeddingReader, EmbeddingStore
+from flows.store import EmbeddingReader, EmbeddingStore, open_store
 from flows.weights import resolve
 from samif.config import EncoderParams, Params
 from samif.dataset.model import Dataset, Picture
@@ -44,10 +44,14 @@ def dataset_of(layout: Layout, params: Params, split: str) -> Dataset:
     return index.only(p.id for p in index.pictures if p.sha256 not in out) if out else index
 
 
+def store_of(layout: Layout, params: Params) -> EmbeddingStore:
+    """The embedding store that params.yaml names."""
+    return open_store(params.embed.store, layout.root, params.encoder.stored_as, params.embed.cache_gib)
+
+
 def source_of(layout: Layout, params: Params, split: str) -> Source:
     """A split with a reader of its embeddings, pictures -> (N, C, h, w) float32."""
-    store = EmbeddingStore(layout.root / params.embed.store)
-    reader = EmbeddingReader(store, EmbeddingManifest.load(layout.embeddings))
+    reader = EmbeddingReader(store_of(layout, params), EmbeddingManifest.load(layout.embeddings))
     return Source(dataset_of(layout, params, split), lambda pictures: reader.read([p.sha256 for p in pictures]))
 
 
