@@ -17,7 +17,7 @@ class Term:
     version: int
     since: datetime
     until: datetime | None
-    how: Literal["promoted", "rolled back to", "found live"]
+    how: Literal["promoted", "rolled back", "found live"]
     decision: JournalEntry
 
 
@@ -60,7 +60,7 @@ class Live:
         assert decision.version is not None  # every decision names its version
         stack = self.stack[:-1] if back else (*self.stack, decision.version)
         closed = tuple(replace(term, until=at) if term.until is None else term for term in self.terms)
-        term = Term(decision.version, at, None, "rolled back to" if back else "promoted", decision)
+        term = Term(decision.version, at, None, "rolled back" if back else "promoted", decision)
         return Live(stack, None, (), (*closed, term))
 
 

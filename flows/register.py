@@ -92,6 +92,7 @@ class _Shared:
                 why=str(request["why"]),
                 commit=request["commit"],
                 dvc_lock=request["dvc_lock"],
+                params_file=file_sha256(layout.params),
                 data_revision=request["data_revision"],
                 samif=version("samif"),
             ),

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from samif.config import BASE, EvaluateParams, Name, ProposeParams, Strict, digest
 from samif.errors import SamifError
@@ -57,13 +57,15 @@ class Inference(Strict):
 
 
 class Provenance(Strict):
-    """Circumstances of a version; they never change what it answers."""
+    """Circumstances of a version; they never change what it answers. `params_file` is the SHA-256 of its params.yaml,
+    comments and all."""
 
     created: AwareDatetime
     who: str
     why: str
     commit: str | None
     dvc_lock: Sha256 | None
+    params_file: Sha256 | None = None
     data_revision: str | None
     samif: str
     mlflow_run: str | None = None
@@ -87,6 +89,9 @@ class Card(Strict):
     inference: Inference = Inference()
     provenance: Provenance
 
+    _stored: dict[str, Any] | None = PrivateAttr(default=None)
+    """The content of a file that an older samif wrote, before a field was added; its digest stays what it was."""
+
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
         if (self.after is None) != (self.name == BASE):
@@ -100,7 +105,7 @@ class Card(Strict):
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of everything but the provenance: the identity of the version."""
-        return digest(self.model_dump(mode="json", exclude={"provenance"}))
+        return digest(self._stored or self.model_dump(mode="json", exclude={"provenance"}))
 
     def save(self, path: Path) -> None:
         """Write the card as JSON: under a temporary name in the same folder, then renamed."""
@@ -117,7 +122,12 @@ class Card(Strict):
             SamifError: the file is missing, is not JSON, or breaks the schema.
         """
         try:
-            return cls.model_validate_json(path.read_bytes())
+            text = path.read_bytes()
+            card = cls.model_validate_json(text)
+            content = {key: value for key, value in json.loads(text).items() if key != "provenance"}
+            if digest(content) != card.digest:
+                card._stored = content
+            return card
         except OSError as error:
             raise SamifError(f"cannot read the card {path}: {error.strerror}; register the version again") from None
         except ValidationError as error:

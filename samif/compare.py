@@ -52,6 +52,11 @@ class Change(Strict):
         return None if self.before is None or self.after is None else self.after - self.before
 
     @property
+    def is_none(self) -> bool:
+        """Both came out the same, on every resample."""
+        return self.change == 0.0 and self.low == 0.0 and self.high == 0.0
+
+    @property
     def is_noise(self) -> bool:
         """The interval holds zero: other pictures of the same kind could show no difference, or its opposite."""
         return self.low is not None and self.high is not None and self.low <= 0.0 <= self.high

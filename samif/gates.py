@@ -93,13 +93,11 @@ def judge(
     """
     checks = [_verified(candidate), _pictures(candidate, champion)]
     if champion is not None:
-        checks += [_decoder(policy, candidate, champion), _rows(policy, candidate, champion)]
-        checks += [_classes(candidate, champion)]
-    checks += _floors(policy, candidate.registered)
-    checks += [_false_tags_floor(policy, candidate.registered)]
+        checks += [_classes(candidate, champion), *_drops(policy, comparison)]
+    checks += [*_floors(policy, candidate.registered), _false_tags_floor(policy, candidate.registered)]
     if champion is not None:
-        checks += _drops(policy, comparison)
         checks += [_false_tags_rise(policy, comparison)]
+        checks += [_decoder(policy, candidate, champion), _rows(policy, candidate, champion)]
     return Verdict(
         candidate=candidate.version,
         candidate_card=candidate.card.digest,
@@ -252,14 +250,15 @@ def _drop(
         return check(outcome_if_few, reason)
     if change.change is None:
         return check("failed", f"{_name(policy)} was not measured for both versions")
-    says = f"{_name(policy)} {change.before:.2f} -> {change.after:.2f}"
     drop = -change.change
-    interval = "" if change.low is None else f", interval {change.low:+.2f} to {change.high:+.2f}"
+    way = "fell" if drop > 0 else "went"
+    says = f"{_name(policy)} {way} from {change.before:.2f} to {change.after:.2f}"
+    interval = "" if change.low is None else f" (interval {change.low:+.2f} to {change.high:+.2f})".replace("-", "−")
     if drop <= limit:
         return check("passed", f"{says}{interval}")
     if change.is_noise:
-        return check("unclear", f"{says} drops by more than {limit:.2f}{interval}: inside the noise")
-    return check("failed", f"{says} drops by {drop:.2f}, more than {limit:.2f}{interval}")
+        return check("unclear", f"{says}, more than the {limit:.2f} allowed, but that is inside the noise{interval}")
+    return check("failed", f"{says}, at most {limit:.2f} less is allowed{interval}")
 
 
 def _false_tags_floor(policy: GatesParams, evaluation: Evaluation) -> Check:
@@ -282,12 +281,13 @@ def _false_tags_rise(policy: GatesParams, comparison: Comparison | None) -> Chec
     change = comparison.false_tags if comparison else None
     if change is None or change.change is None:
         return check("failed", "false tags were not measured for both versions")
-    says = f"false tags per picture {change.before:.2f} -> {change.after:.2f}"
+    way = "rose" if change.change > 0 else "went"
+    says = f"false tags per picture {way} from {change.before:.2f} to {change.after:.2f}"
     if change.change <= limit:
         return check("passed", says)
     if change.is_noise:
-        return check("unclear", f"{says} rise by more than {limit:.2f}: inside the noise")
-    return check("failed", f"{says} rise by more than {limit:.2f}")
+        return check("unclear", f"{says}, more than the {limit:.2f} allowed, but that is inside the noise")
+    return check("failed", f"{says}, at most {limit:.2f} more is allowed")
 
 
 def _limit(limits: Limits, name: str) -> float | None:

@@ -1,14 +1,16 @@
-"""`samif registry list | show`."""
+"""`samif registry list | show | verify`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.app import HERE, AsJson, Workspace, console, group, print_json, print_rows
 from flows.layout import Layout
-from samif.config import load_params
+from samif.config import Params, load_params
+from samif.errors import SamifError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,20 +20,29 @@ if TYPE_CHECKING:
 registry_app = group("registry", "Registered versions.")
 
 
-def open_registry(workspace: Path) -> tuple[Registry, str]:
-    """The workspace's registry and its line."""
+@dataclass(frozen=True)
+class Opened:
+    """A workspace and its registry."""
+
+    layout: Layout
+    params: Params
+    registry: Registry
+
+
+def open_registry(workspace: Path) -> Opened:
+    """The workspace with its registry; SamifError where there is no workspace."""
     from flows.registry import Registry
 
     layout = Layout(workspace.resolve())
     params = load_params(layout.params)
-    return Registry(params.registry.tracking_uri, layout.root), params.line
+    return Opened(layout, params, Registry(params.registry.tracking_uri, layout.root))
 
 
 @registry_app.command("list")
 def list_(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
     """Classifier versions of this line, oldest first."""
-    registry, line = open_registry(workspace)
-    rows = registry.versions(line)
+    opened = open_registry(workspace)
+    rows = opened.registry.versions(opened.params.line)
     if as_json:
         print_json(rows)
         return
@@ -58,8 +69,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Everything about one version: scores, lineage, files."""
-    registry, _ = open_registry(workspace)
-    details = registry.show(ref)
+    details = open_registry(workspace).registry.show(ref)
     if as_json:
         print_json(details)
         return
@@ -84,3 +94,26 @@ def show(
     ]
     print_rows(["", details.name], facts)
     console().print(f"MLflow run {details.run_id}")
+
+
+@registry_app.command()
+def verify(
+    ref: Annotated[str, typer.Argument(help="NAME/VERSION, NAME or NAME@alias.")],
+    workspace: Workspace = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Hash a version again, and what it was made of as far as it is at hand; 1 where something differs."""
+    from flows.verify import verify as check
+
+    opened = open_registry(workspace)
+    items = check(opened.registry, ref, (opened.layout, opened.params))
+    if as_json:
+        print_json(items)
+    else:
+        print_rows(["item", "state", "what was found"], [[i.name, i.state, i.detail] for i in items], whole=("state",))
+    wrong = [item for item in items if item.state == "differs"]
+    if wrong:
+        raise SamifError(
+            f"{ref} is not what its card says: {', '.join(item.name for item in wrong)} "
+            f"differ{'s' if len(wrong) == 1 else ''}; restore the registry from a backup or register the version again"
+        )

@@ -30,27 +30,36 @@ def render_page(summary: Mapping[str, Any], page: Mapping[str, Any], pictures: P
         page: content of page.json of the report stage.
         pictures: folder of the pictures that `page` names, in a folder per classifier.
     """
-    environment = Environment(
-        loader=PackageLoader("flows"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": number, "signed": signed, "duration": duration, "version": version}
     entries = [summary["base"], *summary["sessions"]]
     newest, base = entries[-1], entries[0]
-    return environment.get_template("report.html.j2").render(
-        summary=summary,
-        page=page,
-        entries=entries,
-        newest=newest,
-        forgetting=_difference(newest["ap"]["base"], base["ap"]["base"]),
-        forgetting_base_only=_difference(newest["base_only"]["ap"], base["base_only"]["ap"]),
-        score_charts=_score_charts(entries),
-        classes=_classes(summary),
-        heatmap=_heatmap(page["confusion"]),
-        confusions=_confusions(page["confusion"]),
-        decoder_charts=_decoder_charts(page["decoder"]["curve"]),
-        decoder_rows=_decoder_rows(page["decoder"]["quality"]),
-        albums=_albums(entries, page["pictures"], pictures),
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            summary=summary,
+            page=page,
+            entries=entries,
+            newest=newest,
+            forgetting=_difference(newest["ap"]["base"], base["ap"]["base"]),
+            forgetting_base_only=_difference(newest["base_only"]["ap"], base["base_only"]["ap"]),
+            score_charts=_score_charts(entries),
+            classes=_classes(summary),
+            heatmap=_heatmap(page["confusion"]),
+            confusions=_confusions(page["confusion"]),
+            decoder_charts=_decoder_charts(page["decoder"]["curve"]),
+            decoder_rows=_decoder_rows(page["decoder"]["quality"]),
+            albums=_albums(entries, page["pictures"], pictures),
+        )
     )
+
+
+def environment() -> Environment:
+    """Templates of pages for people, with the filters that write numbers."""
+    made = Environment(
+        loader=PackageLoader("flows"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    made.filters |= {"number": number, "signed": signed, "duration": duration, "version": version}
+    return made
 
 
 def number(value: float | None, digits: int = 1) -> str:
