@@ -16,7 +16,8 @@ from samif.errors import SamifError
 
 def main() -> None:
     """Entry point of the console script."""
-    from flows.cli import data, live, predict, registry, weights, workspace  # noqa: F401  (each registers its commands)
+    # Each registers its commands.
+    from flows.cli import data, live, predict, registry, store, weights, workspace  # noqa: F401
 
     try:
         app()

@@ -23,15 +23,16 @@ from flows.sources import is_remote, local_path
 from flows.store.bucket import Bucket
 from flows.store.cache import Cache
 from flows.store.folder import Folder
+from flows.store.identity import Identity
 from flows.store.namespace import Namespace
 from flows.store.reader import EmbeddingReader
 from flows.store.storage import Storage
-from samif.config import StoredAs
+from samif.config import EmbedParams, StoredAs
 from samif.errors import SamifError
 
 __all__ = ["EmbeddingReader", "EmbeddingStore", "Namespace", "open_store"]
 
-_CACHE_GIB = 20.0
+_CACHE_GIB = EmbedParams().cache_gib
 
 
 class EmbeddingStore:
@@ -48,7 +49,10 @@ class EmbeddingStore:
 
     def namespace(self, encoder_digest: str, preprocessing_digest: str, stored_as: StoredAs | None = None) -> Namespace:
         """The embeddings of one encoder with one preprocessing, in one dtype: the store's unless given."""
-        return Namespace(self.storage, encoder_digest, preprocessing_digest, stored_as or self.stored_as)
+        dtype = stored_as or self.stored_as
+        return Namespace(
+            self.storage, Identity(encoder=encoder_digest, preprocessing=preprocessing_digest, dtype=dtype)
+        )
 
 
 def open_store(

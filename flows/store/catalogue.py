@@ -41,6 +41,7 @@ class Catalogue:
 
     def __init__(self, storage: Storage, folder: str) -> None:
         entries = {entry.name: entry for entry in storage.entries(folder)}
+        self.folder = folder
         self.bytes = sum(entry.bytes for entry in entries.values())
         self.damages: list[Damage] = []
         """What must not be used, as far as names and sizes tell."""
@@ -67,6 +68,16 @@ class Catalogue:
     def shards(self) -> list[str]:
         """Names of all committed shards, ascending."""
         return sorted(shard for index, alive in self._levels for shard, _ in _shards(index, alive))
+
+    def names(self, shards: set[str]) -> set[str]:
+        """Names of the manifests and data of some of the shards."""
+        return {
+            name
+            for index, alive in self._levels
+            for shard, data in _shards(index, alive)
+            if shard in shards
+            for name in _names(self.folder, shard, data)
+        }
 
     def count(self) -> int:
         """Number of keys; one that is in two shards counts once."""
@@ -172,8 +183,7 @@ def _names(folder: str, shard: str, sha256: str) -> tuple[str, str]:
 def _leftovers(storage: Storage, folder: str, entries: Mapping[str, Entry], owned: set[str]) -> Iterable[Damage]:
     for name in sorted(entries.keys() - owned):
         match = _SHARD.fullmatch(name[len(folder) + 1 :])
-        fresh = entries[name].age < SETTLED_SECONDS
         if match and match[2] != ".json":
-            yield Damage(match[1], "its data has no manifest", (name,), storage, fresh)
-        elif is_temporary(name) and not fresh:
+            yield Damage(match[1], "its data has no manifest", (name,), storage)
+        elif is_temporary(name) and entries[name].age > SETTLED_SECONDS:
             yield Damage(name.rpartition("/")[2], "a writer left it unfinished", (name,), storage)

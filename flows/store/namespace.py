@@ -1,25 +1,23 @@
-"""Committed shards of one encoder, one preprocessing and one way of storing numbers."""
+"""Committed shards of one encoder, one preprocessing and one dtype."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from flows.store.catalogue import Catalogue, Place, side_by_side
+from flows.store.catalogue import Catalogue, Place
 from flows.store.codec import encode, finite, row_sums, serialise
-from flows.store.index import Words, words
+from flows.store.identity import Identity
 from flows.store.open_shard import OpenShard
 from flows.store.shard import Damage, ShardManifest, broken, data_name, manifest_name, read_manifest
 from flows.store.storage import Lost, Storage
-from samif.config import StoredAs
+from flows.store.verify import verify
 from samif.errors import SamifError
 
 if TYPE_CHECKING:
     import torch
 
-DESCRIPTION = "namespace.json"
 _CHUNK = 1 << 16
 
 
@@ -29,26 +27,20 @@ class Namespace:
     Nothing is kept in memory between calls: another process may write at any time.
     """
 
-    def __init__(self, storage: Storage, encoder_digest: str, preprocessing_digest: str, stored: StoredAs) -> None:
-        self._storage, self._stored = storage, stored
-        self._description = {"encoder": encoder_digest, "preprocessing": preprocessing_digest, "dtype": stored}
-        # float16 is not named, so that embeddings from before there was a choice keep their keys.
-        self._identity = f"{encoder_digest}\n{preprocessing_digest}\n" + ("" if stored == "float16" else f"{stored}\n")
-        self.folder = _sha256(self._identity)[:16]
-        self._described = False
+    def __init__(self, storage: Storage, identity: Identity) -> None:
+        self._storage = storage
+        self.identity = identity
+        self.folder = identity.folder
+        self._noted = False
 
     @property
     def location(self) -> str:
         """Where it lies, for messages."""
         return f"{self._storage.location}/{self.folder}"
 
-    def key(self, picture: str) -> str:
-        """Key of a picture: SHA-256 over encoder digest, preprocessing digest, dtype and picture SHA-256."""
-        return _sha256(self._identity + picture)
-
     def shard_name(self, pictures: Sequence[str]) -> str:
         """Name of the shard that holds exactly these pictures in this order."""
-        return _sha256("\n".join(map(self.key, pictures)))
+        return hashlib.sha256("\n".join(self.identity.keys(pictures)).encode()).hexdigest()
 
     def holds(self, shard: str) -> bool:
         """Whether a shard is committed, by its manifest and the size of its data (nothing is hashed)."""
@@ -59,16 +51,6 @@ class Namespace:
         """What is there now."""
         return Catalogue(self._storage, self.folder)
 
-    def words(self, pictures: Sequence[str]) -> Words:
-        """(n, 2) keys of n pictures, as a catalogue takes them."""
-        start = hashlib.sha256(self._identity.encode())
-        keys = []
-        for picture in pictures:
-            key = start.copy()
-            key.update(picture.encode())
-            keys.append(key.digest())
-        return words(keys)
-
     def missing(self, pictures: Sequence[str]) -> list[str]:
         """Those of the pictures that no committed shard holds, in the given order, each once."""
         catalogue = self.catalogue()
@@ -76,13 +58,13 @@ class Namespace:
         left: list[str] = []
         for start in range(0, len(once), _CHUNK):
             some = once[start : start + _CHUNK]
-            held = catalogue.holds(self.words(some))
+            held = catalogue.holds(self.identity.words(some))
             left.extend(picture for picture, there in zip(some, held, strict=True) if not there)
         return left
 
     def locate(self, pictures: Sequence[str]) -> dict[str, Place]:
         """Shard and row of each picture that a committed shard holds; others are left out."""
-        places = zip(pictures, self.catalogue().find(self.words(pictures)), strict=True)
+        places = zip(pictures, self.catalogue().find(self.identity.words(pictures)), strict=True)
         return {picture: place for picture, place in places if place is not None}
 
     def write(self, pictures: Sequence[str], embeddings: torch.Tensor) -> str:
@@ -105,7 +87,7 @@ class Namespace:
         name = self.shard_name(pictures)
         if self.holds(name):
             return name
-        tensors = encode(embeddings, self._stored)
+        tensors = encode(embeddings, self.identity.dtype)
         whole = finite(tensors)
         if not bool(whole.all()):
             bad = pictures[int((~whole).nonzero()[0, 0])]
@@ -114,7 +96,7 @@ class Namespace:
         return name
 
     def _commit(self, name: str, pictures: Sequence[str], tensors: dict[str, torch.Tensor]) -> None:
-        keys = [self.key(picture) for picture in pictures]
+        keys = self.identity.keys(pictures)
         content = serialise(tensors, keys)
         sha256 = hashlib.sha256()
         for chunk in content:
@@ -125,13 +107,15 @@ class Namespace:
             shard=name,
             keys=tuple(keys),
             shape=(shape[0], shape[1], shape[2], shape[3]),
-            dtype=self._stored,
+            dtype=self.identity.dtype,
             file=data.rpartition("/")[2],
             sha256=sha256.hexdigest(),
             bytes=sum(len(chunk) for chunk in content),
             row_sums=row_sums(tensors),
         ).sealed()
-        self._describe()
+        if not self._noted:
+            self.identity.note(self._storage)
+            self._noted = True
         self._storage.write(data, content)
         place = manifest_name(self.folder, name)
         text = (manifest.model_dump_json(indent=1, by_alias=True) + "\n").encode()
@@ -162,41 +146,8 @@ class Namespace:
             raise self._refuse(manifest, str(error)) from None
 
     def verify(self, advance: Callable[[int], None] = lambda _: None) -> list[Damage]:
-        """Re-hash every shard; `advance` is called with 1 for each.
-
-        Damage is also a data file without manifest (`Damage.fresh` if its writer may be about to write that: when the
-        data is discarded then, the pictures are missing, never wrong) and a temporary file older than an hour.
-        `Damage.discard` removes what was found; the next run computes it again.
-        """
-        catalogue = self.catalogue()
-        damages = catalogue.damages
-        for damage in side_by_side(self._storage, self._check, catalogue.shards()):
-            advance(1)
-            if damage is not None:
-                damages.append(damage)
-        return damages
-
-    def _check(self, shard: str) -> Damage | None:
-        found = read_manifest(self._storage, self.folder, shard)
-        if isinstance(found, Damage):
-            return found
-        manifest = found[0]
-        sha256 = hashlib.sha256()
-        try:
-            for chunk in self._storage.chunks(data_name(self.folder, shard, manifest.sha256)):
-                sha256.update(chunk)
-        except Lost as error:
-            return broken(self._storage, self.folder, manifest, str(error))
-        if sha256.hexdigest() != manifest.sha256:
-            return broken(self._storage, self.folder, manifest, "its bytes do not match their SHA-256")
-        return None
-
-    def _describe(self) -> None:
-        """Say in plain words what the namespace is of; for people and `samif store stat` only."""
-        if not self._described:
-            text = json.dumps({"schema": 1, **self._description}, indent=1) + "\n"
-            self._storage.create(f"{self.folder}/{DESCRIPTION}", text.encode())
-            self._described = True
+        """Re-hash every shard (`flows.store.verify`)."""
+        return verify(self._storage, self.folder, self.catalogue(), advance)
 
     def _size(self, manifest: ShardManifest) -> int | None:
         return self._storage.size(data_name(self.folder, manifest.shard, manifest.sha256))
@@ -210,7 +161,3 @@ class Namespace:
             f"embedding shard {damage.shard} in {self.location} cannot be used: {damage.reason}; "
             "rerun 'samif run', which computes it again"
         )
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

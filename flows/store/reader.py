@@ -65,7 +65,7 @@ class EmbeddingReader:
 
     def _places(self, pictures: Sequence[str]) -> list[Place]:
         known = self.manifest.pictures
-        places = self._catalogue.find(self._namespace.words(pictures))
+        places = self._catalogue.find(self._namespace.identity.words(pictures))
         found: list[Place] = []
         for picture, place in zip(pictures, places, strict=True):
             at = bisect_left(known, picture)

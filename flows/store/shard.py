@@ -54,8 +54,6 @@ class Damage:
     reason: str
     names: tuple[str, ...]
     storage: Storage = field(repr=False, compare=False)
-    fresh: bool = False
-    """A writer may be at work on it at this moment."""
 
     def discard(self) -> None:
         """Remove the objects, so that the shard no longer exists and its pictures are missing again."""

@@ -115,7 +115,7 @@ def test_a_shard_is_a_safetensors_file_like_any(store: EmbeddingStore) -> None:
     assert content is not None
     tensors = load(content)
     assert torch.equal(tensors["embeddings"].float(), embeddings([sha(0), sha(1)]))
-    keys = namespace_of(store).key(sha(0)), namespace_of(store).key(sha(1))
+    keys = namespace_of(store).identity.keys([sha(0), sha(1)])
     assert save(tensors, metadata={"keys": f'["{keys[0]}", "{keys[1]}"]'}) == content
 
 

@@ -1,0 +1,179 @@
+"""`samif store stat | verify | gc`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.app import HERE, AsJson, Workspace, console, group, print_json, print_rows
+from flows.layout import Layout
+from samif.config import load_params
+from samif.errors import SamifError
+
+if TYPE_CHECKING:
+    from flows.embedding_manifest import EmbeddingManifest
+    from flows.store import EmbeddingStore
+
+store_app = group("store", "The embedding store.")
+
+Location = Annotated[
+    str | None, typer.Option("--store", help="A folder or s3://bucket/prefix.", show_default="the workspace's")
+]
+
+
+@store_app.command()
+def stat(store: Location = None, workspace: Workspace = HERE, as_json: AsJson = False) -> None:
+    """What the store holds, by encoder, and what is damaged at first sight (verify looks closer)."""
+    from flows.store.upkeep import stat as stat_namespaces
+
+    opened = _open(store, workspace)
+    rows = list(stat_namespaces(opened.storage))
+    if as_json:
+        print_json({"store": opened.location, "namespaces": rows})
+        return
+    names = _encoder_names(workspace)
+    print_rows(
+        ["namespace", "encoder", "dtype", "shards", "pictures", "size", "damaged"],
+        [
+            [
+                r.namespace, _encoder(r.encoder, names), r.dtype or "?", str(r.shards), str(r.pictures), _size(r.bytes),
+                str(len(r.damages)),
+            ]
+            for r in rows
+        ],
+        right=("shards", "pictures", "size", "damaged"),
+        whole=("namespace", "dtype"),
+    )  # fmt: skip
+    out = console()
+    for row in rows:
+        for damage in row.damages:
+            out.print(f"damaged: {damage}", soft_wrap=True)
+    out.print(f"{opened.location}: {sum(r.pictures for r in rows)} pictures, {_size(sum(r.bytes for r in rows))}")
+
+
+@store_app.command()
+def verify(
+    mend: Annotated[
+        bool, typer.Option("--mend", help="Remove what is damaged; not while a run writes into the store.")
+    ] = False,
+    store: Location = None,
+    workspace: Workspace = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Hash every shard anew. Damage ends in exit code 1, unless --mend could remove it."""
+    from flows.progress import track
+    from flows.store.catalogue import Catalogue
+    from flows.store.upkeep import namespaces
+    from flows.store.verify import verify as verify_namespace
+
+    opened = _open(store, workspace)
+    storage = opened.storage
+    catalogues = {folder: Catalogue(storage, folder) for folder in namespaces(storage)}
+    shards = sum(len(catalogue.shards()) for catalogue in catalogues.values())
+    damages = []
+    with track(shards, "shards", "verify") as progress:
+        for folder, catalogue in catalogues.items():
+            damages += verify_namespace(storage, folder, catalogue, progress.advance)
+    if mend:
+        for damage in damages:
+            damage.discard()
+        for folder in catalogues:  # data whose damaged manifest went
+            for orphan in Catalogue(storage, folder).damages:
+                orphan.discard()
+        if left := [name for damage in damages for name in damage.names if storage.size(name) is not None]:
+            raise SamifError(f"{left[0]} in {opened.location} cannot be removed; mend the permissions there")
+    if as_json:
+        told = [{"shard": d.shard, "reason": d.reason, "files": d.names} for d in damages]
+        print_json({"store": opened.location, "shards": shards, "damages": told, "mended": mend})
+    elif damages:
+        print_rows(["damaged", "because"], [[d.shard, d.reason] for d in damages])
+    if damages and not mend:
+        count = len({damage.shard for damage in damages})
+        places = "1 place" if count == 1 else f"{count} places"
+        raise SamifError(
+            f"the embedding store {opened.location} is damaged in {places}; 'samif store verify --mend' removes "
+            "that, and the next 'samif run' computes it again"
+        )
+    if not as_json:
+        done = f"removed {len(damages)}; 'samif run' computes them again" if damages else "all intact"
+        console().print(f"{opened.location}: {shards} shards, {done}", soft_wrap=True)
+
+
+@store_app.command()
+def gc(
+    keep: Annotated[
+        list[Path],
+        typer.Argument(help="Workspaces, or files like artifacts/embeddings.json, whose embeddings stay."),
+    ],
+    delete: Annotated[bool, typer.Option("--delete", help="Do it; without, only say what would go.")] = False,
+    store: Location = None,
+    workspace: Workspace = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what none of the given workspaces needs and is older than an hour.
+
+    Name everything that uses the store: other branches too, by their embeddings.json.
+    """
+    from flows.store.upkeep import garbage
+
+    manifests = [_manifest(path) for path in keep]
+    opened = _open(store, workspace)
+    found = list(garbage(opened.storage, manifests))
+    if delete:
+        for part in found:
+            opened.storage.delete(part.names)
+    if as_json:
+        print_json({"store": opened.location, "deleted": delete, "garbage": found})
+        return
+    names = {manifest.encoder.digest: manifest.encoder.name for manifest in manifests}
+    print_rows(
+        ["namespace", "encoder", "shards", "size", "why"],
+        [[g.namespace, _encoder(g.encoder, names), str(g.shards), _size(g.bytes), g.why] for g in found if g.names],
+        right=("shards", "size"),
+        whole=("namespace",),
+    )
+    size, young = _size(sum(g.bytes for g in found)), sum(g.too_young for g in found)
+    told = f"removed {size}" if delete else f"{size} could go, nothing was removed: add --delete"
+    later = f"; {young} files are younger than an hour and stay" if young else ""
+    console().print(f"{opened.location}: {told}{later}", soft_wrap=True)
+
+
+def _open(store: str | None, workspace: Path) -> EmbeddingStore:
+    from flows.store import open_store
+
+    if store is not None:
+        return open_store(store, Path.cwd())
+    layout = Layout(workspace.resolve())
+    if not layout.params.exists():
+        raise SamifError(f"there is no params.yaml in {layout.root}; name a store with --store")
+    embed = load_params(layout.params).embed
+    return open_store(embed.store, layout.root, cache_gib=embed.cache_gib)
+
+
+def _manifest(path: Path) -> EmbeddingManifest:
+    from flows.embedding_manifest import EmbeddingManifest
+
+    return EmbeddingManifest.load(Layout(path).embeddings if path.is_dir() else path)
+
+
+def _encoder_names(workspace: Path) -> dict[str, str]:
+    """Name of the encoder that the workspace's embeddings were made with, by its digest."""
+    path = Layout(workspace.resolve()).embeddings
+    if not path.exists():
+        return {}
+    encoder = _manifest(path).encoder
+    return {encoder.digest: encoder.name}
+
+
+def _encoder(digest: str | None, names: dict[str, str]) -> str:
+    if digest is None:
+        return "?"
+    return f"{names[digest]} {digest[:12]}" if digest in names else digest[:12]
+
+
+def _size(count: int) -> str:
+    from rich.filesize import decimal
+
+    return decimal(count)
