@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -26,15 +26,17 @@ def compare(
     """Run both once to warm up, then in turn `rounds` times."""
     ours()
     other()
-    pairs = []
-    for _ in range(rounds):
-        pairs.append((_seconds(ours), _seconds(other)))
-    ratios = sorted(b / a for a, b in pairs)
+    return summarise(name, against, [(_seconds(ours), _seconds(other)) for _ in range(rounds)], note)
+
+
+def summarise(name: str, against: str, pairs: Sequence[tuple[float, float]], note: str) -> Comparison:
+    """Of seconds (ours, other) that were taken in turn."""
+    ratios = sorted(other / ours for ours, other in pairs)
     return Comparison(
         name,
         against,
-        statistics.median(a for a, _ in pairs),
-        statistics.median(b for _, b in pairs),
+        statistics.median(ours for ours, _ in pairs),
+        statistics.median(other for _, other in pairs),
         (ratios[0], statistics.median(ratios), ratios[-1]),
         note,
     )

@@ -1,0 +1,238 @@
+"""The fault campaign: kill -9 at random moments of an embedding run over S3, and what the rerun finds.
+
+python -m benchmarks.faults
+
+Needs Ceph (infra/test-services.sh) and about twenty minutes; prints a table and writes FAULTS.md. Each case has an
+empty prefix in a bucket, a run that is disturbed once, and, unless that run came to its end all the same, a rerun.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from benchmarks.faulty_run import Job
+from flows.embedding.encoder import load_encoder
+from flows.store import open_store
+from samif.config import EncoderParams
+from samif.dataset.pictures import picture_sha256
+from tests.flows.services import Ceph, ceph
+
+NOTE = Path(__file__).parent / "FAULTS.md"
+PICTURES, SHARD, WORKERS, SEED = 500, 20, 2, 0
+SHARDS_IN_FLIGHT = 2  # of each worker
+RUN_SECONDS = 300.0
+VICTIMS = ("worker", "raylet", "driver", "osd", "rgw") * 4
+
+
+@dataclass
+class Case:
+    """One disturbed run and what came of it."""
+
+    victim: str
+    after: float = 0.0
+    survived: bool = False
+    sentence: str = ""
+    same: bool = False
+    encoded: int = 0
+    allowed: int = 0
+    damages: int = 0
+
+    @property
+    def repeated(self) -> int:
+        return self.encoded - PICTURES
+
+    @property
+    def row(self) -> str:
+        how = "went on by itself" if self.survived else f"ended, rerun: {self.sentence}"
+        verdict = "same" if self.same else "**other**"
+        return (
+            f"| {self.victim} | {self.after:.1f} s | {how} | {verdict} | {self.repeated} of {self.allowed} "
+            f"| {self.damages} |"
+        )
+
+
+@dataclass
+class Campaign:
+    """Pictures, a bucket, and the undisturbed digest to compare with."""
+
+    folder: Path
+    server: Ceph
+    bucket: str
+    random: random.Random = field(default_factory=lambda: random.Random(SEED))
+    digest: str = ""
+    seconds: float = 0.0
+
+    def undisturbed(self) -> None:
+        """Learn the digest, and how long encoding takes once it has begun."""
+        job = self._job("undisturbed")
+        with _running(job, self.server) as process:
+            _until(lambda: _encoded(job) > 0, process)
+            started = time.monotonic()
+            assert process.wait(RUN_SECONDS) == 0, process.stderr
+            self.seconds = time.monotonic() - started
+        self.digest = Path(job.result).read_text()
+        assert _encoded(job) == PICTURES
+
+    def case(self, number: int, victim: str) -> Case:
+        """Disturb one run, mend what was killed, run again where need be, and compare."""
+        case = Case(victim)
+        with _nodes(victim) as (address, raylets):
+            workers = len(raylets) if raylets else WORKERS
+            job = self._job(f"{number}-{victim}", workers, address)
+            with _running(job, self.server) as process:
+                _until(lambda: _encoded(job) > 0, process)
+                case.after = self.random.uniform(0.0, 0.8) * self.seconds
+                time.sleep(case.after)
+                assert process.poll() is None, f"case {number}: the run was over before it could be disturbed"
+                self._kill(victim, process, job, raylets)
+                case.survived = process.wait(RUN_SECONDS) == 0
+                said = (self.folder / "said").read_text().splitlines()
+            case.sentence = next((line for line in reversed(said) if line.startswith("samif: ")), "killed")
+            if not case.survived:
+                _until(lambda: not any(_alive(pid) for pid in _processes(job)))
+                with _running(job, self.server) as process:
+                    assert process.wait(RUN_SECONDS) == 0, (self.folder / "said").read_text()
+        case.same = Path(job.result).read_text() == self.digest
+        case.encoded = _encoded(job)
+        case.allowed = workers * SHARDS_IN_FLIGHT * SHARD
+        encoder = load_encoder(EncoderParams(), "cpu")
+        namespace = open_store(job.store, Path()).namespace(encoder.digest, encoder.preprocessing_digest)
+        case.damages = len(namespace.verify())
+        return case
+
+    def _job(self, name: str, workers: int = WORKERS, address: str | None = None) -> Job:
+        log = self.folder / name
+        log.mkdir()
+        return Job(
+            pictures=str(self.folder / "pictures.json"),
+            store=f"s3://{self.bucket}/{name}",
+            log=str(log),
+            result=str(self.folder / f"{name}.digest"),
+            workers=workers,
+            shard_pictures=SHARD,
+            address=address,
+        )
+
+    def _kill(self, victim: str, driver: subprocess.Popen[bytes], job: Job, raylets: list[int]) -> None:
+        if victim == "driver":
+            driver.kill()
+        elif victim == "raylet":
+            os.kill(self.random.choice(raylets[1:]), signal.SIGKILL)  # the first one's node holds the control store
+        elif victim == "worker":
+            os.kill(self.random.choice([pid for pid in _processes(job) if _alive(pid)]), signal.SIGKILL)
+        else:
+            self.server.kill(victim)
+            time.sleep(self.random.uniform(2.0, 6.0))
+            self.server.start(victim)
+            self.server.wait()
+
+
+@contextmanager
+def _running(job: Job, server: Ceph) -> Iterator[subprocess.Popen[bytes]]:
+    with (Path(job.log).parent / "said").open("wb") as said:
+        process = subprocess.Popen(
+            job.command(), env=os.environ | server.variables, stdout=said, stderr=subprocess.STDOUT
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+
+
+@contextmanager
+def _nodes(victim: str) -> Iterator[tuple[str | None, list[int]]]:
+    """Where a raylet is the victim: a cluster of three nodes, its address and the processes of its raylets."""
+    if victim != "raylet":
+        yield None, []
+        return
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        nodes = [cluster.head_node, *(cluster.add_node(num_cpus=1) for _ in range(2))]
+        yield cluster.address, [node.all_processes["raylet"][0].process.pid for node in nodes]
+    finally:
+        cluster.shutdown()
+
+
+def _encoded(job: Job) -> int:
+    return sum(file.stat().st_size for file in Path(job.log).iterdir())
+
+
+def _processes(job: Job) -> list[int]:
+    return [int(file.name) for file in Path(job.log).iterdir()]
+
+
+def _alive(pid: int) -> bool:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
+    return False
+
+
+def _until(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
+    deadline = time.monotonic() + RUN_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline and (process is None or process.poll() is None), "it never came to that"
+        time.sleep(0.02)
+
+
+def _draw(folder: Path) -> None:
+    """500 small pictures and their index."""
+    rng = np.random.default_rng(SEED)
+    pictures = []
+    for number in range(PICTURES):
+        path = folder / f"{number:03d}.png"
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+        pictures.append((str(path), picture_sha256(path)))
+    (folder / "pictures.json").write_text(json.dumps(pictures))
+
+
+def main() -> None:
+    """Run all cases, print and record them; exit code 1 if one of them broke a promise."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # several processes share the clusters, all on loopback
+    out = Console()
+    lines = ["| killed | after | the run | manifest | repeated, at most | damage left |", "|---|---|---|---|---|---|"]
+    cases: list[Case] = []
+    with tempfile.TemporaryDirectory(prefix="samif-faults-") as name, ceph() as server:
+        os.environ.update(server.variables)
+        _draw(Path(name))
+        campaign = Campaign(Path(name), server, server.new_bucket())
+        campaign.undisturbed()
+        out.print(f"undisturbed: {campaign.seconds:.1f} s from the first batch to the end")
+        for number, victim in enumerate(VICTIMS):
+            cases.append(campaign.case(number, victim))
+            lines.append(cases[-1].row)
+            out.print(cases[-1].row, soft_wrap=True, highlight=False)
+    kept = sum(case.same and case.repeated <= case.allowed and case.damages == 0 for case in cases)
+    repeated = statistics.mean(case.repeated for case in cases)
+    head = (
+        f"# Faults\n\n`python -m benchmarks.faults`: {PICTURES} pictures, encoder `tiny`, shards of {SHARD}, {WORKERS} "
+        "workers (three nodes of one worker where a raylet is killed), store on Ceph's S3 server. kill -9 at a random "
+        "moment after the first batch; an S3 daemon is started again 2 to 6 seconds later. Undisturbed, a run takes "
+        f"{campaign.seconds:.1f} s from there. *Repeated* counts pictures that were encoded twice, against what the "
+        f"workers had in hand.\n\n{kept} of {len(cases)} ended with the digest of the undisturbed run, with no more "
+        f"repeated than was in hand and nothing damaged in the store; {repeated:.1f} pictures repeated on average.\n\n"
+    )
+    NOTE.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+    raise SystemExit(0 if kept == len(cases) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""One embedding run of the fault campaign, in a process of its own: `python -m benchmarks.faulty_run JSON`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from flows.embedding.encoder import Encoder, Pixels, load_encoder
+from flows.embedding.flow import embed_pictures
+from flows.store import open_store
+from samif.config import EmbedParams, EncoderParams
+from samif.errors import SamifError
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run.
+
+    Attributes:
+        pictures: JSON file of [path, SHA-256] pairs.
+        store: location of the store.
+        log: folder in which each encoding process counts its pictures, in a file of its own.
+        result: file that gets the digest of the manifest.
+    """
+
+    pictures: str
+    store: str
+    log: str
+    result: str
+    workers: int
+    shard_pictures: int
+    address: str | None
+
+    def command(self) -> list[str]:
+        """The command line that runs this job."""
+        return [sys.executable, "-m", "benchmarks.faulty_run", json.dumps(asdict(self))]
+
+
+class Counting:
+    """An encoder that counts, in a file, what it has encoded."""
+
+    def __init__(self, encoder: Encoder, log: Path) -> None:
+        self.name, self.digest = encoder.name, encoder.digest
+        self.preprocessing_digest, self.embedding_shape = encoder.preprocessing_digest, encoder.embedding_shape
+        self._encoder, self._file = encoder, log / str(os.getpid())
+
+    def prepare(self, picture: Pixels) -> torch.Tensor:
+        return self._encoder.prepare(picture)
+
+    def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
+        encoded = self._encoder.encode_prepared(prepared)
+        with self._file.open("a") as file:
+            file.write("x" * len(prepared))
+        return encoded
+
+
+def _counting(log: Path, device: str) -> Encoder:
+    return Counting(load_encoder(EncoderParams(), device), log)
+
+
+def main() -> None:
+    """Run the job that the command line names."""
+    job = Job(**json.loads(sys.argv[1]))
+    pictures = [(Path(path), sha256) for path, sha256 in json.loads(Path(job.pictures).read_text())]
+    params = EmbedParams(shard_pictures=job.shard_pictures, workers=job.workers, address=job.address)
+    factory = functools.partial(_counting, Path(job.log))
+    try:
+        embedded = embed_pictures(
+            pictures, params, EncoderParams(), open_store(job.store, Path()), encoder_factory=factory
+        )
+    except SamifError as error:
+        raise SystemExit(f"samif: {error}") from None
+    Path(job.result).write_text(embedded.manifest.digest)
+
+
+if __name__ == "__main__":
+    main()
