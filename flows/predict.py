@@ -55,7 +55,8 @@ def load_segmenter(bundle: Bundle, params: Params | None, checkpoint: str | None
     address = checkpoint or (known.checkpoint if known else None)
     name = EncoderParams.model_validate({"name": architecture}).name
     sha256 = None if name == "tiny" else wanted
-    encoder = encoder_of(EncoderParams(name=name, checkpoint=address, sha256=sha256))
+    precision = bundle.card.encoder.precision if bundle.card else (known.precision if known else "float32")
+    encoder = encoder_of(EncoderParams(name=name, checkpoint=address, sha256=sha256, precision=precision))
     if bundle.card is not None and encoder.digest != bundle.card.encoder.digest:
         raise SamifError(
             f"encoder '{name}' has digest {encoder.digest[:12]}, the model was made with "

@@ -81,7 +81,10 @@ class _Shared:
             ),
             rows=rows,
             encoder=EncoderCard(
-                name=self._manifest.encoder.name, digest=self._manifest.encoder.digest, checkpoint=self._checkpoint
+                name=self._manifest.encoder.name,
+                digest=self._manifest.encoder.digest,
+                checkpoint=self._checkpoint,
+                precision=params.encoder.precision,
             ),
             decoder=DecoderCard(sha256=self._decoder),
             pretrain_classes=self._pretrain_classes,

@@ -41,6 +41,7 @@ class EncoderCard(Strict):
     name: str
     digest: Sha256
     checkpoint: Sha256 | None
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 class DecoderCard(Strict):

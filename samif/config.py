@@ -87,6 +87,8 @@ class EncoderParams(Strict):
     name: Literal["tiny", "vit_b", "vit_l", "vit_h"] = "tiny"
     checkpoint: str | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the encoder's matrix products, so a part of what embeddings are."""
     stored_as: StoredAs = "float16"
     """What embeddings are rounded to in the store, so a part of what they are."""
 

@@ -14,8 +14,6 @@ from samif.config import EncoderParams
 if TYPE_CHECKING:
     import torch
 
-    from samif.sam.encoder import ImageEncoder
-
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -46,24 +44,7 @@ def load_encoder(params: EncoderParams, device: str) -> Encoder:
     """The encoder that params.yaml names, fetched if need be and checked."""
     from flows.stages.inputs import encoder_of
 
-    return _PreparesItself(encoder_of(params))
-
-
-class _PreparesItself:
-    """An encoder that prepares pictures when it encodes them."""
-
-    def __init__(self, encoder: ImageEncoder) -> None:
-        self._encoder = encoder
-        self.name, self.digest = encoder.name, encoder.digest
-        self.preprocessing_digest, self.embedding_shape = encoder.preprocessing_digest, encoder.embedding_shape
-
-    def prepare(self, picture: Pixels) -> torch.Tensor:
-        import torch
-
-        return torch.from_numpy(picture)
-
-    def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
-        return self._encoder.encode([picture.numpy() for picture in prepared])
+    return encoder_of(params, device)
 
 
 def device_here() -> str:

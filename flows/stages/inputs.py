@@ -77,11 +77,11 @@ def check_encoder(layout: Layout, digest: str) -> None:
         )
 
 
-def encoder_of(params: EncoderParams) -> ImageEncoder:
-    """The image encoder that params.yaml names."""
+def encoder_of(params: EncoderParams, device: str = "cpu") -> ImageEncoder:
+    """The image encoder that params.yaml names, on a device."""
     from samif.sam.encoder import ImageEncoder
 
-    return ImageEncoder(sam_of(params))
+    return ImageEncoder(sam_of(params), params.precision, device)
 
 
 def decoder_of(layout: Layout) -> InstanceDecoder:

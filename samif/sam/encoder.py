@@ -5,39 +5,52 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from segment_anything.modeling import Sam
+from segment_anything.modeling import ImageEncoderViT, Sam
 from segment_anything.utils.transforms import ResizeLongestSide
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from samif.sam.frame import Frame
+from samif.sam.vit import FastViT
 from samif.sam.zoo import ARCHITECTURES, LoadedSam, load_sam
+
+Precision = Literal["float32", "bfloat16"]
 
 
 class ImageEncoder:
     """SAM's image encoder behind the official preprocessing.
+
+    Args:
+        precision: of the matrix products; part of what names an embedding.
+        device: where it runs; on a GPU, pixels travel as bytes from pinned memory.
 
     Attributes:
         name: architecture, `tiny` or an official one.
         digest: SHA-256 of the encoder's weights; with `preprocessing_digest` it names an embedding.
     """
 
-    def __init__(self, loaded: LoadedSam) -> None:
+    def __init__(self, loaded: LoadedSam, precision: Precision = "float32", device: str = "cpu") -> None:
         self.name = loaded.name
         self.digest = loaded.encoder_digest
         self.file_sha256 = loaded.file_sha256
         self.sam: Sam = loaded.sam
+        self.precision = precision
+        self.device = torch.device(device)
         self.image_size = int(self.sam.image_encoder.img_size)
         self._resize = ResizeLongestSide(self.image_size)
+        self._network = _network(self.sam, precision).to(self.device)
+        self._mean, self._std = (x.to(self.device) for x in (self.sam.pixel_mean, self.sam.pixel_std))
 
     @property
     def preprocessing_digest(self) -> str:
-        """SHA-256 of how a picture is resized, normalised and padded."""
-        recipe = f"longest side {self.image_size}, PIL bilinear, normalise, pad right and bottom with 0, float32"
+        """SHA-256 of how a picture is resized, normalised and padded, and how precisely it is encoded."""
+        recipe = (
+            f"longest side {self.image_size}, PIL bilinear, normalise, pad right and bottom with 0, {self.precision}"
+        )
         return hashlib.sha256(recipe.encode()).hexdigest()
 
     @property
@@ -49,18 +62,52 @@ class ImageEncoder:
         """The frame of a picture (H, W, 3)."""
         return Frame(picture.shape[0], picture.shape[1], self.image_size)
 
-    @torch.inference_mode()
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Pictures (H, W, 3) uint8 RGB of any sizes -> embeddings (N, C, h, w) float32."""
-        embeddings: Tensor = self.sam.image_encoder(torch.stack([self._prepare(picture) for picture in pictures]))
-        return embeddings.float()
+        """Pictures (H, W, 3) uint8 RGB of any sizes -> embeddings (N, C, h, w) float32 on the CPU."""
+        return self.encode_prepared([self.prepare(picture) for picture in pictures])
 
-    def _prepare(self, picture: NDArray[np.uint8]) -> Tensor:
-        resized = torch.from_numpy(np.ascontiguousarray(self._resize.apply_image(picture))).permute(2, 0, 1)
-        normal = (resized.float() - self.sam.pixel_mean) / self.sam.pixel_std
-        return F.pad(normal, (0, self.image_size - normal.shape[2], 0, self.image_size - normal.shape[1]))
+    def prepare(self, picture: NDArray[np.uint8]) -> Tensor:
+        """The part of the work before the network: (H, W, 3) -> resized (3, h, w) uint8. Safe in several threads."""
+        return torch.from_numpy(np.ascontiguousarray(self._resize.apply_image(picture).transpose(2, 0, 1)))
+
+    @torch.inference_mode()
+    def encode_prepared(self, prepared: Sequence[Tensor]) -> Tensor:
+        """What `prepare` gave -> embeddings (N, C, h, w) float32 on the CPU."""
+        batch = torch.zeros(len(prepared), 3, self.image_size, self.image_size, device=self.device)
+        for row, picture in zip(batch, prepared, strict=True):
+            pixels = picture.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else picture
+            row[:, : picture.shape[1], : picture.shape[2]] = (pixels.float() - self._mean) / self._std
+        embeddings: Tensor = self._network(batch)
+        return embeddings.float().cpu()
 
 
-def load_encoder(name: str, checkpoint: Path | None = None, sha256: str | None = None) -> ImageEncoder:
+def load_encoder(
+    name: str,
+    checkpoint: Path | None = None,
+    sha256: str | None = None,
+    precision: Precision = "float32",
+    device: str = "cpu",
+) -> ImageEncoder:
     """Load an encoder; errors as `samif.sam.zoo.load_sam`."""
-    return ImageEncoder(load_sam(name, checkpoint, sha256))
+    return ImageEncoder(load_sam(name, checkpoint, sha256), precision, device)
+
+
+def _network(sam: Sam, precision: Precision) -> nn.Module:
+    """The forward pass: our arrangement of the official architectures, tiny's own."""
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    if isinstance(sam.image_encoder, ImageEncoderViT):
+        return FastViT(sam.image_encoder, dtype)
+    return _Cast(sam.image_encoder, dtype)
+
+
+class _Cast(nn.Module):
+    """A network under autocast to `dtype`; as it is for float32."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network, self.dtype = network, dtype
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        with torch.autocast(pictures.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            embeddings: Tensor = self.network(pictures)
+        return embeddings
