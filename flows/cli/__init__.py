@@ -17,7 +17,7 @@ from samif.errors import SamifError
 def main() -> None:
     """Entry point of the console script."""
     # Each registers its commands.
-    from flows.cli import data, live, predict, registry, store, weights, workspace  # noqa: F401
+    from flows.cli import data, live, predict, registry, store, store_add, weights, workspace  # noqa: F401
 
     try:
         app()

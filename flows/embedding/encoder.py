@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from flows.embedding_manifest import Shape
 from samif.config import EncoderParams
+from samif.errors import SamifError
 
 if TYPE_CHECKING:
     import torch
@@ -41,9 +43,20 @@ EncoderFactory = Callable[[str], Encoder]
 
 
 def load_encoder(params: EncoderParams, device: str) -> Encoder:
-    """The encoder that params.yaml names, fetched if need be and checked."""
+    """The encoder that params.yaml names, fetched if need be and checked.
+
+    Raises:
+        SamifError: `device` is "cuda" and PyTorch finds none, or see `flows.stages.inputs.encoder_of`.
+    """
+    import torch
+
     from flows.stages.inputs import encoder_of
 
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SamifError(
+            f"Ray gave a worker on {socket.gethostname()} a GPU that PyTorch cannot use; mend the driver there, or "
+            "start that node with --num-gpus=0"
+        )
     return encoder_of(params, device)
 
 

@@ -46,7 +46,7 @@ def add_pictures(
     indexed: list[tuple[Path, str]] = []
     quarantined: list[Quarantined] = []
     with track(len(paths), "files", "index") as tracker, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for found in pool.map(_index, paths):
+        for found in pool.map(_index, (path.absolute() for path in paths)):
             if isinstance(found, Quarantined):
                 quarantined.append(found)
                 tracker.quarantine(1)

@@ -25,7 +25,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     """
     shutil.rmtree(layout.drawn, ignore_errors=True)
     layout.drawn.mkdir(parents=True)
-    read = {split: read_coco(*map(Path, source)) for split, source in _sources(layout, params)}
+    read = {split: read_coco(images, annotations) for split, images, annotations in _sources(layout, params)}
     broken: list[BrokenPicture] = []
     if params.dataset.broken_pictures == "quarantine":
         for split, (dataset, findings) in read.items():
@@ -48,7 +48,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     val.save(layout.index("val"))
 
 
-def _sources(layout: Layout, params: Params) -> Iterator[tuple[Split, tuple[str | Path, str | Path]]]:
+def _sources(layout: Layout, params: Params) -> Iterator[tuple[Split, Path, Path]]:
     """Picture folder and COCO file of each split that has them; the demo line is drawn first."""
     drawn = params.dataset.drawn
     if drawn is not None:
@@ -59,9 +59,9 @@ def _sources(layout: Layout, params: Params) -> Iterator[tuple[Split, tuple[str 
     for split in SPLITS:
         source = params.dataset.train if split == "train" else params.dataset.val
         if drawn is not None:
-            yield split, (layout.drawn / split / "images", layout.drawn / split / "annotations.json")
+            yield split, layout.drawn / split / "images", layout.drawn / split / "annotations.json"
         elif source is not None:
-            yield split, (source.images, source.annotations)
+            yield split, Path(source.images), Path(source.annotations)
 
 
 def _check_classes(train: Dataset, val: Dataset, params: Params) -> None:
