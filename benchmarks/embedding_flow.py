@@ -10,7 +10,7 @@ import functools
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save_file
+from segment_anything import sam_model_registry
 
 from benchmarks.measure import Comparison, summarise
 from flows.cluster import Cluster, ray_cluster
@@ -25,105 +27,107 @@ from flows.embedding.dispatch import WorkerPool, divide
 from flows.embedding.encoder import load_encoder
 from flows.embedding.shard_encoder import ShardEncoder
 from flows.progress import track
-from flows.store import open_store
+from flows.store import EmbeddingStore, open_store
 from samif.config import EncoderParams
 from samif.dataset.pictures import picture_sha256, read_picture
 
-PICTURES, SIZE, SHARD, BATCH, ROUNDS = 256, (1280, 960), 32, 8, 5
-Pictures = Sequence[tuple[Path, str]]
+PICTURES, SIZE, SHARD, BATCH, ROUNDS = 32, (1280, 960), 8, 4, 3
+_WHAT = f"vit_b architecture in bfloat16, {PICTURES} pictures"
 
 
 def run() -> list[Comparison]:
-    """256 JPEG files of 1280 x 960 pixels, `tiny`."""
+    """32 JPEG files of 1280 x 960 pixels, the vit_b architecture with random weights in bfloat16."""
     with tempfile.TemporaryDirectory(prefix="samif-bench-") as name:
-        folder = Path(name)
-        pictures = _draw(folder / "pictures")
-        return [*_on_ray(pictures, folder), _store(pictures, folder)]
+        bench = _Bench(Path(name))
+        return [*bench.on_ray(), bench.store()]
 
 
-def _on_ray(pictures: Pictures, folder: Path) -> Iterator[Comparison]:
-    threads = torch.get_num_threads()
-    all_cores, one_core = Cluster(1, threads, 0), Cluster(2, 1, 0)
-    starting = time.perf_counter()
-    with ray_cluster(None, 2):
-        with _ready(folder, all_cores, 1):
-            starting = time.perf_counter() - starting
-        _flow(pictures, folder, all_cores, 1)
-        _bare_loop(pictures)
-        yield summarise(
-            "embedding flow, one worker",
-            "read and encode in a loop",
-            [(_flow(pictures, folder, all_cores, 1), _bare_loop(pictures)) for _ in range(ROUNDS)],
-            f"{PICTURES} pictures, {threads} threads each; from encoder loaded to all committed; start-up, once a run, "
-            f"{starting:.1f} s",
+class _Bench:
+    """Pictures and a checkpoint in a folder that goes afterwards."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._pictures = _draw(folder / "pictures")
+        torch.manual_seed(0)
+        save_file(sam_model_registry["vit_b"]().state_dict(), folder / "random.safetensors")
+        self._params = EncoderParams(name="vit_b", checkpoint=str(folder / "random.safetensors"), precision="bfloat16")
+
+    def on_ray(self) -> Iterator[Comparison]:
+        """One worker against a loop without Ray, store and threads; two workers against one."""
+        threads = torch.get_num_threads()
+        all_cores, one_core = Cluster(1, threads, 0), Cluster(2, 1, 0)
+        starting = time.perf_counter()
+        with ray_cluster(None, 2):
+            with self._ready(all_cores, 1):
+                starting = time.perf_counter() - starting
+            self._loop()
+            yield summarise(
+                "embedding flow, one worker",
+                "read and encode in a loop",
+                [(self._flow(all_cores, 1), self._loop()) for _ in range(ROUNDS)],
+                f"{_WHAT}, threads {threads} each; from encoder loaded to all committed; start-up {starting:.1f} s a run",
+            )
+            yield summarise(
+                "embedding flow, two workers of one thread",
+                "one worker of one thread",
+                [(self._flow(one_core, 2), self._flow(one_core, 1)) for _ in range(ROUNDS)],
+                f"{_WHAT}; from encoders loaded to all committed",
+            )
+
+    def store(self) -> Comparison:
+        """Shards in two threads of this process, as a worker has them: with the store, and with writes left out."""
+        encoder = load_encoder(self._params, "cpu")
+        shards = divide(self._pictures, SHARD, 1)
+
+        def seconds(writing: bool) -> float:
+            with self._empty_store() as store, ThreadPoolExecutor(2) as pool:
+                worker = ShardEncoder(encoder, store, BATCH)
+                if not writing:
+                    worker._namespace.write = lambda names, embeddings: ""  # type: ignore[method-assign]
+                started = time.perf_counter()
+                list(pool.map(worker.embed, shards))
+                return time.perf_counter() - started
+
+        seconds(True)
+        return summarise(
+            "embedding with the store",
+            "the same without writing",
+            [(seconds(True), seconds(False)) for _ in range(ROUNDS)],
+            f"{_WHAT} in {len(shards)} shards, in one process",
         )
-        yield summarise(
-            "embedding flow, two workers of one thread",
-            "one worker of one thread",
-            [(_flow(pictures, folder, one_core, 2), _flow(pictures, folder, one_core, 1)) for _ in range(ROUNDS)],
-            f"{PICTURES} pictures; from encoders loaded to all committed",
-        )
 
-
-@contextmanager
-def _ready(folder: Path, cluster: Cluster, workers: int) -> Iterator[WorkerPool]:
-    """Workers that have loaded the encoder, over an empty store."""
-    factory = functools.partial(load_encoder, EncoderParams())
-    with _empty_store(folder) as place:
-        pool = WorkerPool(cluster, workers, factory, factory("cpu").digest, open_store(str(place), folder), BATCH)
-        pool.wait_until_ready()
-        yield pool
-
-
-def _flow(pictures: Pictures, folder: Path, cluster: Cluster, workers: int) -> float:
-    """Seconds from workers ready to all committed."""
-    with _ready(folder, cluster, workers) as pool, track(len(pictures), "pictures", "embed") as tracker:
-        started = time.perf_counter()
-        pool.embed(divide(pictures, SHARD, workers), tracker)
-        return time.perf_counter() - started
-
-
-def _bare_loop(pictures: Pictures) -> float:
-    """Seconds to read and encode, batch by batch, and keep the embeddings in memory as the store would."""
-    encoder = load_encoder(EncoderParams(), "cpu")
-    kept = []
-    started = time.perf_counter()
-    for start in range(0, len(pictures), BATCH):
-        prepared = [encoder.prepare(read_picture(path)) for path, _ in pictures[start : start + BATCH]]
-        kept.append(encoder.encode_prepared(prepared).half())
-    return time.perf_counter() - started
-
-
-def _store(pictures: Pictures, folder: Path) -> Comparison:
-    """Shards in two threads of this process, as a worker has them; with the store, and with writes that do nothing."""
-    encoder = load_encoder(EncoderParams(), "cpu")
-    shards = divide(pictures, SHARD, 1)
-
-    def seconds(writing: bool) -> float:
-        with _empty_store(folder) as place, ThreadPoolExecutor(2) as pool:
-            worker = ShardEncoder(encoder, open_store(str(place), folder), BATCH)
-            if not writing:
-                worker._namespace.write = lambda names, embeddings: ""  # type: ignore[method-assign]
+    def _flow(self, cluster: Cluster, workers: int) -> float:
+        """Seconds from workers ready to all committed."""
+        with self._ready(cluster, workers) as pool, track(PICTURES, "pictures", "embed") as tracker:
             started = time.perf_counter()
-            list(pool.map(worker.embed, shards))
+            pool.embed(divide(self._pictures, SHARD, workers), tracker)
             return time.perf_counter() - started
 
-    seconds(True)
-    return summarise(
-        "embedding with the store",
-        "the same without writing",
-        [(seconds(True), seconds(False)) for _ in range(ROUNDS)],
-        f"{PICTURES} pictures in {len(shards)} shards, in one process",
-    )
+    def _loop(self) -> float:
+        """Seconds to read and encode, batch by batch, and keep the embeddings in memory as the store would."""
+        encoder = load_encoder(self._params, "cpu")
+        kept = []
+        started = time.perf_counter()
+        for start in range(0, PICTURES, BATCH):
+            prepared = [encoder.prepare(read_picture(path)) for path, _ in self._pictures[start : start + BATCH]]
+            kept.append(encoder.encode_prepared(prepared).half())
+        return time.perf_counter() - started
 
+    @contextmanager
+    def _ready(self, cluster: Cluster, workers: int) -> Iterator[WorkerPool]:
+        """Workers that have loaded the encoder, over an empty store."""
+        factory = functools.partial(load_encoder, self._params)
+        with self._empty_store() as store:
+            pool = WorkerPool(cluster, workers, factory, factory("cpu").digest, store, BATCH)
+            pool.wait_until_ready()
+            yield pool
 
-@contextmanager
-def _empty_store(folder: Path) -> Iterator[Path]:
-    place = folder / "store"
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    @contextmanager
+    def _empty_store(self) -> Iterator[EmbeddingStore]:
+        try:
+            yield open_store("store", self._folder)
+        finally:
+            shutil.rmtree(self._folder / "store", ignore_errors=True)
 
 
 def _draw(folder: Path) -> list[tuple[Path, str]]:

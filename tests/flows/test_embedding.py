@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import multiprocessing
 import os
 import signal
 import threading
@@ -260,6 +261,19 @@ def test_a_killed_worker_is_replaced(bench: Bench, undisturbed: str, ray_here: N
     assert len(encoded) == 2
     assert PICTURES <= sum(encoded.values()) <= PICTURES + 2 * PARAMS.shard_pictures
     assert bench.store.namespace("e" * 64, "p" * 64).verify() == []
+
+
+def test_a_killed_driver_leaves_finished_shards_and_nothing_half_done(bench: Bench, undisturbed: str) -> None:
+    driver = multiprocessing.get_context("spawn").Process(target=bench.embed, args=(PARAMS, 0.1, 2))
+    driver.start()
+    wait_for(lambda: len(bench.missing()) < PICTURES)
+    driver.kill()
+    wait_for(lambda: not any(alive(process) for process in bench.encoded()))
+    assert bench.store.namespace("e" * 64, "p" * 64).verify() == []
+    assert 0 < len(bench.missing()) < PICTURES
+    assert bench.embed(IN_THIS_PROCESS) == undisturbed
+    in_hand = 2 * PARAMS.workers * PARAMS.shard_pictures
+    assert PICTURES <= sum(bench.encoded().values()) <= PICTURES + in_hand
 
 
 def test_a_broken_picture_is_left_out_until_it_is_mended(bench: Bench, undisturbed: str, ray_here: None) -> None:
