@@ -43,8 +43,8 @@ class JournalEntry(Strict):
     id: str
     kind: Kind
     time: AwareDatetime
-    who: str
-    why: str = ""
+    who: str = Field(max_length=200)
+    why: str = Field(default="", max_length=2000)
     process: ProcessIdentity
     was: int | None = None
     """Version that was live, or that the alias stood at."""
@@ -75,7 +75,7 @@ class JournalEntry(Strict):
         """One line for the registry's own page."""
         force = "FORCED " if self.forced else ""
         step = f"{self.was or 'nothing'} -> {self.version or 'nothing'}"
-        return f"{force}{self.kind} {step} by {self.who}" + (f": {self.why}" if self.why else "")
+        return f"{force}{self.kind} {step} by {self.who}" + (f": {self.why[:500]}" if self.why else "")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ class ProcessIdentity(Strict):
         if self.host != socket.gethostname():
             return False
         try:
-            return bool(abs(psutil.Process(self.pid).create_time() - self.started) > 1.0)
+            found = psutil.Process(self.pid)
+            dead = found.status() == psutil.STATUS_ZOMBIE  # its parent has not looked yet
+            return bool(dead or abs(found.create_time() - self.started) > 1.0)
         except psutil.NoSuchProcess:
             return True
         except psutil.AccessDenied:

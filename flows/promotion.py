@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+from pydantic import ValidationError
+
 from flows.journal import Chain, Journal, JournalEntry, Kind, LostRaceError
 from flows.live import Live, fold
 from flows.mlflow_store import MlflowStore
@@ -98,6 +100,7 @@ class Promotions:
             SamifError: refused by verification, gates, or for want of an approval; it is live already; the journal
                 was tampered with; others kept being faster.
         """
+        approved = ""
         for _ in range(ATTEMPTS):
             with self._store.writing():
                 self._store.version(self.model, version)
@@ -105,6 +108,12 @@ class Promotions:
             if live.version == version:
                 raise SamifError(f"{self.model}/{version} is live already; see 'samif registry history'")
             evidence = evidence_on(live.version)
+            if request.approve and approved not in ("", evidence.verdict.digest):
+                raise SamifError(
+                    f"{self.model}/{live.version} went live meanwhile, so the approval by {request.approve} is void; "
+                    "look at 'samif registry compare' again"
+                )
+            approved = evidence.verdict.digest
             approver, overrode = self._allow(version, evidence.verdict, live, request)
             facts = {
                 "was": live.version,
@@ -126,11 +135,11 @@ class Promotions:
                 continue
         raise SamifError(f"others kept changing what is live of {self.model}; look at its history and try again")
 
-    def rollback(self, request: Request, check: Callable[[int], None]) -> Live:
+    def rollback(self, request: Request, check: Callable[[int], str | None]) -> Live:
         """Put live again what was live before; no gates, but the version must be what its card says.
 
         Args:
-            check: raises SamifError where the version is not what its card says.
+            check: gives the digest of a version's card; raises SamifError where the version is not what it says.
 
         Raises:
             SamifError: nothing was live before, or as `promote`.
@@ -144,11 +153,12 @@ class Promotions:
                     if live.version is not None
                     else f"no version of {self.model} is live; promote one first"
                 )
-            check(live.previous)
+            card = check(live.previous)
             try:
                 with self._store.writing():
                     chain = self._unmoved(chain)
-                    chain = self._write(chain, "rollback", request, was=live.version, version=live.previous)
+                    facts = {"was": live.version, "version": live.previous, "card": card}
+                    chain = self._write(chain, "rollback", request, **facts)
                     return self._carried_out(chain.entries[-1])
             except LostRaceError:
                 continue
@@ -182,8 +192,8 @@ class Promotions:
             )
         if not request.force:
             return approver, ()
-        missing = ["no approval"] if approver is None and (verdict.reasons("unclear") or request.always_ask) else []
-        return approver, tuple(reason[:300] for reason in (*failed, *verdict.reasons("unclear"), *missing)[:20])
+        unapproved = [] if approver else [*verdict.reasons("unclear"), *(["no approval"] if request.always_ask else [])]
+        return approver, tuple(reason[:300] for reason in (*failed, *unapproved)[:20])
 
     def _unmoved(self, chain: Chain) -> Chain:
         found = self._journal.read()
@@ -192,17 +202,21 @@ class Promotions:
         return found
 
     def _write(self, chain: Chain, kind: Kind, request: Request, **facts: Any) -> Chain:
-        entry = JournalEntry(
-            number=len(chain.entries) + 1,
-            after=chain.head,
-            id=uuid4().hex,
-            kind=kind,
-            time=datetime.now(UTC),
-            who=request.who,
-            why=request.why,
-            process=this_process(),
-            **facts,
-        )
+        try:
+            entry = JournalEntry(
+                number=len(chain.entries) + 1,
+                after=chain.head,
+                id=uuid4().hex,
+                kind=kind,
+                time=datetime.now(UTC),
+                who=request.who,
+                why=request.why,
+                process=this_process(),
+                **facts,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise SamifError(f"the journal cannot take '{first['loc'][0]}': {first['msg'].lower()}") from None
         return self._journal.append(entry)
 
     def _carried_out(self, decision: JournalEntry) -> Live:

@@ -54,11 +54,11 @@ def compare(
         return
     out = console()
     out.print(f"{names[1]} against {names[0]}: {verdict.outcome.upper()}", style="bold")
-    out.print(headline(examination), soft_wrap=True)
+    out.print(headline(examination), soft_wrap=True, markup=False)
     if examination.comparison is not None:
         _print_changes(examination.comparison)
     out.print(f"verdict {verdict.digest[:12]}, kept in MLflow run {run}")
-    out.print(str(path), soft_wrap=True)
+    out.print(str(path), soft_wrap=True, markup=False)
 
 
 @registry_app.command()
@@ -106,13 +106,14 @@ def rollback(
     opened = open_registry(workspace)
     model = opened.registry.resolve(name)[0]
 
-    def check(number: int) -> None:
+    def check(number: int) -> str:
         found = complaints(verify(opened.registry, _written(model, number)))
         if found:
             raise SamifError(
                 f"{_written(model, number)} is not what its card says ({'; '.join(found)}); "
                 "promote another version instead"
             )
+        return opened.registry.show(_written(model, number)).card.digest
 
     live = _promotions(opened, model).rollback(Request(who=who or whoami(), why=why), check)
     _print_live(model, live, as_json)
@@ -145,7 +146,7 @@ def history(
         )
     if live.unfinished is not None:
         act = f"the {live.unfinished.kind} of version {live.unfinished.version} by {live.unfinished.who}"
-        console().print(f"unfinished: {act}; the next promote or rollback carries it out", soft_wrap=True)
+        console().print(f"unfinished: {act}; the next promote or rollback carries it out", soft_wrap=True, markup=False)
     elif alias != live.version:
         console().print(
             f"alias 'champion' stands at {alias}, not by the journal; the next promote or rollback puts it back",
@@ -155,7 +156,7 @@ def history(
 
 def _promotions(opened: Opened, model: str) -> Promotions:
     return opened.registry.promotions(
-        model.removesuffix("-classifier"), lambda line: console().print(line, soft_wrap=True)
+        model.removesuffix("-classifier"), lambda line: console().print(line, soft_wrap=True, markup=False)
     )
 
 
@@ -170,7 +171,7 @@ def _print_live(model: str, live: Live, as_json: bool) -> None:
         return
     out = console()
     if term.decision.forced:
-        out.print("FORCED over: " + "; ".join(term.decision.overrode), style="bold red", soft_wrap=True)
+        out.print("FORCED over: " + "; ".join(term.decision.overrode), style="bold red", soft_wrap=True, markup=False)
     back = f"; a rollback leads to {live.previous}" if live.previous else ""
     out.print(f"{_written(model, term.version)} is live{back}", style="bold")
 
@@ -230,4 +231,4 @@ def _print_changes(comparison: Comparison) -> None:
         whole=("", "interval"),
     )
     if comparison.added:
-        console().print(f"new: {', '.join(comparison.added)}", soft_wrap=True)
+        console().print(f"new: {', '.join(comparison.added)}", soft_wrap=True, markup=False)
