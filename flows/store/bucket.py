@@ -27,7 +27,8 @@ in a cloud (25 ms at 80 MB/s)."""
 _PIECE = 32 << 20
 """Longer parts are read as several at a time."""
 _PIECES = 4
-_KEYS_PER_DELETE = 1000
+_KEYS = 1000
+"""A request lists or deletes at most so many."""
 _DIGITS = "0123456789abcdef"
 
 
@@ -89,7 +90,7 @@ class Bucket:
         first = next(self._pages(Prefix=prefix))
         if not first.get("IsTruncated"):
             return self._entries(first)
-        # A listing answers 1000 names a request, one after another: large ones go by first digit, side by side.
+        # The requests of a listing come one after another: large ones go by first digit, side by side.
         below = [{"Prefix": prefix + digit} for digit in _DIGITS]
         rest = {"Prefix": prefix, "StartAfter": f"{prefix}g"}
         with ThreadPoolExecutor(self.lanes, "list") as pool:
@@ -98,8 +99,8 @@ class Bucket:
 
     def delete(self, names: Iterable[str]) -> None:
         keys = [{"Key": self.prefix + name} for name in names]
-        for start in range(0, len(keys), _KEYS_PER_DELETE):
-            some = {"Objects": keys[start : start + _KEYS_PER_DELETE], "Quiet": True}
+        for start in range(0, len(keys), _KEYS):
+            some = {"Objects": keys[start : start + _KEYS], "Quiet": True}
             self._call(_request("delete_objects", Bucket=self.bucket, Delete=some), forbidden=None)
 
     def view(self, name: str, size: int) -> Ranges:
@@ -131,7 +132,7 @@ class Bucket:
     def _pages(self, **where: str) -> Iterator[dict[str, Any]]:
         more: dict[str, str] = {}
         while True:
-            page = self._call(_request("list_objects_v2", Bucket=self.bucket, **where, **more))
+            page = self._call(_request("list_objects_v2", Bucket=self.bucket, MaxKeys=_KEYS, **where, **more))
             yield page
             if not page.get("IsTruncated"):
                 return

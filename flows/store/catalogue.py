@@ -52,17 +52,9 @@ class Catalogue:
             alive = _living(index, folder, entries)
             self._levels.append((index, alive))
             owned.update(name for shard, data in _shards(index, alive) for name in _names(folder, shard, data))
-        fresh = []
-        for manifest, size in self._read(storage, folder, entries, owned):
-            owned.update(_names(folder, manifest.shard, manifest.sha256))
-            actual = entries[data] if (data := data_name(folder, manifest.shard, manifest.sha256)) in entries else None
-            if actual is not None and actual.bytes == manifest.bytes:
-                fresh.append((manifest, size))
-            else:
-                reason = f"it has {actual.bytes if actual else 0} bytes instead of {manifest.bytes}"
-                self.damages.append(broken(storage, folder, manifest, reason))
-        if fresh:
-            self._add(storage, folder, Index.of(fresh), entries)
+        fresh = Index.of(self._committed(storage, folder, entries, owned))
+        if len(fresh.shards):
+            self._add(storage, folder, fresh, entries)
         self.damages.extend(_leftovers(storage, folder, entries, owned))
 
     def shards(self) -> list[str]:
@@ -101,17 +93,25 @@ class Catalogue:
             held |= index.find(wanted, alive) >= 0
         return held
 
-    def _read(
-        self, storage: Storage, folder: str, entries: Mapping[str, Entry], known: set[str]
+    def _committed(
+        self, storage: Storage, folder: str, entries: Mapping[str, Entry], owned: set[str]
     ) -> Iterator[tuple[ShardManifest, int]]:
-        """Manifests that are not known, with their bytes; what is no manifest goes to the damages."""
-        names = (name[len(folder) + 1 :] for name in entries if name not in known)
+        """Manifests that are not owned yet, with their bytes; what has no intact one goes to the damages."""
+        names = (name[len(folder) + 1 :] for name in entries if name not in owned)
         shards = [match[1] for name in names if (match := _SHARD.fullmatch(name)) and match[2] == ".json"]
         for found in side_by_side(storage, lambda shard: read_manifest(storage, folder, shard), shards):
             if isinstance(found, Damage):
                 self.damages.append(found)
-            else:
+                continue
+            manifest, _ = found
+            names_of_it = _names(folder, manifest.shard, manifest.sha256)
+            owned.update(names_of_it)
+            data = entries.get(names_of_it[1])
+            if data is not None and data.bytes == manifest.bytes:
                 yield found
+            else:
+                reason = f"it has {data.bytes if data else 0} bytes instead of {manifest.bytes}"
+                self.damages.append(broken(storage, folder, manifest, reason))
 
     def _add(self, storage: Storage, folder: str, fresh: Index, entries: Mapping[str, Entry]) -> None:
         covered = int(self._levels[0][1].sum()) if self._levels else 0

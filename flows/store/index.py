@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,20 +54,26 @@ class Index:
         return cls(arrays)
 
     @classmethod
-    def of(cls, manifests: Sequence[tuple[ShardManifest, int]]) -> Index:
-        """An index of shards, from their manifests and the bytes of each manifest."""
-        counts = [len(manifest.keys) for manifest, _ in manifests]
-        keys = words([bytes.fromhex(key[: 2 * _KEY_BYTES]) for manifest, _ in manifests for key in manifest.keys])
-        rows = np.concatenate([np.arange(count, dtype=np.uint64) for count in counts])
-        shards = np.repeat(np.arange(len(counts), dtype=np.uint64), counts)
+    def of(cls, manifests: Iterable[tuple[ShardManifest, int]]) -> Index:
+        """An index of shards, from their manifests and the bytes of each; holds one manifest at a time."""
+        keys, counts, shards, data, sizes = [np.zeros((0, 2), np.uint64)], [], [], [], []
+        for manifest, size in manifests:
+            keys.append(words([bytes.fromhex(key[: 2 * _KEY_BYTES]) for key in manifest.keys]))
+            counts.append(len(manifest.keys))
+            shards.append(bytes.fromhex(manifest.shard))
+            data.append(bytes.fromhex(manifest.sha256[:16]))
+            sizes.append((manifest.bytes, size))
+        joined = np.concatenate(keys)
+        rows = np.concatenate([np.arange(count, dtype=np.uint64) for count in (0, *counts)])
+        numbers = np.repeat(np.arange(len(counts), dtype=np.uint64), counts)
         return cls(
             {
-                "high": keys[:, 0],
-                "low": keys[:, 1],
-                "place": (shards << _ROW_BITS) | rows,
-                "shards": _octets([manifest.shard for manifest, _ in manifests]),
-                "data": _octets([manifest.sha256[:16] for manifest, _ in manifests]),
-                "sizes": np.array([(manifest.bytes, size) for manifest, size in manifests], np.uint64),
+                "high": joined[:, 0],
+                "low": joined[:, 1],
+                "place": (numbers << _ROW_BITS) | rows,
+                "shards": np.frombuffer(b"".join(shards), np.uint8).reshape(-1, 32),
+                "data": np.frombuffer(b"".join(data), np.uint8).reshape(-1, 8),
+                "sizes": np.array(sizes, np.uint64).reshape(-1, 2),
             }
         )._sorted()
 
@@ -146,8 +152,3 @@ def words(keys: Sequence[bytes]) -> Words:
 def unpack(place: int) -> tuple[int, int]:
     """Shard and row of a place."""
     return place >> 32, place & 0xFFFFFFFF
-
-
-def _octets(hexadecimal: Sequence[str]) -> npt.NDArray[np.uint8]:
-    """(n, length / 2) hexadecimal texts of one length as bytes."""
-    return np.frombuffer(bytes.fromhex("".join(hexadecimal)), np.uint8).reshape(len(hexadecimal), -1)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from flows.store.catalogue import Catalogue, Place
-from flows.store.codec import encode, finite, row_sums, serialise
+from flows.store.codec import encode, row_sums, serialise
 from flows.store.identity import Identity
 from flows.store.open_shard import OpenShard
 from flows.store.shard import Damage, ShardManifest, broken, data_name, manifest_name, read_manifest
@@ -87,22 +87,20 @@ class Namespace:
         name = self.shard_name(pictures)
         if self.holds(name):
             return name
-        tensors = encode(embeddings, self.identity.dtype)
-        whole = finite(tensors)
-        if not bool(whole.all()):
-            bad = pictures[int((~whole).nonzero()[0, 0])]
+        encoded = encode(embeddings, self.identity.dtype)
+        if not bool(encoded.finite.all()):
+            bad = pictures[int((~encoded.finite).nonzero()[0, 0])]
             raise SamifError(f"the encoder's embedding of picture {bad} is not finite; check the encoder's checkpoint")
-        self._commit(name, pictures, tensors)
+        self._commit(name, pictures, encoded.rows, embeddings.shape)
         return name
 
-    def _commit(self, name: str, pictures: Sequence[str], tensors: dict[str, torch.Tensor]) -> None:
+    def _commit(self, name: str, pictures: Sequence[str], rows: torch.Tensor, shape: torch.Size) -> None:
         keys = self.identity.keys(pictures)
-        content = serialise(tensors, keys)
+        content = serialise(rows, self.identity.dtype, keys)
         sha256 = hashlib.sha256()
         for chunk in content:
             sha256.update(chunk)
         data = data_name(self.folder, name, sha256.hexdigest())
-        shape = tensors["embeddings"].shape
         manifest = ShardManifest(
             shard=name,
             keys=tuple(keys),
@@ -111,7 +109,7 @@ class Namespace:
             file=data.rpartition("/")[2],
             sha256=sha256.hexdigest(),
             bytes=sum(len(chunk) for chunk in content),
-            row_sums=row_sums(tensors),
+            row_sums=row_sums(rows),
         ).sealed()
         if not self._noted:
             self.identity.note(self._storage)

@@ -32,7 +32,7 @@ class OpenShard:
         try:
             wrong = self._wrong(rows)
             if wrong:
-                self._view.fill([span for row, count in _runs(wrong) for span in self._layout.spans(row, count)])
+                self._view.fill([self._layout.span(row, count) for row, count in _runs(wrong)])
                 wrong = self._wrong(wrong)
         except Lost as error:
             raise self._refuse(self.manifest, str(error)) from None

@@ -281,11 +281,8 @@ def test_a_changed_scale_is_found_like_any_damage(store: EmbeddingStore, part: s
     shard = namespace.write(pictures, embeddings(pictures))
     (data,) = [e.name for e in store.storage.entries(namespace.folder) if e.name.endswith(".safetensors")]
     content = bytearray(store.storage.read(data) or b"")
-    values, scales = SHAPE[0] * SHAPE[1] * SHAPE[2], SHAPE[0] * 4
-    offset = (
-        len(content) - (2 - row) * values if part == "embeddings" else len(content) - 2 * values - (2 - row) * scales
-    )
-    content[offset] ^= 1
+    scales, integers = SHAPE[0] * 4, SHAPE[0] * SHAPE[1] * SHAPE[2]
+    content[(row - 2) * (scales + integers) + (scales if part == "embeddings" else 0)] ^= 1
     store.storage.write(data, [bytes(content)])
     with pytest.raises(SamifError, match=rf"{shard}.*row {row} do not match"):
         EmbeddingReader(store, manifest_of(pictures, "int8")).read(pictures)
