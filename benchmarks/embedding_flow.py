@@ -65,7 +65,7 @@ class _Bench:
                 "embedding flow, one worker",
                 "read and encode in a loop",
                 [(self._flow(all_cores, 1), self._loop()) for _ in range(ROUNDS)],
-                f"{_WHAT}, threads {threads} each; from encoder loaded to all committed; start-up {starting:.1f} s a run",
+                f"{_WHAT}, threads {threads} each; from encoder loaded to all committed; start-up {starting:.0f} s",
             )
             yield summarise(
                 "embedding flow, two workers of one thread",

@@ -226,8 +226,8 @@ def main() -> None:
         f"# Faults\n\n`python -m benchmarks.faults`: {PICTURES} pictures, encoder `tiny`, shards of {SHARD}, {WORKERS} "
         "workers (three nodes of one worker where a raylet is killed), store on Ceph's S3 server. kill -9 at a random "
         "moment after the first batch; an S3 daemon is started again 2 to 6 seconds later. Undisturbed, a run takes "
-        f"{campaign.seconds:.1f} s from there. *Repeated* counts pictures that were encoded twice, against what the "
-        f"workers had in hand.\n\n{kept} of {len(cases)} ended with the digest of the undisturbed run, with no more "
+        f"{campaign.seconds:.1f} s from there. *Repeated* counts pictures whose encoding was begun twice, against "
+        f"what the workers had in hand.\n\n{kept} of {len(cases)} ended with the digest of the undisturbed run, no more "
         f"repeated than was in hand and nothing damaged in the store; {repeated:.1f} pictures repeated on average.\n\n"
     )
     NOTE.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")

@@ -26,7 +26,7 @@ class Job:
     Attributes:
         pictures: JSON file of [path, SHA-256] pairs.
         store: location of the store.
-        log: folder in which each encoding process counts its pictures, in a file of its own.
+        log: folder in which each encoding process counts the pictures that it takes up, in a file of its own.
         result: file that gets the digest of the manifest.
     """
 
@@ -44,7 +44,7 @@ class Job:
 
 
 class Counting:
-    """An encoder that counts, in a file, what it has encoded."""
+    """An encoder that counts, in a file, what it begins to encode."""
 
     def __init__(self, encoder: Encoder, log: Path) -> None:
         self.name, self.digest = encoder.name, encoder.digest
@@ -55,10 +55,9 @@ class Counting:
         return self._encoder.prepare(picture)
 
     def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
-        encoded = self._encoder.encode_prepared(prepared)
-        with self._file.open("a") as file:
+        with self._file.open("a") as file:  # before, so that a batch that a kill interrupts counts as well
             file.write("x" * len(prepared))
-        return encoded
+        return self._encoder.encode_prepared(prepared)
 
 
 def _counting(log: Path, device: str) -> Encoder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ _SHARDS_PER_WORKER = 2
 """In flight: while one is encoded, the next is decoded or the last one written."""
 _VAIN_DEATHS = 3
 """So many deaths for each worker, and no shard finished between them, end the run."""
+_SPLITTING_DEATHS, _CONDEMNING_DEATHS = 2, 3
+"""Of workers that had a shard in hand: then it is split; a single picture is then set aside."""
 _SILENCE_SECONDS = 10.0
 """When no shard is finished for so long, workers are asked whether they live."""
 _SILENCES_TOLD = 6
@@ -144,8 +146,9 @@ class _Task:
 class _Dispatch:
     """Gives shards to workers that answer, a few at a time, until all are done.
 
-    The shards of a worker that dies go back into the queue and a new worker takes its place. One whose node is gone
-    may only fall silent: its shards are given to others as well. Twice the same shard is harmless.
+    A worker that dies is replaced, and the shards that it had in hand are suspects: they are given out last, each
+    alone, and halved where a worker dies again, until the one picture is found that no decoder survives. A worker
+    whose node is gone may only fall silent: its shards are given to others as well. Twice the same shard is harmless.
     """
 
     def __init__(self, shards: Sequence[Shard], workers: list[Any], start: Callable[[], Any], tracker: Tracker) -> None:
@@ -154,8 +157,11 @@ class _Dispatch:
         self._tracker = tracker
         self._unfinished = dict(enumerate(shards))
         self._queue = deque(self._unfinished)
+        self._suspects: deque[int] = deque()
+        self._indexes = itertools.count(len(shards))
         self._in_flight: dict[Any, _Task] = {}
         self._answering: set[int] = set()
+        self._deaths: Counter[int] = Counter()
         self._vain_deaths = 0
         self._silences = 0
         self._quarantined: list[Quarantined] = []
@@ -183,10 +189,10 @@ class _Dispatch:
         try:
             outcome: ShardOutcome | None = ray.get(call)
         except (RayActorError, OutOfMemoryError):
-            self._give_back(task)
+            self._suspect(task.shard)
             if task.worker is self._workers[task.slot]:
                 self._vain_deaths += 1
-                if self._vain_deaths >= _VAIN_DEATHS * len(self._workers):
+                if self._unfinished and self._vain_deaths >= _VAIN_DEATHS * len(self._workers):
                     raise
                 self._workers[task.slot] = self._start()
                 self._answering.discard(task.slot)
@@ -194,19 +200,41 @@ class _Dispatch:
             return
         if task.worker is self._workers[task.slot]:
             self._answering.add(task.slot)
-        if outcome is not None and task.shard in self._unfinished:
-            del self._unfinished[task.shard]
+        if outcome is not None and task.shard is not None and task.shard in self._unfinished:
             self._vain_deaths = 0
-            self._quarantined += outcome.quarantined
-            self._tracker.quarantine(len(outcome.quarantined))
-            self._tracker.advance(outcome.pictures)
-            for note in set(outcome.notes) - self._said:
-                self._tracker.note(note)
-            self._said.update(outcome.notes)
+            self._finish(task.shard, outcome)
 
-    def _give_back(self, task: _Task) -> None:
-        if task.shard in self._unfinished and task.shard not in self._queue:
-            self._queue.append(task.shard)
+    def _suspect(self, shard: int | None) -> None:
+        """A worker died with this shard in hand."""
+        if shard is None or shard not in self._unfinished:
+            return
+        self._deaths[shard] += 1
+        pictures = self._unfinished[shard]
+        if len(pictures) > 1 and self._deaths[shard] >= _SPLITTING_DEATHS:
+            del self._unfinished[shard]
+            for part in (pictures[: len(pictures) // 2], pictures[len(pictures) // 2 :]):
+                index = next(self._indexes)
+                self._unfinished[index], self._deaths[index] = part, 1
+                self._suspects.append(index)
+        elif self._deaths[shard] >= _CONDEMNING_DEATHS:
+            path, sha256 = pictures[0]
+            reason, remedy = "ends every worker that reads it", "save it anew as an RGB JPEG or PNG"
+            self._finish(shard, ShardOutcome(1, (Quarantined(path, sha256, reason, remedy),)))
+        elif shard not in self._suspects:
+            self._suspects.append(shard)
+
+    def _finish(self, shard: int, outcome: ShardOutcome) -> None:
+        del self._unfinished[shard]
+        self._quarantined += outcome.quarantined
+        self._tracker.quarantine(len(outcome.quarantined))
+        self._tracker.advance(outcome.pictures)
+        for note in set(outcome.notes) - self._said:
+            self._tracker.note(note)
+        self._said.update(outcome.notes)
+
+    def _give_back(self, shard: int) -> None:
+        if shard in self._unfinished and shard not in self._queue and shard not in self._suspects:
+            self._queue.append(shard)
 
     def _doubt(self) -> None:
         self._silences += 1
@@ -216,8 +244,8 @@ class _Dispatch:
         self._answering -= asked
         in_hand = {task.shard for task in self._in_flight.values() if task.slot in self._answering}
         for task in self._in_flight.values():
-            if task.slot in asked and task.shard not in in_hand:
-                self._give_back(task)
+            if task.slot in asked and task.shard is not None and task.shard not in in_hand:
+                self._give_back(task.shard)
         for slot in self._answering - asked:
             self._ask(slot)
 
@@ -226,17 +254,19 @@ class _Dispatch:
         self._in_flight[worker.ready.remote()] = _Task(slot, worker, None)
 
     def _feed(self) -> None:
-        """Hand out queued shards, evenly, to workers that answer and have room."""
-        loads = dict.fromkeys(self._answering, 0)
+        """Hand out queued shards, evenly, to workers that answer and have room; then suspects to idle ones, alone."""
+        hands: dict[int, list[int]] = {slot: [] for slot in self._answering}
         for task in self._in_flight.values():
-            if task.shard is not None and task.slot in loads and task.worker is self._workers[task.slot]:
-                loads[task.slot] += 1
-        while self._queue and loads:
-            slot = min(loads, key=lambda s: loads[s])
-            if loads[slot] >= _SHARDS_PER_WORKER:
-                return
-            shard = self._queue.popleft()
-            if shard in self._unfinished:
-                loads[slot] += 1
-                worker = self._workers[slot]
-                self._in_flight[worker.embed.remote(self._unfinished[shard])] = _Task(slot, worker, shard)
+            if task.shard is not None and task.slot in hands and task.worker is self._workers[task.slot]:
+                hands[task.slot].append(task.shard)
+        hands = {slot: held for slot, held in hands.items() if not any(map(self._deaths.get, held))}
+        for queue, room in ((self._queue, _SHARDS_PER_WORKER), (self._suspects, 1)):
+            while queue and hands:
+                slot = min(hands, key=lambda slot: len(hands[slot]))
+                if len(hands[slot]) >= room:
+                    break
+                shard = queue.popleft()
+                if shard in self._unfinished:
+                    hands[slot].append(shard)
+                    worker = self._workers[slot]
+                    self._in_flight[worker.embed.remote(self._unfinished[shard])] = _Task(slot, worker, shard)

@@ -263,6 +263,31 @@ def test_a_killed_worker_is_replaced(bench: Bench, undisturbed: str, ray_here: N
     assert bench.store.namespace("e" * 64, "p" * 64).verify() == []
 
 
+class Lethal(StandIn):
+    """Its decoder does not survive a picture whose first pixel is white."""
+
+    def prepare(self, picture: Pixels) -> torch.Tensor:
+        if picture[0, 0].min() == 255:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().prepare(picture)
+
+
+def lethal(log: Path, device: str) -> Lethal:
+    return Lethal(log, 0.0, 1)
+
+
+def test_a_picture_that_kills_its_reader_is_found_among_the_others(bench: Bench, ray_here: None) -> None:
+    bench.pictures = bench.pictures[:6]
+    path, _ = bench.pictures[4]
+    Image.new("RGB", (32, 32), "white").save(path)
+    bench.pictures[4] = (path, hashlib.sha256(path.read_bytes()).hexdigest())
+    params = EmbedParams(shard_pictures=2, batch_pictures=2, workers=1)
+    factory = functools.partial(lethal, bench.log)
+    embedded = embed_pictures(bench.pictures, params, EncoderParams(), bench.store, bench._progress, factory)
+    assert [(q.path, q.reason) for q in embedded.quarantined] == [(path, "ends every worker that reads it")]
+    assert bench.missing() == [bench.pictures[4][1]]
+
+
 def test_a_killed_driver_leaves_finished_shards_and_nothing_half_done(bench: Bench, undisturbed: str) -> None:
     driver = multiprocessing.get_context("spawn").Process(target=bench.embed, args=(PARAMS, 0.1, 2))
     driver.start()
