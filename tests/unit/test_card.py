@@ -29,7 +29,7 @@ def content(name: str = "base", after: str | None = None, classes: tuple[str, ..
         "classes": classes,
         "identity": {part: sha(part) for part in parts},
         "rows": {cls: sha(cls) for cls in classes},
-        "encoder": {"name": "tiny", "digest": sha("encoder"), "checkpoint": None},
+        "encoder": {"name": "tiny", "digest": sha("encoder"), "checkpoint": None, "precision": "float32"},
         "decoder": {"sha256": sha("decoder")},
         "pretrain_classes": "base",
         "provenance": {
