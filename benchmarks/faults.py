@@ -222,14 +222,17 @@ def main() -> None:
             out.print(cases[-1].row, soft_wrap=True, highlight=False)
     kept = sum(case.same and case.repeated <= case.allowed and case.damages == 0 for case in cases)
     repeated = statistics.mean(case.repeated for case in cases)
-    head = (
-        f"# Faults\n\n`python -m benchmarks.faults`: {PICTURES} pictures, encoder `tiny`, shards of {SHARD}, {WORKERS} "
-        "workers (three nodes of one worker where a raylet is killed), store on Ceph's S3 server. kill -9 at a random "
-        "moment after the first batch; an S3 daemon is started again 2 to 6 seconds later. Undisturbed, a run takes "
-        f"{campaign.seconds:.1f} s from there. *Repeated* counts pictures whose encoding was begun twice, against "
-        f"what the workers had in hand.\n\n{kept} of {len(cases)} ended with the digest of the undisturbed run, no more "
-        f"repeated than was in hand and nothing damaged in the store; {repeated:.1f} pictures repeated on average.\n\n"
-    )
+    head = f"""# Faults
+
+`python -m benchmarks.faults`: {PICTURES} pictures, encoder `tiny`, shards of {SHARD}, {WORKERS} workers (three nodes of
+one worker where a raylet is killed), store on Ceph's S3 server. kill -9 at a random moment after the first batch; an S3
+daemon is started again 2 to 6 seconds later. Undisturbed, a run takes {campaign.seconds:.1f} s from there. *Repeated*
+counts pictures whose encoding was begun twice, against what the workers had in hand.
+
+{kept} of {len(cases)} ended with the digest of the undisturbed run, no more repeated than was in hand and nothing damaged
+in the store; {repeated:.1f} pictures repeated on average.
+
+"""
     NOTE.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
     raise SystemExit(0 if kept == len(cases) else 1)
 
