@@ -104,6 +104,8 @@ class Bucket:
             self._call(_request("delete_objects", Bucket=self.bucket, Delete=some), forbidden=None)
 
     def view(self, name: str, size: int) -> Ranges:
+        if not size:
+            raise Lost("it has 0 bytes")
         return Ranges(self, name, size, self.cache.open(name, size))
 
     def chunks(self, name: str) -> Iterator[bytes]:
