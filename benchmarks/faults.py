@@ -229,8 +229,8 @@ one worker where a raylet is killed), store on Ceph's S3 server. kill -9 at a ra
 daemon is started again 2 to 6 seconds later. Undisturbed, a run takes {campaign.seconds:.1f} s from there. *Repeated*
 counts pictures whose encoding was begun twice, against what the workers had in hand.
 
-{kept} of {len(cases)} ended with the digest of the undisturbed run, no more repeated than was in hand and nothing damaged
-in the store; {repeated:.1f} pictures repeated on average.
+{kept} of {len(cases)} ended with the digest of the undisturbed run, no more repeated than was in hand and nothing
+damaged in the store; {repeated:.1f} pictures repeated on average.
 
 """
     NOTE.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")

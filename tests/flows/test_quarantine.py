@@ -9,12 +9,15 @@ import pytest
 
 from flows.embedding_manifest import EmbeddingManifest
 from flows.layout import SPLITS, Layout
-from flows.quarantine import Quarantine
+from flows.quarantine import BrokenPicture, Quarantine
+from flows.report.collect import collect
+from flows.report.publish import publish
 from flows.stages import run_stage
 from flows.stages.inputs import dataset_of, index_of, source_of
 from samif.config import DrawnParams, Params
 from samif.dataset.draw.line import draw_line
 from samif.errors import SamifError
+from tests.flows import report_workspace
 
 
 @pytest.fixture
@@ -117,3 +120,16 @@ def test_refuse_embeds_the_rest_before_it_ends(layout: Layout) -> None:
     assert len(EmbeddingManifest.load(layout.embeddings).pictures) == 9
     now = {path: path.stat().st_mtime_ns for path in layout.state.rglob("*.safetensors")}
     assert shards.items() < now.items(), "what was embedded was not computed again"
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"), [(0, None), (1, "1 broken picture was left out"), (2, "2 broken pictures")]
+)
+def test_the_report_says_how_many_were_left_out(tmp_path: Path, broken: int, said: str | None) -> None:
+    layout, params = report_workspace.build(tmp_path, pictures=2)
+    lost = [BrokenPicture(split="val", file=f"{n}.jpg", reason="is empty", remedy="copy it") for n in range(broken)]
+    for stage, some in (("dataset", lost[:1]), ("embed", lost[1:])):
+        Quarantine(policy="quarantine", pictures=tuple(some)).save(layout.quarantine(stage))
+    collect(layout, params)
+    page = publish(layout, {"decoder": None, "classifiers": {}}).read_text(encoding="utf-8")
+    assert (said in page) if said else "left out" not in page
