@@ -367,10 +367,10 @@ def main() -> None:
     from tests.flows.services import mlflow_server, postgres
 
     head = (
-        f"# Promotion under fire\n\n`python -m benchmarks.promotion_faults` on {os.cpu_count()} cores: two operators at "
-        "once, and operators killed (SIGKILL) right before each write of a promotion with approval. *Carried out* and "
-        "*never begun* say what the next command found; it is in turn the same promotion again, another one, or a "
-        "rollback. A promotion is refused where its version is live already, or where its approval was given before "
+        f"# Promotion under fire\n\n`python -m benchmarks.promotion_faults` on {os.cpu_count()} cores: two operators "
+        "at once, and operators killed (SIGKILL) right before each write of a promotion with approval. *Carried out* "
+        "and *never begun* say what the next command found; it is in turn the same promotion again, another one, or "
+        "a rollback. A promotion is refused where its version is live already, or where its approval was given before "
         "another version went live."
     )
     clean = True

@@ -152,9 +152,7 @@ class Journal:
         """All entries that count; SamifError where the journal was tampered with."""
         classifier = self._store.find_model(f"{self.line}-classifier")
         witness = classifier.tags.get(HEAD_TAG, "") if classifier else ""
-        if self._store.find_model(self.model) is None:
-            return chain_of((), self.line, witness)
-        versions = self._store.versions(self.model).items()
+        versions = self._store.find_versions(self.model).items()
         slots = [Slot(number, v.tags.get(ENTRY_TAG, ""), v.tags.get(DIGEST_TAG, "")) for number, v in versions]
         return chain_of(slots, self.line, witness)
 
@@ -164,7 +162,8 @@ class Journal:
         Raises:
             LostRaceError: that entry has another successor.
         """
-        self._store.make_model(self.model)
+        if entry.number == 1:
+            self._store.make_model(self.model)
         self._store.client.create_model_version(
             self.model,
             f"journal:/{self.line}/{entry.number}",

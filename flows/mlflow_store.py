@@ -240,10 +240,14 @@ class MlflowStore:
 
     def versions(self, name: str) -> dict[int, ModelVersion]:
         """Version number -> version of a model, oldest first. MLflow leaves the aliases out here."""
+        return self.find_versions(self.model(name).name)
+
+    def find_versions(self, name: str) -> dict[int, ModelVersion]:
+        """As `versions`; nothing where there is no such model."""
         found: list[ModelVersion] = []
         token = None
         while True:
-            page = self.client.search_model_versions(f"name = '{self.model(name).name}'", page_token=token)
+            page = self.client.search_model_versions(f"name = '{name}'", page_token=token)
             found += page
             token = page.token
             if not token:

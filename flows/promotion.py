@@ -249,7 +249,7 @@ class Promotions:
         aliases = self._aliases()
         at = aliases.get(CHAMPION)
         operator = Request(who="samif", why="")
-        if at == live.version or (at is None and live.version not in self._store.versions(self.model)):
+        if at == live.version or (at is None and live.version not in self._store.find_versions(self.model)):
             self._point(live, aliases)
             return True
         if not live.terms and at is not None:
@@ -263,7 +263,7 @@ class Promotions:
     def _carry_out(self, chain: Chain, live: Live, decision: JournalEntry) -> None:
         mine = decision.process == this_process()
         operator = Request(decision.who) if mine else Request("samif", f"carried out for {decision.who}")
-        if decision.version not in self._store.versions(self.model):
+        if decision.version not in self._store.find_versions(self.model):
             self._point(live, self._aliases())
             gone = Request("samif", f"{self.model}/{decision.version} is no longer there")
             self._write(chain, "void", gone, was=live.version, version=live.version, closes=decision.id)
@@ -290,7 +290,7 @@ class Promotions:
         for alias, version in ((PREVIOUS, live.previous), (CHAMPION, live.version)):
             if aliases.get(alias) == version:
                 continue
-            if version is not None and version in self._store.versions(self.model):
+            if version is not None and version in self._store.find_versions(self.model):
                 client.set_registered_model_alias(self.model, alias, str(version))
             elif alias in aliases:
                 client.delete_registered_model_alias(self.model, alias)

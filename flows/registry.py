@@ -163,16 +163,6 @@ class Registry:
                 Entry(line, "comparison", name, "comparison", tags, lambda folder, _: write(folder))
             )
 
-    def set_alias(self, line: str, alias: str, version: int | None) -> None:
-        """Point `alias` of the line's classifier at a version; None takes the alias away."""
-        name = f"{line}-classifier"
-        with self._store.writing():
-            if version is not None:
-                self._store.version(name, version)
-                self._store.client.set_registered_model_alias(name, alias, str(version))
-            elif alias in self._store.model(name).aliases:
-                self._store.client.delete_registered_model_alias(name, alias)
-
     def aliases(self, line: str) -> dict[str, int]:
         """Alias -> version of the line's classifier."""
         with self._store.reading():

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.flows.services import Ceph, ceph
+from tests.flows.services import Ceph, ceph, mlflow_server, postgres
+
+
+@pytest.fixture(scope="session")
+def registry_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of an MLflow server over PostgreSQL; each test takes a line of its own."""
+    tmp = tmp_path_factory.mktemp("registry")
+    with postgres(tmp) as database, mlflow_server(tmp, database.url) as service:
+        yield service.url
 
 
 @pytest.fixture(scope="session")
