@@ -70,7 +70,11 @@ class Layout:
             return
         rows = torch.frombuffer(memory, dtype=torch.uint8, count=end - start, offset=start).view(len(out), -1)
         scales = rows[:, : self._scales].view(torch.float32).view(len(out), -1, 1, 1)
-        torch.mul(rows[:, self._scales :].view(torch.int8).reshape(out.shape), scales, out=out)
+        integers = rows[:, self._scales :].view(torch.int8).view(out.shape)
+        if out.dtype == torch.float32:
+            out.copy_(integers).mul_(scales)
+        else:
+            out.copy_(integers.float().mul_(scales))
 
 
 def encode(embeddings: torch.Tensor, stored_as: StoredAs) -> Encoded:
