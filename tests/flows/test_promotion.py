@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -372,9 +373,8 @@ def test_somebody_elsewhere_is_given_time(
     said: list[str] = []
     theirs._say, theirs._lease = said.append, 0.6
     waits: list[float] = []
-    monkeypatch.setattr("flows.promotion.time.sleep", waits.append)
-    clock = iter(range(100))
-    monkeypatch.setattr("flows.promotion.time.monotonic", lambda: 0.25 * next(clock))
+    clock = (0.25 * tick for tick in range(100))
+    monkeypatch.setattr("flows.promotion.time", SimpleNamespace(sleep=waits.append, monotonic=lambda: next(clock)))
     assert theirs.promote(3, Request("bob"), on(3)).stack == (1, 2, 3)
     assert len(waits) == 2  # 0.6 s in steps of 0.25 s
     assert said == ["the promote of elsewhere-classifier/2 by ann had broken off and was carried out"]
