@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from flows.registry import Registry
 from tests.flows.services import Ceph, ceph, mlflow_server, postgres
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty SQLite registry, made once: its first migration takes seconds."""
+    root = tmp_path_factory.mktemp("migrated")
+    _ = Registry(None, root)._store.client
+    return root / ".samif" / "mlflow.db"
 
 
 @pytest.fixture(scope="session")

@@ -45,10 +45,14 @@ HEX = "0" * 64
 
 
 class TaggedLine:
-    """A workspace whose stages have run, and its registry."""
+    """A workspace whose stages have run, and its registry: at an address, or a copy of an empty SQLite one."""
 
-    def __init__(self, root: Path, tracking_uri: str | None = None, line: str = "demo", **gates: Any) -> None:
+    def __init__(self, root: Path, registry: str | Path, line: str = "demo", **gates: Any) -> None:
         self.layout, self.line = Layout(root), line
+        tracking_uri = registry if isinstance(registry, str) else None
+        self.layout.state.mkdir(parents=True)
+        if isinstance(registry, Path):
+            shutil.copy(registry, self.layout.state / "mlflow.db")
         self._write_params(tracking_uri, gates)
         for split, count in (("train", 2), ("val", PICTURES)):
             self._write_pictures(split, count)

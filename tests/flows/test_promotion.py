@@ -88,8 +88,8 @@ def the_operators_day(line: TaggedLine) -> None:
         samif(line, "rollback", name)
 
 
-def test_the_operators_day_on_sqlite(tmp_path: Path) -> None:
-    the_operators_day(TaggedLine(tmp_path / "line"))
+def test_the_operators_day_on_sqlite(tmp_path: Path, migrated: Path) -> None:
+    the_operators_day(TaggedLine(tmp_path / "line", migrated))
 
 
 def test_the_operators_day_on_a_server_over_postgresql(tmp_path: Path, registry_server: str) -> None:
@@ -103,10 +103,10 @@ VERSIONS = 4
 
 
 @pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Path:
     """An SQLite registry with versions 1 to 4 and nothing live."""
     root = tmp_path_factory.mktemp("empty")
-    with (store := MlflowStore(None, root)).writing():
+    with (store := opened(migrated, root)).writing():
         store.make_model("demo-classifier")
         for number in range(VERSIONS):
             store.client.create_model_version("demo-classifier", f"none:/{number}", await_creation_for=0)
@@ -404,9 +404,9 @@ def test_two_operators_at_once(registry_server: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def promoted(tmp_path_factory: pytest.TempPathFactory) -> TaggedLine:
+def promoted(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> TaggedLine:
     """Version 1 is live, version 2 would follow."""
-    line = TaggedLine(tmp_path_factory.mktemp("promoted") / "line")
+    line = TaggedLine(tmp_path_factory.mktemp("promoted") / "line", migrated)
     line.add("base", bolt=ROWS["bolt"], gear=ROWS["gear"])
     samif(line, "promote", "demo/1")
     line.add("s1", "base", hook=ROWS["hook"])
@@ -425,11 +425,11 @@ def stored(line: TaggedLine, name: str, version: int = 2) -> Path:
 
 
 def differing(line: TaggedLine, ref: str = "demo/2") -> set[str]:
-    with pytest.raises(SamifError, match="is not what its card says"):
+    """What `verify` says differs."""
+    with pytest.raises(SamifError, match=f"^{ref} is not what its card says: ") as refused:
         samif(line, "verify", ref)
-    from flows.verify import verify
-
-    return {i.name for i in verify(line.registry, ref, (line.layout, line.params)) if i.state == "differs"}
+    items = str(refused.value).partition("says: ")[2].partition(" differ")[0]
+    return set(items.split(", "))
 
 
 def test_a_tampered_classifier_is_refused(grown: TaggedLine) -> None:
@@ -437,7 +437,7 @@ def test_a_tampered_classifier_is_refused(grown: TaggedLine) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    assert differing(grown) == {"classifier", "classes"} or differing(grown) == {"classifier"}
+    assert "classifier" in differing(grown)
     with pytest.raises(SamifError, match=r"not what its card says .*classifier"):
         samif(grown, "promote", "demo/2", "--force")
     with pytest.raises(SamifError, match="is not the classifier of card 's1'"):

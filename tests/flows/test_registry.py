@@ -142,14 +142,6 @@ def _evaluation(name: str, new: tuple[str, ...], ap: float) -> Evaluation:
     )
 
 
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty SQLite registry, made once: its first migration takes seconds."""
-    root = tmp_path_factory.mktemp("migrated")
-    _ = Registry(None, root)._store.client
-    return root / ".samif" / "mlflow.db"
-
-
 @pytest.fixture
 def space(tmp_path: Path, migrated: Path) -> Workspace:
     root = tmp_path / "my line"
