@@ -1,6 +1,6 @@
 """The fault campaign: kill -9 at random moments of an embedding run over S3, and what the rerun finds.
 
-python -m benchmarks.faults
+python -m benchmarks.faults [CASES]        20 unless said
 
 Needs Ceph (infra/test-services.sh) and about twenty minutes; prints a table and writes FAULTS.md. Each case has an
 empty prefix in a bucket, a run that is disturbed once, and, unless that run came to its end all the same, a rerun.
@@ -14,6 +14,7 @@ import random
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -36,7 +37,7 @@ NOTE = Path(__file__).parent / "FAULTS.md"
 PICTURES, SHARD, WORKERS, SEED = 500, 20, 2, 0
 SHARDS_IN_FLIGHT = 2  # of each worker
 RUN_SECONDS = 300.0
-VICTIMS = ("worker", "raylet", "driver", "osd", "rgw") * 4
+CASES, VICTIMS = 20, ("worker", "raylet", "driver", "osd", "rgw")
 
 
 @dataclass
@@ -216,7 +217,8 @@ def main() -> None:
         campaign = Campaign(Path(name), server, server.new_bucket())
         campaign.undisturbed()
         out.print(f"undisturbed: {campaign.seconds:.1f} s from the first batch to the end")
-        for number, victim in enumerate(VICTIMS):
+        for number in range(int(sys.argv[1]) if len(sys.argv) > 1 else CASES):
+            victim = VICTIMS[number % len(VICTIMS)]
             cases.append(campaign.case(number, victim))
             lines.append(cases[-1].row)
             out.print(cases[-1].row, soft_wrap=True, highlight=False)
