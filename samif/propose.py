@@ -20,7 +20,8 @@ from samif.masks.rle import Rle, areas, encode
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.frame import Frame, grid_points
 
-PROMPTS_AT_ONCE = 64
+CELLS_AT_ONCE = 1 << 15
+"""Prompts times grid cells of one pass through the decoder: more would not stay near the processor."""
 MIN_CELLS = 3
 """A mask of fewer low-resolution cells is noise: it has neither a shape nor features."""
 
@@ -119,13 +120,19 @@ class _Answers:
         )
 
 
-def _ask(decoder: InstanceDecoder, embedding: Tensor, points: Tensor) -> _Answers:
+def _ask(decoder: InstanceDecoder, embedding: Tensor, points: Tensor, min_objectness: float = 0.0) -> _Answers:
+    """The answers whose objectness is enough, in the order of their points; no mask of another one is ever drawn."""
+    pictures = decoder.look_at(embedding.unsqueeze(0).float())
+    at_once = max(1, CELLS_AT_ONCE // embedding[0].numel())
     rows: list[tuple[Tensor, ...]] = []
-    for chunk in torch.split(points, PROMPTS_AT_ONCE):
-        answer, objectness = decoder(embedding.unsqueeze(0).float(), chunk.unsqueeze(0))
-        rows.append((answer.masks[:, 0], answer.iou[:, 0], objectness, answer.mask_tokens[:, 0]))
+    for chunk in torch.split(points, at_once):
+        answer, logits = decoder.ask(pictures, chunk.unsqueeze(0))
+        objectness = logits.sigmoid()
+        enough = objectness >= min_objectness
+        answer = answer.take(enough)
+        rows.append((decoder.draw(pictures, answer), answer.iou[:, 0], objectness[enough], answer.mask_tokens[:, 0]))
     logits, iou, objectness, tokens = (torch.cat(column) for column in zip(*rows, strict=True))
-    return _Answers(logits, iou.clamp(0.0, 1.0), objectness.sigmoid(), tokens)
+    return _Answers(logits, iou.clamp(0.0, 1.0), objectness, tokens)
 
 
 @torch.inference_mode()
@@ -145,9 +152,10 @@ def answer_points(
 @torch.inference_mode()
 def propose(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, params: ProposeParams) -> Proposals:
     """Proposals of one picture from its embedding (C, h, w), best first: prompted, filtered by objectness, duplicates
-    removed. Masks stay at low resolution until they have survived."""
-    answers = _ask(decoder, embedding, prompt_points(decoder, embedding.float(), frame, params))
-    answers = answers.take(answers.large_enough & (answers.objectness >= params.min_objectness))
+    removed. Masks are drawn only of objects, and stay at low resolution until they have survived."""
+    points = prompt_points(decoder, embedding.float(), frame, params)
+    answers = _ask(decoder, embedding, points, params.min_objectness)
+    answers = answers.take(answers.large_enough)
     quality = (answers.iou * answers.objectness).numpy().astype(np.float64)
     kept = greedy(answers.overlap(), quality, params.duplicate_iou)[: params.max_proposals]
     if not len(kept):

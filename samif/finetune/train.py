@@ -22,6 +22,7 @@ from samif.dataset.model import Picture
 from samif.errors import SamifError
 from samif.finetune.quality import Quality, measure
 from samif.finetune.targets import LABELS, PictureTargets, to_points
+from samif.sam.decode import SINGLE_MASK
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.precision import training_autocast
 
@@ -214,7 +215,7 @@ def _accumulate(decoder: InstanceDecoder, batch: _Batch) -> tuple[float, float]:
 
 def _loss(decoder: InstanceDecoder, batch: _Batch) -> tuple[Tensor, float]:
     with training_autocast():
-        answer, objectness = decoder(batch.embeddings, batch.points)
+        answer, objectness = decoder(batch.embeddings, batch.points, SINGLE_MASK)
         centre_logits = decoder.heads.centres(batch.embeddings).float()
     logits, targets, weight = answer.masks[:, 0].float(), batch.targets, batch.is_object.float()
     if targets.shape[-1] != logits.shape[-1]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -13,7 +14,17 @@ from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTra
 from torch import Tensor, nn
 
 from samif.errors import SamifError
-from samif.sam.decode import DecoderAnswer, decode_tokens
+from samif.sam.decode import (
+    ALL_MASKS,
+    SINGLE_MASK,
+    DecoderAnswer,
+    Pictures,
+    TokenAnswer,
+    ask,
+    decode_tokens,
+    draw,
+    look_at,
+)
 from samif.sam.heads import InstanceHeads
 from samif.sam.tiny import TinyMaskDecoder, build_tiny
 
@@ -52,8 +63,27 @@ class InstanceDecoder(nn.Module):
         sparse, _ = self.prompt_encoder(points=(points.unsqueeze(1), labels), boxes=None, masks=None)
         return cast(Tensor, sparse)
 
-    def forward(self, embeddings: Tensor, points: Tensor) -> tuple[DecoderAnswer, Tensor]:
-        """Prompt B pictures with P points each.
+    def look_at(self, embeddings: Tensor) -> Pictures:
+        """Embeddings (B, C, h, w) made ready for prompts: what prompts share is done once."""
+        return look_at(self.mask_decoder, embeddings, self.prompt_encoder.get_dense_pe(), self._no_mask)
+
+    def ask(self, pictures: Pictures, points: Tensor) -> tuple[TokenAnswer, Tensor]:
+        """Prompt B pictures with P points each, x and y in the encoder's frame (B, P, 2).
+
+        Returns:
+            The answers without masks, N = B * P in the order of the points, and objectness logits (N,).
+        """
+        answer = ask(self.mask_decoder, pictures, self.embed_points(points.flatten(0, 1)))
+        return answer, self.heads.score(answer.iou_token, answer.mask_tokens[:, 0])
+
+    def draw(self, pictures: Pictures, answer: TokenAnswer) -> Tensor:
+        """The single mask of each answer, logits (N, 4h, 4w)."""
+        return draw(self.mask_decoder, pictures, answer, SINGLE_MASK)[:, 0]
+
+    def forward(
+        self, embeddings: Tensor, points: Tensor, which: Sequence[int] = ALL_MASKS
+    ) -> tuple[DecoderAnswer, Tensor]:
+        """Prompt B pictures with P points each, and draw the masks of the tokens `which`, the single mask among them.
 
         Args:
             embeddings: (B, C, h, w).
@@ -63,10 +93,15 @@ class InstanceDecoder(nn.Module):
             The answers, N = B * P in the order of the points, and objectness logits (N,).
         """
         sparse = self.embed_points(points.flatten(0, 1))
-        dense = self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        pe = self.prompt_encoder.get_dense_pe()
-        answer = decode_tokens(self.mask_decoder, embeddings, pe, sparse, dense)
+        pe, dense = self.prompt_encoder.get_dense_pe(), self._no_mask
+        answer = decode_tokens(self.mask_decoder, embeddings, pe, sparse, dense, which)
         return answer, self.heads.score(answer.iou_token, answer.mask_tokens[:, 0])
+
+    @property
+    def _no_mask(self) -> Tensor:
+        """The dense prompt (1, D, 1, 1) of a prompt without a mask."""
+        weight: Tensor = self.prompt_encoder.no_mask_embed.weight
+        return weight.reshape(1, -1, 1, 1)
 
 
 def save_decoder(decoder: InstanceDecoder, architecture: str, path: Path) -> None:

@@ -103,14 +103,14 @@ class TinyMaskDecoder(MaskDecoder):  # type: ignore[misc]  # the package has no 
         """The channels (N, 64, 16, 16) that the transformer attends to."""
         return embeddings[:, :CORE]
 
-    def upscale(self, src: Tensor, embeddings: Tensor) -> Tensor:
-        """Transformer output (B * P, 64, 16, 16) and embeddings (B, 256, 16, 16) -> (B * P, 16, 64, 64)."""
+    def upscale(self, src: Tensor, embeddings: Tensor, picture: Tensor) -> Tensor:
+        """Transformer output (N, 64, 16, 16), embeddings (B, 256, 16, 16) and the row of each prompt's (N,)
+        -> (N, 16, 64, 64)."""
         up = self.output_upscaling
-        prompts = src.shape[0] // embeddings.shape[0]
         mid = up["mid"](F.pixel_shuffle(embeddings[:, CORE : CORE + 4 * MID], 2))
         fine = up["fine"](F.pixel_shuffle(embeddings[:, CORE + 4 * MID :], 4))
-        at8 = F.relu(up["norm8"](up["to8"](src) + mid.repeat_interleave(prompts, dim=0)))
-        at4 = F.relu(up["to4"](at8) + fine.repeat_interleave(prompts, dim=0))
+        at8 = F.relu(up["norm8"](up["to8"](src) + mid[picture]))
+        at4 = F.relu(up["to4"](at8) + fine[picture])
         merged: Tensor = at4 + F.relu(up["merge"](at4))
         return merged
 

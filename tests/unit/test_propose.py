@@ -14,7 +14,7 @@ from samif.dataset.model import Dataset
 from samif.dataset.pictures import read_picture
 from samif.masks.pooling import pool
 from samif.masks.rle import decode, overlaps
-from samif.propose import PROMPTS_AT_ONCE, Proposals, answer_points, prompt_points, propose
+from samif.propose import CELLS_AT_ONCE, Proposals, answer_points, prompt_points, propose
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.encoder import ImageEncoder
 from samif.sam.frame import Frame, grid_points
@@ -85,11 +85,12 @@ def test_as_many_points_as_asked_for_and_as_the_picture_has(decoder: InstanceDec
 
 
 def test_answers_come_in_the_order_of_the_points(decoder: InstanceDecoder, embedding: Tensor) -> None:
-    count = PROMPTS_AT_ONCE + 3  # more than go at once
+    at_once = CELLS_AT_ONCE // 16**2
+    count = at_once + 3  # more than go at once
     points = torch.rand(count, 2, generator=torch.Generator().manual_seed(0)) * 256
     found, usable = answer_points(decoder, embedding, FRAME, points)
     assert len(found) == count and usable.shape == (count,)
-    for row in (0, PROMPTS_AT_ONCE, count - 1):
+    for row in (0, at_once, count - 1):
         with torch.inference_mode():
             answer, objectness = decoder(embedding[None], points[row : row + 1][None])
         assert found.iou[row] == pytest.approx(float(answer.iou[0, 0].clamp(0, 1)), abs=1e-5)
