@@ -108,7 +108,7 @@ def mlflow_server(tmp: Path, backend: str) -> Iterator[Service]:
         service.stop()
 
 
-CEPH_PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "ceph", "ceph-authtool", "monmaptool")
+CEPH_PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "ceph", "ceph-authtool", "monmaptool", "setpriv")
 _CEPH_CONF = """\
 [global]
 fsid = {fsid}
@@ -206,7 +206,11 @@ class Ceph:
         command = {"mon": "ceph-mon -f -i a", "osd": "ceph-osd -f -i 0", "rgw": "radosgw -f -n client.rgw"}[name]
         with (self.folder / f"{name}.out").open("ab") as log:
             self.daemons[name] = subprocess.Popen(
-                command.split(), env=self._environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                ["setpriv", "--pdeathsig", "KILL", *command.split()],  # a killed test run leaves nothing behind
+                env=self._environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def kill(self, name: str) -> None:
