@@ -3,7 +3,7 @@
 Each entry is a version of the registered model `<line>-journal`. MLflow gives out version numbers inside one database
 transaction, so every machine that shares the store sees the entries in one order, and an entry is there whole or not
 at all. An entry names the digest of the entry that it was written upon; of several written upon the same one, the
-first counts and the others are void. That makes `Journal.append` a compare-and-set without any lock (docs/adr/0010).
+first counts and the others are void. That makes `Journal.append` a compare-and-set without any lock (docs/adr/0007).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The journal is the truth and the alias follows it. A decision is an entry written upon the very entry that it was
 taken on, so of two operators one decides and the other must look again. Whoever comes next carries out what a crash
-left undone: carrying out is the same writes whoever does it and however often (docs/adr/0010).
+left undone: carrying out is the same writes whoever does it and however often (docs/adr/0007).
 """
 
 from __future__ import annotations
