@@ -1,35 +1,76 @@
 """`make bench`: run every comparison, print the table, write RESULTS.md.
 
-python -m benchmarks
+python -m benchmarks [NAME ...] [--images FOLDER --annotations FILE]
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
-from benchmarks import decoder, evaluation
+from benchmarks import decoder, embedding_flow, encoder, evaluation, everything, store, store_index
+from benchmarks.measure import Comparison
+from flows.allocator import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
 def main() -> None:
-    """Measure, print, record."""
-    lines = ["| what | against | ours | theirs | ratio (min, median, max) | |", "|---|---|---|---|---|---|"]
-    for module in (decoder, evaluation):
-        c = module.run()
-        low, middle, high = c.ratio
-        lines.append(
-            f"| {c.name} | {c.other} | {c.ours_s * 1e3:.0f} ms | {c.other_s * 1e3:.0f} ms "
-            f"| {low:.2f}, **{middle:.2f}**, {high:.2f} | {c.note} |"
-        )
+    """Measure, print, record; with names, only those, and nothing is recorded."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="some of the comparisons")
+    parser.add_argument("--images", type=Path, help="folder of pictures for everything mode, besides the demo line")
+    parser.add_argument("--annotations", type=Path, help="their COCO file")
+    args = parser.parse_args()
+    comparisons: dict[str, Callable[[], Sequence[Comparison]]] = {
+        "encoder": encoder.run,
+        "decoder": decoder.run,
+        "everything": lambda: everything.run(args.images, args.annotations),
+        "evaluation": evaluation.run,
+        "store": store.run,
+        "store_index": lambda: [store_index.run()],
+        "embedding_flow": embedding_flow.run,
+    }
+    if unknown := set(args.names) - comparisons.keys():
+        parser.error(f"there is no comparison {', '.join(sorted(unknown))}; choose from {', '.join(comparisons)}")
+    keep_freed_memory()
+    found = [c for name in args.names or comparisons for c in comparisons[name]()]
+    _print(found)
+    if not args.names:
+        RESULTS.write_text(_page(found), encoding="utf-8")
+
+
+def _cells(c: Comparison) -> list[str]:
+    low, middle, high = (f"{ratio:.2f}" for ratio in c.ratio)
+    return [c.name, c.other, _time(c.ours_s), _time(c.other_s), f"{middle} ({low} to {high})", c.note]
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.1f} ms"
+
+
+def _page(found: Sequence[Comparison]) -> str:
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    head = f"# Results\n\n`make bench` on {machine}. Ratios are taken pair by pair in one run.\n\n"
-    RESULTS.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
-    Console().print("\n".join(lines), soft_wrap=True)
+    rows = [
+        ["what", "against", "ours", "theirs", "ratio: median (least to most)", ""],
+        ["---"] * 6,
+        *map(_cells, found),
+    ]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"# Results\n\n`make bench` on {machine}. Ratios are taken pair by pair in one run.\n\n{table}\n"
+
+
+def _print(found: Sequence[Comparison]) -> None:
+    table = Table("what", "against", "ours", "theirs", "ratio", "note")
+    for comparison in found:
+        table.add_row(*_cells(comparison))
+    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from samif.masks.rle import areas, boxes, encode
 PICTURES, CLASSES, OBJECTS, DETECTIONS = 200, 20, 8, 40
 
 
-def run() -> Comparison:
+def run() -> list[Comparison]:
     """200 pictures, 20 classes, 8 objects and 40 detections a picture."""
     from pathlib import Path
 
@@ -66,7 +66,7 @@ def run() -> Comparison:
         return float(run.stats[0])
 
     note = f"difference in AP {abs(ours() - pycocotools()):.0e}"
-    return compare("COCO evaluation", ours, pycocotools, "pycocotools", note, rounds=3)
+    return [compare("COCO evaluation", ours, pycocotools, "pycocotools", note, rounds=3)]
 
 
 def _blob(rng: np.random.Generator) -> np.ndarray:

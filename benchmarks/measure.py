@@ -6,6 +6,9 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ def compare(
     """Run both once to warm up, then in turn `rounds` times."""
     ours()
     other()
-    return summarise(name, against, [(_seconds(ours), _seconds(other)) for _ in range(rounds)], note)
+    return summarise(name, against, [(timed(ours)[1], timed(other)[1]) for _ in range(rounds)], note)
 
 
 def summarise(name: str, against: str, pairs: Sequence[tuple[float, float]], note: str) -> Comparison:
@@ -42,7 +45,8 @@ def summarise(name: str, against: str, pairs: Sequence[tuple[float, float]], not
     )
 
 
-def _seconds(action: Callable[[], object]) -> float:
+def timed(action: Callable[[], Answer]) -> tuple[Answer, float]:
+    """What an action returns, and its seconds."""
     started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
+    answer = action()
+    return answer, time.perf_counter() - started
