@@ -51,7 +51,5 @@ def _compare(what: str, sam: Sam, embedding: Tensor, prompts: int = 64) -> Compa
         return masks
 
     difference = float((ours() - official()[:, 0]).abs().max() / official().abs().max())
-    note = (
-        f"{prompts} points, {torch.get_num_threads()} threads; largest difference {difference:.0e} of the largest logit"
-    )
+    note = f"{prompts} points, {torch.get_num_threads()} threads; difference {difference:.0e} of the largest logit"
     return compare(f"mask per point, {what}", ours, official, "official SamPredictor", note, rounds=5)

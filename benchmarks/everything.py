@@ -7,8 +7,8 @@ of them off, because they suit the official weights only; recall is compared wit
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from benchmarks.measure import Comparison, summarise, timed
 from samif.config import DrawnParams, ProposeParams
 from samif.dataset.coco import read_coco
 from samif.dataset.draw.line import draw_line
-from samif.dataset.model import Dataset, Picture
+from samif.dataset.model import Dataset
 from samif.dataset.pictures import read_picture
 from samif.masks.rle import Rle, encode, overlaps
 from samif.propose import propose
@@ -27,48 +27,53 @@ from samif.sam.decoder import InstanceDecoder
 from samif.sam.encoder import ImageEncoder
 from samif.sam.zoo import load_sam
 
-TIMED, SCORED, MASKS = 3, 12, 100
+PICTURES, MASKS = 12, 100
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)
 Pixels = NDArray[np.uint8]
 Segment = Callable[[Pixels], list[Rle]]
 
 
-@dataclass(frozen=True)
-class _Result:
-    seconds: list[float]
-    recall: float
-
-
 def run(images: Path | None = None, annotations: Path | None = None) -> list[Comparison]:
     """On scenes of the demo line, and on pictures of one's own where a COCO file is given."""
     with tempfile.TemporaryDirectory(prefix="samif-bench-") as name:
-        draw_line(Path(name), DrawnParams(seed=5, base_pictures=1, mixed_pictures=1, val_pictures=SCORED))
-        lines = [
-            _compare("demo line", *read_coco(Path(name) / "val" / "images", Path(name) / "val" / "annotations.json"))
-        ]
+        draw_line(Path(name), DrawnParams(seed=5, base_pictures=1, mixed_pictures=1, val_pictures=PICTURES))
+        val = Path(name) / "val"
+        lines = [_compare("demo line", read_coco(val / "images", val / "annotations.json")[0])]
     if images is not None and annotations is not None:
-        lines.append(_compare(images.parent.name, *read_coco(images, annotations)))
+        lines.append(_compare(images.parent.name, read_coco(images, annotations)[0]))
     return lines
 
 
-def _compare(what: str, dataset: Dataset, _: object) -> Comparison:
+def _compare(what: str, dataset: Dataset) -> Comparison:
     loaded = load_sam("tiny")
     encoder, decoder = ImageEncoder(loaded), InstanceDecoder.of(loaded.sam)
 
     def ours(picture: Pixels) -> list[Rle]:
         return propose(decoder, encoder.encode([picture])[0], encoder.frame(picture), ProposeParams()).masks
 
-    pictures = [p for p in dataset.pictures if any(not a.crowd for a in p.annotations)][:SCORED]
-    own = _measure(ours, dataset, pictures)
-    official = [
-        _measure(_official(SamAutomaticMaskGenerator(loaded.sam, **settings)), dataset, pictures)
-        for settings in ({}, {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0})
+    pictures = [p for p in dataset.pictures if any(not a.crowd for a in p.annotations)][:PICTURES]
+    segmenters = [
+        ours,
+        _official(SamAutomaticMaskGenerator(loaded.sam)),
+        _official(SamAutomaticMaskGenerator(loaded.sam, pred_iou_thresh=0.0, stability_score_thresh=0.0)),
     ]
+    for segment in segmenters:
+        segment(read_picture(dataset.path_of(pictures[0])))  # warm
+    seconds: list[list[float]] = []
+    best: list[list[float]] = [[] for _ in segmenters]
+    for picture in pictures:
+        pixels = read_picture(dataset.path_of(picture))
+        truth = [a.rle for a in picture.annotations if not a.crowd]
+        answers = [timed(partial(segment, pixels)) for segment in segmenters]  # in turn
+        seconds.append([taken for _, taken in answers])
+        for overlap, (masks, _) in zip(best, answers, strict=True):
+            overlap += list(overlaps(truth, masks[:MASKS]).max(axis=1, initial=0.0))
+    recall = [float((np.array(overlap)[:, None] >= THRESHOLDS).mean() * 100) for overlap in best]
     note = (
-        f"{len(pictures)} pictures, {TIMED} timed; average recall at {MASKS} masks: ours {own.recall:.1f}, official "
-        f"{official[0].recall:.1f} with its thresholds, {official[1].recall:.1f} without"
+        f"{len(pictures)} pictures; average recall at {MASKS} masks: ours {recall[0]:.1f}, official "
+        f"{recall[1]:.1f} with its thresholds, {recall[2]:.1f} without"
     )
-    pairs = list(zip(own.seconds, official[0].seconds, strict=True))
+    pairs = [(own, official) for own, official, _ in seconds]
     return summarise(f"everything mode, `tiny`, {what}", "SamAutomaticMaskGenerator, 32 x 32 grid", pairs, note)
 
 
@@ -78,17 +83,3 @@ def _official(generator: SamAutomaticMaskGenerator) -> Segment:
         return encode(np.stack([r["segmentation"] for r in found])) if found else []
 
     return segment
-
-
-def _measure(segment: Segment, dataset: Dataset, pictures: Sequence[Picture]) -> _Result:
-    segment(read_picture(dataset.path_of(pictures[0])))  # warm
-    seconds, best = [], []
-    for index, picture in enumerate(pictures):
-        pixels = read_picture(dataset.path_of(picture))
-        masks, taken = timed(lambda pixels=pixels: segment(pixels))
-        if index < TIMED:
-            seconds.append(taken)
-        truth = [a.rle for a in picture.annotations if not a.crowd]
-        best += list(overlaps(truth, masks[:MASKS]).max(axis=1, initial=0.0))
-    recall = float((np.array(best)[:, None] >= THRESHOLDS).mean() * 100)
-    return _Result(seconds, recall)
