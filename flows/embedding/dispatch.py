@@ -21,8 +21,9 @@ from samif.errors import SamifError
 
 _SHARDS_PER_WORKER = 2
 """In flight: while one is encoded, the next is decoded or the last one written."""
-_VAIN_DEATHS = 3
-"""So many deaths for each worker, and no shard finished between them, end the run."""
+_VAIN_DEATHS = 5
+"""So many deaths for each worker, and no shard finished between them, end the run. One picture that kills its reader
+costs three before the first half that is free of it is finished."""
 _SPLITTING_DEATHS, _CONDEMNING_DEATHS = 2, 3
 """Of workers that had a shard in hand: then it is split; a single picture is then set aside."""
 _SILENCE_SECONDS = 10.0

@@ -289,7 +289,8 @@ def test_a_picture_that_kills_its_reader_is_found_among_the_others(bench: Bench,
 
 
 def test_a_killed_driver_leaves_finished_shards_and_nothing_half_done(bench: Bench, undisturbed: str) -> None:
-    driver = multiprocessing.get_context("spawn").Process(target=bench.embed, args=(PARAMS, 0.1, 2))
+    params = PARAMS.model_copy(update={"shard_pictures": 2})  # many, so that some are in nobody's hand yet
+    driver = multiprocessing.get_context("spawn").Process(target=bench.embed, args=(params, 0.2, 2))
     driver.start()
     wait_for(lambda: len(bench.missing()) < PICTURES)
     driver.kill()
@@ -297,7 +298,7 @@ def test_a_killed_driver_leaves_finished_shards_and_nothing_half_done(bench: Ben
     assert bench.store.namespace("e" * 64, "p" * 64).verify() == []
     assert 0 < len(bench.missing()) < PICTURES
     assert bench.embed(IN_THIS_PROCESS) == undisturbed
-    in_hand = 2 * PARAMS.workers * PARAMS.shard_pictures
+    in_hand = 2 * params.workers * params.shard_pictures
     assert PICTURES <= sum(bench.encoded().values()) <= PICTURES + in_hand
 
 
@@ -397,7 +398,7 @@ def test_workers_share_the_nodes(workers: int, nodes: list[tuple[int, int]], sha
 
 def test_a_damaged_shard_is_computed_again(bench: Bench, undisturbed: str) -> None:
     bench.embed(IN_THIS_PROCESS)
-    data = sorted(bench.store.root.rglob("*.safetensors"))[0]
+    data = sorted(Path(bench.store.location).rglob("*.safetensors"))[0]
     content = bytearray(data.read_bytes())
     content[-1] ^= 1
     data.write_bytes(content)
