@@ -1,4 +1,4 @@
-"""`make bench`: run every comparison, print the table, write RESULTS.md.
+"""`make bench`: run the comparisons (all, or those named), print the table, write RESULTS.md.
 
 python -m benchmarks [NAME ...] [--images FOLDER --annotations FILE]
 """
@@ -22,11 +22,12 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
 def main() -> None:
-    """Measure, print, record; with names, only those, and nothing is recorded."""
+    """Measure, print, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="some of the comparisons")
     parser.add_argument("--images", type=Path, help="folder of pictures for everything mode, besides the demo line")
     parser.add_argument("--annotations", type=Path, help="their COCO file")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="Markdown file to write (default: RESULTS.md)")
     args = parser.parse_args()
     comparisons: dict[str, Callable[[], Sequence[Comparison]]] = {
         "encoder": encoder.run,
@@ -42,8 +43,7 @@ def main() -> None:
     keep_freed_memory()
     found = [c for name in args.names or comparisons for c in comparisons[name]()]
     _print(found)
-    if not args.names:
-        RESULTS.write_text(_page(found), encoding="utf-8")
+    args.out.write_text(_page(found, args.names), encoding="utf-8")
 
 
 def _cells(c: Comparison) -> list[str]:
@@ -55,7 +55,7 @@ def _time(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.1f} ms"
 
 
-def _page(found: Sequence[Comparison]) -> str:
+def _page(found: Sequence[Comparison], names: Sequence[str]) -> str:
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     rows = [
         ["what", "against", "ours", "theirs", "ratio: median (least to most)", ""],
@@ -63,7 +63,8 @@ def _page(found: Sequence[Comparison]) -> str:
         *map(_cells, found),
     ]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"# Results\n\n`make bench` on {machine}. Ratios are taken pair by pair in one run.\n\n{table}\n"
+    command = f"python -m benchmarks {' '.join(names)}" if names else "make bench"
+    return f"# Results\n\n`{command}` on {machine}. Ratios are taken pair by pair in one run.\n\n{table}\n"
 
 
 def _print(found: Sequence[Comparison]) -> None:
