@@ -118,7 +118,7 @@ def init_workspace(
                 "name": encoder,
                 "checkpoint": _checkpoint(checkpoint),
                 "sha256": checkpoint_sha256,
-                # three times as fast at a relative difference of 0.7 %; tiny is fast enough as it is
+                # over twice as fast at a relative difference of 0.7 %; tiny is fast enough as it is
                 "precision": "float32" if encoder == "tiny" else "bfloat16",
             }
         )
