@@ -4,20 +4,24 @@
 
 Two thirds of the objects come from a library of fixed random kinds, so that a class loss can be had; the rest
 are new every time. With --base, half of them are base parts of the demo line instead. Its novel parts are never drawn.
+With --camera, scenes are drawn larger, pass through JPEG and are scaled down, as the encoder meets pictures of a line.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import io
 import json
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from samif.dataset.draw.part import Part
 from samif.dataset.draw.parts import BASE_PARTS, make_parts
-from samif.dataset.draw.scene import Item, compose
+from samif.dataset.draw.scene import Item, Scene, compose
 from samif.dataset.draw.variety import random_part
 
 RANDOM_KINDS = 500
@@ -25,6 +29,9 @@ KINDS = RANDOM_KINDS + len(BASE_PARTS)
 SIZE = 256
 MAX_ITEMS = 14
 BLOCK = 200
+CAMERA_SIZE = 320
+QUALITY = (60, 96)
+"""Of the JPEG that --camera passes pictures through."""
 
 
 def library() -> list[Part]:
@@ -34,7 +41,18 @@ def library() -> list[Part]:
     return drawn + [parts[name] for name in BASE_PARTS]
 
 
-def draw_block(block: int, seed: int, easy: bool, base: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def as_delivered(rng: np.random.Generator, scene: Scene) -> Scene:
+    """A scene of any size as the encoder sees its JPEG: (SIZE, SIZE), labels by the nearest pixel."""
+    data = io.BytesIO()
+    Image.fromarray(scene.picture).save(data, "JPEG", quality=int(rng.integers(*QUALITY)))
+    picture = Image.open(data).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    labels = Image.fromarray(scene.labels).resize((SIZE, SIZE), Image.Resampling.NEAREST)
+    return Scene(np.asarray(picture), np.asarray(labels), scene.kinds)
+
+
+def draw_block(
+    block: int, seed: int, easy: bool, base: bool, camera: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One block of scenes: pictures (B, S, S, 3), labels (B, S, S), kinds (B, MAX_ITEMS) with -1 for none."""
     rng = np.random.default_rng([seed, block])
     kinds_of = library()
@@ -54,7 +72,11 @@ def draw_block(block: int, seed: int, easy: bool, base: bool) -> tuple[np.ndarra
             items = [items[int(rng.integers(min(3, len(items))))] for _ in items]
         scale = 1.15 if easy else float(rng.choice([0.7, 1.0, 1.0, 1.6]))
         crowding = rng.uniform(0.0, 0.6) if easy else rng.uniform(0.1, 0.8)
-        scene = compose(rng, items, SIZE, (18 * scale, 44 * scale), crowding=crowding)
+        size = CAMERA_SIZE if camera else SIZE
+        scale *= size / SIZE
+        scene = compose(rng, items, size, (18 * scale, 44 * scale), crowding=crowding)
+        if camera:
+            scene = as_delivered(rng, scene)
         pictures[i], labels[i] = scene.picture, scene.labels
         kinds[i, : len(scene.kinds)] = scene.kinds
     return pictures, labels, kinds
@@ -69,18 +91,18 @@ def main() -> None:
         "--easy", action="store_true", help="fewer, larger objects: what the first shapes are learnt from"
     )
     parser.add_argument("--base", action="store_true", help="base parts of the demo line among the objects")
+    parser.add_argument("--camera", action="store_true", help="drawn larger, through JPEG, scaled down")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     blocks = args.scenes // BLOCK
+    draw = functools.partial(draw_block, seed=args.seed, easy=args.easy, base=args.base, camera=args.camera)
     args.pool.mkdir(parents=True, exist_ok=True)
     shapes = {"pictures": (SIZE, SIZE, 3), "labels": (SIZE, SIZE)}
     create = np.lib.format.open_memmap
     out = {k: create(args.pool / f"{k}.npy", "w+", np.uint8, (blocks * BLOCK, *s)) for k, s in shapes.items()}
     all_kinds = create(args.pool / "kinds.npy", "w+", np.int16, (blocks * BLOCK, MAX_ITEMS))
     with ProcessPoolExecutor(args.workers) as pool:
-        for b, (pictures, labels, kinds) in enumerate(
-            pool.map(draw_block, range(blocks), [args.seed] * blocks, [args.easy] * blocks, [args.base] * blocks)
-        ):
+        for b, (pictures, labels, kinds) in enumerate(pool.map(draw, range(blocks))):
             rows = slice(b * BLOCK, (b + 1) * BLOCK)
             out["pictures"][rows], out["labels"][rows], all_kinds[rows] = pictures, labels, kinds
             print(f"{(b + 1) * BLOCK}/{blocks * BLOCK} scenes", flush=True)
