@@ -225,10 +225,10 @@ def _print_changes(comparison: Comparison) -> None:
     rows += [row(name, change) for name, change in changed]
     metric = comparison.metric.upper()
     print_rows(
-        ["", "objects", f"{metric} before", "after", "change", "interval", ""],
+        ["class", "objects", f"{metric} before", "after", "change", "interval", "says"],
         rows,
         right=("objects", f"{metric} before", "after", "change"),
-        whole=("", "interval"),
+        whole=("interval", "says"),
     )
     if comparison.added:
         console().print(f"new: {', '.join(comparison.added)}", soft_wrap=True, markup=False)
