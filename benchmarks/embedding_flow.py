@@ -18,10 +18,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
-from segment_anything import sam_model_registry
 
 from benchmarks.measure import Comparison, summarise
+from benchmarks.weights import random_vit_b
 from flows.cluster import Cluster, ray_cluster
 from flows.embedding.dispatch import WorkerPool, divide
 from flows.embedding.encoder import load_encoder
@@ -31,12 +30,12 @@ from flows.store import EmbeddingStore, open_store
 from samif.config import EncoderParams
 from samif.dataset.pictures import picture_sha256, read_picture
 
-PICTURES, SIZE, SHARD, BATCH, ROUNDS = 32, (1280, 960), 8, 4, 3
+PICTURES, SIZE, SHARD, BATCH, ROUNDS = 16, (1280, 960), 4, 2, 3
 _WHAT = f"vit_b architecture in bfloat16, {PICTURES} pictures"
 
 
 def run() -> list[Comparison]:
-    """32 JPEG files of 1280 x 960 pixels, the vit_b architecture with random weights in bfloat16."""
+    """JPEG files of 1280 x 960 pixels, the vit_b architecture with random weights in bfloat16."""
     with tempfile.TemporaryDirectory(prefix="samif-bench-") as name:
         bench = _Bench(Path(name))
         return [*bench.on_ray(), bench.store()]
@@ -48,9 +47,7 @@ class _Bench:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._pictures = _draw(folder / "pictures")
-        torch.manual_seed(0)
-        save_file(sam_model_registry["vit_b"]().state_dict(), folder / "random.safetensors")
-        self._params = EncoderParams(name="vit_b", checkpoint=str(folder / "random.safetensors"), precision="bfloat16")
+        self._params = EncoderParams(name="vit_b", checkpoint=str(random_vit_b(folder)), precision="bfloat16")
 
     def on_ray(self) -> Iterator[Comparison]:
         """One worker against a loop without Ray, store and threads; two workers against one."""
