@@ -73,6 +73,7 @@ def embed_pictures(
     encoder = factory("cpu")
     paths = {sha256: path.absolute() for path, sha256 in pictures}
     namespace = store.namespace(encoder.digest, encoder.preprocessing_digest)
+    namespace.recover(encoder.embedding_shape)
     missing = namespace.missing(list(paths))
     quarantined: Sequence[Quarantined] = ()
     if missing:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -45,6 +45,8 @@ class Catalogue:
         self.bytes = sum(entry.bytes for entry in entries.values())
         self.damages: list[Damage] = []
         """What must not be used, as far as names and sizes tell."""
+        self.orphans: list[str] = []
+        """Names of data without manifest."""
         self._levels: list[tuple[Index, npt.NDArray[np.bool_]]] = []
         owned: set[str] = set()
         index = _load(storage, folder, entries)
@@ -55,7 +57,7 @@ class Catalogue:
         fresh = Index.of(self._committed(storage, folder, entries, owned))
         if len(fresh.shards):
             self._add(storage, folder, fresh, entries)
-        self.damages.extend(_leftovers(storage, folder, entries, owned))
+        self._leftovers(storage, entries, owned)
 
     def shards(self) -> list[str]:
         """Names of all committed shards, ascending."""
@@ -112,6 +114,15 @@ class Catalogue:
             else:
                 reason = f"it has {data.bytes if data else 0} bytes instead of {manifest.bytes}"
                 self.damages.append(broken(storage, folder, manifest, reason))
+
+    def _leftovers(self, storage: Storage, entries: Mapping[str, Entry], owned: set[str]) -> None:
+        for name in sorted(entries.keys() - owned):
+            match = _SHARD.fullmatch(name[len(self.folder) + 1 :])
+            if match and match[2] != ".json":
+                self.orphans.append(name)
+                self.damages.append(Damage(match[1], "its data has no manifest", (name,), storage))
+            elif is_temporary(name) and entries[name].age > SETTLED_SECONDS:
+                self.damages.append(Damage(name.rpartition("/")[2], "a writer left it unfinished", (name,), storage))
 
     def _add(self, storage: Storage, folder: str, fresh: Index, entries: Mapping[str, Entry]) -> None:
         covered = int(self._levels[0][1].sum()) if self._levels else 0
@@ -178,12 +189,3 @@ def _shards(index: Index, alive: npt.NDArray[np.bool_] | None) -> Iterator[tuple
 
 def _names(folder: str, shard: str, sha256: str) -> tuple[str, str]:
     return manifest_name(folder, shard), data_name(folder, shard, sha256)
-
-
-def _leftovers(storage: Storage, folder: str, entries: Mapping[str, Entry], owned: set[str]) -> Iterable[Damage]:
-    for name in sorted(entries.keys() - owned):
-        match = _SHARD.fullmatch(name[len(folder) + 1 :])
-        if match and match[2] != ".json":
-            yield Damage(match[1], "its data has no manifest", (name,), storage)
-        elif is_temporary(name) and entries[name].age > SETTLED_SECONDS:
-            yield Damage(name.rpartition("/")[2], "a writer left it unfinished", (name,), storage)

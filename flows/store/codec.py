@@ -120,6 +120,15 @@ def serialise(rows: torch.Tensor, stored_as: StoredAs, keys: list[str]) -> list[
     return [struct.pack("<Q", len(text)) + text, _octets(rows).data]
 
 
+def keys_of(content: bytes) -> tuple[str, ...] | None:
+    """The keys in a whole file that `serialise` made; None of any other."""
+    try:
+        (length,) = struct.unpack_from("<Q", content)
+        return tuple(map(str, json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["keys"])))
+    except (struct.error, ValueError, KeyError, TypeError):
+        return None
+
+
 def _octets(rows: torch.Tensor) -> npt.NDArray[np.uint8]:
     import torch
 

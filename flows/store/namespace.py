@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from flows.store.catalogue import Catalogue, Place
-from flows.store.codec import encode, row_sums, serialise
+from flows.store.codec import Layout, encode, keys_of, row_sums, serialise
 from flows.store.identity import Identity
 from flows.store.open_shard import OpenShard
 from flows.store.shard import Damage, ShardManifest, broken, data_name, manifest_name, read_manifest
@@ -40,7 +40,7 @@ class Namespace:
 
     def shard_name(self, pictures: Sequence[str]) -> str:
         """Name of the shard that holds exactly these pictures in this order."""
-        return hashlib.sha256("\n".join(self.identity.keys(pictures)).encode()).hexdigest()
+        return _name(self.identity.keys(pictures))
 
     def holds(self, shard: str) -> bool:
         """Whether a shard is committed, by its manifest and the size of its data (nothing is hashed)."""
@@ -91,41 +91,80 @@ class Namespace:
         if not bool(encoded.finite.all()):
             bad = pictures[int((~encoded.finite).nonzero()[0, 0])]
             raise SamifError(f"the encoder's embedding of picture {bad} is not finite; check the encoder's checkpoint")
-        self._commit(name, pictures, encoded.rows, embeddings.shape)
+        self._commit(pictures, encoded.rows, embeddings.shape)
         return name
 
-    def _commit(self, name: str, pictures: Sequence[str], rows: torch.Tensor, shape: torch.Size) -> None:
+    def _commit(self, pictures: Sequence[str], rows: torch.Tensor, shape: torch.Size) -> None:
         keys = self.identity.keys(pictures)
         content = serialise(rows, self.identity.dtype, keys)
         sha256 = hashlib.sha256()
         for chunk in content:
             sha256.update(chunk)
-        data = data_name(self.folder, name, sha256.hexdigest())
-        manifest = ShardManifest(
-            shard=name,
-            keys=tuple(keys),
-            shape=(shape[0], shape[1], shape[2], shape[3]),
-            dtype=self.identity.dtype,
-            file=data.rpartition("/")[2],
-            sha256=sha256.hexdigest(),
-            bytes=sum(len(chunk) for chunk in content),
-            row_sums=row_sums(rows),
-        ).sealed()
+        size = sum(len(chunk) for chunk in content)
+        manifest = self._manifest(keys, shape[1:], sha256.hexdigest(), size, row_sums(rows))
         if not self._noted:
             self.identity.note(self._storage)
             self._noted = True
-        self._storage.write(data, content)
-        place = manifest_name(self.folder, name)
+        self._storage.write(data_name(self.folder, manifest.shard, manifest.sha256), content)
+        self._publish(manifest)
+
+    def _publish(self, manifest: ShardManifest) -> bool:
+        """Write the manifest of data that is there: from now on the shard is committed. False if it is already, with
+        other data."""
+        place = manifest_name(self.folder, manifest.shard)
         text = (manifest.model_dump_json(indent=1, by_alias=True) + "\n").encode()
         if self._storage.create(place, text):
-            return
-        if not self.holds(name):  # what is there under this name is damaged
+            return True
+        if not self.holds(manifest.shard):  # what is there under this name is damaged
             self._storage.write(place, [text])
-            return
+            return True
         # Another writer was first; his embeddings may differ from ours in the last bits.
-        found = read_manifest(self._storage, self.folder, name)
-        if not isinstance(found, Damage) and found[0].sha256 != manifest.sha256:
-            self._storage.delete([data])
+        found = read_manifest(self._storage, self.folder, manifest.shard)
+        if isinstance(found, Damage) or found[0].sha256 == manifest.sha256:
+            return True
+        self._storage.delete([data_name(self.folder, manifest.shard, manifest.sha256)])
+        return False
+
+    def recover(self, shape: tuple[int, int, int]) -> int:
+        """Commit data whose writer died before its manifest, and remove such data as is not what its name says.
+
+        A writer that is alive and about to write its manifest finds it written.
+
+        Args:
+            shape: (C, h, w) of an embedding.
+
+        Returns:
+            How many shards were committed.
+        """
+        recovered = 0
+        for name in self.catalogue().orphans:
+            try:
+                content = b"".join(self._storage.chunks(name))
+            except Lost:  # its writer was second and removed it
+                continue
+            sha256, keys = hashlib.sha256(content).hexdigest(), keys_of(content)
+            if keys is None or data_name(self.folder, _name(keys), sha256) != name:
+                self._storage.delete([name])
+                continue
+            layout = Layout(self.identity.dtype, (len(keys), *shape), len(content))
+            sums = layout.sums(memoryview(content), 0, len(keys)).tolist()
+            recovered += self._publish(self._manifest(keys, shape, sha256, len(content), sums))
+        return recovered
+
+    def _manifest(
+        self, keys: Sequence[str], shape: Sequence[int], sha256: str, size: int, sums: Sequence[int]
+    ) -> ShardManifest:
+        channels, height, width = shape
+        return ShardManifest(
+            shard=_name(keys),
+            keys=tuple(keys),
+            shape=(len(keys), channels, height, width),
+            dtype=self.identity.dtype,
+            file=data_name(self.folder, _name(keys), sha256).rpartition("/")[2],
+            sha256=sha256,
+            bytes=size,
+            row_sums=tuple(sums),
+        ).sealed()
 
     def open(self, shard: str) -> OpenShard:
         """A committed shard to read rows from.
@@ -159,3 +198,7 @@ class Namespace:
             f"embedding shard {damage.shard} in {self.location} cannot be used: {damage.reason}; "
             "rerun 'samif run', which computes it again"
         )
+
+
+def _name(keys: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()

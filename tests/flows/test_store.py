@@ -3,8 +3,10 @@ and mended."""
 
 from __future__ import annotations
 
+import json
 import pickle
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 
 from flows.store import EmbeddingReader, EmbeddingStore, open_store
+from flows.store.shard import manifest_name
 from samif.config import StoredAs
 from samif.errors import SamifError
 from tests.flows.store_kit import (
@@ -116,7 +119,48 @@ def test_a_shard_is_a_safetensors_file_like_any(store: EmbeddingStore) -> None:
     tensors = load(content)
     assert torch.equal(tensors["embeddings"].float(), embeddings([sha(0), sha(1)]))
     keys = namespace_of(store).identity.keys([sha(0), sha(1)])
-    assert save(tensors, metadata={"keys": f'["{keys[0]}", "{keys[1]}"]'}) == content
+    assert save(tensors, metadata={"keys": json.dumps(keys)}) == content
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8"])
+def test_data_whose_writer_died_before_its_manifest_is_committed(store: EmbeddingStore, dtype: StoredAs) -> None:
+    namespace = store.namespace(ENCODER.digest, PREPROCESSING, dtype)
+    pictures = [sha(0), sha(1), sha(2)]
+    manifest = manifest_name(namespace.folder, namespace.write(pictures, embeddings(pictures)))
+    before = store.storage.read(manifest)
+    store.storage.delete([manifest])
+    assert namespace.missing(pictures) == pictures
+    assert namespace.recover(SHAPE) == 1
+    assert store.storage.read(manifest) == before
+    assert namespace.missing(pictures) == [] == namespace.verify()
+    assert namespace.recover(SHAPE) == 0
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda data: data[:-8], lambda data: data[:200], lambda data: data[:-1] + b"\x55", lambda data: b""]
+)
+def test_data_without_manifest_that_is_not_what_it_says_goes(
+    store: EmbeddingStore, harm: Callable[[bytes], bytes]
+) -> None:
+    manifest, data = names_of(store, write(store, [sha(0), sha(1)]))
+    content = store.storage.read(data)
+    assert content is not None
+    store.storage.delete([manifest])
+    store.storage.write(data, [harm(content)])
+    assert namespace_of(store).recover(SHAPE) == 0
+    assert namespace_of(store).verify() == []
+    assert namespace_of(store).missing([sha(0), sha(1)]) == [sha(0), sha(1)]
+
+
+def test_the_data_of_a_writer_who_came_second_and_died_goes(store: EmbeddingStore) -> None:
+    manifest, _ = names_of(store, write(store, [sha(0), sha(1)]))
+    first = store.storage.read(manifest)
+    store.storage.delete([manifest])
+    namespace_of(store).write([sha(0), sha(1)], embeddings([sha(0), sha(1)]) + 1)
+    assert len(namespace_of(store).verify()) == 1
+    assert namespace_of(store).recover(SHAPE) == 0
+    assert namespace_of(store).verify() == []
+    assert store.storage.read(manifest) != first
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.01], ids=["equal", "differing in the last bits"])
