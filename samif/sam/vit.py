@@ -51,7 +51,9 @@ class FastViT(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Pictures (B, 3, S, S), normalised, float32 -> embeddings (B, 256, S / 16, S / 16) float32."""
-        tokens = self.patch(pictures.to(self.dtype)).permute(0, 2, 3, 1).float() + self.pos_embed
+        # laid out as the blocks read it: a permuted stream would be copied at each normalisation, and its views of
+        # q, k and v in each tile
+        tokens = self.patch(pictures.to(self.dtype)).permute(0, 2, 3, 1).float().contiguous() + self.pos_embed
         for block in self.blocks:
             tokens = block(tokens)
         plane: Tensor = tokens.permute(0, 3, 1, 2)
@@ -106,10 +108,11 @@ class _FastAttention(nn.Module):
         else:
             down = across = 1
             qkv = qkv.view(b, h, w, 3, self.heads, -1).permute(3, 0, 4, 1, 2, 5)
-        q, k, v = qkv.reshape(3, -1, h * w, c // self.heads).unbind(0)
+        q, k, v = qkv.reshape(3, -1, h * w, c // self.heads).contiguous().unbind(0)
         out = self._attend(q, k, v).view(b, down, across, self.heads, h, w, -1)
         out = out.permute(0, 1, 4, 2, 5, 3, 6).reshape(b, down * h, across * w, c)
-        return cast(Tensor, self.proj(out[:, :height, :width]))
+        # contiguous, or the product would be taken row by row of the grid, with a copy of the weights for each
+        return cast(Tensor, self.proj(out[:, :height, :width].contiguous()))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, k, v (G, h * w, D) -> (G, h * w, D)."""
