@@ -1,4 +1,5 @@
-"""`make bench`: run the comparisons (all, or those named), print the table, write RESULTS.md.
+"""`make bench`: run the comparisons (all, or those named), print the table, write RESULTS.md (after each comparison,
+so that what was measured stays where a later one fails).
 
 python -m benchmarks [NAME ...] [--images FOLDER --annotations FILE]
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--annotations", type=Path, help="their COCO file")
     parser.add_argument("--out", type=Path, default=RESULTS, help="Markdown file to write (default: RESULTS.md)")
     args = parser.parse_args()
-    comparisons: dict[str, Callable[[], Sequence[Comparison]]] = {
+    comparisons: dict[str, Callable[[], Iterable[Comparison]]] = {
         "encoder": encoder.run,
         "decoder": decoder.run,
         "everything": lambda: everything.run(args.images, args.annotations),
@@ -41,9 +42,14 @@ def main() -> None:
     if unknown := set(args.names) - comparisons.keys():
         parser.error(f"there is no comparison {', '.join(sorted(unknown))}; choose from {', '.join(comparisons)}")
     keep_freed_memory()
-    found = [c for name in args.names or comparisons for c in comparisons[name]()]
+    out, found = Console(), list[Comparison]()
+    for name in args.names or comparisons:
+        with out.status(f"measuring: {name}"):
+            for comparison in comparisons[name]():
+                found.append(comparison)
+                args.out.write_text(_page(found, args.names), encoding="utf-8")
+                out.print(" | ".join(_cells(comparison)[:5]), highlight=False, soft_wrap=True)
     _print(found)
-    args.out.write_text(_page(found, args.names), encoding="utf-8")
 
 
 def _cells(c: Comparison) -> list[str]:

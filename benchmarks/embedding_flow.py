@@ -34,11 +34,12 @@ PICTURES, SIZE, SHARD, BATCH, ROUNDS = 16, (1280, 960), 4, 2, 3
 _WHAT = f"vit_b architecture in bfloat16, {PICTURES} pictures"
 
 
-def run() -> list[Comparison]:
+def run() -> Iterator[Comparison]:
     """JPEG files of 1280 x 960 pixels, the vit_b architecture with random weights in bfloat16."""
     with tempfile.TemporaryDirectory(prefix="samif-bench-") as name:
         bench = _Bench(Path(name))
-        return [*bench.on_ray(), bench.store()]
+        yield from bench.on_ray()
+        yield bench.store()
 
 
 class _Bench:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from segment_anything import sam_model_registry
 from torch import nn
@@ -10,7 +12,7 @@ from benchmarks.measure import Comparison, compare
 from samif.sam.vit import FastViT
 
 
-def run() -> list[Comparison]:
+def run() -> Iterator[Comparison]:
     """One picture of 1024 x 1024 pixels, bfloat16 and float32."""
     torch.manual_seed(0)
     official = sam_model_registry["vit_b"]().image_encoder.eval().requires_grad_(False)
@@ -18,7 +20,8 @@ def run() -> list[Comparison]:
         if "pos" in name:  # zero until trained, and then they would cost nothing to leave out
             nn.init.normal_(parameter, std=0.05)
     picture = torch.randn(1, 3, 1024, 1024)
-    return [_compare(official, picture, dtype) for dtype in (torch.bfloat16, torch.float32)]
+    for dtype in (torch.bfloat16, torch.float32):
+        yield _compare(official, picture, dtype)
 
 
 def _compare(official: nn.Module, picture: torch.Tensor, dtype: torch.dtype) -> Comparison:
