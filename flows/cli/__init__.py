@@ -11,11 +11,13 @@ import tempfile
 import traceback
 
 from flows.cli.app import app
+from flows.threads import wait_without_spinning
 from samif.errors import SamifError
 
 
 def main() -> None:
     """Entry point of the console script."""
+    wait_without_spinning()
     # Each registers its commands.
     from flows.cli import data, live, predict, registry, store, store_add, weights, workspace  # noqa: F401
 
