@@ -1,0 +1,156 @@
+"""What clients get, as models: they make the OpenAPI document."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from flows.serve.versions import Slot, Version
+from samif.segment import UNKNOWN, Instances
+
+
+class Mask(BaseModel):
+    """COCO run-length code: [height, width] and the compressed counts."""
+
+    size: list[int] = Field(min_length=2, max_length=2)
+    counts: str
+
+
+class Instance(BaseModel):
+    """One object: mask and box [x, y, width, height] in pixels of the upright picture, best first in an answer."""
+
+    segmentation: Mask
+    bbox: list[float] = Field(min_length=4, max_length=4)
+    label: str
+    score: float = Field(ge=0, le=1)
+    unknown: bool
+
+
+class Model(BaseModel):
+    """The version that made an answer; `digests` are SHA-256 of card, classifier, decoder and encoder."""
+
+    name: str
+    version: int | None
+    digests: dict[str, str]
+
+
+class Timings(BaseModel):
+    """Seconds per part."""
+
+    receive: float
+    decode: float
+    wait: float
+    encode: float
+    segment: float
+
+
+class Answer(BaseModel):
+    """The instances of a picture and what found them."""
+
+    model: Model
+    width: int
+    height: int
+    instances: list[Instance]
+    timings: Timings
+
+
+class Problem(BaseModel):
+    """Why there is no answer."""
+
+    code: str
+    message: str
+
+
+class ErrorAnswer(BaseModel):
+    """An error, whatever its status."""
+
+    error: Problem
+
+
+class FailureSeen(BaseModel):
+    """A version that could not be put into service."""
+
+    version: str
+    why: str
+    at: datetime
+
+
+class SlotView(BaseModel):
+    """What a replica serves under a reference; `behind` where the alias names something else."""
+
+    ref: str
+    live: Model | None
+    previous: Model | None
+    since: datetime | None
+    swaps: int
+    behind: bool
+    failure: FailureSeen | None
+    registry: str | None
+
+
+class ReplicaView(BaseModel):
+    """A replica: what it serves, what it scores unseen, and how often each part was read from a file."""
+
+    pid: int
+    replica: str
+    champion: SlotView
+    challenger: SlotView | None
+    loads: dict[str, int]
+    shadow: dict[str, int]
+
+
+class Replicas(BaseModel):
+    """All replicas of this machine."""
+
+    replicas: list[ReplicaView]
+
+
+class ShadowView(BaseModel):
+    """The shadow's counts over all replicas; `folder` holds pictures of disagreement."""
+
+    ref: str | None
+    folder: str | None
+    counts: dict[str, int]
+    replicas: list[SlotView]
+
+
+class Word(BaseModel):
+    """One word about the service."""
+
+    status: str
+
+
+def model_of(version: Version) -> dict[str, Any]:
+    """A version as in `Model`."""
+    return {"name": version.name, "version": version.number, "digests": version.digests}
+
+
+def slot_view(slot: Slot) -> SlotView:
+    """What a slot shows of itself."""
+    state, failure = slot.state, slot.failure
+    return SlotView(
+        ref=slot.ref,
+        live=Model(**model_of(state.live)) if state.live else None,
+        previous=Model(**model_of(state.previous)) if state.previous else None,
+        since=state.since,
+        swaps=state.swaps,
+        behind=slot.behind,
+        failure=FailureSeen(version=failure.version, why=failure.why, at=failure.at) if failure else None,
+        registry=slot.trouble,
+    )
+
+
+def instances_of(instances: Instances) -> list[dict[str, Any]]:
+    """Instances as in `Instance`: the numbers that `samif predict` writes."""
+    return [
+        {
+            "segmentation": instances.masks[row],
+            "bbox": [float(v) for v in instances.boxes[row]],
+            "label": instances.labels[row],
+            "score": round(float(instances.scores[row]), 6),
+            "unknown": instances.labels[row] == UNKNOWN,
+        }
+        for row in range(len(instances))
+    ]

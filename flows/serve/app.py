@@ -1,0 +1,200 @@
+"""The HTTP side of a replica: who may ask, what they may send, what they get."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from flows.serve.answers import Answer, ErrorAnswer, Replicas, ShadowView, Word, instances_of, model_of
+from flows.serve.auth import matches
+from flows.serve.limits import Admission, read_picture_bytes
+from flows.serve.metrics import Metrics
+from flows.serve.refusals import Refusal, busy
+
+if TYPE_CHECKING:
+    from flows.serve.replica import Outcome, Replica
+
+BEARER = HTTPBearer(auto_error=False)
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+BODY = {
+    "required": True,
+    "content": {
+        "image/*": BINARY,
+        "application/octet-stream": BINARY,
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["picture"],
+                "properties": {"picture": {"type": "string", "format": "binary"}},
+            }
+        },
+    },
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error answers of an operation, for its document."""
+    return {status: {"model": ErrorAnswer} for status in statuses}
+
+
+def build_app(replica: Replica) -> FastAPI:
+    """Paths of the service; `/healthz`, `/readyz`, `/openapi.json` and `/v1/refresh` ask for no token."""
+    limits = replica.settings.limits
+    admission = Admission(limits.queue, replica.metrics.queue.set)
+    app = FastAPI(title="samif", version=version("samif"), docs_url=None, redoc_url=None)
+    app.add_middleware(CountAnswers, metrics=replica.metrics)
+    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(HTTPException, _no_such)
+    app.add_exception_handler(RequestValidationError, _invalid)
+
+    def allowed(given: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> None:
+        if not matches(given.credentials if given else None, replica.settings.token_sha256):
+            raise Refusal(
+                401, "token", "the bearer token is missing or wrong; send 'Authorization: Bearer TOKEN'",
+                {"WWW-Authenticate": "Bearer"},
+            )  # fmt: skip
+
+    guarded: dict[str, Any] = {"dependencies": [Depends(allowed)]}
+
+    @app.post(
+        "/v1/segment", response_model=Answer, openapi_extra={"requestBody": BODY},
+        responses=problems(400, 401, 408, 413, 415, 422, 503), **guarded,
+    )  # fmt: skip
+    async def segment(
+        request: Request,
+        score: Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False, description="Least score.")] = None,
+    ) -> JSONResponse:
+        """Find and name the objects of a picture."""
+        admission.enter()
+        work: asyncio.Task[Outcome] | None = None
+        try:
+            began = time.perf_counter()
+            body = await read_picture_bytes(request, limits)
+            received = time.perf_counter() - began
+            replica.metrics.seconds.labels("receive").observe(received)
+            work = asyncio.ensure_future(replica.segment(body, score))
+            try:
+                outcome = await asyncio.wait_for(asyncio.shield(work), limits.work_seconds)
+            except TimeoutError:
+                raise busy(f"there was no answer within {limits.work_seconds:g} seconds; try again") from None
+            replica.metrics.seconds.labels("total").observe(time.perf_counter() - began)
+            return JSONResponse(_answer(outcome, received))
+        finally:
+            if work is None or work.done():
+                admission.leave()
+            else:  # given up by the client or by us, but still in work: it keeps its place until it is over
+                work.add_done_callback(lambda done: _over(done, admission))
+
+    @app.get("/healthz")
+    async def healthz() -> Word:
+        """Whether the process answers."""
+        return Word(status="alive")
+
+    @app.get("/readyz", responses=problems(503))
+    async def readyz() -> Word:
+        """Whether a model is loaded."""
+        if replica.champion.state.live is None:
+            raise busy("no model is loaded yet; try again in a second")
+        return Word(status="ready")
+
+    @app.get("/v1/model", response_model=Replicas, responses=problems(401), **guarded)
+    def model() -> JSONResponse:
+        """What every replica serves, what it served before, and the last version that it refused and why."""
+        return JSONResponse({"replicas": replica.board.read()})
+
+    @app.get("/v1/shadow", response_model=ShadowView, responses=problems(401), **guarded)
+    def shadow() -> JSONResponse:
+        """How often the challenger differs from what clients were told."""
+        settings, views = replica.settings.shadow, replica.board.read()
+        counts: Counter[str] = sum((Counter(view["shadow"]) for view in views), Counter())
+        return JSONResponse(
+            {
+                "ref": settings.ref if settings else None,
+                "folder": str(settings.folder) if settings and settings.folder else None,
+                "counts": counts,
+                "replicas": [view["challenger"] for view in views if view["challenger"]],
+            }
+        )
+
+    @app.post("/v1/refresh", status_code=202)
+    async def refresh() -> Word:
+        """Hint that the alias may have moved. Nothing that is sent with it is read; the registry is asked."""
+        replica.settings.hint.touch()
+        return Word(status="looking")
+
+    @app.get(
+        "/metrics", response_class=Response, **guarded,
+        responses=problems(401) | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )  # fmt: skip
+    def metrics() -> Response:
+        """For Prometheus, over all replicas."""
+        return Response(replica.metrics.page(), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+class CountAnswers:
+    """Counts what every request was answered with; paths that do not exist share one name."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                path = getattr(scope.get("route"), "path", "other")
+                self._metrics.requests.labels(path, str(message["status"])).inc()
+            await send(message)
+
+        await self._app(scope, receive, counted)
+
+
+def _answer(outcome: Outcome, received: float) -> dict[str, Any]:
+    found = outcome.instances
+    return {
+        "model": model_of(outcome.version),
+        "width": found.width,
+        "height": found.height,
+        "instances": instances_of(found),
+        "timings": {part: round(value, 6) for part, value in ({"receive": received} | outcome.seconds).items()},
+    }
+
+
+def _over(work: asyncio.Task[Outcome], admission: Admission) -> None:
+    if not work.cancelled():
+        work.exception()  # nobody else will look at it
+    admission.leave()
+
+
+def _refused(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refusal)
+    return JSONResponse(error.content, error.status, error.headers)
+
+
+def _no_such(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    sentence = f"{request.method} {request.url.path}: {error.detail}; see /openapi.json"
+    headers = dict(error.headers or {})
+    return JSONResponse(Refusal(error.status_code, "no_such_operation", sentence).content, error.status_code, headers)
+
+
+def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    sentence = f"{first['loc'][-1]}: {first['msg']}; see /openapi.json"
+    return JSONResponse(Refusal(422, "parameter", sentence).content, 422)

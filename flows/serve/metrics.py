@@ -1,0 +1,58 @@
+"""What Prometheus is told, summed over the replicas of this machine.
+
+Each replica keeps its numbers in mapped files of one folder (prometheus_client's multiprocess mode, switched on by the
+environment variable that `environment` gives); whichever replica is asked adds them up.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector  # type: ignore[attr-defined, unused-ignore]
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+def environment(state: Path) -> dict[str, str]:
+    """Environment variables of a replica: prometheus_client reads them when it is first imported."""
+    folder = state / "metrics"
+    folder.mkdir(exist_ok=True)
+    return {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
+
+
+class Metrics:
+    """The numbers of one replica."""
+
+    def __init__(self) -> None:
+        self.requests = Counter("samif_requests", "Requests by path and status.", ["path", "code"], registry=None)
+        self.seconds = Histogram(
+            "samif_seconds", "Seconds per part of a request.", ["part"], buckets=BUCKETS, registry=None
+        )
+        self.queue = Gauge("samif_queue", "Requests in work or waiting.", registry=None, multiprocess_mode="livesum")
+        self.loads = Counter("samif_loads", "Parts read from files.", ["part"], registry=None)
+        self.swaps = Counter("samif_swaps", "Switches to another version.", ["slot"], registry=None)
+        self.failures = Counter("samif_swap_failures", "Versions that were refused.", ["slot"], registry=None)
+        self.live = Gauge(
+            "samif_live_version", "Version that a replica answers with; 0 for a folder.", ["slot", "model", "replica"],
+            registry=None, multiprocess_mode="livemax",
+        )  # fmt: skip
+        self.behind = Gauge(
+            "samif_behind", "Replicas that do not serve what the alias names.", ["slot"],
+            registry=None, multiprocess_mode="livesum",
+        )  # fmt: skip
+        self.unreachable = Gauge(
+            "samif_registry_unreachable", "Replicas that cannot see the alias.", ["slot"],
+            registry=None, multiprocess_mode="livesum",
+        )  # fmt: skip
+        self.shadowed = Counter("samif_shadow_pictures", "Pictures scored by the shadow.", registry=None)
+        self.dropped = Counter("samif_shadow_dropped", "Pictures that the shadow had no time for.", registry=None)
+        self.disagreements = Counter(
+            "samif_shadow_disagreements", "Objects on which the shadow differs.", ["kind"], registry=None
+        )
+
+    def page(self) -> bytes:
+        """All replicas' numbers in the text format of Prometheus."""
+        everything = CollectorRegistry()
+        MultiProcessCollector(everything)  # type: ignore[no-untyped-call, unused-ignore]
+        return generate_latest(everything)

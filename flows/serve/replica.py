@@ -1,0 +1,210 @@
+"""The deployment: one model in memory, pictures in, labelled instances out, always the alias's version."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fastapi import FastAPI
+from numpy.typing import NDArray
+from ray import serve
+
+from flows.serve.answers import ReplicaView, slot_view
+from flows.serve.board import Board
+from flows.serve.follower import Follower
+from flows.serve.metrics import Metrics
+from flows.serve.refusals import Refusal
+from flows.serve.settings import Settings
+from flows.serve.shadow import Answered, Shadow
+from flows.serve.versions import Part, Slot, Source, Version
+from samif.dataset.pictures import PictureError, read_picture
+from samif.propose import Proposals, propose
+from samif.segment import Instances, label
+
+DECODERS = 2
+"""Pictures that are decoded at once."""
+
+
+@dataclass
+class Job:
+    """One picture on its way: `score` is the least score asked for, none means the model's own."""
+
+    picture: NDArray[np.uint8]
+    score: float | None
+    began: float = field(default_factory=time.perf_counter)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Instances, the version that found them, and seconds per part."""
+
+    instances: Instances
+    version: Version
+    seconds: dict[str, float]
+
+
+class Replica:
+    """One copy of the model, and what keeps it the live one."""
+
+    def __init__(self, settings: Settings) -> None:
+        torch.set_num_threads(settings.threads)
+        self.settings = settings
+        self.metrics = Metrics()
+        self.board = Board(settings.state)
+        self.name = serve.get_replica_context().replica_tag
+        self._loads: Counter[str] = Counter()
+        self._telling = threading.Lock()
+        self._swaps: Counter[str] = Counter()
+        self._failures: dict[str, object] = {}
+        source = Source(settings, self._count_load)
+        self.champion = Slot(source, settings.ref, told=self._tell)
+        self.challenger: Slot | None = None
+        self.shadow: Shadow | None = None
+        self.champion.start()
+        if settings.shadow is not None:
+            self.challenger = Slot(source, settings.shadow.ref, lambda: self.champion.state.live, self._tell)
+            self.shadow = Shadow(self.challenger, settings.shadow, self.metrics, self._publish)
+        self._worker = ThreadPoolExecutor(1, "segment")
+        self._decoders = ThreadPoolExecutor(DECODERS, "decode")
+        self._follower = Follower(self._look, settings.interval, settings.hint)
+        self._work.set_max_batch_size(settings.batch)  # type: ignore[attr-defined]
+        self._publish()
+        self._follower.start()
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        from flows.serve.app import build_app
+
+        return build_app(self)
+
+    def check_health(self) -> None:
+        """Asked by Ray Serve; a replica that follows no longer is replaced."""
+        if not self._follower.alive:
+            raise RuntimeError("the follower has ended")
+
+    def __del__(self) -> None:
+        if hasattr(self, "_follower"):
+            self._follower.stop()
+
+    async def segment(self, body: bytes, score: float | None) -> Outcome:
+        """A picture file's bytes -> what is in it.
+
+        Raises:
+            Refusal: 422, it cannot be read.
+        """
+        loop = asyncio.get_running_loop()
+        began = time.perf_counter()
+        picture = await loop.run_in_executor(self._decoders, self._decode, body)
+        decoded = time.perf_counter()
+        outcome: Outcome = await self._work(Job(picture, score))
+        seconds = {"decode": decoded - began} | outcome.seconds
+        for part, value in seconds.items():
+            self.metrics.seconds.labels(part).observe(value)
+        return Outcome(outcome.instances, outcome.version, seconds)
+
+    def view(self) -> ReplicaView:
+        """What this replica says of itself on the board."""
+        return ReplicaView(
+            pid=0,  # the board knows
+            replica=self.name,
+            champion=slot_view(self.champion),
+            challenger=slot_view(self.challenger) if self.challenger else None,
+            loads=dict(self._loads),
+            shadow=dict(self.shadow.counts) if self.shadow else {},
+        )
+
+    def _decode(self, body: bytes) -> NDArray[np.uint8]:
+        # Through a file, because that is how every other command reads a picture.
+        with tempfile.NamedTemporaryFile(dir=self.settings.state, prefix="upload-") as file:
+            file.write(body)
+            file.flush()
+            try:
+                return read_picture(Path(file.name), self.settings.limits.pixels)
+            except PictureError as error:
+                what = error.what.replace(file.name, "it")
+                raise Refusal(422, "picture", f"the picture {what}; {error.remedy}") from None
+
+    @serve.batch(max_batch_size=1, batch_wait_timeout_s=0.0)
+    async def _work(self, jobs: list[Job]) -> list[Outcome]:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, self._segment, jobs)
+
+    def _segment(self, jobs: list[Job]) -> list[Outcome]:
+        version = self.champion.state.live  # once: these pictures are this version's from here on
+        assert version is not None
+        segmenter, start = version.segmenter, time.perf_counter()
+        embeddings = segmenter.encoder.encode([job.picture for job in jobs])
+        encoded = time.perf_counter()
+        outcomes = []
+        for job, embedding in zip(jobs, embeddings, strict=True):
+            begun = time.perf_counter()
+            frame = segmenter.encoder.frame(job.picture)
+            proposals = propose(segmenter.decoder, embedding, frame, segmenter.propose_params)
+            height, width = job.picture.shape[:2]
+            found = label(proposals, segmenter.classifier, segmenter.evaluate_params, height, width).resolved
+            least = segmenter.evaluate_params.operating_score if job.score is None else job.score
+            shown = found.above(least)
+            seconds = {
+                "wait": start - job.began,
+                "encode": (encoded - start) / len(jobs),
+                "segment": time.perf_counter() - begun,
+            }
+            outcomes.append(Outcome(shown, version, seconds))
+            self._offer(job, proposals, version, shown, least)
+        return outcomes
+
+    def _offer(self, job: Job, proposals: Proposals, version: Version, shown: Instances, least: float) -> None:
+        if self.shadow is not None:
+            self.shadow.offer(Answered(job.picture, proposals, version, shown, least))
+
+    def _look(self) -> None:
+        self.champion.look()
+        if self.challenger is not None:
+            self.challenger.look()
+        for name, slot in self._slots().items():
+            self.metrics.behind.labels(name).set(slot.behind)
+            self.metrics.unreachable.labels(name).set(slot.trouble is not None)
+
+    def _slots(self) -> dict[str, Slot]:
+        return {"champion": self.champion} | ({"challenger": self.challenger} if self.challenger else {})
+
+    def _count_load(self, part: Part) -> None:
+        self._loads[part] += 1
+        self.metrics.loads.labels(part).inc()
+
+    def _tell(self, slot: Slot) -> None:
+        name = "champion" if slot.ref == self.settings.ref else "challenger"
+        state = slot.state
+        if state.live is not None:
+            self.metrics.live.labels(name, state.live.name, self.name).set(state.live.number or 0)
+        self.metrics.swaps.labels(name).inc(state.swaps - self._swaps[name])
+        self._swaps[name] = state.swaps
+        if slot.failure is not None and slot.failure.at != self._failures.get(name):
+            self._failures[name] = slot.failure.at
+            self.metrics.failures.labels(name).inc()
+        self._publish()
+
+    def _publish(self) -> None:
+        if hasattr(self, "_follower"):  # not before it can answer
+            with self._telling:
+                self.board.publish(self.view().model_dump(mode="json", exclude={"pid"}))
+
+
+def deployment(settings: Settings, replicas: int, cpus: float, gpus: float, environment: dict[str, str]) -> Any:
+    """The application for `serve.run`."""
+    served = serve.deployment(
+        name="samif",
+        num_replicas=replicas,
+        max_ongoing_requests=4 * settings.limits.queue,  # our own limit answers in our own words first
+        ray_actor_options={"num_cpus": cpus, "num_gpus": gpus, "runtime_env": {"env_vars": environment}},
+        health_check_period_s=5,
+        graceful_shutdown_timeout_s=10,
+    )(serve.ingress()(Replica))
+    return served.bind(settings)

@@ -1,0 +1,72 @@
+"""What a service is started with: plain values, because every replica gets a copy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may cost.
+
+    Attributes:
+        bytes: of the body, whatever is in it.
+        pixels: of the picture, by its header.
+        upload_seconds: for the whole body to arrive.
+        work_seconds: from the last byte to the answer.
+        queue: requests in work or waiting, per replica.
+    """
+
+    bytes: int = 32 * 2**20
+    pixels: int = 50_000_000
+    upload_seconds: float = 15.0
+    work_seconds: float = 60.0
+    queue: int = 32
+
+
+@dataclass(frozen=True)
+class ShadowSettings:
+    """A second version that scores what the first one proposes, unseen by clients.
+
+    Attributes:
+        ref: what to follow, as in `Settings.ref`.
+        folder: where pictures of disagreement go; none keeps no picture.
+        samples: at most so many per replica, the newest.
+    """
+
+    ref: str
+    folder: Path | None = None
+    samples: int = 100
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A service.
+
+    Attributes:
+        ref: `NAME@alias` is followed; `NAME/VERSION`, `NAME` and a folder stay what they are.
+        root: the workspace.
+        checkpoint: of the encoder, where it is not tiny and not the workspace's.
+        state: folder that the replicas of this machine share; ends with the service.
+        token_sha256: of the bearer token; none asks for no token.
+        interval: seconds between two looks at the alias.
+        threads: CPU threads of a replica.
+        batch: pictures that are encoded at once.
+    """
+
+    ref: str
+    root: Path
+    state: Path
+    token_sha256: str | None
+    checkpoint: str | None = None
+    interval: float = 0.3
+    threads: int = 1
+    batch: int = 1
+    limits: Limits = Limits()
+    shadow: ShadowSettings | None = None
+
+    @property
+    def hint(self) -> Path:
+        """Touched when somebody says that an alias may have moved."""
+        return self.state / "hint"

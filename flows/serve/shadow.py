@@ -1,0 +1,129 @@
+"""The challenger beside the champion: its head scores the same proposals after the answer, and differences are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from flows import files
+from flows.serve.answers import instances_of
+from flows.serve.disagreement import Disagreement, disagreements
+from flows.serve.metrics import Metrics
+from flows.serve.settings import ShadowSettings
+from flows.serve.versions import Slot, Version
+from samif.overlay import draw_instances
+from samif.propose import Proposals
+from samif.segment import Instances, label
+
+WAITING = 4
+"""Pictures that wait for the shadow; what comes on top is left out and counted, so that it never holds up an answer."""
+SAMPLE_SECONDS = 1.0
+"""Least time between two kept pictures."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A picture (H, W, 3) uint8 RGB that the champion has answered: what it proposed and what it said."""
+
+    picture: NDArray[np.uint8]
+    proposals: Proposals
+    champion: Version
+    said: Instances
+    score: float
+
+
+class Shadow:
+    """A thread that lets the version in `slot` score what was answered.
+
+    Args:
+        changed: called after the counts have changed.
+    """
+
+    def __init__(self, slot: Slot, settings: ShadowSettings, metrics: Metrics, changed: Callable[[], None]) -> None:
+        self.counts: Counter[str] = Counter()
+        self._slot, self._settings, self._metrics, self._changed = slot, settings, metrics, changed
+        self._queue: queue.Queue[Answered] = queue.Queue(WAITING)
+        self._samples: list[Path] = []
+        self._sampled = 0.0
+        threading.Thread(target=self._run, name="shadow", daemon=True).start()
+
+    def offer(self, answered: Answered) -> None:
+        """Take a picture, unless too many are waiting. Returns at once."""
+        try:
+            self._queue.put_nowait(answered)
+        except queue.Full:
+            self.counts["dropped"] += 1
+            self._metrics.dropped.inc()
+
+    def _run(self) -> None:
+        while True:
+            answered = self._queue.get()
+            try:
+                self._score(answered)
+            except Exception as error:  # a challenger must never cost the line anything
+                self.counts[f"error: {type(error).__name__}"] += 1
+            self._changed()
+
+    def _score(self, answered: Answered) -> None:
+        challenger = self._slot.state.live
+        if challenger is None or not comparable(answered.champion, challenger):
+            self.counts["not_comparable"] += 1
+            return
+        segmenter, said = challenger.segmenter, answered.said
+        other = label(answered.proposals, segmenter.classifier, segmenter.evaluate_params, said.height, said.width)
+        shown = other.resolved.above(answered.score)
+        found = disagreements(said, shown)
+        self.counts["pictures"] += 1
+        self._metrics.shadowed.inc()
+        for item in found:
+            self.counts[item.kind] += 1
+            self._metrics.disagreements.labels(item.kind).inc()
+        if found:
+            self.counts["pictures_with_disagreement"] += 1
+            self._keep(answered, challenger, shown, found)
+
+    def _keep(self, answered: Answered, challenger: Version, shown: Instances, found: list[Disagreement]) -> None:
+        folder, now = self._settings.folder, time.monotonic()
+        if folder is None or now - self._sampled < SAMPLE_SECONDS:
+            return
+        self._sampled = now
+        sample = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{os.getpid()}"
+        sample.mkdir(parents=True)
+        Image.fromarray(answered.picture).save(sample / "picture.png", compress_level=1)
+        sides = [_drawn(answered.picture, instances) for instances in (answered.said, shown)]
+        Image.fromarray(np.concatenate(sides, axis=1)).save(sample / "overlay.jpg", quality=90)
+        content = {
+            "schema": 1,
+            "champion": {"version": answered.champion.title, "instances": instances_of(answered.said)},
+            "challenger": {"version": challenger.title, "instances": instances_of(shown)},
+            "disagreements": [asdict(item) for item in found],
+        }
+        files.commit(sample / "disagreement.json", (json.dumps(content, indent=1) + "\n").encode())
+        self.counts["kept"] += 1
+        self._samples.append(sample)
+        if len(self._samples) > self._settings.samples:
+            shutil.rmtree(self._samples.pop(0), ignore_errors=True)
+
+
+def comparable(champion: Version, challenger: Version) -> bool:
+    """Whether the challenger would have proposed the same, so that its head can score the champion's proposals."""
+    same = all(champion.digests.get(part) == challenger.digests.get(part) for part in ("encoder", "decoder"))
+    return same and champion.segmenter.propose_params == challenger.segmenter.propose_params
+
+
+def _drawn(picture: NDArray[np.uint8], instances: Instances) -> NDArray[np.uint8]:
+    scores = [float(score) for score in instances.scores]
+    return draw_instances(picture, instances.masks, list(instances.labels), scores)

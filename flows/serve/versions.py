@@ -1,0 +1,240 @@
+"""Versions in memory: loaded only if they are what their card says, switched by one assignment, the last one kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from flows.bundle import Bundle, find_model
+from flows.layout import Layout
+from flows.predict import load_segmenter
+from flows.registry import Registry
+from flows.serve.settings import Settings
+from samif.classifier.model import Classifier
+from samif.classifier.samples import features_of
+from samif.config import load_params
+from samif.errors import SamifError
+from samif.hashing import file_sha256
+from samif.propose import answer_points
+from samif.segment import Segmenter
+
+RETRY_SECONDS = 10.0
+"""How long a version that could not be loaded is left alone, unless the alias moves."""
+
+Part = Literal["encoder", "decoder", "classifier"]
+PROBE = np.tile(np.arange(64, dtype=np.uint8)[None, :, None] * 4, (64, 1, 3))
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model in memory, and what it is."""
+
+    name: str
+    number: int | None
+    digests: dict[str, str]
+    segmenter: Segmenter
+
+    @property
+    def title(self) -> str:
+        return self.name if self.number is None else f"{self.name}/{self.number}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A version that the alias names and that could not be put into service."""
+
+    version: str
+    why: str
+    at: datetime
+    until: float
+    """Monotonic time before which it is not tried again."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What is live and what was live before; replaced as a whole, so that nobody sees half a switch."""
+
+    live: Version | None = None
+    previous: Version | None = None
+    since: datetime | None = None
+    swaps: int = 0
+
+
+class Source:
+    """Where versions come from: the registry of a workspace, or a folder.
+
+    Args:
+        loaded: told of every part that is read from a file.
+    """
+
+    def __init__(self, settings: Settings, loaded: Callable[[Part], None] = lambda _: None) -> None:
+        self._layout = Layout(settings.root)
+        self._params = load_params(self._layout.params) if self._layout.params.exists() else None
+        self._registry = Registry(self._params.registry.tracking_uri, settings.root) if self._params else None
+        self._checkpoint, self._loaded = settings.checkpoint, loaded
+        self._turn = FileLock(settings.state / "loading.lock")
+
+    def resolve(self, ref: str) -> tuple[str, int | None]:
+        """Registered model and version of `ref` now; a folder has its name and no number.
+
+        Raises:
+            SamifError: the registry does not answer, or has nothing of that name.
+        """
+        if any((place / "classifier.safetensors").is_file() for place in (Path(ref), self._layout.root / ref)):
+            return ref, None
+        if self._registry is None:
+            raise SamifError(f"there is no classifier.safetensors in '{ref}' and no params.yaml here; give --workspace")
+        return self._registry.resolve(ref)
+
+    def load(self, name: str, number: int | None, beside: Version | None, heads_only: bool = False) -> Version:
+        """Fetch, verify and load a version, and try it once.
+
+        Args:
+            beside: a version in memory; its encoder and decoder are used where the new version has the same ones.
+            heads_only: refuse a version that has others.
+
+        Raises:
+            SamifError: its files are not the card's, or it cannot be loaded, or does not fit its decoder.
+        """
+        ref = name if number is None else f"{name}/{number}"
+        bundle = find_model(ref, self._layout, self._registry)
+        digests = _digests(bundle)
+        if beside is not None and _frozen(digests) == _frozen(beside.digests):
+            segmenter = _with_head(beside.segmenter, bundle)
+            parts: tuple[Part, ...] = ("classifier",)
+        elif heads_only:
+            raise SamifError(f"{ref} was made with another decoder, so its head cannot score these proposals")
+        else:
+            with self._turn:  # one replica at a time: two models of each in memory at once would be many
+                segmenter = load_segmenter(bundle, self._params, self._checkpoint)
+            parts = ("encoder", "decoder", "classifier")
+        digests.setdefault("encoder", segmenter.encoder.digest)
+        _try_out(segmenter, ref)
+        for part in parts:
+            self._loaded(part)
+        return Version(name, number, digests, segmenter)
+
+
+class Slot:
+    """The place of one reference in this process.
+
+    Args:
+        beside: the version whose encoder and decoder may be used; this slot's own where not given.
+        told: called after every switch and every new failure.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        ref: str,
+        beside: Callable[[], Version | None] | None = None,
+        told: Callable[[Slot], None] = lambda _: None,
+    ) -> None:
+        self.ref, self.state = ref, State()
+        self.failure: Failure | None = None
+        self.trouble: str | None = None
+        self.behind = False
+        self._source, self._beside, self._told = source, beside, told
+
+    def start(self) -> None:
+        """Load what the reference names.
+
+        Raises:
+            SamifError: see `Source.resolve` and `Source.load`.
+        """
+        self._switch(self._source.load(*self._source.resolve(self.ref), None))
+
+    def look(self) -> None:
+        """Look where the reference leads, and go there. Nothing that goes wrong reaches the caller or the live version:
+        it is kept in `trouble` (the registry) and `failure` (a version)."""
+        before = self.trouble
+        try:
+            name, number = self._source.resolve(self.ref)
+        except Exception as error:
+            self.trouble = _sentence(error)
+            if before is None:
+                self._told(self)
+            return
+        self.trouble = None
+        live, previous = self.state.live, self.state.previous
+        self.behind = live is None or number != live.number
+        if self.behind and not self._waits(f"{name}/{number}"):
+            try:
+                kept = previous if previous is not None and previous.number == number else None
+                self._switch(kept or self._load(name, number))
+            except Exception as error:  # whatever a bad version does, the live one stays
+                title, why = f"{name}/{number}", _sentence(error)
+                news = self.failure is None or (self.failure.version, self.failure.why) != (title, why)
+                at = datetime.now(UTC) if self.failure is None or news else self.failure.at
+                self.failure = Failure(title, why, at, time.monotonic() + RETRY_SECONDS)
+                if news:
+                    self._told(self)
+        elif before is not None:
+            self._told(self)
+
+    def _load(self, name: str, number: int | None) -> Version:
+        if self._beside is None:
+            return self._source.load(name, number, self.state.live)
+        return self._source.load(name, number, self._beside(), heads_only=True)
+
+    def _switch(self, version: Version) -> None:
+        count = self.state.swaps + (self.state.live is not None)
+        self.state = State(version, self.state.live, datetime.now(UTC), count)
+        self.behind = False
+        self._told(self)
+
+    def _waits(self, title: str) -> bool:
+        return self.failure is not None and self.failure.version == title and time.monotonic() < self.failure.until
+
+
+def _digests(bundle: Bundle) -> dict[str, str]:
+    if bundle.card is None:
+        return {"classifier": file_sha256(bundle.classifier), "decoder": file_sha256(bundle.decoder)}
+    card = bundle.card
+    return {
+        "card": card.digest,
+        "classifier": card.identity.classifier,
+        "decoder": card.decoder.sha256,
+        "encoder": card.encoder.digest,
+        "precision": card.encoder.precision,
+    }
+
+
+def _frozen(digests: dict[str, str]) -> list[str | None]:
+    return [digests.get(part) for part in ("encoder", "decoder", "precision")]
+
+
+def _with_head(frozen: Segmenter, bundle: Bundle) -> Segmenter:
+    assert bundle.card is not None
+    inference = bundle.card.inference
+    return replace(
+        frozen,
+        classifier=Classifier.load(bundle.classifier),
+        propose_params=inference.propose,
+        evaluate_params=inference.evaluate,
+    )
+
+
+def _try_out(segmenter: Segmenter, ref: str) -> None:
+    """One pass over a small picture, and the head on a proposal there: what does not fit shows before the switch."""
+    embedding = segmenter.encoder.encode([PROBE])[0]
+    frame = segmenter.encoder.frame(PROBE)
+    middle = torch.full((1, 2), segmenter.encoder.image_size / 2.0)
+    classifier = segmenter.classifier
+    proposals, _ = answer_points(segmenter.decoder, embedding, frame, middle)
+    found = classifier.probabilities(features_of(proposals, classifier.space.parts))
+    if not np.isfinite(found).all():
+        raise SamifError(f"{ref} answers with numbers that are not finite; register the version again")
+
+
+def _sentence(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, SamifError) else f"{type(error).__name__}: {text}"
