@@ -7,8 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flows import files
-
 
 class Board:
     """A folder with one small JSON file per replica."""
@@ -19,8 +17,10 @@ class Board:
 
     def publish(self, content: dict[str, Any]) -> None:
         """Say what this process serves."""
-        line = json.dumps({"pid": os.getpid()} | content)
-        files.commit(self._folder / f"{os.getpid()}.json", line.encode())
+        path = self._folder / f"{os.getpid()}.json"
+        part = path.with_suffix(".part")  # nobody needs it after a crash of the machine, so it is not made durable
+        part.write_text(json.dumps({"pid": os.getpid()} | content), encoding="utf-8")
+        part.replace(path)
 
     def read(self) -> list[dict[str, Any]]:
         """What the living replicas say, oldest process first."""

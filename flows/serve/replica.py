@@ -62,7 +62,7 @@ class Replica:
         self.board = Board(settings.state)
         self.name = serve.get_replica_context().replica_tag
         self._loads: Counter[str] = Counter()
-        self._telling = threading.Lock()
+        self._telling, self._told = threading.Lock(), dict[str, Any]()
         self._swaps: Counter[str] = Counter()
         self._failures: dict[str, object] = {}
         source = Source(settings, self._count_load)
@@ -72,7 +72,7 @@ class Replica:
         self.champion.start()
         if settings.shadow is not None:
             self.challenger = Slot(source, settings.shadow.ref, lambda: self.champion.state.live, self._tell)
-            self.shadow = Shadow(self.challenger, settings.shadow, self.metrics, self._publish)
+            self.shadow = Shadow(self.challenger, settings.shadow, self.metrics)
         self._worker = ThreadPoolExecutor(1, "segment")
         self._decoders = ThreadPoolExecutor(DECODERS, "decode")
         self._follower = Follower(self._look, settings.interval, settings.hint)
@@ -171,6 +171,7 @@ class Replica:
         for name, slot in self._slots().items():
             self.metrics.behind.labels(name).set(slot.behind)
             self.metrics.unreachable.labels(name).set(slot.trouble is not None)
+        self._publish()
 
     def _slots(self) -> dict[str, Slot]:
         return {"champion": self.champion} | ({"challenger": self.challenger} if self.challenger else {})
@@ -194,7 +195,10 @@ class Replica:
     def _publish(self) -> None:
         if hasattr(self, "_follower"):  # not before it can answer
             with self._telling:
-                self.board.publish(self.view().model_dump(mode="json", exclude={"pid"}))
+                content = self.view().model_dump(mode="json", exclude={"pid"})
+                if content != self._told:
+                    self.board.publish(content)
+                    self._told = content
 
 
 def deployment(settings: Settings, replicas: int, cpus: float, gpus: float, environment: dict[str, str]) -> Any:

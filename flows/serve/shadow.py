@@ -9,7 +9,6 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,15 +45,11 @@ class Answered:
 
 
 class Shadow:
-    """A thread that lets the version in `slot` score what was answered.
+    """A thread that lets the version in `slot` score what was answered."""
 
-    Args:
-        changed: called after the counts have changed.
-    """
-
-    def __init__(self, slot: Slot, settings: ShadowSettings, metrics: Metrics, changed: Callable[[], None]) -> None:
+    def __init__(self, slot: Slot, settings: ShadowSettings, metrics: Metrics) -> None:
         self.counts: Counter[str] = Counter()
-        self._slot, self._settings, self._metrics, self._changed = slot, settings, metrics, changed
+        self._slot, self._settings, self._metrics = slot, settings, metrics
         self._queue: queue.Queue[Answered] = queue.Queue(WAITING)
         self._samples: list[Path] = []
         self._sampled = 0.0
@@ -75,7 +70,6 @@ class Shadow:
                 self._score(answered)
             except Exception as error:  # a challenger must never cost the line anything
                 self.counts[f"error: {type(error).__name__}"] += 1
-            self._changed()
 
     def _score(self, answered: Answered) -> None:
         challenger = self._slot.state.live

@@ -155,13 +155,10 @@ class Slot:
     def look(self) -> None:
         """Look where the reference leads, and go there. Nothing that goes wrong reaches the caller or the live version:
         it is kept in `trouble` (the registry) and `failure` (a version)."""
-        before = self.trouble
         try:
             name, number = self._source.resolve(self.ref)
         except Exception as error:
             self.trouble = _sentence(error)
-            if before is None:
-                self._told(self)
             return
         self.trouble = None
         live, previous = self.state.live, self.state.previous
@@ -177,8 +174,6 @@ class Slot:
                 self.failure = Failure(title, why, at, time.monotonic() + RETRY_SECONDS)
                 if news:
                     self._told(self)
-        elif before is not None:
-            self._told(self)
 
     def _load(self, name: str, number: int | None) -> Version:
         if self._beside is None:
