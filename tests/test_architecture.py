@@ -31,6 +31,22 @@ def test_the_encoder_imports_without_the_rest() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("first", ["", "import segment_anything; "])
+def test_stages_start_without_torchvision_and_the_official_package_stays_whole(first: str) -> None:
+    """Torchvision brings torch's compiler along: nearly half of a stage's start."""
+    code = (
+        f"import sys; {first}import flows.stages.session, flows.stages.propose, samif.sam.encoder\n"
+        "print('torchvision' in sys.modules, end=' ')\n"
+        "import segment_anything\n"
+        "from segment_anything import SamPredictor\n"
+        "from segment_anything.modeling import Sam\n"
+        "print(segment_anything.sam_model_registry['vit_b'].__name__, SamPredictor.__name__, end=' ')\n"
+        "print(Sam is samif.sam.encoder.Sam, hasattr(segment_anything, 'nothing'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == [str(bool(first)), "build_sam_vit_b", "SamPredictor", "True", "False"], done.stderr
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_module_has_one_reason_to_exist(path: Path) -> None:
     source = path.read_text(encoding="utf-8")

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from segment_anything.modeling import ImageEncoderViT, Sam
-from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor, nn
 
 from samif.sam.frame import Frame
@@ -41,7 +41,6 @@ class ImageEncoder:
         self.precision = precision
         self.device = torch.device(device)
         self.image_size = int(self.sam.image_encoder.img_size)
-        self._resize = ResizeLongestSide(self.image_size)
         self._network = _network(self.sam, precision).to(self.device)
         self._mean, self._std = (x.to(self.device) for x in (self.sam.pixel_mean, self.sam.pixel_std))
 
@@ -68,7 +67,11 @@ class ImageEncoder:
 
     def prepare(self, picture: NDArray[np.uint8]) -> Tensor:
         """The part of the work before the network: (H, W, 3) -> resized (3, h, w) uint8. Safe in several threads."""
-        return torch.from_numpy(np.ascontiguousarray(self._resize.apply_image(picture).transpose(2, 0, 1)))
+        # as the official ResizeLongestSide, which needs torchvision for this one call of Pillow
+        scale = self.image_size * 1.0 / max(picture.shape[:2])
+        height, width = (int(side * scale + 0.5) for side in picture.shape[:2])
+        resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.asarray(resized).transpose(2, 0, 1).copy())
 
     @torch.inference_mode()
     def encode_prepared(self, prepared: Sequence[Tensor]) -> Tensor:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
+from segment_anything.utils.transforms import ResizeLongestSide
 
 from samif.sam.encoder import ImageEncoder
 from samif.sam.frame import Frame, grid_points
@@ -36,6 +37,12 @@ def test_embedding_is_that_of_the_official_predictor(sam: Sam, encoder: ImageEnc
     embedding = encoder.encode([picture(*size)])
     assert embedding.dtype == torch.float32 and tuple(embedding.shape[1:]) == encoder.embedding_shape
     torch.testing.assert_close(embedding, predictor.get_image_embedding(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [*SIZES, (1, 200), (3, 257)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_pictures_are_resized_as_officially_to_the_last_bit(encoder: ImageEncoder, size: tuple[int, int]) -> None:
+    official = ResizeLongestSide(encoder.image_size).apply_image(picture(*size))
+    np.testing.assert_array_equal(encoder.prepare(picture(*size)).permute(1, 2, 0).numpy(), official)
 
 
 def test_pictures_of_any_sizes_go_together(encoder: ImageEncoder) -> None:
