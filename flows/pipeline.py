@@ -91,19 +91,24 @@ def sync_pipeline(layout: Layout, params: Params) -> bool:
     return True
 
 
-def prune(layout: Layout, params: Params) -> list[Path]:
-    """Remove results of sessions that params.yaml no longer has (DVC's cache keeps them); returns what went.
+def leftovers(layout: Layout, params: Params) -> list[Path]:
+    """Results of sessions that params.yaml no longer has.
 
     The report depends on the folders of all classifiers and evaluations, so a leftover would enter it.
     """
     known = {BASE, *params.sessions}
-    stale = [
+    return [
         path
         for folder in (layout.classifier().parent, layout.evaluation().parent)
         if folder.is_dir()
         for path in folder.iterdir()
         if path.is_dir() and path.name not in known
     ]
+
+
+def prune(layout: Layout, params: Params) -> list[Path]:
+    """Remove the leftovers (DVC's cache keeps them); returns what went."""
+    stale = leftovers(layout, params)
     for path in stale:
         shutil.rmtree(path)
     return stale

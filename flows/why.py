@@ -13,7 +13,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from flows.layout import Layout
-from flows.pipeline import dvc_surroundings, one_line, render_pipeline
+from flows.pipeline import dvc_surroundings, leftovers, one_line, render_pipeline
 from samif.config import load_params
 from samif.errors import SamifError
 
@@ -60,6 +60,8 @@ def why(root: Path) -> list[StageReason]:
     yaml = YAML(typ="safe")
     locked = (yaml.load(layout.lock.read_bytes()) or {}).get("stages", {}) if layout.lock.exists() else {}
     current = yaml.load(layout.params.read_bytes())
+    # A run takes these away before DVC looks; until then DVC finds nothing changed.
+    removed = sorted({path.name for path in leftovers(layout, params)})
     running: set[str] = set()
     result = []
     for name, above in parents.items():
@@ -75,6 +77,8 @@ def why(root: Path) -> list[StageReason]:
                 for entry in entries
                 for reason in _reasons(entry, locked[name], current, commands[name], makers, running)
             ]
+            if name == "report":
+                own += [f"session {session} removed" for session in removed]
         reasons = (*own, *(f"follows {p}" for p in sorted(follows, key=list(parents).index)))
         if reasons:
             running.add(name)

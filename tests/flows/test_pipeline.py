@@ -143,8 +143,10 @@ def test_a_session_more_runs_only_itself_and_less_runs_nothing_anew(workspace: P
     assert go(workspace) == {"session@s3": "restored", "evaluate@s3": "restored", "report": "restored"}
 
     remove_session(workspace, "s3")
+    assert will_run(workspace) == {"report": ("session s3 removed",)}
     assert go(workspace) == {"report": "restored"}
     assert not (workspace / "artifacts" / "classifiers" / "s3").exists()
+    assert will_run(workspace) == {}
 
 
 def test_an_earlier_session_takes_the_later_ones_along(finished: Path) -> None:
