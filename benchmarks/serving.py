@@ -153,6 +153,13 @@ def spread(values: list[float]) -> str:
     return f"median {statistics.median(ordered):.3f}, 95 % {high:.3f}, most {ordered[-1]:.3f}"
 
 
+def told(rows: dict[str, str]) -> dict[str, str]:
+    """Print at once what was measured: the rest may still fail."""
+    for name, value in rows.items():
+        print(f"{name}: {value}", flush=True)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--swaps", type=int, default=20)
@@ -171,10 +178,10 @@ def main() -> None:
         line.alias("challenger", 2)
         limits = ("--max-mb", "2", "--upload-seconds", "1")
         with service(line, "demo@champion", *limits) as running:
-            rows |= overhead(line, running, chosen.requests)
-            rows |= swaps(line, running, chosen.swaps)
+            rows |= told(overhead(line, running, chosen.requests))
+            rows |= told(swaps(line, running, chosen.swaps))
             line.alias("champion", 1)
-            rows |= hostile(running, chosen.rounds)
+            rows |= told(hostile(running, chosen.rounds))
         with service(line, "demo@champion", "--shadow", "demo@challenger", *limits) as running:
             shadowed = overhead(line, running, chosen.requests)
             rows["request beside a shadow, seconds"] = shadowed["request, seconds"]

@@ -57,6 +57,7 @@ def build_app(replica: Replica) -> FastAPI:
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _no_such)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _defect)
 
     def allowed(given: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> None:
         if not matches(given.credentials if given else None, replica.settings.token_sha256):
@@ -161,7 +162,11 @@ class CountAnswers:
                 self._metrics.requests.labels(path, str(message["status"])).inc()
             await send(message)
 
-        await self._app(scope, receive, counted)
+        try:
+            await self._app(scope, receive, counted)
+        except Exception:  # answered further out
+            self._metrics.requests.labels("other", "500").inc()
+            raise
 
 
 def _answer(outcome: Outcome, received: float) -> dict[str, Any]:
@@ -198,3 +203,8 @@ def _invalid(_: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     sentence = f"{first['loc'][-1]}: {first['msg']}; see /openapi.json"
     return JSONResponse(Refusal(422, "parameter", sentence).content, 422)
+
+
+def _defect(_: Request, error: Exception) -> JSONResponse:
+    sentence = f"a defect of samif ({type(error).__name__}); please report it with the picture"
+    return JSONResponse(Refusal(500, "defect", sentence).content, 500)

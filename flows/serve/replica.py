@@ -22,11 +22,12 @@ from flows.serve.answers import ReplicaView, slot_view
 from flows.serve.board import Board
 from flows.serve.follower import Follower
 from flows.serve.metrics import Metrics
-from flows.serve.refusals import Refusal
+from flows.serve.refusals import Refusal, busy
 from flows.serve.settings import Settings
 from flows.serve.shadow import Answered, Shadow
 from flows.serve.versions import Part, Slot, Source, Version
 from samif.dataset.pictures import PictureError, read_picture
+from samif.errors import SamifError
 from samif.propose import Proposals, propose
 from samif.segment import Instances, label
 
@@ -131,6 +132,8 @@ class Replica:
             except PictureError as error:
                 what = error.what.replace(file.name, "it")
                 raise Refusal(422, "picture", f"the picture {what}; {error.remedy}") from None
+            except SamifError:  # says nothing about the picture: this machine is short of something
+                raise busy("this machine is out of memory or open files for the moment; try again") from None
 
     @serve.batch(max_batch_size=1, batch_wait_timeout_s=0.0)
     async def _work(self, jobs: list[Job]) -> list[Outcome]:
@@ -181,7 +184,7 @@ class Replica:
         self.metrics.loads.labels(part).inc()
 
     def _tell(self, slot: Slot) -> None:
-        name = "champion" if slot.ref == self.settings.ref else "challenger"
+        name = "champion" if slot is self.champion else "challenger"
         state = slot.state
         if state.live is not None:
             self.metrics.live.labels(name, state.live.name, self.name).set(state.live.number or 0)

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from flows.cluster import ray_cluster
@@ -28,7 +29,10 @@ def serving(settings: Settings, host: str, port: int, replicas: int, address: st
     settings.state.mkdir(parents=True, exist_ok=True)
     # Here first, so that what is wrong is said in a sentence, and replicas find everything fetched and verified.
     source = Source(settings)
-    source.load(*source.resolve(settings.ref), None)
+    name, number = source.resolve(settings.ref)
+    source.load(name, number, None)
+    if "@" not in settings.ref and number is not None:
+        settings = replace(settings, ref=f"{name}/{number}")  # a newer version does not go live by being registered
     _knock(host, port)
     with ray_cluster(address, replicas) as cluster:
         from ray import serve
