@@ -124,6 +124,12 @@ def gc(
     if delete:
         for part in found:
             opened.storage.delete(part.names)
+            left = {entry.name for entry in opened.storage.entries(part.namespace)}.intersection(part.names)
+            if left:
+                raise SamifError(
+                    f"{len(left)} of {len(part.names)} files in {opened.location} cannot be removed, such as "
+                    f"{min(left)}; mend the permissions there"
+                )
     if as_json:
         print_json({"store": opened.location, "deleted": delete, "garbage": found})
         return

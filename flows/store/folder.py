@@ -43,8 +43,10 @@ class Folder:
         return self._put(name, [content], files.publish_new)
 
     def size(self, name: str) -> int | None:
-        path = self.root / name
-        return path.stat().st_size if path.exists() else None
+        found = None
+        with self._reading(), suppress(*_ABSENT):
+            found = (self.root / name).stat().st_size
+        return found
 
     def folders(self) -> list[str]:
         found: list[str] = []

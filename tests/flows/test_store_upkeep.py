@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli.store import gc
 from flows.store import EmbeddingStore, open_store
 from flows.store.upkeep import garbage
+from samif.errors import SamifError
 from tests.e2e.console import refusal, samif
 from tests.flows.store_kit import (
     DAMAGES,
@@ -24,6 +26,7 @@ from tests.flows.store_kit import (
     sha,
     write,
 )
+from tests.unprivileged import unprivileged_folder
 
 
 @pytest.fixture
@@ -123,6 +126,25 @@ def test_gc_removes_what_writers_left_behind(store: EmbeddingStore, tmp_path: Pa
     assert [path.name for path in folder.iterdir()] == [".tmp-2"]
     assert (tmp_path / "store" / "notes" / "old.txt").exists()
     expect(store, [sha(0)])
+
+
+def test_gc_does_not_claim_to_have_removed_what_it_may_not() -> None:
+    with unprivileged_folder() as root:
+        store = open_store("store", root)
+        shard = write(store, [sha(0)])
+        manifest_of([sha(1)]).save(root / "kept.json")
+        folder = root / "store" / namespace_of(store).folder / shard[:2]
+        for path in folder.iterdir():
+            os.utime(path, (0, 0))
+        folder.chmod(0o500)
+        with pytest.raises(SamifError, match="2 of [23] files in .* cannot be removed, such as .*; mend the permi"):
+            gc([root / "kept.json"], delete=True, store=str(root / "store"))
+        expect(store, [sha(0)])
+        manifest, _ = names_of(store, shard)
+        folder.chmod(0)
+        with pytest.raises(SamifError, match=r"cannot be read \(Permission denied\); mend its permissions"):
+            store.storage.size(manifest)
+        folder.chmod(0o700)
 
 
 def test_gc_refuses_to_guess_what_is_kept(store: EmbeddingStore, tmp_path: Path) -> None:
