@@ -97,7 +97,7 @@ def swaps(line: ServedLine, running: Service, count: int) -> dict[str, str]:
         f"{count} switches, {CLIENTS} clients: requests": f"{len(load.answers)}",
         "failed requests": f"{failed}",
         "answers that are not their version's": f"{mixed} (pictures on which both versions agree: {same})",
-        "seconds from alias to answer": spread(seconds),
+        "seconds from the moved alias to the first answer": spread(seconds),
         "parts read from files before and after": f"{before} and {after}",
     }
 
