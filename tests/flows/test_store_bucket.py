@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import http.client
 import pickle
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +20,7 @@ from flows.store import EmbeddingReader, EmbeddingStore, open_store
 from flows.store.bucket import Bucket
 from flows.store.cache import Cache
 from samif.errors import SamifError
-from tests.flows.services import Ceph
+from tests.flows.services import Ceph, at_work
 from tests.flows.store_kit import (
     DAMAGES,
     ENCODER,
@@ -99,13 +98,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def proxy(s3_server: Ceph, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    with Proxy(s3_server.url) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
+    server = Proxy(s3_server.url)
+    with at_work(server):
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)

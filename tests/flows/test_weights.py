@@ -16,6 +16,7 @@ from segment_anything import sam_model_registry
 from flows.weights import Checkpoint, Pulled, cache_folder, fetch, list_weights, pull, resolve, verify
 from samif.errors import SamifError
 from samif.sam.zoo import ARCHITECTURES
+from tests.flows.services import at_work
 
 CONTENT = bytes(range(256)) * 10_000  # several chunks
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -62,13 +63,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Files]:
-    with Files() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        server.files["weights.pth"] = CONTENT
+    server = Files()
+    server.files["weights.pth"] = CONTENT
+    with at_work(server):
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
