@@ -124,7 +124,8 @@ class Word(BaseModel):
 
 def model_of(version: Version) -> dict[str, Any]:
     """A version as in `Model`."""
-    return {"name": version.name, "version": version.number, "digests": version.digests}
+    digests = {part: value for part, value in version.digests.items() if part != "precision"}
+    return {"name": version.name, "version": version.number, "digests": digests}
 
 
 def slot_view(slot: Slot) -> SlotView:
