@@ -20,10 +20,11 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def registry_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of an MLflow server over PostgreSQL; each test takes a line of its own."""
+def registry_server(tmp_path_factory: pytest.TempPathFactory, s3_server: Ceph) -> Iterator[str]:
+    """Address of an MLflow server over PostgreSQL with artifacts in a bucket; each test takes a line of its own."""
     tmp = tmp_path_factory.mktemp("registry")
-    with postgres(tmp) as database, mlflow_server(tmp, database.url) as service:
+    artifacts = f"s3://{s3_server.new_bucket()}/artifacts"
+    with postgres(tmp) as database, mlflow_server(tmp, database.url, artifacts, s3_server.variables) as service:
         yield service.url
 
 

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import ThreadingHTTPServer
@@ -105,15 +105,23 @@ def postgres(tmp: Path) -> Iterator[Service]:
 
 
 @contextmanager
-def mlflow_server(tmp: Path, backend: str) -> Iterator[Service]:
-    """An MLflow server over `backend` (`postgresql://...` or `sqlite:///...`) that keeps artifacts under `tmp`."""
+def mlflow_server(
+    tmp: Path, backend: str, artifacts: str | None = None, variables: Mapping[str, str] | None = None
+) -> Iterator[Service]:
+    """An MLflow server over `backend` (`postgresql://...` or `sqlite:///...`) that keeps artifacts at `artifacts`, such
+    as a place in a bucket whose server and credentials `variables` tell, or else under `tmp`."""
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", backend, "--artifacts-destination", str(tmp / "mlflow-artifacts")]
+    command += ["--backend-store-uri", backend, "--artifacts-destination", artifacts or str(tmp / "mlflow-artifacts")]
     settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (tmp / "mlflow.log").open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=tmp, env=os.environ | settings, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=tmp,
+            env=os.environ | settings | dict(variables or {}),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     service = Service(f"http://127.0.0.1:{port}", process)
     try:

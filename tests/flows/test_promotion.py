@@ -1,4 +1,4 @@
-"""Compare, gate, promote, roll back, verify and look back: the commands, on SQLite and on a server over PostgreSQL."""
+"""Compare, gate, promote, roll back, verify and look back: on SQLite, and on a server over PostgreSQL and S3."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_operators_day_on_sqlite(tmp_path: Path, migrated: Path) -> None:
     the_operators_day(TaggedLine(tmp_path / "line", migrated))
 
 
-def test_the_operators_day_on_a_server_over_postgresql(tmp_path: Path, registry_server: str) -> None:
+def test_the_operators_day_on_a_server_over_postgresql_and_s3(tmp_path: Path, registry_server: str) -> None:
     the_operators_day(TaggedLine(tmp_path / "line", registry_server, "stamped"))
 
 
