@@ -30,7 +30,7 @@ from flows.store import EmbeddingStore, open_store
 from samif.config import EncoderParams
 from samif.dataset.pictures import picture_sha256, read_picture
 
-PICTURES, SIZE, SHARD, BATCH, ROUNDS = 12, (1280, 960), 3, 3, 2
+PICTURES, SIZE, SHARD, BATCH, ROUNDS = 8, (1280, 960), 2, 2, 2
 _WHAT = f"vit_b architecture in bfloat16, {PICTURES} pictures"
 
 

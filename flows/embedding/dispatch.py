@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.allocator import keep_freed_memory
 from flows.cluster import Cluster
 from flows.embedding.encoder import EncoderFactory
 from flows.embedding.shard_encoder import Shard, ShardEncoder, ShardOutcome
@@ -35,6 +36,7 @@ class _Worker:
     """The Ray actor: one encoder, loaded at the first call so that what goes wrong reaches the caller."""
 
     def __init__(self, factory: EncoderFactory, digest: str, store: EmbeddingStore, batch_pictures: int) -> None:
+        keep_freed_memory()
         self._factory, self._digest, self._store, self._batch = factory, digest, store, batch_pictures
         self._loading = threading.Lock()
         self._encoder: ShardEncoder | None = None
