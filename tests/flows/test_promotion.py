@@ -20,6 +20,7 @@ from flows.promotion import Evidence, Promotions, Request
 from flows.registry import Registry
 from samif.errors import SamifError
 from samif.gates import Check, Verdict
+from tests.flows.browser import look
 from tests.flows.tagged_line import ROWS, TaggedLine
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +56,9 @@ def the_operators_day(line: TaggedLine) -> None:
     page = Path(compared["page"]).read_text()
     assert f"{name}-classifier/3 is refused" in page and page.count("data:image/jpeg") == 3 * 8
     assert "http" not in page.replace("http-equiv", "")
+    for width in (1200, 500):
+        seen = look(Path(compared["page"]), width, line.layout.root)
+        assert (seen.overflow, seen.broken, seen.requests, seen.pictures) == (0, 0, 0, 3 * 8)
     kept = line.registry._store.client.get_run(compared["run"]).data.tags
     assert (kept["outcome"], kept["verdict"]) == ("failed", compared["digest"])
     assert line.registry.aliases(name) == {"champion": 2, "previous": 1, "challenger": 4}

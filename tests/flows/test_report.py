@@ -24,6 +24,7 @@ from samif.config import Params
 from samif.dataset.model import Annotation, Category, Dataset, Picture
 from samif.errors import SamifError
 from samif.evaluate.matching import match_all
+from tests.flows.browser import look
 from tests.flows.report_workspace import PARTS, SIDE, annotate, build, rle, write_json
 
 
@@ -47,6 +48,14 @@ def _shape(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _shape(item) for key, item in value.items()}
     return [_shape(value[0])] if isinstance(value, list) else type(value).__name__
+
+
+@pytest.mark.parametrize("width", [1200, 500])
+def test_a_browser_shows_the_page_and_all_its_pictures(demo: tuple[Layout, Params], tmp_path: Path, width: int) -> None:
+    page = demo[0].reports / "index.html"
+    seen = look(page, width, tmp_path)
+    assert (seen.overflow, seen.broken, seen.requests) == (0, 0, 0)
+    assert seen.pictures == page.read_text().count("<img") > 0 and seen.height > 500
 
 
 def test_summary_has_exactly_the_keys_and_types_of_the_contract(demo: tuple[Layout, Params]) -> None:

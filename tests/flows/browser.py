@@ -1,0 +1,54 @@
+"""A page of ours as a real browser lays it out."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+_REPORT = """<script>
+addEventListener("load", () => {
+  const pictures = [...document.images];
+  document.title = JSON.stringify({
+    overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    height: document.documentElement.scrollHeight,
+    pictures: pictures.length,
+    broken: pictures.filter((picture) => !picture.naturalWidth).length,
+    requests: performance.getEntriesByType("resource").filter((entry) => !entry.name.startsWith("data:")).length,
+  });
+});
+</script>"""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Pixels that stick out to the right, height of the page, pictures, those that do not show, and fetched files."""
+
+    overflow: int
+    height: int
+    pictures: int
+    broken: int
+    requests: int
+
+
+def look(page: Path, width: int, scratch: Path) -> Look:
+    """Open a copy of the page, which may run a script to measure itself, in a window of `width` pixels."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium here to look at a page with")
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text(encoding="utf-8"))
+    copy = scratch / f"{width}.html"
+    copy.write_text(text.replace("</body>", f"{_REPORT}</body>"), encoding="utf-8")
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    command += [f"--user-data-dir={scratch / 'profile'}", f"--window-size={width},900", "--virtual-time-budget=4000"]
+    command += ["--dump-dom", copy.as_uri()]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    title = re.search(r"<title>(.*?)</title>", shown, re.DOTALL)
+    assert title is not None, shown[:500]
+    return Look(**json.loads(html.unescape(title[1])))
