@@ -73,8 +73,9 @@ def embed_pictures(
     encoder = factory("cpu")
     paths = {sha256: path.absolute() for path, sha256 in pictures}
     namespace = store.namespace(encoder.digest, encoder.preprocessing_digest)
-    namespace.recover(encoder.embedding_shape)
     missing = namespace.missing(list(paths))
+    if missing and namespace.recover(encoder.embedding_shape):
+        missing = namespace.missing(missing)
     quarantined: Sequence[Quarantined] = ()
     if missing:
         todo = tuple((paths[sha256], sha256) for sha256 in missing)

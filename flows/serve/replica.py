@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from numpy.typing import NDArray
 from ray import serve
 
+from flows.allocator import keep_freed_memory
 from flows.serve.answers import ReplicaView, slot_view
 from flows.serve.board import Board
 from flows.serve.follower import Follower
@@ -58,6 +59,7 @@ class Replica:
 
     def __init__(self, settings: Settings) -> None:
         torch.set_num_threads(settings.threads)
+        keep_freed_memory()
         self.settings = settings
         self.metrics = Metrics()
         self.board = Board(settings.state)
