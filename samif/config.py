@@ -12,11 +12,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from samif.errors import SamifError
+from samif.strict import Fraction, Points, Positive
+from samif.strict import Strict as Strict  # most modules know it from here
+from samif.watch.params import WatchParams
 
 BASE = "base"
 """Name of the classifier before any session; no session may take it."""
@@ -24,17 +27,13 @@ BASE = "base"
 RESERVED_CLASSES = frozenset({"background", "unknown"})
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
-Points = Annotated[float, Field(ge=0.0, le=100.0)]
-FeaturePart = Literal["token", "pooled"]
+FeaturePart = Literal["token", "pooled", "semantic"]
 StoredAs = Literal["float16", "bfloat16", "int8"]
 
 
-class Strict(BaseModel):
-    """Frozen; refuses unknown keys and silent conversions (a quoted "10" is not a number)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+def _is_none(value: object) -> bool:
+    """For a section that came later: without it, a dump and its digest are what they always were."""
+    return value is None
 
 
 class CocoSource(Strict):
@@ -93,6 +92,16 @@ class EncoderParams(Strict):
     """What embeddings are rounded to in the store, so a part of what they are."""
 
 
+class SemanticParams(Strict):
+    """A second encoder: a network of timm that says what a thing is, from a checkpoint of its own."""
+
+    model: Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$")]
+    checkpoint: Annotated[str, Field(min_length=1)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(ge=16, le=4096)] | None = None
+    """Of the picture's longer side, a multiple of the network's patch; none takes the network's own."""
+
+
 class EmbedParams(Strict):
     """The embedding store: where it lies, how it is cut into shards, who computes it."""
 
@@ -147,7 +156,7 @@ class IncrementalParams(Strict):
     """How the shots of a session are used."""
 
     prompts_per_shot: Positive = 5
-    rotations: list[Literal[90, 180, 270]] = [90, 180, 270]
+    rotations: list[Literal[90, 180, 270]] = Field(default=[90, 180, 270])
 
 
 class SessionParams(Strict):
@@ -186,7 +195,7 @@ class Limits(Strict):
     novel: Points | None = None
     all: Points | None = None
     each_class: Points | None = None
-    classes: dict[str, Points | None] = {}
+    classes: dict[str, Points | None] = Field(default={})
 
 
 class GatesParams(Strict):
@@ -216,15 +225,26 @@ class Params(Strict):
     line: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     dataset: DatasetParams
     encoder: EncoderParams = EncoderParams()
+    semantic: SemanticParams | None = Field(default=None, exclude_if=_is_none)
     embed: EmbedParams = EmbedParams()
     pretrain_decoder: PretrainDecoderParams = PretrainDecoderParams()
     propose: ProposeParams = ProposeParams()
     train_base: TrainBaseParams = TrainBaseParams()
     incremental: IncrementalParams = IncrementalParams()
-    sessions: dict[Name, SessionParams] = {}
+    sessions: dict[Name, SessionParams] = Field(default={})
     evaluate: EvaluateParams = EvaluateParams()
     registry: RegistryParams = RegistryParams()
     gates: GatesParams = GatesParams()
+    watch: WatchParams = WatchParams()
+
+    @field_validator("train_base")
+    @classmethod
+    def _features_can_be_had(cls, train_base: TrainBaseParams, info: ValidationInfo) -> TrainBaseParams:
+        if "semantic" in train_base.features and info.data.get("semantic", True) is None:
+            raise ValueError(
+                "expected a section 'semantic' (model, checkpoint, sha256) for what 'features' calls semantic, got none"
+            )
+        return train_base
 
     @model_validator(mode="after")
     def _sessions_form_a_chain(self) -> Self:
