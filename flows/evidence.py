@@ -9,6 +9,7 @@ from flows import files
 from flows.layout import Layout
 from flows.promotion import Evidence
 from flows.registry import Registry
+from flows.revision import lock_state
 from flows.scoring import Scorer
 from flows.verify import complaints, verify
 from samif.card import Card
@@ -102,7 +103,8 @@ class Examiner:
             raise SamifError(f"{ref} is not what its card says ({'; '.join(found)}); register it again") from None
         card = Card.load(folder / "card.json")
         registered = Evaluation.load(folder / "evaluation.json")
-        standing = Standing(ref, card, registered, None, complaints=found)
+        lock = lock_state(self._layout, card.provenance.dvc_lock)
+        standing = Standing(ref, card, registered, None, complaints=found, lock=lock)
         try:
             self._scorer = self._scorer or Scorer(self._layout, self._params, self._registry)
             measured = self._scorer.measure(ref)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -12,41 +10,45 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from flows import files
 from flows.layout import Layout
 from flows.pipeline import prune, reproduce, sync_pipeline
+from flows.request import RunRequest, check_unmoved
+from flows.revision import data_revision_of
 from flows.why import StageReason, why
 from flows.workspace import exclusive
-from samif.config import Params, digest, load_params
+from samif.config import Params, load_params
 from samif.errors import SamifError
 from samif.hashing import file_sha256
 
 Record = dict[str, Any]
-"""A run's record, as .samif/runs/ID.json keeps it: {"schema": 1, "id", "who", "why", "commit", "params",
-"data_revision", "dvc_lock", "started", "ended", "outcome": running|done|failed|interrupted, "error",
+"""A run's record, as .samif/runs/ID.json keeps it: {"schema": 1, "id", "request", "who", "why", "cause", "commit",
+"params", "data_revision", "dvc_lock", "started", "ended", "outcome": running|done|failed|interrupted, "error",
 "reasons": [{"stage", "will_run", "reasons"}], "stages": [{"stage", "how": ran|restored, "seconds"}], "versions"}."""
 
 
-def run(root: Path, who: str, why_text: str, say: Callable[[str], None] = lambda _: None) -> Record:
+def run(root: Path, request: RunRequest, say: Callable[[str], None] = lambda _: None) -> Record:
     """Bring a workspace up to date: stages, versions in the registry, reports; returns the run's record.
 
     Args:
         root: the workspace.
-        who: who asks, for the registry and the journal.
-        why_text: the reason, in their words; may be empty.
+        request: who asks and why, for the registry; made for the params.yaml that is there.
         say: called with one line of progress at a time.
 
     Raises:
-        SamifError: another run is under way, params.yaml is wrong, or a stage refused. The record then says failed.
+        SamifError: another run is under way, params.yaml is wrong or has changed since the request, or a stage refused.
+            The record of a refused stage says failed.
     """
     layout = Layout(root.resolve())
     with exclusive(layout.root):
         params = load_params(layout.params)
+        check_unmoved(request, params, layout.params)
         if sync_pipeline(layout, params):
             say("dvc.yaml renewed: it was not what this version of samif writes")
         for path in prune(layout, params):
             say(f"removed {path.relative_to(layout.root)}: no session of that name in params.yaml")
         _mark_interrupted(layout)
-        record = _request(layout, params, who, why_text, why(layout.root))
+        record = _begun(request, why(layout.root))
         _write(layout, record)
         try:
             _work(layout, params, record, say)
@@ -70,7 +72,7 @@ def _work(layout: Layout, params: Params, record: Record, say: Callable[[str], N
     started = time.monotonic()
     _mend_store(layout, params, say)
     record["stages"] = [asdict(stage) for stage in reproduce(layout.root, say).stages]
-    record["data_revision"], record["dvc_lock"] = _data_revision(layout), _file_digest(layout.lock)
+    record["data_revision"], record["dvc_lock"] = data_revision_of(layout), file_sha256(layout.lock)
 
     from flows.register import register_all
     from flows.report.publish import publish
@@ -99,17 +101,13 @@ def _mend_store(layout: Layout, params: Params, say: Callable[[str], None]) -> N
         run_stage("embed", None, layout, params)
 
 
-def _request(layout: Layout, params: Params, who: str, why_text: str, reasons: Sequence[StageReason]) -> Record:
+def _begun(request: RunRequest, reasons: Sequence[StageReason]) -> Record:
     now = datetime.now(UTC)
     return {
         "schema": 1,
         "id": now.strftime("%Y%m%dT%H%M%S%fZ"),
-        "who": who,
-        "why": why_text,
-        "commit": _commit(layout.root),
-        "params": digest(params),
-        "data_revision": _data_revision(layout),
-        "dvc_lock": _file_digest(layout.lock),
+        "request": request.digest,
+        **request.model_dump(mode="json", exclude={"schema_version"}),
         "started": now.isoformat(),
         "ended": None,
         "outcome": "running",
@@ -118,36 +116,6 @@ def _request(layout: Layout, params: Params, who: str, why_text: str, reasons: S
         "stages": [],
         "versions": None,
     }
-
-
-def _data_revision(layout: Layout) -> str | None:
-    """DVC's hashes of the checked indexes, which hold the SHA-256 of every picture; None before the first run."""
-    if not layout.lock.exists():
-        return None
-    from ruamel.yaml import YAML
-
-    stage = YAML(typ="safe").load(layout.lock.read_bytes()).get("stages", {}).get("dataset")
-    if stage is None:
-        return None
-    hashes = {out["path"]: out["md5"] for out in stage["outs"]}
-    names = (layout.index(split).relative_to(layout.root).as_posix() for split in ("train", "val"))
-    return " ".join(f"{Path(name).stem}:{hashes.get(name, 'none')}" for name in names)
-
-
-def _commit(root: Path) -> str | None:
-    """Commit of the git repository that the workspace lies in, `+changes` appended if files differ from it."""
-    try:
-        git = ["git", "-C", str(root)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        status = [*git, "status", "--porcelain", "--untracked-files=no"]
-        changes = subprocess.run(status, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head + ("+changes" if changes.strip() else "")
-
-
-def _file_digest(path: Path) -> str | None:
-    return file_sha256(path) if path.exists() else None
 
 
 def _mark_interrupted(layout: Layout) -> None:
@@ -170,9 +138,7 @@ def _read(path: Path) -> Record:
 def _write(layout: Layout, record: Record) -> None:
     path = layout.state / "runs" / f"{record['id']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    files.commit(path, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def _now() -> str:

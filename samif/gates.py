@@ -26,7 +26,7 @@ SAME_POINTS = 0.01
 class Check(Strict):
     """One question of the policy; `subject` is a group, a class or a part of the version."""
 
-    name: Literal["verified", "pictures", "decoder", "rows", "classes", "floor", "drop", "false tags"]
+    name: Literal["verified", "lock", "pictures", "decoder", "rows", "classes", "floor", "drop", "false tags"]
     subject: str
     outcome: Literal["passed", "unclear", "failed", "skipped"]
     reason: str
@@ -70,6 +70,8 @@ class Standing:
         scored: scored again just now on the frozen pictures; none where they are not at hand.
         why_not: why it could not be scored.
         complaints: what its verification found to differ; empty where everything is as the card says.
+        lock: whether a commit holds the dvc.lock that its card names; "ignored" where git was told to leave it out,
+            "no git" where the workspace is in no git repository.
     """
 
     version: str
@@ -78,6 +80,7 @@ class Standing:
     scored: Evaluation | None
     why_not: str = ""
     complaints: tuple[str, ...] = ()
+    lock: Literal["committed", "uncommitted", "ignored", "no git"] = "no git"
 
 
 def judge(
@@ -91,7 +94,7 @@ def judge(
         comparison: champion (before) against candidate (after), with the policy's metric; none where there is no
             champion, or where one of them could not be scored.
     """
-    checks = [_verified(candidate), _pictures(candidate, champion)]
+    checks = [_verified(candidate), _lock(candidate), _pictures(candidate, champion)]
     if champion is not None:
         checks += [_classes(candidate, champion), *_drops(policy, comparison)]
     checks += [*_floors(policy, candidate.registered), _false_tags_floor(policy, candidate.registered)]
@@ -112,6 +115,23 @@ def _verified(candidate: Standing) -> Check:
     if candidate.complaints:
         return Check(name="verified", subject="card", outcome="failed", reason="; ".join(candidate.complaints))
     return Check(name="verified", subject="card", outcome="passed", reason="every file is what the card says")
+
+
+def _lock(candidate: Standing) -> Check:
+    """What was run for the version must be in git, or a person answers for it."""
+    sha256 = candidate.card.provenance.dvc_lock
+    outcome: Literal["passed", "unclear", "skipped"] = "skipped"
+    if candidate.lock == "no git":
+        reason = "the workspace is in no git repository, so no commit can hold the version's dvc.lock"
+    elif candidate.lock == "ignored":
+        reason = "git ignores dvc.lock in this workspace, so no commit can hold the version's"
+    elif candidate.lock == "committed":
+        outcome, reason = "passed", "a commit holds the version's dvc.lock"
+    elif sha256 is None:
+        outcome, reason = "unclear", "the version was registered without a dvc.lock"
+    else:
+        outcome, reason = "unclear", f"no commit holds the version's dvc.lock ({sha256[:12]}); commit it"
+    return Check(name="lock", subject="dvc.lock", outcome=outcome, reason=reason)
 
 
 def _pictures(candidate: Standing, champion: Standing | None) -> Check:

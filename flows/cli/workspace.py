@@ -58,10 +58,12 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run whatever params.yaml and the pictures call for; register every version; write the report."""
+    from flows.request import request_of
     from flows.run import run as run_workspace
 
     out = console()
-    record = run_workspace(workspace, who or whoami(), why, (lambda _: None) if as_json else out.print)
+    request = request_of(workspace, who or whoami(), why)
+    record = run_workspace(workspace, request, (lambda _: None) if as_json else out.print)
     layout = Layout(workspace.resolve())
     summary = json.loads((layout.reports / "summary.json").read_text(encoding="utf-8"))
     if as_json:

@@ -14,6 +14,7 @@ from flows import pipeline
 from flows.layout import Layout
 from flows.params_text import new_text
 from flows.pipeline import FAILURE_VARIABLE, leave_sentence, prune, render_pipeline, reproduce, sync_pipeline
+from flows.request import request_of
 from flows.run import last_run, run
 from flows.why import why
 from flows.workspace import add_session, exclusive, init_workspace, remove_session
@@ -251,7 +252,7 @@ def test_a_failed_run_leaves_its_record(workspace: Path) -> None:
     assert last_run(workspace) is None
     (workspace / "fail").touch()
     with pytest.raises(SamifError, match="blurred"):
-        run(workspace, "ann", "a new part")
+        run(workspace, request_of(workspace, "ann", "a new part"))
     record = last_run(workspace)
     assert record is not None
     assert (record["who"], record["why"], record["outcome"]) == ("ann", "a new part", "failed")
@@ -262,7 +263,7 @@ def test_a_failed_run_leaves_its_record(workspace: Path) -> None:
 
 def test_one_run_at_a_time(workspace: Path) -> None:
     with exclusive(workspace), pytest.raises(SamifError, match="another samif command is at work"):
-        run(workspace, "ann", "")
+        run(workspace, request_of(workspace, "ann"))
     assert last_run(workspace) is None
 
 
