@@ -18,7 +18,7 @@ from samif.dataset.pictures import MAX_PIXELS, PictureError, PictureFacts, inspe
 from samif.dataset.segmentation import BadSegmentation, is_number, to_rle
 from samif.errors import SamifError
 
-__all__ = ["Annotation", "Category", "Dataset", "Picture", "mask_of", "read_coco"]
+__all__ = ["Annotation", "Category", "Dataset", "Picture", "load_json", "mask_of", "read_coco"]
 
 Progress = Callable[[int, int], None]
 _Sizes = dict[int, tuple[int, int] | None]
@@ -46,7 +46,7 @@ def read_coco(images: Path, annotations: Path, progress: Progress | None = None)
     """
     if not images.is_dir():
         raise SamifError(f"{images} is not a folder; name the folder that holds the pictures")
-    raw = _load(annotations)
+    raw = load_json(annotations)
     reader = _Reader(images.resolve(), annotations.name)
     categories = reader.categories(raw["categories"])
     entries = reader.entries(raw["images"])
@@ -65,7 +65,12 @@ def read_coco(images: Path, annotations: Path, progress: Progress | None = None)
     return dataset, [*reader.found, *oddities(dataset, annotations.name)]
 
 
-def _load(path: Path) -> dict[str, list[Any]]:
+def load_json(path: Path) -> dict[str, list[Any]]:
+    """The content of a COCO file, whose lists are there but whose records are not checked.
+
+    Raises:
+        SamifError: the file is missing, not JSON, or lacks one of the lists.
+    """
     try:
         raw = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
