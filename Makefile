@@ -1,10 +1,11 @@
 # make demo    a fresh machine to a finished run of the demo line
 # make test    every check that has to hold
+# make services, make services-down    PostgreSQL, S3, MLflow and Ray on this machine's loopback
 PYTHON ?= python3.11
 BIN := .venv/bin
 UV := $(or $(shell command -v uv),$(BIN)/uv)
 
-.PHONY: env demo test bench lint
+.PHONY: env demo test bench lint services services-down
 .DELETE_ON_ERROR:
 
 env: .venv/.installed
@@ -26,6 +27,15 @@ test: env
 
 bench: env
 	$(BIN)/python -m benchmarks
+
+# SERVICES_DIR=folder of data and logs, SERVICES_PORT=first of ten ports. The second target ends what the first one
+# started; data stays unless SERVICES_DATA=remove.
+SERVICES_DIR ?= .samif/services
+services: env
+	@$(BIN)/python -m infra.services --state "$(SERVICES_DIR)" up $(if $(SERVICES_PORT),--port $(SERVICES_PORT))
+
+services-down: env
+	@$(BIN)/python -m infra.services --state "$(SERVICES_DIR)" down $(if $(filter remove,$(SERVICES_DATA)),--remove-data)
 
 lint: env
 	$(BIN)/ruff check .

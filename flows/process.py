@@ -35,9 +35,14 @@ class ProcessIdentity(Strict):
 
 def this_process() -> ProcessIdentity:
     """The identity of the caller's process (of a child after a fork, too)."""
-    return _identity(os.getpid())
+    return _own_identity(os.getpid())
 
 
 @cache
-def _identity(pid: int) -> ProcessIdentity:
+def _own_identity(pid: int) -> ProcessIdentity:
+    return identity_of(pid)
+
+
+def identity_of(pid: int) -> ProcessIdentity:
+    """The identity of a process of this machine, which is running or not yet waited for."""
     return ProcessIdentity(host=socket.gethostname(), pid=pid, started=round(psutil.Process(pid).create_time(), 2))

@@ -1,0 +1,60 @@
+"""`python -m infra.services up|down`, which `make services` and `make services-down` call."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from pathlib import Path
+
+from infra.services.stack import BUCKET, SECRET, Stack
+from samif.errors import SamifError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m infra.services", description=__doc__)
+    parser.add_argument("--state", type=Path, default=Path(".samif/services"), help="folder of data, logs and state")
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start what does not run yet; wait until everything answers")
+    up.add_argument("--port", type=int, help="first of ten ports, for a stack without data")
+    down = commands.add_parser("down", help="end what `up` has started")
+    down.add_argument("--remove-data", action="store_true", help="and remove databases, objects, passwords")
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stack = Stack(given.state)
+    try:
+        if given.command == "down":
+            stack.down(_say, given.remove_data)
+        else:
+            if given.port is not None and not 1024 <= given.port <= 65000:
+                parser.error("--port is between 1024 and 65000")
+            _show(stack, given.port)
+    except SamifError as error:
+        print(f"services: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("services: interrupted; what this command had started is ended", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _show(stack: Stack, first_port: int | None) -> None:
+    started = time.monotonic()
+    variables = stack.up(first_port, _say)
+    _say(f"\nAfter {time.monotonic() - started:.0f} s everything answers. In a shell, so that samif finds it:\n")
+    _say(f"    . {stack.environment}\n")
+    for name, value in variables.items():
+        _say(f"    export {name}={'(in that file)' if name in SECRET else value}")
+    _say("\nIn params.yaml, so that a line uses it:\n")
+    _say(f"    registry: {{tracking_uri: {variables['MLFLOW_TRACKING_URI']}}}")
+    _say(f"    embed: {{store: s3://{BUCKET}/embeddings}}")
+    _say(f"\nFor results of stages: dvc remote add --default bucket s3://{BUCKET}/dvc")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""An S3 server on loopback: Ceph's gateway (radosgw) with one monitor and one store behind it, and one user."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from infra.services.daemon import Daemon, Launcher, call
+from samif.errors import SamifError
+
+PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "ceph", "ceph-authtool", "monmaptool", "setpriv")
+DAEMONS = {"mon": "ceph-mon -f -i a", "osd": "ceph-osd -f -i 0", "rgw": "radosgw -f -n client.rgw"}
+"""In the order in which they start; each stands on those before it."""
+
+REGION = "us-east-1"
+USER = "samif"
+
+_CONF = """\
+[global]
+fsid = {fsid}
+mon_host = [v2:127.0.0.1:{mon_port}]
+public_addr = 127.0.0.1
+cluster_addr = 127.0.0.1
+keyring = {folder}/keyring
+run_dir = {folder}
+# no admin sockets: their paths may have 107 characters, and nobody asks them
+admin_socket =
+log_file = {folder}/$name.log
+auth_allow_insecure_global_id_reclaim = false
+# one disk, one copy, few placement groups: what one machine needs
+osd_pool_default_size = 1
+osd_pool_default_min_size = 1
+osd_pool_default_pg_num = 2
+osd_pool_default_pgp_num = 2
+osd_pool_default_pg_autoscale_mode = off
+osd_crush_chooseleaf_type = 0
+mon_allow_pool_size_one = true
+mon_max_pg_per_osd = 1000
+mon_data_avail_crit = 1
+mon_data_avail_warn = 2
+mon_data = {folder}/mon
+osd_data = {folder}/osd
+osd_objectstore = bluestore
+# a sparse file of this size: disk is used as it fills
+bluestore_block_size = {bytes}
+osd_memory_target = 939524096
+rgw_data = {folder}/rgw
+rgw_frontends = beast endpoint=127.0.0.1:{s3_port} tcp_nodelay=1
+rgw_enable_apis = s3
+rgw_thread_pool_size = 32
+# one gateway has nobody to keep its cache in step with; a killed one would be waited for, 30 s long
+rgw_cache_enabled = false
+"""
+
+
+@dataclass(frozen=True)
+class Ceph:
+    """One S3 server; its data survives any death of its daemons.
+
+    Attributes:
+        folder: holds everything.
+        mon_port, s3_port: on 127.0.0.1.
+        gibibytes: room for objects; disk is used as it fills.
+    """
+
+    folder: Path
+    mon_port: int
+    s3_port: int
+    gibibytes: int = 10
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.s3_port}"
+
+    @property
+    def is_made(self) -> bool:
+        return (self.folder / "keys.json").exists()
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Environment of a client, with the user's keys."""
+        keys = json.loads((self.folder / "keys.json").read_text(encoding="utf-8"))
+        return {"AWS_ENDPOINT_URL": self.url, "AWS_DEFAULT_REGION": REGION, **keys}
+
+    def make(self, launcher: Launcher) -> list[Daemon]:
+        """Make everything anew, with one user whose keys Ceph draws; returns the running daemons, gateway included.
+
+        Raises:
+            SamifError: Ceph is not installed, or a step fails.
+        """
+        require_installed()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for name in DAEMONS:
+            (self.folder / name).mkdir(parents=True)
+        self.folder.chmod(0o700)
+        fsid, osd = str(uuid.uuid4()), str(uuid.uuid4())
+        places = {"folder": self.folder, "mon_port": self.mon_port, "s3_port": self.s3_port}
+        (self.folder / "ceph.conf").write_text(_CONF.format(fsid=fsid, bytes=self.gibibytes << 30, **places))
+        self._make_keyring()
+        keyring, monmap = f"{self.folder}/keyring", f"{self.folder}/monmap"
+        address = f"[v2:127.0.0.1:{self.mon_port}]"
+        self._call("monmaptool", "--create", "--fsid", fsid, "--addv", "a", address, monmap)
+        self._call("ceph-mon", "-i", "a", "--mkfs", "--monmap", monmap, "--keyring", keyring)
+        daemons = [self.start(launcher, "mon")]
+        self._call("ceph", "osd", "new", osd, "0")
+        self._call("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd)
+        self._call("ceph", "osd", "crush", "add", "osd.0", "1.0", "root=default")
+        daemons.append(self.start(launcher, "osd"))
+        user = self._call("radosgw-admin", "user", "create", "--uid", USER, "--display-name", USER)
+        daemons.append(self.start(launcher, "rgw"))
+        self.settle(launcher, daemons[-1])
+        self._write_keys(json.loads(user)["keys"][0])
+        return daemons
+
+    def start(self, launcher: Launcher, name: str) -> Daemon:
+        """Start `mon`, `osd` or `rgw` of a server that has been made."""
+        return launcher.start(f"ceph-{name}", DAEMONS[name].split(), self._environment, self.folder)
+
+    def settle(self, launcher: Launcher, gateway: Daemon) -> None:
+        """Wait until the S3 server answers."""
+        launcher.wait(gateway, self.url, self.probe)
+
+    def probe(self) -> None:
+        """Raise OSError unless the S3 server answers."""
+        requests.get(self.url, timeout=5).raise_for_status()
+
+    def client(self) -> Any:
+        """boto3's client of this server as its user."""
+        import boto3
+
+        names = {"AWS_ACCESS_KEY_ID": "aws_access_key_id", "AWS_SECRET_ACCESS_KEY": "aws_secret_access_key"}
+        keys = {names[name]: value for name, value in self.variables.items() if name in names}
+        return boto3.session.Session(**keys, region_name=REGION).client("s3", endpoint_url=self.url)
+
+    @staticmethod
+    def stop(daemons: Sequence[Daemon]) -> None:
+        """End every daemon, the gateway first; it keeps nothing, so it need not say goodbye."""
+        for daemon in sorted(daemons, key=lambda item: list(DAEMONS).index(item.name.removeprefix("ceph-")))[::-1]:
+            daemon.stop(signal.SIGKILL if daemon.name == "ceph-rgw" else signal.SIGTERM)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "CEPH_CONF": f"{self.folder}/ceph.conf"}
+
+    def _make_keyring(self) -> None:
+        services = {"mon.": "mon", "client.admin": "mon osd mgr", "osd.0": "mon osd", "client.rgw": "mon osd"}
+        for index, (entity, reached) in enumerate(services.items()):
+            caps = (word for service in reached.split() for word in ("--cap", service, "allow *"))
+            create = ("--create-keyring",) if index == 0 else ()
+            self._call("ceph-authtool", *create, f"{self.folder}/keyring", "--gen-key", "--name", entity, *caps)
+
+    def _write_keys(self, key: dict[str, str]) -> None:
+        path = self.folder / "keys.json"
+        part = path.with_suffix(".part")
+        part.touch(mode=0o600)
+        part.write_text(
+            json.dumps({"AWS_ACCESS_KEY_ID": key["access_key"], "AWS_SECRET_ACCESS_KEY": key["secret_key"]})
+        )
+        part.replace(path)
+
+    def _call(self, *command: str) -> str:
+        return call("making the S3 server", command, self._environment, self.folder)
+
+
+def missing_programs() -> list[str]:
+    """Those of Ceph's programs that are not installed."""
+    return [program for program in PROGRAMS if shutil.which(program) is None]
+
+
+def require_installed() -> None:
+    missing = missing_programs()
+    if missing:
+        raise SamifError(f"{', '.join(missing)}: not installed; infra/test-services.sh installs Ceph on Debian")

@@ -1,0 +1,292 @@
+"""The whole stack of one machine: started together, each part waited for, ended exactly."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from infra.services.ceph import DAEMONS as CEPH
+from infra.services.ceph import Ceph, require_installed
+from infra.services.daemon import Daemon, Launcher, kill_stamped
+from infra.services.files import export_lines, write_private
+from infra.services.mlflow import ADMINISTRATOR as MLFLOW_ADMINISTRATOR
+from infra.services.mlflow import Auth, MlflowServer
+from infra.services.ports import check_ports
+from infra.services.postgres import ADMINISTRATOR as POSTGRES_ADMINISTRATOR
+from infra.services.postgres import Postgres, installed
+from infra.services.ray import HEAD, RayCluster
+from infra.services.state import FIRST_PORT, State, load_state, new_state, save_state
+from samif.errors import SamifError
+
+BUCKET = "samif"
+SECRET = ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "RAY_AUTH_TOKEN", "PGPASSWORD")
+"""Variables that are written to the environment file, and never shown."""
+
+_NEEDS = {
+    "postgres": ("postgres",),
+    "ceph-mon": ("ceph-mon",),
+    "ceph-osd": (),
+    "ceph-rgw": ("s3",),
+    "mlflow": ("mlflow",),
+    HEAD: ("ray", "ray-dashboard", "ray-client", "ray-head-agent"),
+    "ray-worker-1": ("ray-worker-1-agent",),
+    "ray-worker-2": ("ray-worker-2-agent",),
+}
+"""Daemon -> those of its ports that are ours to choose."""
+
+Say = Callable[[str], None]
+
+
+class Stack:
+    """PostgreSQL, Ceph's S3 server, MLflow and Ray of one folder.
+
+    Args:
+        folder: holds data, logs, state and `environment`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.environment = self.folder / "environment"
+        self._state_file = self.folder / "state.json"
+        self._guard = threading.Lock()
+        self._started: list[Daemon] = []
+
+    def up(self, first_port: int | None, say: Say = lambda _: None) -> dict[str, str]:
+        """Start what does not run yet, wait until everything answers, write the environment file.
+
+        Args:
+            first_port: of ten; only for a stack that has no data yet.
+            say: called with one line per service.
+
+        Returns:
+            The environment of a client. Without data at the start, there is an empty bucket at the end.
+
+        Raises:
+            SamifError: something is not installed, a port is taken, or a service does not come up. What this call had
+                started is ended then.
+        """
+        with self._exclusive():
+            self._state = self._begin(first_port)
+            alive = self._alive()
+            for name in {*_NEEDS} - {*alive}:
+                kill_stamped(f"{self._state.stack}/{name}")  # what one that was killed has left
+            installed()
+            require_installed()
+            wanted = {port for daemon, ports in _NEEDS.items() if daemon not in alive for port in ports}
+            check_ports(
+                self._state,
+                wanted,
+                "end that, or start a stack without data on others: make services SERVICES_PORT=21400",
+            )
+            try:
+                self._bring_up(alive, say)
+            except BaseException:
+                # Twice: a thread may have started one more while the first pass ended what it found.
+                self._end(self._started)
+                self._end(self._started)
+                raise
+            variables = self._client_variables()
+            write_private(self.environment, export_lines(variables))
+            return variables
+
+    def down(self, say: Say = lambda _: None, remove_data: bool = False) -> None:
+        """End what `up` has started and nothing else; data stays unless `remove_data`.
+
+        Raises:
+            SamifError: another command is at work on the stack, or a process cannot be ended.
+        """
+        if not self.folder.is_dir():
+            say(f"nothing runs: there is no {self.folder}")
+            return
+        with self._exclusive():
+            state = load_state(self._state_file)
+            if state is not None:
+                self._state = state
+                alive = self._alive()
+                self._end(list(alive.values()))
+                kill_stamped(state.stack)
+                save_state(self._state_file, state.model_copy(update={"daemons": {}}))
+                say(f"ended {', '.join(sorted(alive))}" if alive else "nothing was running")
+            if remove_data:
+                for name in ("postgres", "ceph", "mlflow", "ray", "logs"):
+                    if (self.folder / name).exists():
+                        shutil.rmtree(self.folder / name)
+                for path in (self.environment, self._state_file):
+                    path.unlink(missing_ok=True)
+                say(f"removed the data in {self.folder}")
+
+    # parts
+
+    @property
+    def _postgres(self) -> Postgres:
+        secrets = self._state.secrets
+        return Postgres(
+            self.folder / "postgres",
+            self._state.port("postgres"),
+            secrets.postgres_administrator,
+            secrets.postgres_role,
+        )
+
+    @property
+    def _ceph(self) -> Ceph:
+        return Ceph(self.folder / "ceph", self._state.port("ceph-mon"), self._state.port("s3"), gibibytes=100)
+
+    @property
+    def _mlflow(self) -> MlflowServer:
+        secrets = self._state.secrets
+        return MlflowServer(
+            self.folder / "mlflow",
+            self._state.port("mlflow"),
+            backend=self._postgres.url("mlflow"),
+            artifacts=f"s3://{BUCKET}/mlflow",
+            variables=self._ceph.variables,
+            auth=Auth(self._postgres.url("mlflow_auth"), secrets.mlflow_administrator, secrets.mlflow_signing_key),
+        )
+
+    @property
+    def _ray(self) -> RayCluster:
+        cores = len(os.sched_getaffinity(0))
+        return RayCluster(
+            self.folder / "ray",
+            Path("/tmp") / f"samif-ray-{self._state.stack[:12]}",
+            self._state.port("ray"),
+            self._state.port("ray-dashboard"),
+            self._state.port("ray-client"),
+            [self._state.port(f"{name}-agent") for name in (HEAD, "ray-worker-1", "ray-worker-2")],
+            [max(1, cores - cores // 2), max(1, cores // 2)],
+            self._state.secrets.ray_token,
+        )
+
+    # starting
+
+    def _begin(self, first_port: int | None) -> State:
+        state = load_state(self._state_file)
+        if state is None:
+            state = new_state(first_port or FIRST_PORT)
+            save_state(self._state_file, state)
+        elif first_port not in (None, state.first_port):
+            if not (self.folder / "ceph").exists() and not state.daemons:
+                return state.model_copy(update={"first_port": first_port})
+            raise SamifError(
+                f"the stack in {self.folder} was made with ports from {state.first_port} on, and its data names them; "
+                "leave SERVICES_PORT out, or remove the data first: make services-down SERVICES_DATA=remove"
+            )
+        return state
+
+    def _bring_up(self, alive: dict[str, Daemon], say: Say) -> None:
+        (self.folder / "logs").mkdir(mode=0o700, exist_ok=True)
+        launcher = Launcher(self._state.stack, self.folder / "logs", started=self._remember)
+
+        def tell(name: str, where: str, fresh: bool) -> None:
+            say(f"{name:<12}{where:<28}{'answers' if fresh else 'answers, was running'}")
+
+        def postgres() -> None:
+            part = self._postgres
+            if not part.is_made:
+                part.make()
+            part.settle(launcher, alive.get("postgres") or part.start(launcher))
+            tell("PostgreSQL", f"127.0.0.1:{part.port}", "postgres" not in alive)
+
+        def ceph() -> None:
+            part = self._ceph
+            if not part.is_made:
+                self._end([alive.pop(name) for name in list(alive) if name.startswith("ceph-")])
+                part.make(launcher)
+            names = [f"ceph-{name}" for name in CEPH]
+            fresh = not alive.keys() >= set(names)
+            running = alive | {daemon.name: daemon for daemon in self._started}
+            daemons = [running.get(name) or part.start(launcher, name.removeprefix("ceph-")) for name in names]
+            part.settle(launcher, daemons[-1])
+            part.client().create_bucket(Bucket=BUCKET)  # no error where it is there
+            tell("S3", part.url, fresh)
+
+        def mlflow() -> None:
+            part = self._mlflow
+            part.settle(launcher, alive.get("mlflow") or part.start(launcher))
+            tell("MLflow", part.url, "mlflow" not in alive)
+
+        def ray() -> None:
+            part = self._ray
+            names = [HEAD, *part.worker_names]
+            if HEAD not in alive:  # its workers end with it
+                self._end([alive.pop(name) for name in names if name in alive])
+            fresh = not alive.keys() >= set(names)
+            for name in names:
+                part.settle(launcher, alive.get(name) or part.start(launcher, name))
+            tell("Ray", part.address, fresh)
+
+        with ThreadPoolExecutor(3) as pool:
+            stores = [pool.submit(postgres), pool.submit(ceph)]
+            cluster = pool.submit(ray)
+            try:
+                self._all(stores)
+                self._all([pool.submit(mlflow), cluster])
+            except BaseException:
+                self._end(self._started)  # those that still wait for a daemon see it gone, and give up
+                raise
+
+    @staticmethod
+    def _all(jobs: Sequence[Future[None]]) -> None:
+        done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
+        for job in done:
+            job.result()
+
+    def _remember(self, daemon: Daemon) -> None:
+        with self._guard:
+            self._started.append(daemon)
+            daemons = {**self._state.daemons, daemon.name: daemon.identity}
+            self._state = self._state.model_copy(update={"daemons": daemons})
+            save_state(self._state_file, self._state)
+
+    def _alive(self) -> dict[str, Daemon]:
+        known = {name: Daemon(name, f"{self._state.stack}/{name}", who) for name, who in self._state.daemons.items()}
+        return {name: daemon for name, daemon in known.items() if daemon.runs}
+
+    def _end(self, daemons: Sequence[Daemon]) -> None:
+        """Those that stand on others first."""
+        named = {daemon.name: daemon for daemon in daemons}
+        if "mlflow" in named:
+            MlflowServer.stop(named["mlflow"])
+        nodes = [daemon for name, daemon in named.items() if name.startswith("ray-")]
+        if nodes:
+            self._ray.stop(nodes)
+        if "postgres" in named:
+            Postgres.stop(named["postgres"])
+        Ceph.stop([daemon for name, daemon in named.items() if name.startswith("ceph-")])
+
+    def _client_variables(self) -> dict[str, str]:
+        secrets = self._state.secrets
+        return {
+            **self._ceph.variables,
+            "MLFLOW_TRACKING_URI": self._mlflow.url,
+            "MLFLOW_TRACKING_USERNAME": MLFLOW_ADMINISTRATOR,
+            "MLFLOW_TRACKING_PASSWORD": secrets.mlflow_administrator,
+            **self._ray.variables,
+            "PGHOST": "127.0.0.1",
+            "PGPORT": str(self._postgres.port),
+            "PGUSER": POSTGRES_ADMINISTRATOR,
+            "PGPASSWORD": secrets.postgres_administrator,
+        }
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """One command at a time."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / "lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise SamifError(f"another command is at work on the services in {self.folder}; wait for it") from None
+        except OSError as error:
+            raise SamifError(f"cannot write in {self.folder}: {error.strerror}; check its permissions") from None
+        try:
+            yield
+        finally:
+            lock.release()
