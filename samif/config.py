@@ -28,6 +28,7 @@ RESERVED_CLASSES = frozenset({"background", "unknown"})
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 FeaturePart = Literal["token", "pooled", "semantic"]
+DataProtocol = Literal["coco2014-60-20", "part-of-coco2014"]
 StoredAs = Literal["float16", "bfloat16", "int8"]
 
 
@@ -70,6 +71,8 @@ class DatasetParams(Strict):
     seed: int = 0
     broken_pictures: Literal["refuse", "quarantine"] = "refuse"
     base_classes: list[str] = Field(min_length=1)
+    protocol: DataProtocol | None = None
+    """What the data claim to be: a published protocol, which the dataset stage holds them against, or a part of it."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -77,6 +80,8 @@ class DatasetParams(Strict):
             raise ValueError("give either 'drawn' (the demo line) or 'train' (your own COCO file)")
         if len(set(self.base_classes)) != len(self.base_classes):
             raise ValueError("'base_classes' names a class twice")
+        if self.protocol == "coco2014-60-20" and self.broken_pictures != "refuse":
+            raise ValueError("'protocol' is the published one, which leaves no picture out: 'broken_pictures' must refuse")
         return self
 
 

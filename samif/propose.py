@@ -1,11 +1,11 @@
 """Embedding -> proposals: masks of single objects with their features (SAM-IF, inference, before classification).
 
-Shape legend: P prompts, N proposals kept, D token width, F pooled width.
+Shape legend: P prompts, N proposals kept, D token width, F pooled width, S semantic width.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from samif.config import ProposeParams
+from samif.masks.cover import mean_under
 from samif.masks.duplicates import greedy, suppress
 from samif.masks.pooling import pool
 from samif.masks.rle import Rle, areas, encode
@@ -36,6 +37,7 @@ class Proposals:
         objectness: probability (N,) that the mask is one object.
         tokens: mask-token embeddings (N, D).
         pooled: pooled image features (N, F).
+        semantic: mean features of the semantic encoder under the masks (N, S); None where there is no such encoder.
     """
 
     masks: list[Rle]
@@ -43,9 +45,12 @@ class Proposals:
     objectness: NDArray[np.float32]
     tokens: NDArray[np.float32]
     pooled: NDArray[np.float32]
+    semantic: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         rows = {name: len(getattr(self, name)) for name in ("iou", "objectness", "tokens", "pooled")}
+        if self.semantic is not None:
+            rows["semantic"] = len(self.semantic)
         wrong = {name: count for name, count in rows.items() if count != len(self.masks)}
         if wrong:
             raise ValueError(f"expected {len(self.masks)} rows as there are masks, got {wrong}")
@@ -61,8 +66,13 @@ class Proposals:
     def take(self, rows: NDArray[np.int64]) -> Proposals:
         """The proposals at these indices, in that order."""
         return Proposals(
-            [self.masks[i] for i in rows], self.iou[rows], self.objectness[rows], self.tokens[rows], self.pooled[rows]
-        )
+            [self.masks[i] for i in rows], self.iou[rows], self.objectness[rows], self.tokens[rows], self.pooled[rows],
+            None if self.semantic is None else self.semantic[rows],
+        )  # fmt: skip
+
+    def with_semantic(self, features: Tensor | None) -> Proposals:
+        """The same with semantic features of the picture (S, g, g) pooled under each mask; as they are without."""
+        return self if features is None else replace(self, semantic=mean_under(features, self.masks))
 
 
 def prompt_points(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, params: ProposeParams) -> Tensor:

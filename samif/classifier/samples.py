@@ -14,6 +14,7 @@ from torch import Tensor
 
 from samif.config import FeaturePart
 from samif.dataset.model import Annotation, Picture
+from samif.errors import SamifError
 from samif.finetune.targets import PictureTargets, to_points
 from samif.masks.pooling import pool
 from samif.masks.rle import decode, overlaps
@@ -27,8 +28,19 @@ IGNORED_SHARE = 0.3
 
 
 def features_of(proposals: Proposals, parts: Sequence[FeaturePart]) -> NDArray[np.float32]:
-    """Feature vectors (N, D) of proposals: the named parts side by side."""
+    """Feature vectors (N, D) of proposals: the named parts side by side.
+
+    Raises:
+        SamifError: `semantic` is named and the proposals were made without a semantic encoder.
+    """
     columns = {"token": proposals.tokens, "pooled": proposals.pooled}
+    if proposals.semantic is not None:
+        columns["semantic"] = proposals.semantic
+    elif "semantic" in parts:
+        raise SamifError(
+            "the classifier needs semantic features and these proposals have none; give params.yaml the section "
+            "'semantic' that it was made with and run 'samif run'"
+        )
     return np.concatenate([columns[part] for part in parts], axis=1).astype(np.float32)
 
 
@@ -54,6 +66,7 @@ def instance_samples(
     prompts: int,
     parts: Sequence[FeaturePart],
     rng: np.random.Generator,
+    semantic: Tensor | None = None,
 ) -> list[NDArray[np.float32]]:
     """Features of labelled instances as the segmenter would see them.
 
@@ -63,6 +76,7 @@ def instance_samples(
     Args:
         embedding: (C, h, w) of the picture.
         prompts: prompts per instance.
+        semantic: (S, g, g) of the picture, where `parts` names it.
 
     Returns:
         One array (S, D) per annotation, 1 <= S <= prompts.
@@ -84,10 +98,11 @@ def instance_samples(
         rows = np.arange(index * prompts, (index + 1) * prompts)
         good = rows[usable[rows] & (match[rows, index] >= OBJECT_IOU)]
         if len(good):
-            samples.append(features_of(answers.take(good), parts))
+            samples.append(features_of(answers.take(good).with_semantic(semantic), parts))
         else:
             best = answers.take(rows[[int(match[rows, index].argmax())]])
-            samples.append(features_of(_with_label(best, annotation, embedding, target.frame), parts))
+            labelled = _with_label(best, annotation, embedding, target.frame)
+            samples.append(features_of(labelled.with_semantic(semantic), parts))
     return samples
 
 

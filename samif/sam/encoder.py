@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from segment_anything.modeling import ImageEncoderViT, Sam
 from torch import Tensor, nn
 
 from samif.sam.frame import Frame
+from samif.sam.pixels import padded_batch, resize_longest
 from samif.sam.vit import FastViT
 from samif.sam.zoo import ARCHITECTURES, LoadedSam, load_sam
 
@@ -67,19 +67,12 @@ class ImageEncoder:
 
     def prepare(self, picture: NDArray[np.uint8]) -> Tensor:
         """The part of the work before the network: (H, W, 3) -> resized (3, h, w) uint8. Safe in several threads."""
-        # as the official ResizeLongestSide, which needs torchvision for this one call of Pillow
-        scale = self.image_size * 1.0 / max(picture.shape[:2])
-        height, width = (int(side * scale + 0.5) for side in picture.shape[:2])
-        resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.asarray(resized).transpose(2, 0, 1).copy())
+        return resize_longest(picture, self.image_size)
 
     @torch.inference_mode()
     def encode_prepared(self, prepared: Sequence[Tensor]) -> Tensor:
         """What `prepare` gave -> embeddings (N, C, h, w) float32 on the CPU."""
-        batch = torch.zeros(len(prepared), 3, self.image_size, self.image_size, device=self.device)
-        for row, picture in zip(batch, prepared, strict=True):
-            pixels = picture.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else picture
-            row[:, : picture.shape[1], : picture.shape[2]] = (pixels.float() - self._mean) / self._std
+        batch = padded_batch(prepared, self.image_size, self._mean, self._std)
         embeddings: Tensor = self._network(batch)
         return embeddings.float().cpu()
 

@@ -208,7 +208,7 @@ def check_layout(name: str, tensors: Mapping[str, Tensor], path: Path) -> None:
                 f"set encoder.name to {likely} or give a '{name}' file as encoder.checkpoint"
             )
         raise SamifError(
-            f"{path} does not fit encoder '{name}' ({_difference(expected, found)}); give another checkpoint"
+            f"{path} does not fit encoder '{name}' ({difference(expected, found)}); give another checkpoint"
         )
     for key, own in _blueprint(name).state_dict().items():
         if tensors[key].is_floating_point() != own.is_floating_point():
@@ -229,7 +229,7 @@ def _encoder_part(layout: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int,
     return {key: shape for key, shape in layout.items() if key.startswith("image_encoder.")}
 
 
-def _difference(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:
+def difference(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:
     """What is missing, too many or misshapen, a few names of each."""
     parts = []
     for word, names in (

@@ -28,6 +28,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 HEAD = "line: x\ndataset: {drawn: {}, base_classes: [a, b]}\n"
+SEMANTIC = f"model: vit_x, checkpoint: w.pth, sha256: {'ab' * 32}"
 
 
 def test_known_classes_are_in_row_order() -> None:
@@ -48,6 +49,18 @@ def test_known_classes_are_in_row_order() -> None:
         (HEAD + "propose: {duplicate_iou: 1.01}\n", "key 'propose.duplicate_iou': .*less than or equal to 1, got 1.01"),
         (HEAD + "encoder: {name: vit_x}\n", "key 'encoder.name': expected 'tiny', 'vit_b'.*got 'vit_x'"),
         (HEAD + "encoder: {sha256: ABC}\n", "key 'encoder.sha256'"),
+        (HEAD + f"semantic: {{{SEMANTIC}, size: 96, layer: 3}}\n", "key 'semantic.layer': expected no such key, got 3"),
+        (
+            HEAD + "semantic: {model: vit_tiny_patch16_224}\n",
+            "key 'semantic.checkpoint': expected a value, got nothing",
+        ),
+        (HEAD + f"semantic: {{{SEMANTIC}, size: 15}}\n", "key 'semantic.size': .*greater than or equal to 16, got 15"),
+        (HEAD + f"semantic: {{{SEMANTIC[:-1]}}}\n", "key 'semantic.sha256'"),
+        (HEAD + f"semantic: {{{SEMANTIC.replace('vit', 'hf-hub:vit')}}}\n", "key 'semantic.model'.*got 'hf-hub:vit_x'"),
+        (
+            HEAD + "train_base: {features: [token, semantic]}\n",
+            "key 'train_base': expected a section 'semantic' .*, got none",
+        ),
         (HEAD + "sessions: {base: {after: base, classes: [c]}}\n", "may not be named 'base'"),
         (HEAD + "sessions: {s1: {after: base, classes: [a]}}\n", "class 'a' of session 's1' is already in the base"),
         (HEAD + "sessions: {s1: {after: s0, classes: [c]}}\n", "'s1' must come after 'base', not 's0'"),
@@ -81,6 +94,15 @@ def test_a_refusal_names_file_key_expected_and_got(tmp_path: Path, text: str, se
 def test_limits_themselves_pass(tmp_path: Path) -> None:
     p = load_params(write(tmp_path, HEAD + "propose: {points: 1, duplicate_iou: 1.0, min_objectness: 0.0}\n"))
     assert (p.propose.points, p.propose.duplicate_iou, p.propose.min_objectness) == (1, 1.0, 0.0)
+
+
+def test_without_a_semantic_encoder_parameters_are_what_they_were(tmp_path: Path) -> None:
+    """A section that came later: runs and versions of a line without it keep their digests."""
+    without, null = (load_params(write(tmp_path, HEAD + text)) for text in ("", "semantic: null\n"))
+    assert digest(without) == digest(null) and "semantic" not in without.model_dump()
+    given = load_params(write(tmp_path, HEAD + f"semantic: {{{SEMANTIC}}}\ntrain_base: {{features: [semantic]}}\n"))
+    assert digest(given) != digest(params(train_base={"features": ["token"]}))
+    assert given.semantic is not None and given.semantic.size is None
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from samif.propose import CELLS_AT_ONCE, Proposals, answer_points, prompt_points
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.encoder import ImageEncoder
 from samif.sam.frame import Frame, grid_points
-from tests.handmade import pixels, proposals
+from tests.handmade import pixels, proposals, rectangle
 
 FRAME = Frame(160, 160, 256)
 
@@ -143,6 +143,17 @@ def test_rows_must_be_as_many_as_masks() -> None:
     one = proposals([pixels((4, 4), 3)])
     with pytest.raises(ValueError, match=r"expected 1 rows as there are masks, got \{'iou': 2\}"):
         Proposals(one.masks, np.zeros(2, np.float32), one.objectness, one.tokens, one.pooled)
+
+
+def test_semantic_features_are_pooled_under_each_mask_and_go_with_their_rows() -> None:
+    two = proposals([rectangle((8, 8), 0, 0, 4, 4), rectangle((8, 8), 4, 0, 4, 8)])
+    seen = two.with_semantic(torch.arange(8.0).reshape(2, 2, 2))  # two features of 2 x 2 cells
+    assert two.semantic is None and two.with_semantic(None) is two and seen.semantic is not None
+    assert seen.semantic.tolist() == [[0.0, 4.0], [2.5, 6.5]]
+    taken = seen.take(np.array([1]))
+    assert taken.semantic is not None and taken.semantic.tolist() == [[2.5, 6.5]]
+    with pytest.raises(ValueError, match=r"got \{'semantic': 1\}"):
+        Proposals(two.masks, two.iou, two.objectness, two.tokens, two.pooled, seen.semantic[:1])
 
 
 def test_taking_keeps_rows_together() -> None:

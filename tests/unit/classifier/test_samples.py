@@ -10,6 +10,8 @@ from samif.classifier.samples import background_rows, features_of, instance_samp
 from samif.config import FeaturePart
 from samif.dataset.model import Dataset
 from samif.dataset.pictures import read_picture
+from samif.errors import SamifError
+from samif.masks.cover import mean_under
 from samif.masks.pooling import pool
 from samif.masks.rle import decode
 from samif.propose import Proposals
@@ -59,12 +61,24 @@ def test_rows_are_indices_of_the_proposals() -> None:
 
 @pytest.mark.parametrize(
     ("parts", "expected"),
-    [(["token"], [1, 2]), (["pooled"], [3]), (["token", "pooled"], [1, 2, 3]), (["pooled", "token"], [3, 1, 2])],
+    [
+        (["token"], [1, 2]),
+        (["pooled"], [3]),
+        (["token", "pooled"], [1, 2, 3]),
+        (["pooled", "token"], [3, 1, 2]),
+        (["semantic", "token"], [4, 5, 1, 2]),
+    ],
 )
 def test_parts_stand_side_by_side_in_their_order(parts: list[FeaturePart], expected: list[float]) -> None:
     one = proposals([OBJECT])
-    both = Proposals(one.masks, one.iou, one.objectness, np.array([[1, 2]], np.float32), np.array([[3]], np.float32))
-    assert features_of(both, parts).tolist() == [expected]
+    columns = (np.array([values], np.float32) for values in ([1, 2], [3], [4, 5]))
+    every = Proposals(one.masks, one.iou, one.objectness, *columns)
+    assert features_of(every, parts).tolist() == [expected]
+
+
+def test_proposals_without_semantic_features_are_refused_where_they_are_needed() -> None:
+    with pytest.raises(SamifError, match="needs semantic features and these proposals have none"):
+        features_of(proposals([OBJECT]), ["token", "semantic"])
 
 
 # Instances
@@ -100,3 +114,22 @@ def test_where_no_answer_fits_features_are_pooled_under_the_label(
     expected = pool(embedding, low).numpy()
     assert [rows.shape for rows in found] == [(1, expected.shape[1])] * len(expected)
     np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-4)
+
+
+def test_semantic_features_are_pooled_under_the_same_mask(
+    decoder: InstanceDecoder, encoder: ImageEncoder, scenes: Dataset
+) -> None:
+    """No answer fits, so under the label; and the other parts are what they are without."""
+    picture = scenes.pictures[0]
+    embedding = encoder.encode([read_picture(scenes.path_of(picture))])[0]
+    semantic = torch.randn(6, 7, 7, generator=torch.Generator().manual_seed(0))
+
+    def samples(*parts: FeaturePart) -> np.ndarray:
+        rng = np.random.default_rng(0)
+        return np.concatenate(
+            instance_samples(decoder, embedding, picture, picture.annotations, 2, list(parts), rng, semantic)
+        )
+
+    expected = mean_under(semantic, [a.rle for a in picture.annotations])
+    np.testing.assert_allclose(samples("semantic"), expected, atol=1e-5)
+    np.testing.assert_array_equal(samples("token", "semantic")[:, -6:], samples("semantic"))
