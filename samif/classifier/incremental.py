@@ -33,12 +33,14 @@ def learn_session(
     params: IncrementalParams,
     seed: int,
     advance: Callable[[int], None] = lambda _: None,
+    encode_semantic: Callable[[Sequence[NDArray[np.uint8]]], Tensor] | None = None,
 ) -> Classifier:
     """The classifier with one more row per class of `shots`, in their order; its other rows untouched.
 
     Args:
         encode_pictures: pictures (H, W, 3) -> embeddings (N, C, h, w).
         advance: called with 1 for each picture that is done.
+        encode_semantic: pictures (H, W, 3) -> semantic features (N, S, g, g), where the classifier's parts name them.
     """
     wanted: dict[int, list[tuple[str, int]]] = {}
     for name, places in shots.items():
@@ -52,10 +54,12 @@ def learn_session(
         rng = np.random.default_rng([seed, picture_id])
         for degrees in (0, *params.rotations):
             annotations = [_turn_annotation(by_id[annotation_id], degrees) for _, annotation_id in items]
-            embedding = encode_pictures([np.ascontiguousarray(np.rot90(pixels, degrees // 90))])[0]
+            turned = [np.ascontiguousarray(np.rot90(pixels, degrees // 90))]
+            embedding = encode_pictures(turned)[0]
+            semantic = encode_semantic(turned)[0] if encode_semantic is not None else None
             samples = instance_samples(
                 decoder, embedding, _turn_picture(picture, degrees), annotations, params.prompts_per_shot,
-                classifier.space.parts, rng,
+                classifier.space.parts, rng, semantic,
             )  # fmt: skip
             for item, found in zip(items, samples, strict=True):
                 looks.setdefault(item, []).append(found)
