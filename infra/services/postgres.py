@@ -7,10 +7,12 @@ import pwd
 import shutil
 import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -88,6 +90,7 @@ class Postgres:
             "fsync": "on" if self.durable else "off",
         }
         options = (word for name, value in settings.items() for word in ("-c", f"{name}={value}"))
+        self._drop_lock_of_a_zombie()
         command: list[str | Path] = [installed() / "postgres", "-D", self.folder / "db", *options]
         return launcher.start("postgres", command, _plain(), self.folder, server_user())
 
@@ -113,6 +116,24 @@ class Postgres:
     def stop(daemon: Daemon) -> None:
         """Fast shutdown: open sessions are broken off, everything committed is kept."""
         daemon.stop(signal.SIGINT)
+
+    def _drop_lock_of_a_zombie(self) -> None:
+        """Where nobody waits for orphans, as in a container without an init, a killed server stays as a zombie, and
+        the next one takes it for running. It is not once nothing is attached to its shared memory."""
+        lock = self.folder / "db" / "postmaster.pid"
+        try:
+            lines = lock.read_text(encoding="utf-8").splitlines()
+            if psutil.Process(int(lines[0])).status() != psutil.STATUS_ZOMBIE:
+                return
+            segment = lines[6].split()[1]
+        except (OSError, ValueError, IndexError, psutil.NoSuchProcess):
+            return  # PostgreSQL itself judges best
+        for _ in range(100):  # its own processes see that it is gone, and end
+            rows = [line.split() for line in Path("/proc/sysvipc/shm").read_text(encoding="ascii").splitlines()]
+            if not any(row[1] == segment and row[6] != "0" for row in rows):
+                lock.unlink()
+                return
+            time.sleep(0.1)
 
     @staticmethod
     def _set_password(connection: psycopg.Connection, role: str, password: str) -> None:

@@ -1,0 +1,318 @@
+"""`make services` for real: who is let in, what can be seen of its secrets, and that it ends what it started."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import boto3
+import psutil
+import psycopg
+import pytest
+import requests
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from flows.registry import Registry
+from infra.services.daemon import stamped
+from infra.services.ports import check_ports
+from infra.services.state import PORTS, State, load_state, new_state
+from samif.errors import SamifError
+from tests.flows.services import skip_without_ceph, skip_without_postgres
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 240
+
+
+class Stack:
+    """A stack in a folder of its own, driven by the make targets."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.first_port = _ten_free_ports()
+
+    def make(self, target: str, **variables: str | int) -> str:
+        """What the target prints; fails the test where it fails."""
+        words = [f"{name}={value}" for name, value in {"SERVICES_DIR": self.folder, **variables}.items()]
+        # The environment is what runs this test: not to be installed anew beneath it.
+        command = ["make", "--silent", "--assume-old=.venv/.installed", target, *words]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    @property
+    def state(self) -> State:
+        state = load_state(self.folder / "state.json")
+        assert state is not None
+        return state
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment of a client, as a shell reads it."""
+        command = ["env", "-i", "bash", "-c", f". {self.folder}/environment && env -0"]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
+        return {name: value for name, _, value in (line.partition("=") for line in lines if "=" in line)}
+
+    @property
+    def secrets(self) -> set[str]:
+        keys = json.loads((self.folder / "ceph" / "keys.json").read_text())
+        return {*self.state.secrets.model_dump().values(), keys["AWS_SECRET_ACCESS_KEY"]}
+
+
+class Watch:
+    """Every command line that any process has had meanwhile, as far as a look every few milliseconds shows."""
+
+    def __init__(self) -> None:
+        self.seen: set[bytes] = set()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        known: set[int] = set()
+        while not self._over.wait(0.02):
+            pids = {int(name) for name in os.listdir("/proc") if name.isdigit()}
+            for pid in pids - known:
+                try:
+                    self.seen.add(Path(f"/proc/{pid}/cmdline").read_bytes())
+                except OSError:
+                    continue
+            known = {pid for pid in known & pids if pid % 8}  # a process may change its command line
+
+
+@pytest.fixture(scope="module")
+def watched() -> Iterator[tuple[Stack, Watch]]:
+    """The stack, up, and what could be seen of the processes while it started."""
+    skip_without_postgres()
+    skip_without_ceph()
+    # Not pytest's own folder: PostgreSQL runs as a user who may not enter that.
+    with TemporaryDirectory(prefix="samif-services-") as name:
+        Path(name).chmod(0o755)
+        stack = Stack(Path(name) / "services")
+        try:
+            with Watch() as watch:
+                said = stack.make("services", SERVICES_PORT=stack.first_port)
+            assert "everything answers" in said and not any(secret in said for secret in stack.secrets)
+            yield stack, watch
+        finally:
+            stack.make("services-down", SERVICES_DATA="remove")
+            assert list(stack.folder.iterdir()) == [stack.folder / "lock"]
+
+
+@pytest.fixture(scope="module")
+def stack(watched: tuple[Stack, Watch]) -> Stack:
+    return watched[0]
+
+
+# who is let in
+
+
+def _psql(variables: dict[str, str], database: str) -> None:
+    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD"}
+    given = {name: variables[key] for name, key in names.items() if key in variables}
+    psycopg.connect(**given, dbname=database, connect_timeout=5).close()
+
+
+def _postgres(variables: dict[str, str]) -> None:
+    _psql(variables, "mlflow")
+
+
+def _s3(variables: dict[str, str]) -> None:
+    key, secret = variables.get("AWS_ACCESS_KEY_ID"), variables.get("AWS_SECRET_ACCESS_KEY")
+    signed = {} if key else {"config": Config(signature_version=UNSIGNED)}
+    session = boto3.session.Session(key, secret, region_name="us-east-1")
+    session.client("s3", endpoint_url=variables["AWS_ENDPOINT_URL"], **signed).list_objects_v2(Bucket="samif")
+
+
+def _mlflow(variables: dict[str, str]) -> None:
+    login = (variables.get("MLFLOW_TRACKING_USERNAME", ""), variables.get("MLFLOW_TRACKING_PASSWORD", ""))
+    url = f"{variables['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/experiments/search?max_results=1"
+    requests.get(url, auth=login if any(login) else None, timeout=10).raise_for_status()
+
+
+def _dashboard(variables: dict[str, str]) -> None:
+    token = variables.get("RAY_AUTH_TOKEN")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    requests.get(f"{variables['RAY_API_SERVER_ADDRESS']}/api/jobs/", headers=headers, timeout=10).raise_for_status()
+
+
+DOORS = {
+    "postgres": (_postgres, ["PGPASSWORD"], psycopg.OperationalError),
+    "s3": (_s3, ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"], ClientError),
+    "mlflow": (_mlflow, ["MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_USERNAME"], requests.HTTPError),
+    "dashboard": (_dashboard, ["RAY_AUTH_TOKEN"], requests.HTTPError),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_only_who_has_the_environment_is_let_in(stack: Stack, door: str) -> None:
+    enter, names, refusal = DOORS[door]
+    variables = stack.variables
+    enter(variables)
+    with pytest.raises(refusal):
+        enter({**variables, names[0]: "x" * len(variables[names[0]])})
+    with pytest.raises(refusal):
+        enter({name: value for name, value in variables.items() if name not in names})
+
+
+def test_ray_itself_asks_for_the_token(stack: Stack) -> None:
+    """Not only its dashboard: the port that takes tasks, which is open to the network."""
+    variables = stack.variables
+    command = [Path(sys.executable).with_name("ray"), "status", "--address", variables["RAY_ADDRESS"]]
+    stranger = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 48}
+    done = subprocess.run(command, env=stranger, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0 and "InvalidAuthToken" in done.stderr
+
+
+def test_mlflow_s_own_role_owns_its_databases_and_nothing_else(stack: Stack) -> None:
+    variables = stack.variables
+    role = {**variables, "PGUSER": "mlflow", "PGPASSWORD": stack.state.secrets.postgres_role}
+    _psql(role, "mlflow_auth")
+    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD"}
+    with psycopg.connect(**{name: role[key] for name, key in names.items()}, dbname="mlflow") as connection:
+        rights = "SELECT rolsuper, rolcreaterole, rolcreatedb FROM pg_roles WHERE rolname = current_user"
+        assert connection.execute(rights).fetchone() == (False, False, False)
+
+
+def test_a_registry_that_does_not_know_us_says_so(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables = stack.variables
+    registry = Registry(variables["MLFLOW_TRACKING_URI"], tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", variables["MLFLOW_TRACKING_USERNAME"])
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "not the password")
+    with pytest.raises(SamifError, match="does not know you; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_P"):
+        registry.versions("demo")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", variables["MLFLOW_TRACKING_PASSWORD"])
+    with pytest.raises(SamifError, match="has no 'demo-classifier'"):
+        registry.versions("demo")
+
+
+# secrets
+
+
+def test_no_secret_shows_in_command_lines_or_logs(watched: tuple[Stack, Watch]) -> None:
+    stack, watch = watched
+    assert any(b"initdb" in line for line in watch.seen)  # it did look
+    secrets = {secret.encode() for secret in stack.secrets}
+    assert len(secrets) == 6 and min(map(len, secrets)) >= 40
+    assert not [line for line in watch.seen if any(secret in line for secret in secrets)]
+    scratch = Path("/tmp") / f"samif-ray-{stack.state.stack[:12]}"
+    files = [path for folder in (stack.folder, scratch) for path in folder.rglob("*") if path.is_file()]
+    small = [path for path in files if path.stat().st_size < 1 << 26]
+    holders = {path for path in small if any(secret in path.read_bytes() for secret in secrets)}
+    meant = ("state.json", "environment", "mlflow/auth.ini", "ceph/keys.json", "ray/token")
+    assert holders == {stack.folder / name for name in meant}
+    assert {oct(path.stat().st_mode & 0o777) for path in holders} == {"0o600"}
+    assert {path.parent.name for path in small if path.suffix == ".log"} >= {"logs", "ceph"}
+
+
+# starting again
+
+
+def test_a_second_start_changes_nothing(stack: Stack) -> None:
+    before = stack.state
+    assert stack.make("services").count("answers, was running") == 4
+    assert stack.state == before
+
+
+def test_what_was_killed_is_started_again_and_nothing_else(stack: Stack) -> None:
+    before = stack.state.daemons
+    os.kill(before["postgres"].pid, signal.SIGKILL)
+    stack.make("services")
+    after = stack.state.daemons
+    assert {name for name in before if before[name] != after[name]} == {"postgres"}
+    _mlflow(stack.variables)  # has found its database again
+
+
+def test_it_ends_what_it_started_and_keeps_the_data(stack: Stack) -> None:
+    """Near the end of this module: afterwards the stack is down."""
+    bystander = subprocess.Popen(["sleep", "300"])
+    try:
+        state = stack.state
+        assert len(stamped(state.stack)) > 8
+        said = stack.make("services-down")
+        assert said.startswith("ended ceph-mon, ceph-osd, ceph-rgw, mlflow, postgres, ray-head")
+        assert stamped(state.stack) == [] and bystander.poll() is None
+        for who in state.daemons.values():
+            assert not psutil.pid_exists(who.pid) or psutil.Process(who.pid).status() == psutil.STATUS_ZOMBIE
+        check_ports(state, set(PORTS), "")
+        assert (stack.folder / "postgres" / "db" / "PG_VERSION").exists() and stack.state.daemons == {}
+        assert stack.make("services-down") == "nothing was running\n"
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+# refusals
+
+
+def test_a_taken_port_is_named_and_nothing_is_started(tmp_path: Path) -> None:
+    first = _ten_free_ports()
+    with socket.create_server(("127.0.0.1", first + 3)):
+        sentence = _refused(tmp_path / "services", first)
+    assert f"port {first + 3}, for mlflow, is taken by process {os.getpid()} (" in sentence
+    assert not (tmp_path / "services" / "postgres").exists()
+
+
+def test_a_half_started_stack_is_torn_down(tmp_path: Path) -> None:
+    skip_without_postgres()
+    skip_without_ceph()
+    broken = tmp_path / "bin"
+    broken.mkdir()
+    (broken / "ceph-mon").write_text("#!/bin/sh\nsleep 2\necho broken on purpose >&2\nexit 1\n")
+    (broken / "ceph-mon").chmod(0o755)
+    with TemporaryDirectory(prefix="samif-services-") as name:
+        Path(name).chmod(0o755)
+        folder = Path(name) / "services"
+        sentence = _refused(folder, _ten_free_ports(), PATH=f"{broken}:{os.environ['PATH']}")
+        assert sentence == "services: making the S3 server: ceph-mon failed: broken on purpose\n"
+        state = load_state(folder / "state.json")
+        assert state is not None and {"postgres", "ray-head"} <= state.daemons.keys()  # they had been started
+        assert stamped(state.stack) == []
+        check_ports(state, set(PORTS), "")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda text: text.replace("stack", "stock", 1), r"state.json does not say what a stack .* needs \(2 errors\)"),
+        (lambda text: text[:-20], r"state.json does not say what a stack .* needs \(1 errors\)"),
+    ],
+)
+def test_a_spoilt_state_is_told(tmp_path: Path, spoil: Callable[[str], str], sentence: str) -> None:
+    (tmp_path / "state.json").write_text(spoil(new_state(20400).model_dump_json()))
+    with pytest.raises(SamifError, match=sentence):
+        load_state(tmp_path / "state.json")
+
+
+def _refused(folder: Path, first_port: int, **environment: str) -> str:
+    """What `up` says as it refuses."""
+    command = [sys.executable, "-m", "infra.services", "--state", folder, "up", "--port", str(first_port)]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stderr
+
+
+def _ten_free_ports() -> int:
+    """The first of ten that nobody listens on, outside the range that the kernel hands out."""
+    taken = {item.laddr.port for item in psutil.net_connections("tcp") if item.status == psutil.CONN_LISTEN}
+    return next(base for base in range(21000, 30000, 10) if not taken & set(range(base, base + 10)))
