@@ -121,6 +121,11 @@ class MlflowStore:
             if self.database is None:
                 probe(self.uri, self.shown)
             said = first_line(error).replace(self.uri, self.shown)
+            if "error code 401" in said:
+                raise SamifError(
+                    f"the registry at {self.shown} does not know you; set MLFLOW_TRACKING_USERNAME and "
+                    "MLFLOW_TRACKING_PASSWORD, and run again"
+                ) from None
             raise SamifError(
                 f"the registry at {self.shown} refused or broke off: {said}; mend that and run again"
             ) from None
@@ -157,6 +162,10 @@ class MlflowStore:
         mine = f"tags.{entry.key} = '{entry.tags[entry.key]}'"
         done = self.runs(entry.line, f"tags.kind = '{entry.kind}' and {mine} and attributes.status = 'FINISHED'")
         return str((next(done, None) or self._filled_run(entry)).info.run_id)
+
+    def replace(self, entry: Entry) -> str:
+        """As `record`, but what a run with the entry's digest held is written over. Call inside `writing`."""
+        return str(self._filled_run(entry).info.run_id)
 
     def _filled_run(self, entry: Entry) -> Run:
         """A run with everything of the entry; one that a crash left unfinished is filled again."""
@@ -209,6 +218,14 @@ class MlflowStore:
         for name in there:
             self.fetch(version, name, folder)
         return there
+
+    def fetch_run(self, run: Run, folder: Path) -> set[str]:
+        """Download the files of a run that lie in no folder; their names."""
+        files = self._files(run)
+        names = {item.path for item in files.list_artifacts(None) if not item.is_dir}
+        for name in names:
+            files.download_artifacts(name, str(folder))
+        return names
 
     def metrics(self, version: ModelVersion) -> dict[str, float]:
         """The metrics of a version's run."""

@@ -19,7 +19,7 @@ def main() -> None:
     """Entry point of the console script."""
     wait_without_spinning()
     # Each registers its commands.
-    from flows.cli import data, live, predict, registry, serve, store, store_add, weights, workspace  # noqa: F401
+    from flows.cli import data, live, predict, registry, serve, store, store_add, submit, weights, workspace  # noqa: F401
 
     try:
         app()

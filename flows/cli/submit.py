@@ -1,0 +1,50 @@
+"""`samif submit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.app import HERE, AsJson, Workspace, app, console, print_json, whoami
+
+
+@app.command()
+def submit(
+    address: Annotated[str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="http://HEAD:8265 of a Ray cluster.")],
+    workspace: Workspace = HERE,
+    who: Annotated[str | None, typer.Option(help="Who asks, for the registry.", show_default="login name")] = None,
+    why: Annotated[str, typer.Option(help="Why, for the registry.")] = "",
+    attempt: Annotated[int, typer.Option(min=1, help="A new number starts the same request once more.")] = 1,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Stay until the run is over.")] = True,
+    shared: Annotated[
+        list[Path] | None, typer.Option(help="Folder that the cluster sees at the same path; repeat for more.")
+    ] = None,
+    patience: Annotated[float, typer.Option(min=1.0, help="Seconds for which the head may be silent.")] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Do on a Ray cluster what `samif run` does here; the same request again attaches to the job that there is.
+
+    Sent are samif itself and the workspace's small files. Pictures, embeddings, DVC's remote and the registry must be
+    in reach of both: s3:// addresses, an MLflow server, or folders named with --shared. Credentials are not sent: set
+    RAY_AUTH_TOKEN here, and AWS_* and MLFLOW_TRACKING_* here and on the cluster's nodes.
+    """
+    from flows.request import request_of
+    from flows.submit.submit import submit as submit_run
+
+    out = console()
+    request = request_of(workspace, who or whoami(), why)
+    done = submit_run(
+        workspace, request, address, attempt=attempt, follow=follow, shared=shared or (), patience=patience,
+        say=(lambda _: None) if as_json else (lambda line: out.print(line, soft_wrap=True, markup=False)),
+        write=(lambda _: None) if as_json else (lambda piece: print(piece, end="", flush=True)),
+    )  # fmt: skip
+    if as_json:
+        print_json(done)
+        return
+    if not follow:
+        out.print(f"it is {done.status.lower()}; the same command without --no-follow attaches", markup=False)
+        return
+    out.print(f"log, record and reports: {done.folder}", soft_wrap=True, markup=False)
+    out.print(f"next: put {done.folder / 'dvc.lock'} beside params.yaml and commit it", soft_wrap=True, markup=False)

@@ -1,0 +1,207 @@
+"""The job on the cluster: a clone of the workspace's small files, one run in it, and what it left kept elsewhere.
+
+Ray starts `python -m flows.submit.driver` in the folder that was sent. Credentials are those of the head's environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from flows.layout import Layout
+from flows.pipeline import dvc_surroundings, one_line
+from flows.run import last_run, run
+from flows.submit.kept import Kept
+from flows.submit.parcel import SUBMISSION, WORKSPACE, Submission
+from flows.submit.reach import default_remote
+from flows.submit.submit import LOG, RECORD
+from flows.threads import wait_without_spinning
+from samif.config import load_params
+from samif.errors import SamifError
+from samif.hashing import file_sha256
+
+KEEP_SECONDS = 30.0
+
+
+def main(sent: Path) -> int:
+    """Carry out the submission in the folder `sent`; the exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("samif: stopped"))
+    wait_without_spinning()
+    try:
+        submission = Submission.load(sent / SUBMISSION)
+        with _clone(sent / WORKSPACE, submission) as root, _keeping(root, submission):
+            _work(root, submission)
+    except SamifError as error:
+        _say(f"samif: {error}")
+        return 1
+    return 0
+
+
+@contextlib.contextmanager
+def _clone(small_files: Path, submission: Submission) -> Iterator[Path]:
+    """A workspace of this job alone: Ray lets jobs that were sent the same files share the folder of those."""
+    for shared in submission.shared:
+        if not Path(shared).is_dir():
+            raise SamifError(f"{shared} was named with --shared, but this cluster does not have it; mount it there")
+    folder = Path(tempfile.mkdtemp(prefix="samif-job-"))
+    root = folder / submission.line
+    try:
+        shutil.copytree(small_files, root)
+        if submission.here is not None:
+            _join(root, Path(submission.here), submission.links)
+        yield root
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _join(root: Path, here: Path, links: tuple[str, ...]) -> None:
+    """Use the state of the workspace on this machine, and the pictures that it names relative to itself."""
+    params = root / "params.yaml"
+    if not (here / params.name).exists() or file_sha256(here / params.name) != file_sha256(params):
+        raise SamifError(
+            f"{here} is not the workspace that was submitted: the cluster is another machine behind a tunnel, or "
+            "params.yaml has changed since; see 'samif submit --help' for what a cluster elsewhere needs"
+        )
+    (here / ".samif").mkdir(exist_ok=True)
+    (root / ".samif").symlink_to(here / ".samif")
+    for link in links:
+        if not (here / link).exists():  # the embedding store before the first run
+            (here / link).mkdir(parents=True)
+        (root / link).parent.mkdir(parents=True, exist_ok=True)
+        (root / link).symlink_to(here / link)
+
+
+@contextlib.contextmanager
+def _keeping(root: Path, submission: Submission) -> Iterator[None]:
+    """Keep log, record and reports beside the registered versions: every now and then, and at the end."""
+    params = load_params(root / "params.yaml")
+
+    def keep(status: str) -> None:
+        try:
+            kept = Kept(params.registry.tracking_uri, root, submission.line, submission.id)
+            kept.put(submission, status, _contents(root, submission))
+        except SamifError as error:
+            _say(f"log and record were not kept in the registry: {error}")
+
+    over = threading.Event()
+
+    def keep_on() -> None:
+        while not over.wait(KEEP_SECONDS):
+            keep("running")
+
+    thread = threading.Thread(target=keep_on, daemon=True)
+    thread.start()
+    status = "failed"
+    try:
+        yield
+        status = "done"
+    except SamifError as error:
+        _say(f"samif: {error}")  # first, so that the log that is kept ends with it
+        raise SystemExit(1) from None
+    finally:
+        over.set()
+        thread.join()
+        keep(status)
+
+
+def _contents(root: Path, submission: Submission) -> dict[str, bytes]:
+    layout = Layout(root)
+    found = {
+        "request.json": submission.request.model_dump_json(indent=1).encode(),
+        LOG: _own_log(),
+        RECORD: _own_record(root, submission),
+        "dvc.lock": _bytes(layout.lock),
+        "summary.json": _bytes(layout.reports / "summary.json"),
+        "index.html": _bytes(layout.reports / "index.html"),
+    }
+    return {name: content for name, content in found.items() if content}
+
+
+def _own_log() -> bytes:
+    """What this process and its stages have printed: Ray sends that to a file."""
+    return _bytes(Path(os.path.realpath("/proc/self/fd/1")))
+
+
+def _own_record(root: Path, submission: Submission) -> bytes:
+    import json
+
+    record = last_run(root)
+    mine = record is not None and record["request"] == submission.request.digest
+    return json.dumps(record, indent=1, ensure_ascii=False).encode() if mine else b""
+
+
+def _bytes(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _work(root: Path, submission: Submission) -> None:
+    _find_samif(root.parent)
+    remote = default_remote(Layout(root))
+    if remote is not None:
+        _pull(root)
+    try:
+        record = run(root, submission.request, _say)
+    finally:
+        if remote is not None:
+            _push(root)
+    _say(f"registered: {record['versions']}")
+
+
+def _find_samif(folder: Path) -> None:
+    """Stages are started as `samif`; a cluster's image may have the dependencies only."""
+    script = folder / "bin" / "samif"
+    script.parent.mkdir()
+    script.write_text(f"#!{sys.executable}\nfrom flows.cli import main\n\nmain()\n", encoding="utf-8")
+    script.chmod(0o755)
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), str(script.parent)])
+
+
+def _pull(root: Path) -> None:
+    """Pictures that .dvc files name, which the run needs; and results of earlier runs, which only save time."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    with dvc_surroundings(root, logging.NullHandler()), contextlib.closing(Repo(str(root))) as repo:
+        pictures = [path.relative_to(root).as_posix() for path in root.rglob("*.dvc") if path.is_file()]
+        try:
+            if pictures:
+                repo.pull(targets=pictures)
+        except (DvcException, OSError) as error:
+            raise SamifError(
+                f"the pictures of {', '.join(pictures)} are not in the DVC remote, or the cluster may not read it "
+                f"({one_line(error)}); run 'dvc push', and set the remote's variables on the cluster"
+            ) from None
+        try:
+            repo.fetch(run_cache=True)
+        except (DvcException, OSError) as error:
+            _say(f"not every earlier result is in the DVC remote, so some are computed again ({one_line(error)})")
+
+
+def _push(root: Path) -> None:
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    with dvc_surroundings(root, logging.NullHandler()), contextlib.closing(Repo(str(root))) as repo:
+        try:
+            repo.push(run_cache=True)
+        except (DvcException, OSError) as error:
+            raise SamifError(
+                f"the results could not be put into the DVC remote ({one_line(error)}); set its variables on the "
+                "cluster and submit again with another --attempt"
+            ) from None
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(Path.cwd()))

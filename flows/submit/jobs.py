@@ -1,0 +1,217 @@
+"""Jobs of a Ray cluster by its REST interface: start one once, follow its log, and say in one sentence what failed.
+
+The token comes from RAY_AUTH_TOKEN, from the file that RAY_AUTH_TOKEN_PATH names, or from ~/.ray/auth_token, and goes
+nowhere but into the request's header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from flows.cluster import set_surroundings
+from flows.transient import Transient
+from samif.errors import SamifError
+
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+_HTTP_SECONDS = (10.0, 120.0)  # to connect, between two bytes
+_QUIET_SECONDS = 10.0  # without a line of log, the job's state is asked for
+_PAUSE_SECONDS = 1.0
+
+
+class HeadLostError(Exception):
+    """The head has not answered for as long as was allowed, or no longer knows the job."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a job stands: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED, and what Ray says about it."""
+
+    status: str
+    message: str
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in ENDED
+
+
+class Jobs:
+    """The jobs of one cluster.
+
+    Args:
+        address: http(s)://HOST:PORT of the head's dashboard.
+
+    Raises:
+        SamifError: it is another kind of address, nothing answers there, or the token is refused.
+    """
+
+    def __init__(self, address: str) -> None:
+        parts = urlsplit(address)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.password:
+            shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+            raise SamifError(f"--address: expected http://HEAD:8265 without a password in it, got '{shown}'")
+        self.address = address.rstrip("/")
+        set_surroundings(self.address)
+        from ray.job_submission import JobSubmissionClient
+
+        class Client(JobSubmissionClient):
+            """Ray's client, which would wait for ever for a head that has gone."""
+
+            def _do_request(self, *words: Any, **options: Any) -> Any:
+                return super()._do_request(*words, timeout=_HTTP_SECONDS, **options)
+
+        logging.getLogger("ray.dashboard").setLevel(logging.ERROR)  # it tells of every upload and connection
+        logging.getLogger("ray._private").setLevel(logging.ERROR)
+        try:
+            with self._explained():
+                self._client = Client(self.address)
+        except Transient as error:
+            raise SamifError(
+                f"no Ray cluster answers at {self.address} ({error}); start it or correct --address"
+            ) from None
+
+    def start(self, name: str, command: str, folder: Path, wheel: Path, metadata: dict[str, str]) -> bool:
+        """Start a job, unless there is one of this name already; True where it was started.
+
+        Args:
+            folder: its working directory.
+            wheel: installed for the job and its workers.
+
+        Raises:
+            SamifError: the cluster refuses it.
+            Transient: the head does not answer.
+        """
+        if self.find(name) is not None:
+            return False
+        try:
+            with self._explained():
+                self._client.submit_job(
+                    entrypoint=command,
+                    submission_id=name,
+                    runtime_env={"working_dir": str(folder), "py_modules": [str(wheel)]},
+                    metadata=metadata,
+                )
+        except SamifError:
+            if self.find(name) is not None:  # somebody else was faster
+                return False
+            raise
+        return True
+
+    def find(self, name: str) -> State | None:
+        """The state of a job; None where the cluster knows none of this name.
+
+        Raises:
+            Transient: the head does not answer.
+        """
+        with self._explained():
+            try:
+                info = self._client.get_job_info(name)
+            except RuntimeError as error:
+                if "status code 404" in str(error):
+                    return None
+                raise
+        return State(str(info.status.value), info.message or "")
+
+    def follow(self, name: str, write: Callable[[str], None], patience: float) -> State:
+        """Hand over a job's log piece by piece until it has ended.
+
+        Args:
+            patience: seconds for which the head may be silent.
+
+        Returns:
+            The final state.
+
+        Raises:
+            HeadLostError: it was silent for longer, or came back without the job.
+        """
+        log = _Log(write)
+        heard = time.monotonic()
+        while True:
+            try:
+                asyncio.run(self._tail(name, log))
+                state = self.find(name)
+                if state is None:
+                    raise HeadLostError("it came back and no longer knows the job")
+                if state.has_ended:
+                    with suppress(SamifError), self._explained():
+                        log.whole(self._client.get_job_logs(name))
+                    return state
+                heard = time.monotonic()
+            except Transient as error:
+                if time.monotonic() - heard > patience:
+                    raise HeadLostError(f"it has not answered for {patience:.0f} s: {error}") from None
+            time.sleep(_PAUSE_SECONDS)
+
+    async def _tail(self, name: str, log: _Log) -> None:
+        """Follow the log until the server ends it, or the job has ended without its saying so."""
+        pieces = self._client.tail_job_logs(name)
+        log.rewind()
+        with self._explained():
+            while True:
+                piece = asyncio.ensure_future(anext(pieces, None))
+                while not (await asyncio.wait({piece}, timeout=_QUIET_SECONDS))[0]:
+                    try:
+                        state = await asyncio.to_thread(self.find, name)
+                    except BaseException:
+                        piece.cancel()
+                        raise
+                    if state is None or state.has_ended:
+                        piece.cancel()
+                        return
+                text = piece.result()
+                if text is None:
+                    return
+                log.add(text)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Errors of Ray's client inside become Transient, or a SamifError."""
+        import aiohttp
+        import requests
+        from ray.exceptions import AuthenticationError
+
+        try:
+            yield
+        except AuthenticationError:
+            raise SamifError(
+                f"the cluster at {self.address} refuses the token; set RAY_AUTH_TOKEN to the cluster's, or "
+                "RAY_AUTH_TOKEN_PATH to a file that holds it"
+            ) from None
+        except aiohttp.WSServerHandshakeError as error:
+            # The log of a job that has not begun, or of a head that has just come back.
+            raise Transient(f"the server answers {error.status}") from None
+        except (OSError, requests.RequestException, aiohttp.ClientError) as error:
+            raise Transient(type(error).__name__) from None
+        except (RuntimeError, ValueError) as error:
+            if "WebSocket" in str(error):
+                raise Transient("the connection broke off") from None
+            said = " ".join(str(error).split())
+            raise SamifError(f"the cluster at {self.address} refuses: {said[:300]}") from None
+
+
+class _Log:
+    """Passes on what is new of a log that is told from its beginning each time."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write, self._told, self._at = write, 0, 0
+
+    def rewind(self) -> None:
+        self._at = 0
+
+    def add(self, piece: str) -> None:
+        new = piece[max(0, self._told - self._at) :]
+        self._at += len(piece)
+        self._told = max(self._told, self._at)
+        if new:
+            self._write(new)
+
+    def whole(self, text: str) -> None:
+        self.rewind()
+        self.add(text)

@@ -1,0 +1,50 @@
+"""What is kept of a submission where it outlives the cluster: an MLflow run beside the versions that it registered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows import files
+from flows.mlflow_store import Entry, MlflowStore
+from flows.submit.parcel import Submission
+
+
+class Kept:
+    """The MLflow run of a submission, in the registry of its line."""
+
+    def __init__(self, tracking_uri: str | None, root: Path, line: str, name: str) -> None:
+        self._store, self._line, self._name = MlflowStore(tracking_uri, root), line, name
+
+    def put(self, submission: Submission, status: str, contents: dict[str, bytes]) -> None:
+        """Write files (name -> content) over those of an earlier call.
+
+        Raises:
+            SamifError: the registry does not answer.
+        """
+        request = submission.request
+        tags = {
+            "submission": self._name,
+            "attempt": str(submission.attempt),
+            "request": request.digest,
+            "who": request.who,
+            "why": request.why or "-",
+            "outcome": status,
+        }
+
+        def write(folder: Path, _run: str) -> None:
+            for name, content in contents.items():
+                files.commit(folder / name, content)
+
+        with self._store.writing():
+            self._store.replace(Entry(self._line, "submission", self._name, "submission", tags, write))
+
+    def fetch(self, folder: Path) -> set[str]:
+        """Download into a folder whatever there is; the names.
+
+        Raises:
+            SamifError: the registry does not answer.
+        """
+        with self._store.reading():
+            mine = f"tags.kind = 'submission' and tags.submission = '{self._name}'"
+            run = next(self._store.runs(self._line, mine), None)
+            return set() if run is None else self._store.fetch_run(run, folder)

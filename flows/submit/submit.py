@@ -1,0 +1,154 @@
+"""Send a run to a Ray cluster, once, and bring back what it left."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows import files
+from flows.layout import Layout
+from flows.request import RunRequest
+from flows.submit.jobs import HeadLostError, Jobs, State
+from flows.submit.kept import Kept
+from flows.submit.parcel import Parcel, pack
+from flows.submit.reach import is_here
+from flows.transient import Transient
+from samif.config import load_params
+from samif.errors import SamifError
+
+LOG, RECORD = "driver.log", "record.json"
+PATIENCE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A submission.
+
+    Attributes:
+        id: of the job on the cluster.
+        request: digest of the request.
+        attached: there was such a job already.
+        status: SUCCEEDED, or where the job stood when it was left alone.
+        folder: `.samif/runs/ID/` with the driver's log, the run's record, dvc.lock and reports as far as they came.
+        record: of the run, see `flows.run.Record`; none while it is not over.
+    """
+
+    id: str
+    request: str
+    attempt: int
+    attached: bool
+    status: str
+    folder: Path
+    record: dict[str, Any] | None
+
+
+def submit(
+    root: Path,
+    request: RunRequest,
+    address: str,
+    *,
+    attempt: int = 1,
+    follow: bool = True,
+    shared: Sequence[Path] = (),
+    patience: float = PATIENCE_SECONDS,
+    say: Callable[[str], None] = lambda _: None,
+    write: Callable[[str], None] = lambda _: None,
+) -> Submitted:
+    """Start a run on a cluster, or attach to the same one where it was started before.
+
+    Args:
+        address: http://HEAD:8265.
+        attempt: another number starts the same request once more.
+        follow: stay until the run is over.
+        shared: folders that the cluster sees at the same paths.
+        patience: seconds for which the head may be silent.
+        say: called with one sentence at a time.
+        write: called with the driver's log, piece by piece.
+
+    Raises:
+        SamifError: out of reach, refused, failed, stopped, or the head was lost; the log so far is kept.
+    """
+    jobs = Jobs(address)
+    with tempfile.TemporaryDirectory(prefix="samif-submit-") as build:
+        parcel = pack(root, request, address, attempt, shared, Path(build))
+        attached = not _started(jobs, parcel)
+    submission = parcel.submission
+    name = submission.id
+    say(f"{'attached to' if attached else 'started'} job {name} at {jobs.address}")
+    folder = Layout(root.resolve()).state / "runs" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    files.commit(folder / "request.json", (request.model_dump_json(indent=1) + "\n").encode())
+    if not follow:
+        state = _now(jobs, name)
+        return Submitted(name, request.digest, attempt, attached, state.status, folder, None)
+    state = _followed(jobs, name, folder, patience, write)
+    with suppress(SamifError):  # the log is here; the run's own failure is what has to be said
+        params = load_params(root / "params.yaml")
+        Kept(params.registry.tracking_uri, root.resolve(), params.line, name).fetch(folder)
+    if state.status != "SUCCEEDED":
+        raise SamifError(_failure(name, state, folder, attempt))
+    return Submitted(name, request.digest, attempt, attached, state.status, folder, _record(folder))
+
+
+def _started(jobs: Jobs, parcel: Parcel) -> bool:
+    submission = parcel.submission
+    metadata = {"line": submission.line, "request": submission.request.digest, "who": submission.request.who}
+    try:
+        return jobs.start(submission.id, _command(jobs.address), parcel.folder, parcel.wheel, metadata)
+    except Transient as error:
+        raise SamifError(
+            f"the head at {jobs.address} went silent while the run was sent ({error}); submit again: a run that had "
+            "been started is attached to"
+        ) from None
+
+
+def _command(address: str) -> str:
+    """Starts the driver: by the cluster's `python`, or by ours where the cluster is this machine and has it too."""
+    mine = shlex.quote(sys.executable) if is_here(address) else "/"
+    return f"P={mine}; test -f $P || P=python; exec $P -u -m flows.submit.driver"
+
+
+def _now(jobs: Jobs, name: str) -> State:
+    try:
+        return jobs.find(name) or State("PENDING", "")
+    except Transient:
+        return State("PENDING", "")
+
+
+def _followed(jobs: Jobs, name: str, folder: Path, patience: float, write: Callable[[str], None]) -> State:
+    with (folder / LOG).open("w", encoding="utf-8") as log:
+
+        def both(piece: str) -> None:
+            log.write(piece)
+            log.flush()
+            write(piece)
+
+        try:
+            return jobs.follow(name, both, patience)
+        except HeadLostError as error:
+            raise SamifError(
+                f"the head at {jobs.address} was lost during job {name} ({error}); its log up to then is "
+                f"{folder / LOG}, what it finished lies in registry, store and DVC remote; submit again to go on"
+            ) from None
+
+
+def _failure(name: str, state: State, folder: Path, attempt: int) -> str:
+    again = f"its log is {folder / LOG}; --attempt {attempt + 1} starts it once more"
+    if state.status == "STOPPED":
+        return f"job {name} was stopped before it was done; {again}"
+    lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
+    said = next((line.removeprefix("samif: ") for line in reversed(lines) if line.startswith("samif: ")), None)
+    return f"job {name} failed: {said or ' '.join(state.message.split())[:300]}; {again}"
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    path = folder / RECORD
+    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return found
