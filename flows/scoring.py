@@ -47,7 +47,7 @@ class Scorer:
         card = Card.load(folder / "card.json")
         classifier = Classifier.load(folder / "classifier.safetensors")
         base = Evaluation.load(folder / "evaluation.json").classes.base
-        proposals_of = self._proposals(card, folder)
+        proposals_of = self.proposals(card, folder)
         with track(len(self.dataset.pictures), "pictures", f"score {ref}") as progress:
             scored = evaluate(
                 card.name, self.dataset, proposals_of, classifier, base, card.inference.evaluate, progress.advance
@@ -55,13 +55,25 @@ class Scorer:
         records = match_records(self.dataset, scored.detections, classifier.classes, scored.false_tags)
         return Measured(scored.evaluation, records, scored.detections)
 
-    def _proposals(self, card: Card, folder: Path) -> Callable[[Picture], Proposals]:
-        """The workspace's own proposals where the version's decoder made them; else made now, and kept."""
+    def proposals(self, card: Card, folder: Path) -> Callable[[Picture], Proposals]:
+        """Of a version in `folder`: the workspace's own proposals where its decoder made them; else made now, and kept.
+
+        Raises:
+            SamifError: the workspace's embeddings are another encoder's.
+        """
         here = self._layout.decoder / DECODER
         same = here.is_file() and file_sha256(here) == card.decoder.sha256
-        if same and card.inference.propose == self._params.propose and self._layout.proposals("val").is_file():
+        if (
+            same
+            and self._sees(card)
+            and card.inference.propose == self._params.propose
+            and self._layout.proposals("val").is_file()
+        ):
             return ProposalFile(self._layout.proposals("val")).of
-        key = digest({"decoder": card.decoder.sha256, "pictures": self.dataset.digest}, card.inference.propose)
+        key = digest(
+            {"decoder": card.decoder.sha256, "pictures": self.dataset.digest}, card.inference.propose,
+            *([card.semantic] if card.semantic is not None else []),
+        )  # fmt: skip
         kept = self._layout.state / "proposals" / f"{key[:32]}.parquet"
         if not kept.is_file():
             self._propose(card, folder, kept)
@@ -77,7 +89,22 @@ class Scorer:
                 f"'{card.name}' was made with encoder {card.encoder.digest[:12]}, but the embeddings here are of "
                 f"{encoder.digest[:12]}; compare it in a workspace of its own encoder"
             )
+        if card.semantic is not None and not self._sees(card):
+            raise SamifError(
+                f"'{card.name}' was made with semantic encoder '{card.semantic.name}' ({card.semantic.digest[:12]}), "
+                "whose features are not here; compare it in a workspace whose section 'semantic' names that encoder"
+            )
         source = source_of(self._layout, self._params, "val")
         decoder = load_decoder(folder / DECODER)[0]
         with track(len(source.dataset.pictures), "pictures", "propose with the version's decoder") as progress:
-            write_proposals(kept, propose_each(decoder, source, card.inference.propose, progress))
+            proposed = propose_each(decoder, source, card.inference.propose, progress)
+            write_proposals(kept, proposed, semantic=source.read_semantic is not None)
+
+    def _sees(self, card: Card) -> bool:
+        """Whether the workspace has the semantic features that the version takes, if it takes any."""
+        if card.semantic is None:
+            return True
+        if self._params.semantic is None or not self._layout.semantic.exists():
+            return False
+        manifest = EmbeddingManifest.load(self._layout.semantic)
+        return (manifest.encoder.digest, manifest.preprocessing) == (card.semantic.digest, card.semantic.preprocessing)

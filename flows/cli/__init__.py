@@ -19,7 +19,19 @@ def main() -> None:
     """Entry point of the console script."""
     wait_without_spinning()
     # Each registers its commands.
-    from flows.cli import data, live, predict, registry, serve, store, store_add, submit, weights, workspace  # noqa: F401
+    from flows.cli import (  # noqa: F401
+        data,
+        live,
+        predict,
+        registry,
+        serve,
+        store,
+        store_add,
+        submit,
+        watch,
+        weights,
+        workspace,
+    )
 
     try:
         app()

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from samif.errors import SamifError
-from samif.watch.charts import EMBEDDING, ONE_SIDED, Array, EmbeddingSpace, Normal, distance, vector
-from samif.watch.observe import CLASS_PREFIX, Observation
+from samif.watch.charts import EMBEDDING, ONE_SIDED, Array, EmbeddingSpace, Normal, distance
+from samif.watch.observe import CLASS_PREFIX, Observation, vector
 from samif.watch.params import WatchParams
 
 LEAST_PICTURES = 20

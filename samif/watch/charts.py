@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from samif.watch.observe import MARGIN, UNKNOWN_RATE, Observation
+from samif.watch.observe import MARGIN, UNKNOWN_RATE, vector
 
 Array = NDArray[np.float64]
 EMBEDDING = "embedding"
@@ -96,13 +96,12 @@ class Levels:
         """Before the first picture: everything is normal."""
         return cls(normal.centre.copy(), normal.place.copy())
 
-    def after(self, seen: Observation, normal: Normal) -> Levels:
-        """After one more picture; a statistic that it does not have stays as it is."""
-        found = vector(seen.values, normal.names)
-        values = np.where(np.isnan(found), self.values, self.values + normal.weight * (found - self.values))
-        return replace(
-            self, values=values, place=self.place + normal.weight * (normal.space.place(seen.embedding) - self.place)
-        )
+    def after(self, values: Mapping[str, float], place: Array, normal: Normal) -> Levels:
+        """After one more picture with `Observation.values` and the embedding's place (K,); a statistic that it does not
+        have stays as it is."""
+        found = vector(values, normal.names)
+        step = np.where(np.isnan(found), 0.0, normal.weight * (found - self.values))
+        return Levels(self.values + step, self.place + normal.weight * (place - self.place))
 
     def readings(self, normal: Normal) -> list[Reading]:
         """Every chart, the embedding's last."""
@@ -116,11 +115,6 @@ def distance(offset: Array, weight: float) -> Array:
     """How far levels are from the reference (..., K) -> (...), in standard errors of a level of undisturbed pictures:
     the Mahalanobis distance of the weighted mean, the square root of MEWMA's T squared."""
     return np.asarray(np.linalg.norm(offset, axis=-1) / math.sqrt(weight / (2.0 - weight)))
-
-
-def vector(values: Mapping[str, float], names: tuple[str, ...]) -> Array:
-    """Statistics in the order of `names` (S,), NaN where absent."""
-    return np.array([values.get(name, math.nan) for name in names], dtype=np.float64)
 
 
 def _finite(limit: float) -> float | None:

@@ -6,6 +6,8 @@ Shape legend: P proposals, C classes, E channels of an embedding, (h, w) its gri
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +19,9 @@ from samif.classifier.samples import features_of
 from samif.config import EvaluateParams
 from samif.masks.pooling import planes
 from samif.propose import Proposals
-from samif.sam.frame import Frame
 from samif.segment import UNKNOWN, label
 
-FOUND, BACKGROUND, UNKNOWN_RATE, MARGIN = "objects", "background", "unknown", "margin"
+OBJECTS, BACKGROUND, UNKNOWN_RATE, MARGIN = "objects", "background", "unknown", "margin"
 CLASS_PREFIX = "class "
 
 
@@ -29,7 +30,8 @@ class Observation:
     """One picture.
 
     Attributes:
-        values: statistic -> number; a statistic that is undefined for this picture (the margin of nothing) is absent.
+        values: statistic -> number. A statistic that is undefined for this picture (the margin of nothing) is absent,
+            and so is a class of which nothing is found.
         embedding: (D,) the pooled embedding.
     """
 
@@ -39,20 +41,20 @@ class Observation:
 
 def statistics_of(classes: tuple[str, ...]) -> tuple[str, ...]:
     """The names of everything that `observe` may put into `Observation.values`, in order."""
-    return (FOUND, BACKGROUND, UNKNOWN_RATE, MARGIN, *(f"{CLASS_PREFIX}{name}" for name in classes))
+    return (OBJECTS, BACKGROUND, UNKNOWN_RATE, MARGIN, *(f"{CLASS_PREFIX}{name}" for name in classes))
 
 
 def observe(
-    proposals: Proposals, embedding: Tensor, frame: Frame, classifier: Classifier, params: EvaluateParams
+    proposals: Proposals, embedding: Tensor, size: tuple[int, int], classifier: Classifier, params: EvaluateParams
 ) -> Observation:
-    """Sum up one picture from its proposals and its embedding (E, h, w).
+    """Sum up one picture of `size` (height, width) from its proposals and its embedding (E, h, w).
 
     `objects`: how many are found at the operating score. `background`: the share of proposals whose most probable class
     is the background. `unknown`: the share of found objects that bear no known name. `margin`: best class probability
     minus the runner-up (the background counts), mean over the other proposals. `class NAME`: found objects of it.
     """
-    found = label(proposals, classifier, params, frame.height, frame.width).resolved.above(params.operating_score)
-    values = {FOUND: float(len(found))}
+    found = label(proposals, classifier, params, *size).resolved.above(params.operating_score)
+    values = {OBJECTS: float(len(found))}
     if len(proposals):
         probability = classifier.probabilities(features_of(proposals, classifier.space.parts))
         named = probability.argmax(axis=1) < len(classifier.classes)
@@ -62,21 +64,27 @@ def observe(
             values[MARGIN] = float((best[:, -1] - best[:, -2]).mean())
     if len(found):
         values[UNKNOWN_RATE] = found.labels.count(UNKNOWN) / len(found)
-    values |= {f"{CLASS_PREFIX}{name}": float(found.labels.count(name)) for name in classifier.classes}
-    return Observation(values, pooled(embedding, frame))
+    names = [name for name in found.labels if name != UNKNOWN]
+    values |= {f"{CLASS_PREFIX}{name}": float(count) for name, count in sorted(Counter(names).items())}
+    return Observation(values, pooled(embedding, size))
 
 
-def pooled(embedding: Tensor, frame: Frame) -> NDArray[np.float32]:
-    """Mean and standard deviation of each feature map of an embedding (E, h, w) over the picture, without padding.
+def pooled(embedding: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Mean and standard deviation of each feature map of an embedding (E, h, w) over a picture of `size` (height,
+    width), without its padding.
 
     Returns:
         (D,), D twice the channels of all maps.
     """
-    longer = max(frame.height, frame.width)
     parts = []
     for plane in planes(embedding.unsqueeze(0)):
-        rows = max(1, math.ceil(plane.shape[-2] * frame.height / longer))
-        columns = max(1, math.ceil(plane.shape[-1] * frame.width / longer))
+        rows = max(1, math.ceil(plane.shape[-2] * size[0] / max(size)))
+        columns = max(1, math.ceil(plane.shape[-1] * size[1] / max(size)))
         cells = plane[0, :, :rows, :columns].float().flatten(1)
         parts += [cells.mean(dim=1), cells.std(dim=1, correction=0)]
     return np.concatenate([part.numpy() for part in parts]).astype(np.float32)
+
+
+def vector(values: Mapping[str, float], names: tuple[str, ...]) -> NDArray[np.float64]:
+    """`Observation.values` in the order of `names`: NaN where undefined, zero for a class of which nothing is found."""
+    return np.array([values.get(n, 0.0 if n.startswith(CLASS_PREFIX) else math.nan) for n in names], dtype=np.float64)

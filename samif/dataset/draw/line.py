@@ -55,7 +55,7 @@ def _draw_split(folder: Path, plan: Plan, params: DrawnParams, order: int, advan
     annotations: list[dict[str, object]] = []
     for index in range(plan.base_only + plan.mixed):
         rng = np.random.default_rng([params.seed, order, index])
-        scene = _scene(rng, parts, BASE_PARTS if index < plan.base_only else CLASSES, params.size)
+        scene = draw_scene(rng, parts, BASE_PARTS if index < plan.base_only else CLASSES, params.size)
         name = f"scene_{index:04d}.jpg"
         Image.fromarray(scene.picture).save(folder / "images" / name, quality=int(rng.integers(*QUALITY)))
         images.append({"id": index + 1, "file_name": name, "width": params.size, "height": params.size})
@@ -66,7 +66,10 @@ def _draw_split(folder: Path, plan: Plan, params: DrawnParams, order: int, advan
     (folder / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-def _scene(rng: np.random.Generator, parts: dict[str, Part], names: Sequence[str], size: int) -> Scene:
+def draw_scene(
+    rng: np.random.Generator, parts: dict[str, Part], names: Sequence[str], size: int, more: Sequence[str] = ()
+) -> Scene:
+    """One scene of the line, `size` pixels square, with parts called `names`, and one each of `more`."""
     # mixed scenes draw base and novel parts alike, whatever their numbers
     groups = [BASE_PARTS] if len(names) == len(BASE_PARTS) else [BASE_PARTS, NOVEL_PARTS]
     items = []
@@ -74,6 +77,7 @@ def _scene(rng: np.random.Generator, parts: dict[str, Part], names: Sequence[str
         group = groups[int(rng.integers(len(groups)))]
         name = group[int(rng.integers(len(group)))]
         items.append(Item(parts[name], CLASSES.index(name)))
+    items += [Item(parts[name], CLASSES.index(name)) for name in more]
     items += [Item(random_part(rng), -1, float(rng.uniform(0.6, 1.1))) for _ in range(int(rng.choice(DISTRACTORS)))]
     order = rng.permutation(len(items))
     scale = size / 320.0

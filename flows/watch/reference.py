@@ -1,0 +1,222 @@
+"""What is normal for a version: what it sees in reference pictures, kept per version, and the limits that follow.
+
+Reference pictures are the validation pictures that show no labelled part which the version does not know, or a folder
+of ordinary pictures from the line. What they showed is kept; limits are made from it anew, by params.yaml as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from flows import files
+from flows.layout import Layout
+from flows.progress import say, track
+from flows.registry import Registry
+from flows.scoring import Scorer
+from flows.stages.inputs import check_encoder, dataset_of, source_of
+from samif.card import Card
+from samif.config import Params, digest
+from samif.dataset.model import Picture
+from samif.dataset.pictures import PictureError
+from samif.errors import SamifError
+
+if TYPE_CHECKING:
+    from flows.stages.inputs import Source
+    from flows.watch.stream import Eye
+    from samif.watch.charts import Normal
+    from samif.watch.observe import Observation
+
+FORMAT = "samif-watch-reference-1"
+MOST_TRAINING = 2000
+"""Training pictures that directions are found from, evenly chosen."""
+MOST_REFERENCE = 5000
+"""Validation pictures that are looked at, evenly chosen."""
+VALIDATION = "validation pictures"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What reference pictures showed a version.
+
+    Attributes:
+        card: digest of the version's card.
+        source: where they come from, for people.
+        inputs: digest of the data sets they were taken from.
+        names: of the statistics.
+        seen: one per reference picture.
+        training: pooled embeddings (N, D) of training pictures.
+    """
+
+    card: str
+    source: str
+    inputs: str
+    names: tuple[str, ...]
+    seen: list[Observation]
+    training: NDArray[np.float32]
+
+    def normal(self, params: Params) -> tuple[Normal, str]:
+        """What an undisturbed stream shows, with limits by params.yaml; and the digest of all that it rests on.
+
+        Raises:
+            SamifError: there are too few pictures.
+        """
+        from samif.watch.calibrate import calibrate, embedding_space
+
+        watch = params.watch
+        space = embedding_space(self.training, watch.directions)
+        content = [[seen.values, seen.embedding.tolist()] for seen in self.seen]
+        aside = {"replay_hours", "replay_pictures", "max_novel_share", "max_forgetting", "webhook"}
+        identity = digest({"card": self.card, "seen": content}, watch.model_dump(mode="json", exclude=aside))
+        return calibrate(self.seen, self.names, space, watch), identity
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors, whole or not at all."""
+        from samif.watch.observe import vector
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        facts = {"card": self.card, "source": self.source, "inputs": self.inputs, "names": list(self.names)}
+        arrays: dict[str, NDArray[Any]] = {
+            "values": np.stack([vector(seen.values, self.names) for seen in self.seen]),
+            "embeddings": np.stack([seen.embedding for seen in self.seen]),
+            "training": self.training,
+        }
+        files.commit(path, save(arrays, {"format": FORMAT, "facts": json.dumps(facts, ensure_ascii=False)}))
+
+    @classmethod
+    def load(cls, path: Path) -> Reference:
+        """Read what `save` wrote.
+
+        Raises:
+            SamifError: the file is damaged.
+        """
+        from samif.watch.observe import Observation
+
+        try:
+            with safe_open(path, "numpy") as file:
+                meta = file.metadata() or {}
+                facts = json.loads(meta["facts"])
+                values, embeddings, training = (file.get_tensor(k) for k in ("values", "embeddings", "training"))
+            names = tuple(facts["names"])
+            rows = [{n: float(v) for n, v in zip(names, row, strict=True) if not np.isnan(v)} for row in values]
+            seen = [Observation(row, embedding) for row, embedding in zip(rows, embeddings, strict=True)]
+            return cls(facts["card"], facts["source"], facts["inputs"], names, seen, training)
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            raise SamifError(f"{path} is damaged ({error}); run 'samif watch reference' to make it again") from None
+
+
+class References:
+    """The references of a workspace, one per version."""
+
+    def __init__(self, layout: Layout, params: Params, registry: Registry) -> None:
+        self._layout, self._params, self._registry = layout, params, registry
+
+    def of(self, ref: str) -> Reference:
+        """The reference of a version: the kept one, or one made now from the validation pictures.
+
+        A kept one from a folder holds until another is made; one from validation pictures as long as they are the same.
+        """
+        folder = self._registry.download(ref)
+        card = Card.load(folder / "card.json")
+        path = self._path(card)
+        if path.exists():
+            kept = Reference.load(path)
+            if kept.card == card.digest and kept.inputs in ("", self._inputs()):
+                return kept
+        return self.make(ref)
+
+    def make(self, ref: str) -> Reference:
+        """Look at the validation pictures as a version sees them, and keep that.
+
+        Raises:
+            SamifError: the workspace has no checked pictures, or other embeddings than the version's.
+        """
+        from samif.classifier.model import Classifier
+        from samif.watch.observe import observe
+
+        folder = self._registry.download(ref)
+        card = Card.load(folder / "card.json")
+        check_encoder(self._layout, card.encoder.digest)
+        classifier = Classifier.load(folder / "classifier.safetensors")
+        proposals_of = Scorer(self._layout, self._params, self._registry).proposals(card, folder)
+        source = source_of(self._layout, self._params, "val")
+        known = set(classifier.classes)
+        ordinary = [p for p in source.dataset.pictures if all(a.category in known for a in p.annotations)]
+        pictures = _evenly(ordinary, MOST_REFERENCE)
+        seen = []
+        with track(len(pictures), "pictures", f"what is normal for {ref}") as progress:
+            for picture in pictures:
+                size = (picture.height, picture.width)
+                embedding = source.read([picture])[0]
+                seen.append(observe(proposals_of(picture), embedding, size, classifier, card.inference.evaluate))
+                progress.advance()
+        return self._keep(card, VALIDATION, self._inputs(), seen)
+
+    def make_from(self, ref: str, eye: Eye, folder: Path) -> Reference:
+        """Look at ordinary pictures of the line, oldest first, and keep that as the version's reference.
+
+        Raises:
+            SamifError: none of them can be used.
+        """
+        from flows.watch.stream import arrived
+
+        card = Card.load(self._registry.download(ref) / "card.json")
+        found = arrived(folder, ())
+        seen = []
+        with track(len(found), "pictures", f"what is normal for {ref}") as progress:
+            for file in found:
+                try:
+                    seen.append(eye.see(folder / file.name))
+                except PictureError as error:
+                    progress.quarantine(1)
+                    progress.note(f"left out: {error}")
+                progress.advance()
+        if not seen:
+            raise SamifError(f"there is no usable picture in {folder}; give a folder of ordinary pictures of the line")
+        return self._keep(card, f"{len(seen)} pictures of {folder.name}", "", seen)
+
+    def _keep(self, card: Card, source: str, inputs: str, seen: list[Observation]) -> Reference:
+        from samif.watch.observe import statistics_of
+
+        if not seen:
+            raise SamifError(
+                f"every validation picture shows a part that '{card.name}' does not know; give a folder of ordinary "
+                "pictures to 'samif watch reference --pictures'"
+            )
+        training = _training(source_of(self._layout, self._params, "train"))
+        made = Reference(card.digest, source, inputs, statistics_of(card.classes), seen, training)
+        made.save(self._path(card))
+        return made
+
+    def _inputs(self) -> str:
+        return digest({split: dataset_of(self._layout, self._params, split).digest for split in ("train", "val")})
+
+    def _path(self, card: Card) -> Path:
+        return self._layout.state / "watch" / "references" / f"{card.digest[:32]}.safetensors"
+
+
+def _training(source: Source) -> NDArray[np.float32]:
+    from samif.watch.observe import pooled
+
+    pictures = _evenly(source.dataset.pictures, MOST_TRAINING)
+    with track(len(pictures), "pictures", "where the training pictures lie") as progress:
+        rows = []
+        for picture in pictures:
+            rows.append(pooled(source.read([picture])[0], (picture.height, picture.width)))
+            progress.advance()
+    return np.stack(rows)
+
+
+def _evenly(pictures: Sequence[Picture], most: int) -> Sequence[Picture]:
+    if len(pictures) <= most:
+        return pictures
+    say(f"{most} of {len(pictures)} pictures are looked at")
+    return [pictures[i] for i in np.linspace(0, len(pictures) - 1, most).astype(int)]

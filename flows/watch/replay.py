@@ -1,0 +1,121 @@
+"""Is the live version still what it was when it was registered? All is looked at again: the files of the registry, the
+frozen pictures, their embeddings, and the scores on them. Any difference is a complaint."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+import numpy as np
+
+from flows.layout import Layout
+from flows.progress import track
+from flows.registry import Registry
+from flows.scoring import Scorer
+from flows.stages.inputs import encoder_of, source_of
+from flows.verify import complaints, verify
+from flows.watch.records import Replayed
+from samif.card import evaluation_digest
+from samif.config import Params
+from samif.dataset.model import Dataset
+from samif.dataset.pictures import picture_sha256, read_picture
+from samif.errors import SamifError
+from samif.evaluate.model import Evaluation
+
+TOLERANCE = {"float16": 0.002, "bfloat16": 0.01, "int8": 0.03}
+"""How far an embedding may lie from the stored one, relative to its length: what rounding in the store makes of it."""
+BFLOAT16_TOLERANCE = 0.01
+"""More where the encoder itself works in bfloat16, whose sums differ between machines."""
+
+
+def replay(layout: Layout, params: Params, registry: Registry, ref: str) -> Replayed:
+    """Verify a version, hash the frozen pictures, encode some of them again, and score it on all of them.
+
+    What is damaged is a complaint, not an error: this is how it is found.
+    """
+    began = time.monotonic()
+    found = [*complaints(verify(registry, ref))]
+    pictures = encoded = 0
+    try:
+        scorer = Scorer(layout, params, registry)
+        pictures = len(scorer.dataset.pictures)
+        found += _pictures(scorer.dataset)
+        encoded, apart = _encoded_again(layout, params)
+        found += apart
+        found += _scores(scorer, registry, ref)
+    except SamifError as error:
+        found.append(f"it could not be scored again: {error}")
+    return Replayed(
+        time=datetime.now(UTC), model=ref, complaints=tuple(found), pictures=pictures, encoded=encoded,
+        seconds=round(time.monotonic() - began, 1),
+    )  # fmt: skip
+
+
+def _pictures(dataset: Dataset) -> list[str]:
+    changed = []
+    with track(len(dataset.pictures), "pictures", "hash the frozen pictures") as progress:
+        for picture in dataset.pictures:
+            try:
+                if picture_sha256(dataset.path_of(picture)) != picture.sha256:
+                    changed.append(picture.file_name)
+            except SamifError:
+                changed.append(picture.file_name)
+            progress.advance()
+    return [f"frozen pictures: {_listed(changed)} gone or changed"] if changed else []
+
+
+def _encoded_again(layout: Layout, params: Params) -> tuple[int, list[str]]:
+    """Some pictures from their files through the encoder: their embeddings must be the stored ones."""
+    source = source_of(layout, params, "val")
+    count = min(params.watch.replay_pictures, len(source.dataset.pictures))
+    if not count:
+        return 0, []
+    encoder = encoder_of(params.encoder)
+    allowed = TOLERANCE[params.encoder.stored_as] + BFLOAT16_TOLERANCE * (encoder.precision == "bfloat16")
+    chosen = [source.dataset.pictures[i] for i in np.linspace(0, len(source.dataset.pictures) - 1, count).astype(int)]
+    apart, worst = [], 0.0
+    with track(count, "pictures", "encode again") as progress:
+        for picture in chosen:
+            try:
+                pixels = read_picture(source.dataset.path_of(picture), sha256=picture.sha256)
+            except SamifError:  # already among the complaints
+                continue
+            stored = source.read([picture])[0]
+            difference = float((encoder.encode([pixels])[0] - stored).norm() / stored.norm().clamp_min(1e-12))
+            if not difference <= allowed:
+                apart.append(picture.file_name)
+                worst = max(worst, difference) if difference == difference else float("inf")
+            progress.advance()
+    what = f"embeddings: {_listed(apart)} encoded again differ from the stored ones, by {worst:.2%} at most"
+    return count, [f"{what} ({allowed:.2%} is allowed)"] if apart else []
+
+
+def _scores(scorer: Scorer, registry: Registry, ref: str) -> list[str]:
+    folder = registry.download(ref)
+    registered = Evaluation.load(folder / "evaluation.json")
+    if registered.dataset != scorer.dataset.digest:
+        return [
+            f"scores: the frozen pictures are now {scorer.dataset.digest[:12]}, it was scored on "
+            f"{registered.dataset[:12]}; run again to score it on these"
+        ]
+    now = scorer.measure(ref).evaluation
+    if evaluation_digest(now) == evaluation_digest(registered):
+        return []
+    moved = {
+        name: (score.ap50, now.per_class[name].ap50)
+        for name, score in registered.per_class.items()
+        if name in now.per_class and score != now.per_class[name]
+    }
+    totals = f"AP50 of all was {_points(registered.ap50.all)}, is {_points(now.ap50.all)}"
+    if not moved:
+        return [f"scores: {totals}; no class differs, but counts of false tags or confusions do"]
+    name, (before, after) = max(moved.items(), key=lambda item: abs((item[1][0] or 0.0) - (item[1][1] or 0.0)))
+    return [f"scores: {totals}; {len(moved)} classes differ, {name} most ({_points(before)}, now {_points(after)})"]
+
+
+def _points(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:.2f}"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

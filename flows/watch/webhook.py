@@ -1,0 +1,98 @@
+"""Alarms to a webhook: one signed POST each, as the Standard Webhooks specification has it.
+
+Headers `webhook-id` (the alarm's id: the same however often it is sent), `webhook-timestamp` (seconds since 1970) and
+`webhook-signature` (`v1,` and the base64 of HMAC-SHA256 over `ID.TIMESTAMP.BODY`): any library for such webhooks can
+check them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+from flows.transient import Transient, persistently
+from samif.errors import SamifError
+
+SECRET_VARIABLE = "SAMIF_WATCH_SECRET"
+ATTEMPTS = 4
+TIMEOUT_SECONDS = 10.0
+PREFIX = "whsec_"
+"""Marks a secret whose rest is base64."""
+
+
+def signature(secret: bytes, identity: str, timestamp: int, body: bytes) -> str:
+    """The header `webhook-signature`."""
+    signed = f"{identity}.{timestamp}.".encode() + body
+    return "v1," + base64.b64encode(hmac.new(secret, signed, hashlib.sha256).digest()).decode()
+
+
+class Webhook:
+    """Where alarms go.
+
+    Raises:
+        SamifError: the secret is not in the environment, or is no base64 where it says so.
+    """
+
+    def __init__(self, url: str) -> None:
+        text = os.environ.get(SECRET_VARIABLE, "")
+        if not text:
+            raise SamifError(
+                f"params.yaml names a webhook (watch.webhook), but {SECRET_VARIABLE} is not set; put the secret that "
+                "signs alarms into the environment"
+            )
+        self._url = url
+        try:
+            coded = text.startswith(PREFIX)
+            self._secret = base64.b64decode(text.removeprefix(PREFIX), validate=True) if coded else text.encode()
+        except ValueError:
+            raise SamifError(
+                f"what follows {PREFIX} in {SECRET_VARIABLE} is no base64; copy the secret again"
+            ) from None
+
+    @property
+    def host(self) -> str:
+        """For people; the rest of an address may be a secret of its own."""
+        return urlsplit(self._url).netloc
+
+    def tell(self, identity: str, content: dict[str, Any]) -> None:
+        """Send one alarm; again, with growing pauses, where the other side cannot be reached or says 429 or 5xx.
+
+        Raises:
+            SamifError: it was not taken.
+        """
+        body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+        try:
+            persistently(ATTEMPTS)(self._post, identity, body)
+        except Transient as error:
+            raise SamifError(f"the webhook at {self.host} did not take an alarm: {error}; it is sent again") from None
+
+    def _post(self, identity: str, body: bytes) -> None:
+        timestamp = int(time.time())
+        headers = {
+            "content-type": "application/json",
+            "user-agent": "samif-watch",
+            "webhook-id": identity,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": signature(self._secret, identity, timestamp, body),
+        }
+        try:
+            answer = requests.post(
+                self._url, data=body, headers=headers, timeout=TIMEOUT_SECONDS, allow_redirects=False
+            )
+        except requests.RequestException as error:
+            raise Transient(type(error).__name__) from None
+        if answer.status_code in (408, 429) or answer.status_code >= 500:
+            raise Transient(f"it answered {answer.status_code}")
+        if not 200 <= answer.status_code < 300:
+            raise SamifError(
+                f"the webhook at {self.host} refused an alarm with {answer.status_code}; check watch.webhook and the "
+                "secret on both sides"
+            )
