@@ -25,7 +25,7 @@ REGISTRY_SECONDS = 3.0
 _PACKAGES = (
     "torch", "torchvision", "segment_anything", "numpy", "scipy", "sklearn", "PIL", "pyarrow", "safetensors",
     "pycocotools", "faster_coco_eval", "ray", "mlflow", "dvc", "boto3", "pydantic", "ruamel.yaml", "typer",
-    "matplotlib",
+    "matplotlib", "timm",
 )  # fmt: skip
 _DISTRIBUTIONS = {
     "sklearn": "scikit-learn", "PIL": "pillow", "segment_anything": "segment-anything",

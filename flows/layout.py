@@ -57,6 +57,11 @@ class Layout:
         return self.artifacts / "embeddings.json"
 
     @property
+    def semantic(self) -> Path:
+        """The same of the semantic encoder's features, where params.yaml names one."""
+        return self.artifacts / "semantic.json"
+
+    @property
     def decoder(self) -> Path:
         """Folder of `decoder.safetensors` and `training.json`."""
         return self.artifacts / "decoder"

@@ -57,8 +57,9 @@ class Outcome:
 
 
 def render_pipeline(params: Params) -> str:
-    """The text of dvc.yaml; params decide only whether the pictures are drawn, whether `val` is given, and whether the
-    encoder is the shipped one, whose digest then stands in the command, since no file of the workspace has it."""
+    """The text of dvc.yaml; params decide only whether the pictures are drawn, whether `val` is given, whether there is
+    a semantic encoder, and whether the encoder is the shipped one, whose digest then stands in the command, since no
+    file of the workspace has it."""
     from jinja2 import Environment, StrictUndefined
 
     template = (files("flows") / "templates" / "dvc.yaml.j2").read_text(encoding="utf-8")
@@ -69,6 +70,7 @@ def render_pipeline(params: Params) -> str:
             revisions=REVISIONS,
             own_data=params.dataset.train is not None,
             own_val=params.dataset.val is not None,
+            semantic=params.semantic is not None,
             shipped=shipped_weights() if params.encoder.name == "tiny" and params.encoder.checkpoint is None else "",
         )
     )

@@ -14,14 +14,15 @@ from PIL import Image
 
 from flows import files
 from flows.bundle import Bundle
-from flows.stages.inputs import encoder_of
-from samif.card import Inference
-from samif.config import EncoderParams, Params
+from flows.stages.inputs import encoder_of, semantic_of
+from samif.card import Inference, SemanticCard
+from samif.config import EncoderParams, Params, SemanticParams
 from samif.dataset.pictures import inspect_picture, read_picture
 from samif.errors import SamifError
 
 if TYPE_CHECKING:
     from samif.segment import Instances, Segmenter
+    from samif.semantic.encoder import SemanticEncoder
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -34,16 +35,19 @@ class Prediction:
     instances: Instances
 
 
-def load_segmenter(bundle: Bundle, params: Params | None, checkpoint: str | None = None) -> Segmenter:
-    """Encoder, decoder and classifier of a bundle, the encoder checked against the card.
+def load_segmenter(
+    bundle: Bundle, params: Params | None, checkpoint: str | None = None, semantic_checkpoint: str | None = None
+) -> Segmenter:
+    """Encoders, decoder and classifier of a bundle, the encoders checked against the card.
 
     Args:
         params: of the workspace, if there is one: says where the encoder's checkpoint lies, and how a classifier
             without a card proposes and labels.
         checkpoint: path or address of the encoder's checkpoint, instead of the workspace's.
+        semantic_checkpoint: the same of the semantic encoder, where the classifier's features name it.
 
     Raises:
-        SamifError: the encoder cannot be had, or is not the one that the model was made with.
+        SamifError: an encoder cannot be had, or is not the one that the model was made with.
     """
     from samif.classifier.model import Classifier
     from samif.sam.decoder import load_decoder
@@ -66,7 +70,39 @@ def load_segmenter(bundle: Bundle, params: Params | None, checkpoint: str | None
         inference = bundle.card.inference
     else:
         inference = Inference(propose=params.propose, evaluate=params.evaluate) if params else Inference()
-    return Segmenter(encoder, decoder, Classifier.load(bundle.classifier), inference.propose, inference.evaluate)
+    classifier = Classifier.load(bundle.classifier)
+    semantic = None
+    if "semantic" in classifier.space.parts:
+        semantic = _load_semantic(bundle.card.semantic if bundle.card else None, params, semantic_checkpoint)
+    return Segmenter(encoder, decoder, classifier, inference.propose, inference.evaluate, semantic)
+
+
+def _load_semantic(card: SemanticCard | None, params: Params | None, checkpoint: str | None) -> SemanticEncoder:
+    """The semantic encoder of a card, or of the workspace where there is no card."""
+    here = params.semantic if params is not None else None
+    if card is None:
+        if here is None:
+            raise SamifError(
+                "the model needs a semantic encoder and has no card that says which; give the workspace that it was "
+                "made in with --workspace, or a registered version"
+            )
+        return semantic_of(here if checkpoint is None else here.model_copy(update={"checkpoint": checkpoint}))
+    if checkpoint is None and here is not None and here.sha256 == card.checkpoint:
+        checkpoint = here.checkpoint
+    if checkpoint is None:
+        raise SamifError(
+            f"the model needs the checkpoint of semantic encoder '{card.name}' (SHA-256 {card.checkpoint}), which no "
+            "params.yaml here names; give it with --semantic-checkpoint"
+        )
+    encoder = semantic_of(
+        SemanticParams(model=card.name, checkpoint=checkpoint, sha256=card.checkpoint, size=card.size)
+    )
+    if (encoder.digest, encoder.preprocessing_digest) != (card.digest, card.preprocessing):
+        raise SamifError(
+            f"semantic encoder '{card.name}' at hand is not the one that the model was made with "
+            f"({encoder.digest[:12]} instead of {card.digest[:12]}); give that checkpoint with --semantic-checkpoint"
+        )
+    return encoder
 
 
 def find_pictures(places: Sequence[Path]) -> list[Path]:

@@ -15,10 +15,13 @@ from samif.errors import SamifError
 from samif.propose import Proposals
 
 _VECTORS = ("tokens", "pooled")
+_SEMANTIC = (*_VECTORS, "semantic")
 
 
-def write_proposals(path: Path, pictures: Iterable[tuple[Picture, Proposals]]) -> None:
-    """Write the proposals of pictures, a row group each, whole or not at all."""
+def write_proposals(path: Path, pictures: Iterable[tuple[Picture, Proposals]], semantic: bool = False) -> None:
+    """Write the proposals of pictures, a row group each, whole or not at all; `semantic` says whether they have that
+    column."""
+    vectors = _SEMANTIC if semantic else _VECTORS
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     schema = pa.schema(
@@ -27,8 +30,7 @@ def write_proposals(path: Path, pictures: Iterable[tuple[Picture, Proposals]]) -
             ("counts", pa.string()),
             ("iou", pa.float32()),
             ("objectness", pa.float32()),
-            ("tokens", pa.list_(pa.float32())),
-            ("pooled", pa.list_(pa.float32())),
+            *((name, pa.list_(pa.float32())) for name in vectors),
         ]
     )
     try:
@@ -39,7 +41,7 @@ def write_proposals(path: Path, pictures: Iterable[tuple[Picture, Proposals]]) -
                     "counts": [mask["counts"] for mask in proposals.masks],
                     "iou": proposals.iou,
                     "objectness": proposals.objectness,
-                    **{name: list(getattr(proposals, name)) for name in _VECTORS},
+                    **{name: list(getattr(proposals, name)) for name in vectors},
                 }
                 writer.write_table(pa.table(columns, schema=schema))
         os.replace(draft, path)
@@ -58,6 +60,7 @@ class ProposalFile:
         except (pa.ArrowException, OSError) as error:
             raise SamifError(f"{path} is damaged ({error}); delete it and run 'samif run'") from None
         self._table = table
+        self._vectors = _SEMANTIC if _SEMANTIC[-1] in table.column_names else _VECTORS
         ids = table["picture"].to_numpy()
         order = np.argsort(ids, kind="stable")
         pictures, starts = np.unique(ids[order], return_index=True)
@@ -68,12 +71,12 @@ class ProposalFile:
         rows = self._rows.get(picture.id)
         if rows is None:
             nothing = np.zeros(0, np.float32)
-            return Proposals([], nothing, nothing, np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32))
+            return Proposals([], nothing, nothing, *(np.zeros((0, 0), np.float32) for _ in self._vectors))
         part = self._table.take(rows)
         size = [picture.height, picture.width]
         return Proposals(
             [{"size": size, "counts": counts} for counts in part["counts"].to_pylist()],
             part["iou"].to_numpy(),
             part["objectness"].to_numpy(),
-            *(np.stack(part[name].to_numpy(zero_copy_only=False)) for name in _VECTORS),
+            *(np.stack(part[name].to_numpy(zero_copy_only=False)) for name in self._vectors),
         )

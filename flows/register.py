@@ -17,7 +17,7 @@ from flows.layout import SPLITS, Layout
 from flows.registry import Registry
 from flows.stages.inputs import dataset_of
 from flows.weights import resolve
-from samif.card import Card, DecoderCard, EncoderCard, Identity, Inference, Provenance, evaluation_digest
+from samif.card import Card, DecoderCard, EncoderCard, Identity, Inference, Provenance, SemanticCard, evaluation_digest
 from samif.config import BASE, Params, digest
 from samif.evaluate.model import Evaluation
 from samif.hashing import file_sha256
@@ -55,6 +55,7 @@ class _Shared:
     def __init__(self, layout: Layout, params: Params, decoder_sha256: str, request: Mapping[str, Any]) -> None:
         self._layout, self._params, self._decoder, self._request = layout, params, decoder_sha256, request
         self._manifest = EmbeddingManifest.load(layout.embeddings)
+        self._semantic = _semantic(layout, params)
         self._dataset = digest({split: dataset_of(layout, params, split).digest for split in SPLITS})
         training = json.loads((layout.decoder / "training.json").read_text(encoding="utf-8"))
         self._pretrain_classes = training["classes"]
@@ -62,15 +63,17 @@ class _Shared:
         self._checkpoint = file_sha256(checkpoint.path) if checkpoint.path else None
 
     def card(self, name: str) -> Card:
+        from samif.classifier.model import Classifier
+
         layout, params, request = self._layout, self._params, self._request
         classifier = layout.classifier(name) / "classifier.safetensors"
-        classes, rows = _rows(classifier)
+        learnt = Classifier.load(classifier)
         evaluation = Evaluation.load(layout.evaluation(name) / "evaluation.json")
         return Card(
             line=params.line,
             name=name,
             after=None if name == BASE else params.sessions[name].after,
-            classes=classes,
+            classes=learnt.classes,
             identity=Identity(
                 dataset=self._dataset,
                 params=params_digest(params, name),
@@ -79,13 +82,14 @@ class _Shared:
                 classifier=file_sha256(classifier),
                 evaluation=evaluation_digest(evaluation),
             ),
-            rows=rows,
+            rows=learnt.row_digests(),
             encoder=EncoderCard(
                 name=self._manifest.encoder.name,
                 digest=self._manifest.encoder.digest,
                 checkpoint=self._checkpoint,
                 precision=params.encoder.precision,
             ),
+            semantic=self._semantic if "semantic" in learnt.space.parts else None,
             decoder=DecoderCard(sha256=self._decoder),
             pretrain_classes=self._pretrain_classes,
             inference=Inference(propose=params.propose, evaluate=params.evaluate),
@@ -109,14 +113,22 @@ def params_digest(params: Params, name: str) -> str:
     return digest(
         params.dataset, params.encoder, params.pretrain_decoder, params.propose, params.train_base, params.incremental,
         params.evaluate, {session: params.sessions[session].model_dump(mode="json") for session in upto},
+        *([params.semantic] if params.semantic is not None and "semantic" in params.train_base.features else []),
     )  # fmt: skip
 
 
-def _rows(path: Path) -> tuple[tuple[str, ...], dict[str, str]]:
-    from samif.classifier.model import Classifier
-
-    classifier = Classifier.load(path)
-    return classifier.classes, classifier.row_digests()
+def _semantic(layout: Layout, params: Params) -> SemanticCard | None:
+    """The semantic encoder of the workspace, as its features were made."""
+    if params.semantic is None:
+        return None
+    manifest = EmbeddingManifest.load(layout.semantic)
+    return SemanticCard(
+        name=manifest.encoder.name,
+        digest=manifest.encoder.digest,
+        preprocessing=manifest.preprocessing,
+        checkpoint=params.semantic.sha256,
+        size=params.semantic.size,
+    )
 
 
 def _files(layout: Layout, name: str) -> dict[str, Path]:

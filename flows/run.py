@@ -86,14 +86,15 @@ def _work(layout: Layout, params: Params, record: Record, say: Callable[[str], N
 
 def _mend_store(layout: Layout, params: Params, say: Callable[[str], None]) -> None:
     """Compute again what the embedding store has lost: DVC tracks the manifest only, and finds it unchanged."""
-    if not layout.embeddings.exists():
-        return
     from flows.embedding_manifest import EmbeddingManifest
     from flows.stages.inputs import store_of
 
-    manifest = EmbeddingManifest.load(layout.embeddings)
-    namespace = store_of(layout, params).namespace(manifest.encoder.digest, manifest.preprocessing, manifest.dtype)
-    lost = namespace.missing(list(manifest.pictures))
+    store, lost = store_of(layout, params), set[str]()
+    for path in (layout.embeddings, layout.semantic):
+        if path.exists():
+            manifest = EmbeddingManifest.load(path)
+            namespace = store.namespace(manifest.encoder.digest, manifest.preprocessing, manifest.dtype)
+            lost.update(namespace.missing(list(manifest.pictures)))
     if lost:
         from flows.stages import run_stage
 

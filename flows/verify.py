@@ -175,7 +175,10 @@ def _workspace_items(stored: Stored, layout: Layout, params: Params) -> Iterator
     try:
         card = Card.load(stored.folder / "card.json")
         datasets = [dataset_of(layout, params, split) for split in SPLITS]
-        encoder = EmbeddingManifest.load(layout.embeddings).encoder.digest
+        encoders = {"encoder": (card.encoder.digest, EmbeddingManifest.load(layout.embeddings).encoder.digest)}
+        if card.semantic is not None:
+            here = EmbeddingManifest.load(layout.semantic).encoder.digest if layout.semantic.exists() else "none"
+            encoders["semantic encoder"] = (card.semantic.digest, here)
     except SamifError:
         yield Item("data set", "not reachable", "the workspace has no checked pictures; run 'samif run'")
         return
@@ -188,10 +191,11 @@ def _workspace_items(stored: Stored, layout: Layout, params: Params) -> Iterator
         changed = [path.name for path, sha256 in pictures if not _has(path, sha256)]
         detail = f"{len(changed)} of {len(pictures)} are gone or changed: {', '.join(changed[:3])}"
         yield Item("pictures", "differs", detail) if changed else Item("pictures", "ok", f"{len(pictures)} files")
-    if encoder == card.encoder.digest:
-        yield Item("encoder", "ok", encoder[:12])
-    else:
-        yield Item("encoder", "not reachable", f"the workspace uses another one, {encoder[:12]}")
+    for name, (expected, here) in encoders.items():
+        if here == expected:
+            yield Item(name, "ok", here[:12])
+        else:
+            yield Item(name, "not reachable", f"the workspace uses another one, {here[:12]}")
 
 
 def _has(path: Path, sha256: str) -> bool:

@@ -45,6 +45,7 @@ def tags_of(card: Card, decoder_version: int) -> dict[str, str]:
         "decoder_sha256": card.decoder.sha256,
         "dataset_digest": card.identity.dataset,
         "encoder_digest": card.encoder.digest,
+        "semantic_digest": card.semantic.digest if card.semantic else None,
         "card_digest": card.digest,
         "commit": card.provenance.commit,
         "dvc_lock": card.provenance.dvc_lock,

@@ -44,6 +44,18 @@ class EncoderCard(Strict):
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
+class SemanticCard(Strict):
+    """The frozen semantic encoder of a classifier whose features name it: its network in timm, the digests of its
+    weights and of how pictures come to it, the SHA-256 of its weight file, and the side of its input in pixels, none
+    being the network's own."""
+
+    name: str
+    digest: Sha256
+    preprocessing: Sha256
+    checkpoint: Sha256
+    size: int | None
+
+
 class DecoderCard(Strict):
     """The frozen mask decoder: SHA-256 of the file decoder.safetensors."""
 
@@ -85,6 +97,8 @@ class Card(Strict):
     identity: Identity
     rows: dict[str, Sha256]
     encoder: EncoderCard
+    # not written where there is none, so that such cards are what they were before there was a choice
+    semantic: SemanticCard | None = Field(default=None, exclude_if=lambda value: value is None)
     decoder: DecoderCard
     pretrain_classes: Literal["base", "all"]
     inference: Inference = Inference()
@@ -156,6 +170,11 @@ class Card(Strict):
                     f"'{self.name}' was made with another {part} than '{previous.name}', which must stay frozen along "
                     "a chain of sessions; run the whole chain again"
                 )
+        if self.semantic != previous.semantic:
+            raise SamifError(
+                f"'{self.name}' was made with another semantic encoder than '{previous.name}', which must stay frozen "
+                "along a chain of sessions; run the whole chain again"
+            )
         if self.classes[: len(previous.classes)] != previous.classes:
             raise SamifError(
                 f"'{self.name}' drops or reorders classes of '{previous.name}'; a session may only append classes"

@@ -5,10 +5,12 @@ Proposals -> features -> class probability x predicted IoU x objectness -> dupli
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from samif.classifier.model import Classifier
 from samif.classifier.samples import features_of
@@ -18,6 +20,7 @@ from samif.masks.rle import Rle, boxes
 from samif.propose import Proposals, propose
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.encoder import ImageEncoder
+from samif.semantic.encoder import SemanticEncoder
 
 UNKNOWN = "unknown"
 """Label of a mask that is an object, but of no known class."""
@@ -124,17 +127,36 @@ def label(proposals: Proposals, classifier: Classifier, params: EvaluateParams, 
 
 
 @dataclass(frozen=True)
+class Embedded:
+    """What the encoders see in one picture: SAM's embedding (C, h, w), and semantic features (S, g, g) or none."""
+
+    embedding: Tensor
+    semantic: Tensor | None
+
+
+@dataclass(frozen=True)
 class Segmenter:
-    """Encoder, frozen decoder and classifier, ready to segment pictures."""
+    """Encoders, frozen decoder and classifier, ready to segment pictures; `semantic` where the classifier's features
+    name it."""
 
     encoder: ImageEncoder
     decoder: InstanceDecoder
     classifier: Classifier
     propose_params: ProposeParams
     evaluate_params: EvaluateParams
+    semantic: SemanticEncoder | None = None
+
+    def embed(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Embedded]:
+        """What the encoders see in each picture (H, W, 3) uint8 RGB."""
+        semantic = [None] * len(pictures) if self.semantic is None else self.semantic.encode(pictures)
+        return [Embedded(*seen) for seen in zip(self.encoder.encode(pictures), semantic, strict=True)]
+
+    def propose(self, picture: NDArray[np.uint8], seen: Embedded) -> Proposals:
+        """The proposals of a picture, with all features that the classifier takes."""
+        found = propose(self.decoder, seen.embedding, self.encoder.frame(picture), self.propose_params)
+        return found.with_semantic(seen.semantic)
 
     def segment(self, picture: NDArray[np.uint8]) -> Instances:
         """A picture (H, W, 3) uint8 RGB -> its instances, unknown objects among them."""
-        embedding = self.encoder.encode([picture])[0]
-        proposals = propose(self.decoder, embedding, self.encoder.frame(picture), self.propose_params)
+        proposals = self.propose(picture, self.embed([picture])[0])
         return label(proposals, self.classifier, self.evaluate_params, *picture.shape[:2]).resolved

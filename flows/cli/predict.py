@@ -20,6 +20,7 @@ def predict(
     out: Annotated[Path, typer.Option(help="Folder for results.json and overlays.")] = Path("predictions"),
     score: Annotated[float | None, typer.Option(min=0, max=1, show_default="the model's", help="Least score.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="The encoder's checkpoint, where it is not tiny.")] = None,
+    semantic_checkpoint: Annotated[str | None, typer.Option(help="The semantic encoder's, where there is one.")] = None,
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
@@ -35,7 +36,7 @@ def predict(
     params = load_params(layout.params) if layout.params.exists() else None
     registry = Registry(params.registry.tracking_uri, layout.root) if params else None
     bundle = find_model(model, layout, registry)
-    segmenter = load_segmenter(bundle, params, checkpoint)
+    segmenter = load_segmenter(bundle, params, checkpoint, semantic_checkpoint)
     least = segmenter.evaluate_params.operating_score if score is None else score
     with track(len(files), "pictures", "predict") as progress:
         predictions = predict_pictures(segmenter, files, out, least, progress.advance)

@@ -41,6 +41,7 @@ def serve(
     work_seconds: Annotated[float, typer.Option(min=0.1, help="Time for an answer after that.")] = 60.0,
     queue: Annotated[int, typer.Option(min=1, help="Requests in work or waiting, per replica.")] = 32,
     checkpoint: Annotated[str | None, typer.Option(help="The encoder's checkpoint, where it is not tiny.")] = None,
+    semantic_checkpoint: Annotated[str | None, typer.Option(help="The semantic encoder's, where there is one.")] = None,
     workspace: Workspace = HERE,
 ) -> None:
     """Answer pictures over HTTP with the live version; another version goes live without a stop."""
@@ -57,6 +58,7 @@ def serve(
         state=state,
         token_sha256=digest_of(token) if token else None,
         checkpoint=checkpoint,
+        semantic_checkpoint=semantic_checkpoint,
         interval=interval,
         threads=threads or max(1, len(os.sched_getaffinity(0)) // replicas),
         batch=batch,

@@ -114,11 +114,11 @@ def gc(
 ) -> None:
     """Remove what none of the given workspaces needs and is older than an hour.
 
-    Name everything that uses the store: other branches too, by their embeddings.json.
+    Name everything that uses the store: other branches too, by their embeddings.json and semantic.json.
     """
     from flows.store.upkeep import garbage
 
-    manifests = [_manifest(path) for path in keep]
+    manifests = [manifest for path in keep for manifest in _manifests(path)]
     opened = _open(store, workspace)
     found = list(garbage(opened.storage, manifests))
     if delete:
@@ -158,19 +158,21 @@ def _open(store: str | None, workspace: Path) -> EmbeddingStore:
     return open_store(embed.store, layout.root, cache_gib=embed.cache_gib)
 
 
-def _manifest(path: Path) -> EmbeddingManifest:
+def _manifests(path: Path) -> list[EmbeddingManifest]:
+    """That of a file; those of a workspace, of whose encoders only the first must have run."""
     from flows.embedding_manifest import EmbeddingManifest
 
-    return EmbeddingManifest.load(Layout(path).embeddings if path.is_dir() else path)
+    layout = Layout(path)
+    places = [layout.embeddings, *([layout.semantic] if layout.semantic.exists() else [])] if path.is_dir() else [path]
+    return [EmbeddingManifest.load(place) for place in places]
 
 
 def _encoder_names(workspace: Path) -> dict[str, str]:
-    """Name of the encoder that the workspace's embeddings were made with, by its digest."""
-    path = Layout(workspace.resolve()).embeddings
-    if not path.exists():
+    """Names of the encoders that the workspace's embeddings were made with, by their digests."""
+    root = workspace.resolve()
+    if not Layout(root).embeddings.exists():
         return {}
-    encoder = _manifest(path).encoder
-    return {encoder.digest: encoder.name}
+    return {manifest.encoder.digest: manifest.encoder.name for manifest in _manifests(root)}
 
 
 def _encoder(digest: str | None, names: dict[str, str]) -> str:

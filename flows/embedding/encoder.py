@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.embedding_manifest import Shape
-from samif.config import EncoderParams
+from samif.config import EncoderParams, SemanticParams
 from samif.errors import SamifError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Encoder(Protocol):
-    """What an image encoder must offer (see `samif.sam.encoder.ImageEncoder`)."""
+    """What an encoder must offer (`samif.sam.encoder.ImageEncoder`, `samif.semantic.encoder.SemanticEncoder`)."""
 
     @property
     def name(self) -> str: ...
@@ -42,22 +42,23 @@ EncoderFactory = Callable[[str], Encoder]
 """Makes the encoder on a device, "cpu" or "cuda"; must be picklable."""
 
 
-def load_encoder(params: EncoderParams, device: str) -> Encoder:
-    """The encoder that params.yaml names, fetched if need be and checked.
+def load_encoder(params: EncoderParams | SemanticParams, device: str) -> Encoder:
+    """The encoder that a section of params.yaml names, fetched if need be and checked.
 
     Raises:
-        SamifError: `device` is "cuda" and PyTorch finds none, or see `flows.stages.inputs.encoder_of`.
+        SamifError: `device` is "cuda" and PyTorch finds none, or see `encoder_of` and `semantic_of` of
+            `flows.stages.inputs`.
     """
     import torch
 
-    from flows.stages.inputs import encoder_of
+    from flows.stages.inputs import encoder_of, semantic_of
 
     if device == "cuda" and not torch.cuda.is_available():
         raise SamifError(
             f"Ray gave a worker on {socket.gethostname()} a GPU that PyTorch cannot use; mend the driver there, or "
             "start that node with --num-gpus=0"
         )
-    return encoder_of(params, device)
+    return semantic_of(params, device) if isinstance(params, SemanticParams) else encoder_of(params, device)
 
 
 def device_here() -> str:

@@ -21,7 +21,7 @@ from flows.embedding_manifest import EmbeddingManifest, EncoderIdentity
 from flows.progress import Tracker, track
 from flows.quarantine import Quarantined
 from flows.store import EmbeddingStore
-from samif.config import EmbedParams, EncoderParams
+from samif.config import EmbedParams, EncoderParams, SemanticParams
 from samif.errors import SamifError
 
 Progress = Callable[[int, str, str], AbstractContextManager[Tracker]]
@@ -46,7 +46,7 @@ class Embedded:
 def embed_pictures(
     pictures: Sequence[tuple[Path, str]],
     params: EmbedParams,
-    encoder_params: EncoderParams,
+    encoder_params: EncoderParams | SemanticParams,
     store: EmbeddingStore,
     progress: Progress = track,
     encoder_factory: EncoderFactory | None = None,

@@ -29,7 +29,7 @@ from flows.serve.shadow import Answered, Shadow
 from flows.serve.versions import Part, Slot, Source, Version
 from samif.dataset.pictures import PictureError, read_picture
 from samif.errors import SamifError
-from samif.propose import Proposals, propose
+from samif.propose import Proposals
 from samif.segment import Instances, label
 
 DECODERS = 2
@@ -145,13 +145,12 @@ class Replica:
         version = self.champion.state.live  # once: these pictures are this version's from here on
         assert version is not None
         segmenter, start = version.segmenter, time.perf_counter()
-        embeddings = segmenter.encoder.encode([job.picture for job in jobs])
+        embedded = segmenter.embed([job.picture for job in jobs])
         encoded = time.perf_counter()
         outcomes = []
-        for job, embedding in zip(jobs, embeddings, strict=True):
+        for job, seen in zip(jobs, embedded, strict=True):
             begun = time.perf_counter()
-            frame = segmenter.encoder.frame(job.picture)
-            proposals = propose(segmenter.decoder, embedding, frame, segmenter.propose_params)
+            proposals = segmenter.propose(job.picture, seen)
             height, width = job.picture.shape[:2]
             found = label(proposals, segmenter.classifier, segmenter.evaluate_params, height, width).resolved
             least = segmenter.evaluate_params.operating_score if job.score is None else job.score

@@ -48,6 +48,7 @@ class Settings:
         ref: `NAME@alias` is followed; `NAME/VERSION`, `NAME` and a folder stay what they are.
         root: the workspace.
         checkpoint: of the encoder, where it is not tiny and not the workspace's.
+        semantic_checkpoint: of the semantic encoder, where the features name it and it is not the workspace's.
         state: folder that the replicas of this machine share; ends with the service.
         token_sha256: of the bearer token; none asks for no token.
         interval: seconds between two looks at the alias.
@@ -60,6 +61,7 @@ class Settings:
     state: Path
     token_sha256: str | None
     checkpoint: str | None = None
+    semantic_checkpoint: str | None = None
     interval: float = 0.3
     threads: int = 1
     batch: int = 1

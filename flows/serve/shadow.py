@@ -114,7 +114,8 @@ class Shadow:
 
 def comparable(champion: Version, challenger: Version) -> bool:
     """Whether the challenger would have proposed the same, so that its head can score the champion's proposals."""
-    same = all(champion.digests.get(part) == challenger.digests.get(part) for part in ("encoder", "decoder"))
+    parts = ("encoder", "decoder", "semantic")
+    same = all(champion.digests.get(part) == challenger.digests.get(part) for part in parts)
     return same and champion.segmenter.propose_params == challenger.segmenter.propose_params
 
 

@@ -20,7 +20,7 @@ from flows.registry import Registry
 from flows.serve.settings import Settings
 from samif.classifier.model import Classifier
 from samif.classifier.samples import features_of
-from samif.config import load_params
+from samif.config import digest, load_params
 from samif.errors import SamifError
 from samif.hashing import file_sha256
 from samif.propose import answer_points
@@ -30,6 +30,8 @@ RETRY_SECONDS = 10.0
 """How long a version that could not be loaded is left alone, unless the alias moves."""
 
 Part = Literal["encoder", "decoder", "classifier"]
+FROZEN = ("encoder", "decoder", "precision", "semantic")
+"""Digests of what two versions may share in memory; the last only where a semantic encoder is in use."""
 PROBE = np.tile(np.arange(64, dtype=np.uint8)[None, :, None] * 4, (64, 1, 3))
 
 
@@ -79,7 +81,7 @@ class Source:
         self._layout = Layout(settings.root)
         self._params = load_params(self._layout.params) if self._layout.params.exists() else None
         self._registry = Registry(self._params.registry.tracking_uri, settings.root) if self._params else None
-        self._checkpoint, self._loaded = settings.checkpoint, loaded
+        self._checkpoints, self._loaded = (settings.checkpoint, settings.semantic_checkpoint), loaded
         self._turn = FileLock(settings.state / "loading.lock")
 
     def resolve(self, ref: str) -> tuple[str, int | None]:
@@ -111,10 +113,10 @@ class Source:
             segmenter = _with_head(beside.segmenter, bundle)
             parts: tuple[Part, ...] = ("classifier",)
         elif heads_only:
-            raise SamifError(f"{ref} was made with another decoder, so its head cannot score these proposals")
+            raise SamifError(f"{ref} was made with another encoder or decoder: its head cannot score these proposals")
         else:
             with self._turn:  # one replica at a time: two models of each in memory at once would be many
-                segmenter = load_segmenter(bundle, self._params, self._checkpoint)
+                segmenter = load_segmenter(bundle, self._params, *self._checkpoints)
             parts = ("encoder", "decoder", "classifier")
         digests.setdefault("encoder", segmenter.encoder.digest)
         _try_out(segmenter, ref)
@@ -194,7 +196,8 @@ def _digests(bundle: Bundle) -> dict[str, str]:
     if bundle.card is None:
         return {"classifier": file_sha256(bundle.classifier), "decoder": file_sha256(bundle.decoder)}
     card = bundle.card
-    return {
+    semantic = {"semantic": digest(card.semantic)} if card.semantic else {}
+    return semantic | {
         "card": card.digest,
         "classifier": card.identity.classifier,
         "decoder": card.decoder.sha256,
@@ -204,7 +207,7 @@ def _digests(bundle: Bundle) -> dict[str, str]:
 
 
 def _frozen(digests: dict[str, str]) -> list[str | None]:
-    return [digests.get(part) for part in ("encoder", "decoder", "precision")]
+    return [digests.get(part) for part in FROZEN]
 
 
 def _with_head(frozen: Segmenter, bundle: Bundle) -> Segmenter:
@@ -220,12 +223,13 @@ def _with_head(frozen: Segmenter, bundle: Bundle) -> Segmenter:
 
 def _try_out(segmenter: Segmenter, ref: str) -> None:
     """One pass over a small picture, and the head on a proposal there: what does not fit shows before the switch."""
-    embedding = segmenter.encoder.encode([PROBE])[0]
+    seen = segmenter.embed([PROBE])[0]
     frame = segmenter.encoder.frame(PROBE)
     middle = torch.full((1, 2), segmenter.encoder.image_size / 2.0)
     classifier = segmenter.classifier
-    proposals, _ = answer_points(segmenter.decoder, embedding, frame, middle)
-    found = classifier.probabilities(features_of(proposals, classifier.space.parts))
+    proposals, _ = answer_points(segmenter.decoder, seen.embedding, frame, middle)
+    features = features_of(proposals.with_semantic(seen.semantic), classifier.space.parts)
+    found = classifier.probabilities(features)
     if not np.isfinite(found).all():
         raise SamifError(f"{ref} answers with numbers that are not finite; register the version again")
 

@@ -1,4 +1,4 @@
-"""Stage `embed`: every picture's embedding in the store, the manifest of which, and what could not be read."""
+"""Stage `embed`: every picture's embeddings in the store, the manifests of which, and what could not be read."""
 
 from __future__ import annotations
 
@@ -12,15 +12,22 @@ from samif.errors import SamifError
 
 
 def run(layout: Layout, params: Params, session: str | None) -> None:
-    """Write `artifacts/embeddings.json` and `artifacts/quarantine/embed.json`.
+    """Write `artifacts/embeddings.json` and `artifacts/quarantine/embed.json`, with a semantic encoder also
+    `artifacts/semantic.json`.
 
     Pictures that broke since the dataset stage are left out, or, as params.yaml says, refused after the rest is done.
     """
     indexes = {split: index_of(layout, params, split) for split in SPLITS}
     pictures = [(index.path_of(p), p.sha256) for index in indexes.values() for p in index.pictures]
     store = store_of(layout, params)
-    embedded = embed_pictures(pictures, params.embed, params.encoder, store)
-    broken = {picture.sha256: picture for picture in embedded.quarantined}
+    embedded = {layout.embeddings: embed_pictures(pictures, params.embed, params.encoder, store)}
+    broken = {picture.sha256: picture for picture in embedded[layout.embeddings].quarantined}
+    if params.semantic is not None:
+        readable = [(path, sha256) for path, sha256 in pictures if sha256 not in broken]
+        embedded[layout.semantic] = embed_pictures(readable, params.embed, params.semantic, store)
+        broken |= {picture.sha256: picture for picture in embedded[layout.semantic].quarantined}
+    else:
+        layout.semantic.unlink(missing_ok=True)  # of an encoder that params.yaml no longer names
     quarantine = Quarantine(
         policy=params.dataset.broken_pictures,
         pictures=tuple(
@@ -45,4 +52,5 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
         )
     if broken:
         say(f"left out {quarantine.sentence}; the whole list is {place}")
-    embedded.manifest.save(layout.embeddings)
+    for manifest, done in embedded.items():
+        done.manifest.save(manifest)

@@ -1,18 +1,20 @@
-"""What stages read: data sets, embeddings, decoder, encoder."""
+"""What stages read: data sets, embeddings, decoder, encoders."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.embedding_manifest import EmbeddingManifest
 from flows.layout import Layout
 from flows.pictures import pictures_root
 from flows.quarantine import Quarantine
+from flows.sources import is_remote, local_path
 from flows.store import EmbeddingReader, EmbeddingStore, open_store
-from flows.weights import resolve
-from samif.config import EncoderParams, Params
+from flows.weights import fetch, resolve
+from samif.config import EncoderParams, Params, SemanticParams
 from samif.dataset.model import Dataset, Picture
 from samif.errors import SamifError
 
@@ -22,14 +24,24 @@ if TYPE_CHECKING:
     from samif.sam.decoder import InstanceDecoder
     from samif.sam.encoder import ImageEncoder
     from samif.sam.zoo import LoadedSam
+    from samif.semantic.encoder import SemanticEncoder
+
+Read = Callable[[Sequence[Picture]], "torch.Tensor"]
+"""Pictures -> what an encoder saw in them, (N, C, h, w) float32."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One split: its checked pictures and their embeddings."""
+    """One split: its checked pictures, their embeddings, and their semantic features where params.yaml names an
+    encoder for them."""
 
     dataset: Dataset
-    read: Callable[[Sequence[Picture]], torch.Tensor]
+    read: Read
+    read_semantic: Read | None = None
+
+    def semantic(self, picture: Picture) -> torch.Tensor | None:
+        """Semantic features (S, g, g) of a picture; None without such an encoder."""
+        return None if self.read_semantic is None else self.read_semantic([picture])[0]
 
 
 def index_of(layout: Layout, params: Params, split: str) -> Dataset:
@@ -50,9 +62,15 @@ def store_of(layout: Layout, params: Params) -> EmbeddingStore:
 
 
 def source_of(layout: Layout, params: Params, split: str) -> Source:
-    """A split with a reader of its embeddings, pictures -> (N, C, h, w) float32."""
-    reader = EmbeddingReader(store_of(layout, params), EmbeddingManifest.load(layout.embeddings))
-    return Source(dataset_of(layout, params, split), lambda pictures: reader.read([p.sha256 for p in pictures]))
+    """A split with readers of what the encoders saw."""
+    store = store_of(layout, params)
+
+    def reader(place: Path) -> Read:
+        embeddings = EmbeddingReader(store, EmbeddingManifest.load(place))
+        return lambda pictures: embeddings.read([p.sha256 for p in pictures])
+
+    semantic = reader(layout.semantic) if params.semantic is not None else None
+    return Source(dataset_of(layout, params, split), reader(layout.embeddings), semantic)
 
 
 def sam_of(params: EncoderParams) -> LoadedSam:
@@ -69,10 +87,19 @@ def check_encoder(layout: Layout, digest: str) -> None:
     Raises:
         SamifError: `digest` is not the digest in the embedding manifest.
     """
-    made_with = EmbeddingManifest.load(layout.embeddings).encoder.digest
+    _check(layout.embeddings, digest)
+
+
+def check_semantic(layout: Layout, digest: str) -> None:
+    """The same of the semantic encoder."""
+    _check(layout.semantic, digest)
+
+
+def _check(manifest: Path, digest: str) -> None:
+    made_with = EmbeddingManifest.load(manifest).encoder.digest
     if digest != made_with:
         raise SamifError(
-            f"the encoder at hand ({digest[:12]}) is not the one that {layout.embeddings} was made with "
+            f"the encoder at hand ({digest[:12]}) is not the one that {manifest} was made with "
             f"({made_with[:12]}); run 'samif run', which embeds again"
         )
 
@@ -82,6 +109,15 @@ def encoder_of(params: EncoderParams, device: str = "cpu") -> ImageEncoder:
     from samif.sam.encoder import ImageEncoder
 
     return ImageEncoder(sam_of(params), params.precision, device)
+
+
+def semantic_of(params: SemanticParams, device: str = "cpu") -> SemanticEncoder:
+    """The semantic encoder that params.yaml names, fetched if need be and checked, on a device."""
+    from samif.semantic.encoder import load_semantic
+
+    remote = is_remote(params.checkpoint)
+    path = fetch(params.checkpoint, params.sha256) if remote else local_path(params.checkpoint)
+    return load_semantic(params.model, path, params.sha256, params.size, device)
 
 
 def decoder_of(layout: Layout) -> InstanceDecoder:

@@ -21,14 +21,16 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     for split in ("train", "val"):
         source = source_of(layout, params, split)
         with track(len(source.dataset.pictures), "pictures", f"propose {split}") as progress:
-            write_proposals(layout.proposals(split), propose_each(decoder, source, params.propose, progress))
+            proposed = propose_each(decoder, source, params.propose, progress)
+            write_proposals(layout.proposals(split), proposed, semantic=source.read_semantic is not None)
 
 
 def propose_each(
     decoder: InstanceDecoder, source: Source, params: ProposeParams, progress: Tracker
 ) -> Iterator[tuple[Picture, Proposals]]:
-    """The pictures of a split in order, each with what the decoder cuts out of it."""
+    """The pictures of a split in order, each with what the decoder cuts out of it and what the encoders see there."""
     for picture in source.dataset.pictures:
         frame = Frame(picture.height, picture.width, decoder.image_size)
-        yield picture, propose(decoder, source.read([picture])[0], frame, params)
+        found = propose(decoder, source.read([picture])[0], frame, params)
+        yield picture, found.with_semantic(source.semantic(picture))
         progress.advance()

@@ -9,7 +9,7 @@ from pathlib import Path
 from flows.layout import Layout
 from flows.progress import track
 from flows.session_record import SessionRecord
-from flows.stages.inputs import check_encoder, dataset_of, decoder_of, encoder_of
+from flows.stages.inputs import check_encoder, check_semantic, dataset_of, decoder_of, encoder_of, semantic_of
 from samif.classifier.incremental import learn_session
 from samif.classifier.model import Classifier
 from samif.config import Params, SessionParams
@@ -30,11 +30,15 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     before = Classifier.load(layout.classifier(section.after) / "classifier.safetensors")
     encoder, decoder = encoder_of(params.encoder), decoder_of(layout)
     check_encoder(layout, encoder.digest)
+    semantic = semantic_of(params.semantic) if params.semantic and "semantic" in before.space.parts else None
+    if semantic is not None:
+        check_semantic(layout, semantic.digest)
     pictures = {picture for places in shots.values() for picture, _ in places}
     with track(len(pictures), "pictures", f"learn {session}") as progress:
         after = learn_session(
-            before, decoder, dataset, shots, encoder.encode, params.incremental, section.seed, progress.advance
-        )
+            before, decoder, dataset, shots, encoder.encode, params.incremental, section.seed, progress.advance,
+            semantic.encode if semantic is not None else None,
+        )  # fmt: skip
     folder = layout.classifier(session)
     shutil.rmtree(folder, ignore_errors=True)
     after.save(folder / "classifier.safetensors")

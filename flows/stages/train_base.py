@@ -33,8 +33,9 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
             labelled = [a for a in picture.annotations if a.category in learnt and not a.crowd]
             if labelled:
                 embedding = source.read([picture])[0]
+                semantic = source.semantic(picture) if "semantic" in section.features else None
                 found = instance_samples(
-                    decoder, embedding, picture, labelled, section.prompts_per_object, section.features, rng
+                    decoder, embedding, picture, labelled, section.prompts_per_object, section.features, rng, semantic
                 )
                 for annotation, samples in zip(labelled, found, strict=True):
                     instances[annotation.category].append(samples)
