@@ -16,7 +16,8 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from samif.config import CocoSource, EncoderParams, SessionParams
+from samif.config import CocoSource, DataProtocol, EncoderParams, SessionParams
+from samif.dataset.coco2014 import CLAIMS
 
 _WIDTH = 110
 
@@ -28,6 +29,7 @@ def new_text(
     sessions: Mapping[str, SessionParams],
     train: CocoSource | None = None,
     val: CocoSource | None = None,
+    protocol: DataProtocol | None = None,
 ) -> str:
     """The text of a commented params.yaml; without `train` the pictures are the drawn demo line's."""
     yaml = _yaml()
@@ -40,6 +42,8 @@ def new_text(
         for place, (key, source) in enumerate((("train", train), ("val", val))):
             if source is not None:
                 tree["dataset"].insert(place, key, source.model_dump())
+    if protocol is not None:
+        tree["dataset"].insert(0, "protocol", protocol, comment=CLAIMS[protocol])
     tree["encoder"].update(encoder.model_dump())
     text = _dump(yaml, tree)
     for name, session in sessions.items():

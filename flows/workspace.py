@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from flows.layout import Layout
 from flows.params_text import new_text, with_session, without_session
 from flows.pipeline import render_pipeline
-from samif.config import BASE, CocoSource, EncoderParams, Params, SessionParams, ShotSource, load_params
+from samif.config import BASE, CocoSource, DataProtocol, EncoderParams, Params, SessionParams, ShotSource, load_params
 from samif.errors import SamifError
 
 _DVC_CONFIG = """\
@@ -69,10 +69,12 @@ def init_workspace(
     checkpoint: str | None = None,
     checkpoint_sha256: str | None = None,
     line: str | None = None,
+    base: Sequence[str] | None = None,
+    protocol: DataProtocol | None = None,
 ) -> Params:
     """Make a workspace for somebody's own line; the pictures stay where they are.
 
-    Every class of the training file that is in no session becomes a base class, written out as a list.
+    The base classes are written out as a list.
 
     Args:
         root: folder of the workspace; made if missing. Files in it that are not a workspace's are left alone.
@@ -81,6 +83,8 @@ def init_workspace(
         sessions: (name, classes) in the order in which they build on each other.
         shots: objects per class of a session.
         line: the line's name in the registry; None derives it from the folder's name.
+        base: the base classes; None takes every class of the training file that is in no session.
+        protocol: the published protocol, or the part of one, that the data are.
 
     Raises:
         SamifError: `root` is a workspace already, a file is missing or not COCO, a class is unknown, is in two
@@ -88,9 +92,7 @@ def init_workspace(
     """
     root = root.absolute()
     layout = Layout(root)
-    for mine in (layout.params, layout.pipeline, layout.lock, root / ".dvc"):
-        if mine.exists():
-            raise SamifError(f"{root} already has a {mine.name}; give another folder, or change params.yaml there")
+    refuse_workspace(root)
     train = _absolute(train)
     val = _absolute(val) if val else None
     counts = count_objects(Path(train.annotations))
@@ -106,7 +108,7 @@ def init_workspace(
         chain[name] = _session(name, after, classes, shots, seed)
         after = name
         taken |= set(classes)
-    base = [c for c in counts if c not in taken]
+    base = [c for c in counts if c not in taken] if base is None else list(base)
     if not base:
         raise SamifError(
             f"every class of {train.annotations} is in a session, so nothing is left for the base classifier; "
@@ -126,8 +128,20 @@ def init_workspace(
         first = error.errors()[0]
         key = {"name": "encoder", "sha256": "checkpoint SHA-256"}.get(str(first["loc"][0]), str(first["loc"][0]))
         raise SamifError(f"the {key} {first['input']!r} does not fit: {first['msg'].lower()}") from None
-    text = new_text(line or _line_name(root.name), base, encoder_params, chain, train, val)
+    text = new_text(line or _line_name(root.name), base, encoder_params, chain, train, val, protocol)
     return _put(layout, text)
+
+
+def refuse_workspace(root: Path) -> None:
+    """Refuse a folder that is a workspace, whole or in part.
+
+    Raises:
+        SamifError: it has a file that only workspaces have.
+    """
+    layout = Layout(root)
+    for mine in (layout.params, layout.pipeline, layout.lock, root / ".dvc"):
+        if mine.exists():
+            raise SamifError(f"{root} already has a {mine.name}; give another folder, or change params.yaml there")
 
 
 def add_session(

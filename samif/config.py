@@ -81,7 +81,7 @@ class DatasetParams(Strict):
         if len(set(self.base_classes)) != len(self.base_classes):
             raise ValueError("'base_classes' names a class twice")
         if self.protocol == "coco2014-60-20" and self.broken_pictures != "refuse":
-            raise ValueError("'protocol' is the published one, which leaves no picture out: 'broken_pictures' must refuse")
+            raise ValueError("'broken_pictures' must be refuse: the published 'protocol' leaves no picture out")
         return self
 
 

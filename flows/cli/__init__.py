@@ -21,6 +21,7 @@ def main() -> None:
     # Each registers its commands.
     from flows.cli import (  # noqa: F401
         data,
+        init_coco2014,
         live,
         predict,
         registry,

@@ -47,6 +47,7 @@ def collect(layout: Layout, params: Params) -> None:
             "digest": digest({"train": train.digest, "val": val.digest}),
             "train_images": len(train.pictures),
             "val_images": len(val.pictures),
+            **({} if params.dataset.protocol is None else {"protocol": params.dataset.protocol}),
         },
         "encoder": {"name": encoder.name, "digest": encoder.digest},
         "decoder": {"sha256": file_sha256(layout.decoder / "decoder.safetensors"), "version": None},

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flows.report.charts import Chart, over_sessions, over_steps
+from samif.dataset.coco2014 import CLAIMS
 from samif.evaluate.matching import KINDS
 
 HEATMAP_CLASSES = 30
@@ -40,6 +41,7 @@ def render_page(summary: Mapping[str, Any], page: Mapping[str, Any], pictures: P
             page=page,
             entries=entries,
             newest=newest,
+            claim=CLAIMS.get(summary["dataset"].get("protocol")),
             forgetting=_difference(newest["ap"]["base"], base["ap"]["base"]),
             forgetting_base_only=_difference(newest["base_only"]["ap"], base["base_only"]["ap"]),
             score_charts=_score_charts(entries),

@@ -11,6 +11,7 @@ from flows import files
 from flows.layout import Layout
 from flows.report.collect import read_json
 from flows.report.page import duration, number, render_page, version
+from samif.dataset.coco2014 import CLAIMS
 from samif.errors import SamifError
 
 if TYPE_CHECKING:
@@ -82,4 +83,6 @@ def session_table(summary: Mapping[str, Any]) -> Table:
         ]
         # Text, not str: a name like "[red]" is a name, not markup.
         table.add_row(*(Text(cell) for cell in cells))
+    if "protocol" in summary["dataset"]:
+        table.caption = CLAIMS[summary["dataset"]["protocol"]]
     return table

@@ -10,6 +10,7 @@ from flows.layout import SPLITS, Layout, Split
 from flows.progress import say, track
 from flows.quarantine import BrokenPicture, Quarantine
 from samif.config import Params
+from samif.dataset import coco2014
 from samif.dataset.check import class_counts, raise_on_errors, without_broken
 from samif.dataset.coco import read_coco
 from samif.dataset.model import Dataset
@@ -40,6 +41,8 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     else:
         train, val = split_by_picture(train, params.dataset.holdout, params.dataset.seed)
     _check_classes(train, val, params)
+    if params.dataset.protocol == coco2014.PROTOCOL:
+        _check_protocol(train, val)
     quarantine = Quarantine(policy=params.dataset.broken_pictures, pictures=tuple(broken))
     quarantine.save(layout.quarantine("dataset"))
     if broken:
@@ -78,4 +81,13 @@ def _check_classes(train: Dataset, val: Dataset, params: Params) -> None:
         raise SamifError(
             f"training and validation files differ in their categories ({', '.join(other) or 'ids or names'}); "
             "give both the same list with the same ids"
+        )
+
+
+def _check_protocol(train: Dataset, val: Dataset) -> None:
+    found = coco2014.data_deviations(train, val)
+    if found:
+        raise SamifError(
+            f"the data are not those of the protocol {coco2014.PROTOCOL}: {'; '.join(found)}; make the workspace again "
+            f"with 'samif init-coco2014', or say 'protocol: {coco2014.PART}' under 'dataset' in params.yaml"
         )

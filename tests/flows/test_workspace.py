@@ -76,7 +76,7 @@ def test_template_agrees_with_the_defaults() -> None:
     from ruamel.yaml import YAML
 
     written = YAML(typ="safe").load(text)
-    for section in ("drawn", "val"):
+    for section in ("drawn", "val", "protocol"):
         expected["dataset"].pop(section)
     assert written == expected
 

@@ -1,0 +1,59 @@
+"""`samif init-coco2014`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.app import app, console
+
+
+@app.command("init-coco2014")
+def init_coco2014(
+    folder: Annotated[Path, typer.Argument(help="Folder of the new workspace.")],
+    root: Annotated[Path, typer.Argument(help="Holds train2014, val2014 and annotations; pictures are not copied.")],
+    val_ids: Annotated[
+        Path | None,
+        typer.Option(help="Ids of the test pictures.", show_default="minival2014 or val2017 in annotations"),
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Take a part of COCO2014: not the published protocol.")
+    ] = False,
+    shots: Annotated[int, typer.Option(help="Labelled objects per novel class.")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of the shot draw.")] = 0,
+    encoder: Annotated[str, typer.Option(help="tiny, vit_b, vit_l or vit_h.")] = "tiny",
+    checkpoint: Annotated[str | None, typer.Option(help="Path, address or s3:// of the encoder's checkpoint.")] = None,
+    checkpoint_sha256: Annotated[str | None, typer.Option(help="SHA-256 that the checkpoint must have.")] = None,
+    line: Annotated[str | None, typer.Option(help="Name of the line in the registry.", show_default="folder")] = None,
+) -> None:
+    """Make a workspace of the published COCO2014 protocol: 60 base classes, the 20 of Pascal VOC as one session."""
+    from flows.coco2014 import FOLDER
+    from flows.coco2014 import init_coco2014 as make
+    from samif.dataset.coco2014 import CLAIMS
+
+    made = make(
+        folder, root, test_ids=val_ids, partial=partial, shots=shots, seed=seed, encoder=encoder,
+        checkpoint=checkpoint, checkpoint_sha256=checkpoint_sha256, line=line,
+    )  # fmt: skip
+    out = console()
+    parts = made.parts
+    novel = sum(len(session.classes) for session in made.params.sessions.values())
+    out.print(
+        f"workspace {folder}: {parts.train.pictures:,} training and {parts.test.pictures:,} test pictures, "
+        f"{len(made.params.dataset.base_classes)} base and {novel} novel classes",
+        soft_wrap=True,
+    )
+    assert made.params.dataset.protocol is not None
+    out.print(CLAIMS[made.params.dataset.protocol], style="bold" if partial else None)
+    if parts.absent:
+        out.print(f"{parts.absent:,} listed pictures are not there and were left out", soft_wrap=True)
+    if made.without:
+        out.print(f"too few objects, left out: {', '.join(made.without)}", soft_wrap=True)
+    if parts.left_out:
+        record = folder / FOLDER / "protocol.json"
+        out.print(
+            f"{len(parts.left_out)} labels enclose no pixel and were left out, listed in {record}", soft_wrap=True
+        )
+    out.print(f"next: cd {folder} && samif run", soft_wrap=True)
