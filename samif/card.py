@@ -170,7 +170,7 @@ class Card(Strict):
                     f"'{self.name}' was made with another {part} than '{previous.name}', which must stay frozen along "
                     "a chain of sessions; run the whole chain again"
                 )
-        if self.semantic != previous.semantic:
+        if _seen_by(self) != _seen_by(previous):
             raise SamifError(
                 f"'{self.name}' was made with another semantic encoder than '{previous.name}', which must stay frozen "
                 "along a chain of sessions; run the whole chain again"
@@ -202,6 +202,11 @@ class Card(Strict):
                     f"{path} is not the {part} of card '{self.name}' (expected SHA-256 {expected[:12]}, got "
                     f"{found[:12]}); fetch the version again"
                 )
+
+
+def _seen_by(card: Card) -> tuple[str, str] | None:
+    """What decides the semantic features; the same weights may come in another file."""
+    return None if card.semantic is None else (card.semantic.digest, card.semantic.preprocessing)
 
 
 def evaluation_digest(evaluation: Evaluation) -> str:

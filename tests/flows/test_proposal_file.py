@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,21 @@ def test_proposals_come_back_by_picture(tmp_path: Path) -> None:
     for one, proposals in pictures.items():
         assert_equal(found.of(one), proposals)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_semantic_features_are_a_column_only_where_there_are_any(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    seen = [replace(some(n, n), semantic=rng.normal(size=(n, 6)).astype(np.float32)) for n in (4, 0)]
+    pictures = list(zip((picture(1, SHAPE), picture(2, SHAPE)), seen, strict=True))
+    write_proposals(tmp_path / "with.parquet", pictures, semantic=True)
+    write_proposals(tmp_path / "without.parquet", pictures)
+    found, plain = (ProposalFile(tmp_path / name) for name in ("with.parquet", "without.parquet"))
+    semantic = found.of(picture(1, SHAPE)).semantic
+    assert semantic is not None and seen[0].semantic is not None and np.array_equal(semantic, seen[0].semantic)
+    assert_equal(found.of(picture(1, SHAPE)), plain.of(picture(1, SHAPE)))
+    assert plain.of(picture(1, SHAPE)).semantic is None
+    nothing = found.of(picture(2, SHAPE)).semantic
+    assert nothing is not None and len(nothing) == 0
 
 
 def test_a_picture_where_nothing_was_found_has_none(tmp_path: Path) -> None:

@@ -159,6 +159,43 @@ def test_another_frozen_part_is_refused(part: str) -> None:
         card.check_follows(BASE)
 
 
+SEMANTIC = {
+    "name": "vit_small_patch14_dinov2",
+    "digest": sha("semantic"),
+    "preprocessing": sha("how"),
+    "checkpoint": sha("semantic file"),
+    "size": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "follows"),
+    [
+        (SEMANTIC, SEMANTIC, True),
+        (SEMANTIC, SEMANTIC | {"checkpoint": sha("the same weights as .pth")}, True),
+        (SEMANTIC, SEMANTIC | {"digest": sha("other weights")}, False),
+        (SEMANTIC, SEMANTIC | {"preprocessing": sha("another size")}, False),
+        (SEMANTIC, None, False),
+        (None, SEMANTIC, False),
+    ],
+)
+def test_the_semantic_encoder_stays_frozen_along_a_chain(before: Any, after: Any, follows: bool) -> None:
+    base = Card.model_validate(content() | {"semantic": before})
+    if follows:
+        session(semantic=after).check_follows(base)
+    else:
+        with pytest.raises(SamifError, match="made with another semantic encoder than 'base'"):
+            session(semantic=after).check_follows(base)
+
+
+def test_a_semantic_encoder_is_part_of_a_cards_identity_and_none_leaves_no_trace(tmp_path: Path) -> None:
+    card = Card.model_validate(content() | {"semantic": SEMANTIC})
+    card.save(tmp_path / "card.json")
+    assert Card.load(tmp_path / "card.json") == card
+    assert len({one.digest for one in (BASE, card, Card.model_validate(content() | {"semantic": None}))}) == 2
+    assert "semantic" not in BASE.model_dump()
+
+
 @pytest.mark.parametrize("classes", [("nut", "bolt", "washer"), ("bolt", "washer"), ("washer", "bolt", "nut")])
 def test_old_rows_stay_in_place(classes: tuple[str, ...]) -> None:
     with pytest.raises(SamifError, match="drops or reorders"):
