@@ -61,14 +61,15 @@ class Jobs:
         set_surroundings(self.address)
         from ray.job_submission import JobSubmissionClient
 
+        for name in ("job.sdk", "dashboard_sdk"):  # they tell of every upload and connection
+            logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
+
         class Client(JobSubmissionClient):
             """Ray's client, which would wait for ever for a head that has gone."""
 
             def _do_request(self, *words: Any, **options: Any) -> Any:
                 return super()._do_request(*words, timeout=_HTTP_SECONDS, **options)
 
-        logging.getLogger("ray.dashboard").setLevel(logging.ERROR)  # it tells of every upload and connection
-        logging.getLogger("ray._private").setLevel(logging.ERROR)
         try:
             with self._explained():
                 self._client = Client(self.address)
