@@ -33,12 +33,16 @@ _DVC_IGNORE = "# DVC looks for pipelines in every folder but these\n/.samif\n/re
 _GIT_IGNORE = "/artifacts/\n/reports/\n/.samif/\n/.dvc/cache/\n/.dvc/tmp/\n/.dvc/config.local\n"
 
 
+class BusyError(SamifError):
+    """Another command holds the workspace."""
+
+
 @contextmanager
 def exclusive(root: Path) -> Iterator[None]:
     """Hold the workspace alone: a run and an edit of params.yaml must not meet. Released by the kernel on any death.
 
     Raises:
-        SamifError: `root` is no workspace, or another command holds it.
+        SamifError: `root` is no workspace, or (BusyError) another command holds it.
     """
     layout = Layout(root)
     if not layout.params.exists():
@@ -48,7 +52,7 @@ def exclusive(root: Path) -> Iterator[None]:
         lock = FileLock(layout.state / "lock", timeout=0)
         lock.acquire()
     except Timeout:
-        raise SamifError(f"another samif command is at work in {root}; try again when it has ended") from None
+        raise BusyError(f"another samif command is at work in {root}; try again when it has ended") from None
     except OSError as error:
         raise SamifError(f"cannot write in {layout.state}: {error.strerror}; check its permissions") from None
     try:

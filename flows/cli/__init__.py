@@ -29,6 +29,7 @@ def main() -> None:
         store,
         store_add,
         submit,
+        trigger,
         watch,
         weights,
         workspace,

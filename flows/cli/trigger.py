@@ -1,0 +1,97 @@
+"""`samif trigger serve | list | comparison`, and `work`, which `serve` starts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.app import HERE, AsJson, Workspace, console, group, print_json, print_rows
+
+trigger_app = group("trigger", "Runs that something outside sets off.")
+
+Address = Annotated[str | None, typer.Option(help="Run on the Ray cluster at http://HEAD:8265.", show_default="here")]
+Shared = Annotated[list[Path] | None, typer.Option(help="Folder that the cluster sees at the same path.")]
+
+
+@trigger_app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8091,
+    secret_file: Annotated[
+        Path | None, typer.Option(help="Holds the secret shared with the senders.", show_default="SAMIF_WEBHOOK_SECRET")
+    ] = None,
+    place: Annotated[
+        list[str] | None, typer.Option(help="s3://bucket/prefix whose objects count; repeat.", show_default="all")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(min=1, max=3600, help="Seconds that clocks may differ.")] = 300.0,
+    address: Address = None,
+    shared: Shared = None,
+    workspace: Workspace = HERE,
+) -> None:
+    """Receive signed events (MLflow webhooks, S3 events) at POST /v1/events, and run for them, one run at a time."""
+    from flows.request import request_of
+    from flows.triggers.app import Receiver
+    from flows.triggers.server import serve as listen
+    from flows.triggers.server import words_of
+    from flows.triggers.signature import find_secret
+
+    root = workspace.resolve()
+    request_of(root, "webhook")  # a workspace at all, and one that can be read
+    receiver = Receiver(root, find_secret(secret_file), tuple(place or ()), tolerance)
+    listen(receiver, host, port, words_of(root, address, shared or ()), _say)
+
+
+@trigger_app.command("list")
+def list_(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
+    """What events asked for, and which run served it."""
+    from flows.triggers.queue import Queue
+    from flows.triggers.worker import summary
+
+    found = Queue(workspace).all()
+    if as_json:
+        print_json([summary(item) for item in found])
+        return
+    rows = [
+        [
+            f"{datetime.fromtimestamp(item.at, UTC):%Y-%m-%d %H:%M}",
+            item.state,
+            item.request.cause or "-",
+            item.run or "-",
+        ]
+        for item in found
+    ]
+    print_rows(["asked", "state", "because of", "run"], rows, whole=("asked", "state"))
+
+
+@trigger_app.command(hidden=True)
+def work(address: Address = None, shared: Shared = None, workspace: Workspace = HERE) -> None:
+    """Do one run for everything that waits."""
+    from flows.triggers.worker import run_here, run_on, work
+
+    root = workspace.resolve()
+    work(root, run_on(address, shared or (), _say) if address else run_here(_say))
+
+
+@trigger_app.command()
+def comparison(workspace: Workspace = HERE) -> None:
+    """The newest version against the live one, as a Markdown table for a pull request."""
+    from flows.cli.registry import open_registry
+    from flows.evidence import Examiner
+    from flows.triggers.comparison import markdown
+
+    opened = open_registry(workspace)
+    name, newest = opened.registry.resolve(opened.params.line)
+    live = opened.registry.aliases(opened.params.line).get("champion")
+    if live == newest:
+        print(f"{name}/{newest} is live already; there is nothing newer to compare.")
+        return
+    candidate, champion = f"{name}/{newest}", f"{name}/{live}" if live else None
+    examination = Examiner(opened.layout, opened.params, opened.registry).examine(candidate, champion)
+    print(markdown(examination, candidate, champion), end="")
+
+
+def _say(sentence: str) -> None:
+    console().print(sentence, soft_wrap=True, markup=False)

@@ -1,0 +1,118 @@
+"""The HTTP side of the receiver: who may ask for a run, and what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
+
+from flows.request import request_of
+from flows.serve.refusals import Refusal
+from flows.triggers.events import cause_of
+from flows.triggers.queue import Queue
+from flows.triggers.signature import check, replayed
+from samif.config import load_params
+from samif.errors import SamifError
+
+MOST_BYTES = 1_000_000
+UPLOAD_SECONDS = 15.0
+TOLERANCE_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """What a receiver is started with.
+
+    Attributes:
+        root: the workspace whose runs it asks for.
+        secret: shared with the senders.
+        places: s3://bucket/prefix; objects elsewhere start nothing. None takes all.
+        tolerance: seconds by which a sender's clock may differ.
+        wake: called when something was queued.
+        clock: Unix seconds.
+    """
+
+    root: Path
+    secret: str
+    places: Sequence[str] = ()
+    tolerance: float = TOLERANCE_SECONDS
+    wake: Callable[[], None] = lambda: None
+    clock: Callable[[], float] = time.time
+
+    def receive(self, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
+        """Check a delivery and queue its request; HTTP status and what became of it.
+
+        Raises:
+            Refusal: it is not signed as it should be, is no event, or nothing can be queued.
+        """
+        now = self.clock()
+        delivery = check(headers, body, self.secret, now, self.tolerance)
+        try:
+            payload = json.loads(body)
+        except (ValueError, RecursionError):
+            raise Refusal(400, "json", "the body is not JSON; send an S3 event or an MLflow webhook") from None
+        try:
+            cause = cause_of(payload, load_params(self.root / "params.yaml").line, self.places)
+            if cause is None:
+                return 200, "ignored"
+            request = request_of(self.root, "webhook", f"event: {cause}", cause)
+            answer = Queue(self.root).accept(delivery, request, now, 2 * self.tolerance + 1)
+        except SamifError as error:
+            raise Refusal(503, "workspace", f"the workspace takes no request now: {error}") from None
+        if answer == "replayed":
+            raise replayed()
+        if answer == "full":
+            raise Refusal(503, "full", "too many requests wait; send it again later", {"Retry-After": "60"})
+        if answer == "queued":
+            self.wake()
+        return (202, "queued") if answer == "queued" else (200, "known")
+
+
+def build_app(receiver: Receiver) -> FastAPI:
+    """Paths of the receiver: `POST /v1/events` for signed events, `/healthz` for anybody."""
+    app = FastAPI(title="samif trigger", version=version("samif"), docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_exception_handler(Refusal, _refused)
+
+    @app.post("/v1/events")
+    async def events(request: Request) -> JSONResponse:
+        body = await _body(request)
+        status, state = await run_in_threadpool(receiver.receive, request.headers, body)
+        return JSONResponse({"state": state}, status)
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {"status": "alive"}
+
+    return app
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(UPLOAD_SECONDS):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > MOST_BYTES:
+                    raise Refusal(413, "too_many_bytes", f"the body is longer than {MOST_BYTES} bytes", _CLOSE)
+    except TimeoutError:
+        raise Refusal(408, "slow", f"the body had not arrived after {UPLOAD_SECONDS:g} seconds", _CLOSE) from None
+    except ClientDisconnect:
+        raise Refusal(400, "cut_short", "the connection ended before the body did") from None
+    return bytes(body)
+
+
+_CLOSE = {"Connection": "close"}
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refusal)
+    return JSONResponse(error.content, error.status, error.headers)

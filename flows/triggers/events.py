@@ -1,0 +1,135 @@
+"""What an event is about, in one line: a change in a bucket, or in MLflow's registry."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any
+from urllib.parse import unquote_plus
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flows.serve.refusals import Refusal
+
+_LONGEST = 300
+_OWN = ("decoder", "classifier", "journal")
+"""Registered models that a run of the line writes itself: an event about them must not start the next one."""
+
+Short = Annotated[str, Field(max_length=1024)]
+
+
+class _Loose(BaseModel):
+    """Of somebody else's format: what we read is checked, the rest is left alone."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class _Bucket(_Loose):
+    name: Short
+
+
+class _Object(_Loose):
+    key: Short
+    eTag: Short = ""
+    sequencer: Short = ""
+
+
+class _S3(_Loose):
+    bucket: _Bucket
+    object: _Object
+
+
+class _Record(_Loose):
+    eventName: Short
+    eventTime: Short = ""
+    s3: _S3
+
+
+class _BucketEvent(_Loose):
+    """As AWS S3, Ceph and MinIO send it."""
+
+    Records: list[_Record] = Field(min_length=1, max_length=1000)
+
+
+class _RegistryData(_Loose):
+    name: Short
+    version: Short = ""
+    alias: Short = ""
+    key: Short = ""
+    value: Short | None = None
+
+
+class _RegistryEvent(_Loose):
+    """As MLflow sends it."""
+
+    entity: Short
+    action: Short
+    timestamp: Short = ""
+    data: _RegistryData
+
+
+def cause_of(payload: Any, line: str, places: Sequence[str] = ()) -> str | None:
+    """What an event says, in one line.
+
+    The same event gives the same line however often it is delivered, and another event another one: an object that is
+    put back, or an alias that returns, is news.
+
+    Args:
+        payload: the parsed JSON of an S3 event or of an MLflow webhook.
+        line: events about its own registered models are left aside.
+        places: s3://bucket/prefix; objects elsewhere are left aside. None takes all.
+
+    Returns:
+        The line, or none where the event is no reason for a run.
+
+    Raises:
+        Refusal: 400; it is neither of the two.
+    """
+    try:
+        if isinstance(payload, dict) and "Records" in payload:
+            return _of_bucket(_BucketEvent.model_validate(payload), places)
+        if isinstance(payload, dict) and payload.get("Event") == "s3:TestEvent":
+            return None
+        return _of_registry(_RegistryEvent.model_validate(payload), line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise Refusal(
+            400, "shape", f"this is neither an S3 event nor an MLflow webhook ({where}: {first['msg'].lower()})"
+        ) from None
+
+
+def _of_bucket(event: _BucketEvent, places: Sequence[str]) -> str | None:
+    changes = []
+    for record in event.Records:
+        address = f"s3://{record.s3.bucket.name}/{unquote_plus(record.s3.object.key)}"
+        kind = record.eventName.removeprefix("s3:").partition(":")[0]
+        near = not places or any(address.startswith(place.rstrip("/") + "/") for place in places)
+        if kind in ("ObjectCreated", "ObjectRemoved") and near:
+            order = record.s3.object.sequencer or record.eventTime
+            changes.append(" ".join(filter(None, (kind, address, record.s3.object.eTag.strip('"'), order))))
+    if not changes:
+        return None
+    if len(changes) == 1:
+        return _one_line(changes[0])
+    return _one_line(f"{len(changes)} objects, the first {changes[0]}", sum_of=sorted(changes))
+
+
+def _of_registry(event: _RegistryEvent, line: str) -> str | None:
+    data = event.data
+    if data.name in {f"{line}-{kind}" for kind in _OWN}:
+        return None
+    version = f"/{data.version}" if data.version else ""
+    once = bool(version) and event.action == "created"  # a version's number is never given twice
+    extra = (data.alias and f"@{data.alias}", data.key, data.value, "" if once else event.timestamp)
+    return _one_line(" ".join(filter(None, (f"{event.entity}.{event.action}", data.name + version, *extra))))
+
+
+def _one_line(text: str, sum_of: Sequence[str] = ()) -> str:
+    """Printable and of bounded length; what was cut off stays told apart by a digest."""
+    plain = re.sub(r"[\x00-\x1f\x7f]", "?", text)
+    if plain == text and len(text) <= _LONGEST and not sum_of:
+        return text
+    digest = hashlib.sha256("\n".join(sum_of or [text]).encode("utf-8", "replace")).hexdigest()
+    return f"{plain[:_LONGEST]} ({digest[:16]})"
