@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from samif.errors import SamifError
-from samif.watch.charts import EMBEDDING, ONE_SIDED, Array, EmbeddingSpace, Normal, distance
+from samif.watch.charts import EMBEDDING, ONE_SIDED, Array, EmbeddingSpace, Normal, distance, with_strangeness
+from samif.watch.objects import object_space
 from samif.watch.observe import CLASS_PREFIX, Observation, vector
 from samif.watch.params import WatchParams
 
@@ -28,6 +29,10 @@ LEAST_PICTURES = 20
 LEAST_DIFFERENT = 5
 """A statistic is watched where at least so many reference pictures differ from the middle one: how often something
 rarer happens is not known well enough to miss it or to wonder at it."""
+PARTS = 10
+"""Of the reference, each judged by the rest."""
+LEAST_SPREAD = 0.5
+"""A reference drawn anew scatters at least this share of what the reference does."""
 AT_ONCE = 500
 """Streams drawn side by side: bounds the memory."""
 
@@ -59,18 +64,30 @@ def calibrate(
             f"{len(reference)} reference pictures are too few to say what is normal, {LEAST_PICTURES} is the least; "
             "give a folder of ordinary pictures to 'samif watch reference --pictures'"
         )
-    values = np.stack([vector(seen.values, names) for seen in reference])
+    values = np.stack([vector(found, names) for found in _judged_by_others(reference, params)])
     places = space.place(np.stack([seen.embedding for seen in reference]))
     excess = _excess(values, places, params)
+    centre, middle, spread = (row[0] for row in _summary(values, places, np.ones((1, len(values)))))
     limits = np.full(excess.shape[1], np.inf)
     families = _families(values, names, params)
     for columns in families.values():
-        limits[columns] = _joint_limits(excess[:, columns], params.false_alarm / len(families))
-    centre = _means(values)
-    low, high, reach = limits[: len(names)], limits[len(names) : -1], float(limits[-1])
-    return Normal(
-        names, centre, centre - low, centre + high, space, places.mean(axis=0), reach, params.window, len(reference)
-    )
+        rate = params.false_alarm / len(families)
+        limits[columns] = spread[columns] * _joint_limits(excess[:, columns], rate)
+    low, high, reach = centre - limits[: len(names)], centre + limits[len(names) : -1], float(limits[-1])
+    low = np.where(low > 0.0, low, -np.inf)  # no statistic is ever below zero
+    objects = object_space(reference, params.object_directions)
+    return Normal(names, centre, low, high, space, objects, middle, reach, params.window, len(reference))
+
+
+def _judged_by_others(reference: Sequence[Observation], params: WatchParams) -> list[dict[str, float]]:
+    """The statistics of reference pictures. How strange their objects are is judged by the other parts of the
+    reference, because by their own they would never be."""
+    found: list[dict[str, float]] = [{}] * len(reference)
+    for part in range(PARTS):
+        others = object_space([o for i, o in enumerate(reference) if i % PARTS != part], params.object_directions)
+        for index in range(part, len(reference), PARTS):
+            found[index] = with_strangeness(reference[index], others)
+    return found
 
 
 def _families(values: Array, names: tuple[str, ...], params: WatchParams) -> dict[str, list[int]]:
@@ -90,7 +107,8 @@ def _families(values: Array, names: tuple[str, ...], params: WatchParams) -> dic
 
 
 def _excess(values: Array, places: Array, params: WatchParams) -> Array:
-    """How far each sided chart gets from its own reference at most, in each of the drawn streams (B, M)."""
+    """How far each sided chart gets from its own reference at most, in each of the drawn streams (B, M), in spreads of
+    that reference: how far undisturbed pictures scatter is uncertain as well."""
     rng = np.random.default_rng(params.seed)
     starts = range(0, params.streams, AT_ONCE)
     return np.concatenate([_some(values, places, params, min(AT_ONCE, params.streams - s), rng) for s in starts])
@@ -99,13 +117,14 @@ def _excess(values: Array, places: Array, params: WatchParams) -> Array:
 def _some(values: Array, places: Array, params: WatchParams, count: int, rng: np.random.Generator) -> Array:
     weight = 2.0 / (params.window + 1.0)
     pictures = len(values)
+    drawn = _runs(rng, pictures, pictures, params.block, count)
+    often = np.stack([np.bincount(row, minlength=pictures) for row in drawn]).astype(np.float64)
+    centre, middle, spread = _summary(values, places, often)
+    # a reference drawn by chance without what is rare would find everything strange
+    spread = np.maximum(spread, LEAST_SPREAD * _summary(values, places, np.ones((1, pictures)))[2])
     # a statistic that a picture does not have gets no weight
-    weights = np.where(np.isnan(values), 0.0, weight)
-    filled = np.nan_to_num(values)
-    again = _runs(rng, pictures, pictures, params.block, count)
-    shown = (weights[again] > 0.0).sum(axis=1)
-    level = centre = np.where(shown > 0, filled[again].sum(axis=1) / np.maximum(shown, 1), _means(values))
-    place = middle = places[again].mean(axis=1)
+    weights, filled = np.where(np.isnan(values), 0.0, weight), np.nan_to_num(values)
+    level, place = centre, middle
     low, high, away = np.zeros_like(level), np.zeros_like(level), np.zeros(count)
     for rows in _runs(rng, pictures, params.horizon, params.block, count).T:
         level = level + weights[rows] * (filled[rows] - level)
@@ -113,7 +132,22 @@ def _some(values: Array, places: Array, params: WatchParams, count: int, rng: np
         np.maximum(low, centre - level, out=low)
         np.maximum(high, level - centre, out=high)
         np.maximum(away, distance(place - middle, weight), out=away)
-    return np.concatenate([low, high, away[:, None]], axis=1)
+    return np.concatenate([low, high, away[:, None]], axis=1) / spread
+
+
+def _summary(values: Array, places: Array, often: Array) -> tuple[Array, Array, Array]:
+    """Means of the statistics (B, S) and of the places (B, K), and the spread of each sided chart (B, M), of references
+    in which each picture comes `often` (B, N) times."""
+    there = ~np.isnan(values)
+    filled, total = np.nan_to_num(values), often.sum(axis=1, keepdims=True)
+    shown = np.maximum(often @ there, 1.0)
+    centre = (often @ filled) / shown
+    spread = np.sqrt(np.maximum((often @ filled**2) / shown - centre**2, 0.0))
+    middle = (often @ places) / total
+    scatter = (often @ (places**2).sum(axis=1, keepdims=True)) / total - (middle**2).sum(axis=1, keepdims=True)
+    around = np.sqrt(np.maximum(scatter, 0.0) / places.shape[1])
+    tiny = 1e-12
+    return centre, middle, np.maximum(np.concatenate([spread, spread, around], axis=1), tiny)
 
 
 def _runs(rng: np.random.Generator, pictures: int, length: int, block: int, count: int) -> NDArray[np.int64]:
@@ -132,9 +166,3 @@ def _joint_limits(excess: Array, rate: float) -> Array:
     tails = 1.0 - np.stack(below, axis=1) / len(excess)
     allowed = float(np.quantile(tails.min(axis=1), rate))
     return np.asarray(np.quantile(excess, 1.0 - allowed, axis=0, method="higher"))
-
-
-def _means(values: Array) -> Array:
-    """Means over pictures (S,), without those that a statistic is absent from; zero where it is never there."""
-    shown = ~np.isnan(values)
-    return np.asarray(np.nan_to_num(values).sum(axis=0) / np.maximum(shown.sum(axis=0), 1))

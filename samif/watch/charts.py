@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from samif.watch.observe import MARGIN, UNKNOWN_RATE, vector
+from samif.watch.objects import ObjectSpace
+from samif.watch.observe import MARGIN, STRANGENESS, UNKNOWN_RATE, Observation, vector
 
 Array = NDArray[np.float64]
 EMBEDDING = "embedding"
-ONE_SIDED = {UNKNOWN_RATE: "high", MARGIN: "low"}
+ONE_SIDED = {UNKNOWN_RATE: "high", STRANGENESS: "high", MARGIN: "low"}
 """A statistic that can only get worse in one direction; the others are watched in both."""
 
 
@@ -44,6 +45,7 @@ class Normal:
         centre: (S,) their means over the reference pictures.
         low: (S,) and `high`: limits of their levels; minus or plus infinity on a side that is not watched.
         space: of the embedding.
+        objects: of named objects; none where the reference has too few.
         place: (K,) the mean place of the reference pictures.
         reach: how far the embedding's level may be from `place`; infinity where it is not watched.
         window: pictures that a level rests on.
@@ -55,6 +57,7 @@ class Normal:
     low: Array
     high: Array
     space: EmbeddingSpace
+    objects: ObjectSpace | None
     place: Array
     reach: float
     window: int
@@ -64,6 +67,10 @@ class Normal:
     def weight(self) -> float:
         """Of the newest picture in a level."""
         return 2.0 / (self.window + 1.0)
+
+    def measure(self, seen: Observation) -> tuple[dict[str, float], Array]:
+        """All statistics of a picture, and the place (K,) of its embedding."""
+        return with_strangeness(seen, self.objects), self.space.place(seen.embedding)
 
 
 @dataclass(frozen=True)
@@ -97,8 +104,7 @@ class Levels:
         return cls(normal.centre.copy(), normal.place.copy())
 
     def after(self, values: Mapping[str, float], place: Array, normal: Normal) -> Levels:
-        """After one more picture with `Observation.values` and the embedding's place (K,); a statistic that it does not
-        have stays as it is."""
+        """After one more picture, as `Normal.measure` has it; a statistic that it does not have stays as it is."""
         found = vector(values, normal.names)
         step = np.where(np.isnan(found), 0.0, normal.weight * (found - self.values))
         return Levels(self.values + step, self.place + normal.weight * (place - self.place))
@@ -109,6 +115,12 @@ class Levels:
         readings = [Reading(n, float(v), float(c), _finite(lo), _finite(hi)) for n, v, c, lo, hi in rows]
         away = distance(self.place - normal.place, normal.weight)
         return [*readings, Reading(EMBEDDING, float(away), 0.0, None, _finite(normal.reach))]
+
+
+def with_strangeness(seen: Observation, objects: ObjectSpace | None) -> dict[str, float]:
+    """A picture's statistics, the strangeness of its objects among them where it has one."""
+    found = objects.strangeness(seen) if objects is not None else None
+    return seen.values if found is None else {**seen.values, STRANGENESS: found}
 
 
 def distance(offset: Array, weight: float) -> Array:

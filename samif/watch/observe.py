@@ -1,6 +1,7 @@
 """What one picture tells about how well the live version fits what the camera sees.
 
-Shape legend: P proposals, C classes, E channels of an embedding, (h, w) its grid, D width of the pooled embedding.
+Shape legend: M named objects, F width of their features, E channels of an embedding, (h, w) its grid, D width of the
+pooled embedding.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from samif.masks.pooling import planes
 from samif.propose import Proposals
 from samif.segment import UNKNOWN, label
 
-OBJECTS, BACKGROUND, UNKNOWN_RATE, MARGIN = "objects", "background", "unknown", "margin"
+OBJECTS, BACKGROUND, UNKNOWN_RATE, MARGIN, STRANGENESS = "objects", "background", "unknown", "margin", "strangeness"
 CLASS_PREFIX = "class "
 
 
@@ -33,15 +34,19 @@ class Observation:
         values: statistic -> number. A statistic that is undefined for this picture (the margin of nothing) is absent,
             and so is a class of which nothing is found.
         embedding: (D,) the pooled embedding.
+        names: of the M found objects that bear a class name.
+        features: (M, F) their features.
     """
 
     values: dict[str, float]
     embedding: NDArray[np.float32]
+    names: tuple[str, ...]
+    features: NDArray[np.float32]
 
 
 def statistics_of(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of everything that `observe` may put into `Observation.values`, in order."""
-    return (OBJECTS, BACKGROUND, UNKNOWN_RATE, MARGIN, *(f"{CLASS_PREFIX}{name}" for name in classes))
+    """The names of all statistics of a version with these classes, in order."""
+    return (OBJECTS, BACKGROUND, UNKNOWN_RATE, MARGIN, STRANGENESS, *(f"{CLASS_PREFIX}{name}" for name in classes))
 
 
 def observe(
@@ -55,18 +60,23 @@ def observe(
     """
     found = label(proposals, classifier, params, *size).resolved.above(params.operating_score)
     values = {OBJECTS: float(len(found))}
+    features = np.zeros((0, 0), dtype=np.float32)
     if len(proposals):
-        probability = classifier.probabilities(features_of(proposals, classifier.space.parts))
-        named = probability.argmax(axis=1) < len(classifier.classes)
-        values[BACKGROUND] = 1.0 - float(named.mean())
-        if named.any():
-            best = np.sort(probability[named], axis=1)
+        features = features_of(proposals, classifier.space.parts)
+        probability = classifier.probabilities(features)
+        tagged = probability.argmax(axis=1) < len(classifier.classes)
+        values[BACKGROUND] = 1.0 - float(tagged.mean())
+        if tagged.any():
+            best = np.sort(probability[tagged], axis=1)
             values[MARGIN] = float((best[:, -1] - best[:, -2]).mean())
     if len(found):
         values[UNKNOWN_RATE] = found.labels.count(UNKNOWN) / len(found)
-    names = [name for name in found.labels if name != UNKNOWN]
+    row_of = {mask["counts"]: row for row, mask in enumerate(proposals.masks)}
+    named = [(name, row_of[m["counts"]]) for m, name in zip(found.masks, found.labels, strict=True) if name != UNKNOWN]
+    names = tuple(name for name, _ in named)
     values |= {f"{CLASS_PREFIX}{name}": float(count) for name, count in sorted(Counter(names).items())}
-    return Observation(values, pooled(embedding, size))
+    rows = np.array([row for _, row in named], dtype=np.int64)
+    return Observation(values, pooled(embedding, size), names, features[rows])
 
 
 def pooled(embedding: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:

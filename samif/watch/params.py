@@ -8,7 +8,7 @@ from pydantic import Field
 
 from samif.strict import Fraction, Points, Positive, Strict
 
-WatchedStatistic = Literal["objects", "background", "unknown", "margin", "classes", "embedding"]
+WatchedStatistic = Literal["objects", "background", "unknown", "margin", "strangeness", "classes", "embedding"]
 
 
 class WatchParams(Strict):
@@ -19,7 +19,7 @@ class WatchParams(Strict):
     """
 
     statistics: list[WatchedStatistic] = Field(
-        default=["objects", "background", "unknown", "margin", "classes", "embedding"], min_length=1
+        default=["objects", "background", "unknown", "margin", "strangeness", "classes", "embedding"], min_length=1
     )
     window: Annotated[int, Field(ge=2, le=10_000)] = 50
     """Pictures that a level rests on: shorter sees big changes sooner, longer sees small ones."""
@@ -28,7 +28,9 @@ class WatchParams(Strict):
     block: Positive = 1
     """Neighbouring reference pictures that are alike, as where pictures come in batches."""
     directions: Positive = 16
-    """Of the embedding."""
+    """Of the pictures' embedding."""
+    object_directions: Positive = 32
+    """Of the objects' features."""
     streams: Annotated[int, Field(ge=200, le=100_000)] = 2000
     """Drawn to find the limits."""
     replay_hours: Annotated[float, Field(ge=0.0)] = 24.0

@@ -1,0 +1,74 @@
+"""How far named objects lie from others of their name: what finds a new part that the classifier calls by an old name.
+
+A closed set of classes gives every object the name that fits best, however badly. The distance to the class mean under
+the covariance that all classes share tells such objects apart (Lee et al. 2018).
+
+Shape legend: M objects, F width of their features, K directions, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.covariance import LedoitWolf
+from sklearn.decomposition import PCA
+
+from samif.watch.observe import Observation
+
+Array = NDArray[np.float64]
+LEAST_OBJECTS = 4
+"""A class with fewer reference objects has no mean to be far from."""
+
+
+@dataclass(frozen=True)
+class ObjectSpace:
+    """Where the objects of each class lie.
+
+    Attributes:
+        centre: (F,) taken off every feature vector.
+        directions: (F, K), in which objects vary about their class mean with unit variance.
+        means: class -> (K,).
+    """
+
+    centre: Array
+    directions: Array
+    means: dict[str, Array]
+
+    def strangeness(self, seen: Observation) -> float | None:
+        """Distance from its class mean of the strangest named object of a picture, relative to what is usual for an
+        object; none where no object can be judged."""
+        rows = [row for row, name in enumerate(seen.names) if name in self.means]
+        if not rows:
+            return None
+        places = (seen.features[rows].astype(np.float64) - self.centre) @ self.directions
+        away = places - np.stack([self.means[seen.names[row]] for row in rows])
+        return float(np.linalg.norm(away, axis=1).max() / math.sqrt(away.shape[1]))
+
+
+def object_space(seen: Sequence[Observation], directions: int) -> ObjectSpace | None:
+    """Learn it from the named objects of reference pictures; none where no class has enough objects.
+
+    Covariances of few objects are guesses, so they are taken in at most `directions` principal directions, never more
+    than an eighth of the objects, and shrunk (Ledoit and Wolf 2004).
+    """
+    names = np.array([name for picture in seen for name in picture.names])
+    known = {name for name in sorted(set(names.tolist())) if (names == name).sum() >= LEAST_OBJECTS}
+    if not known:
+        return None
+    features = np.concatenate([picture.features for picture in seen if picture.names]).astype(np.float64)
+    rows = np.isin(names, sorted(known))
+    names, features = names[rows], features[rows]
+    centre = features.mean(axis=0)
+    scale = np.maximum(features.std(axis=0), 1e-9)
+    count = max(1, min(directions, len(features) // 8, features.shape[1]))
+    axes = PCA(n_components=count, svd_solver="full").fit((features - centre) / scale).components_.T / scale[:, None]
+    places = (features - centre) @ axes
+    means = {name: places[names == name].mean(axis=0) for name in sorted(known)}
+    within = places - np.stack([means[name] for name in names])
+    variance, turn = np.linalg.eigh(LedoitWolf(assume_centered=True).fit(within).covariance_)
+    whiten = turn / np.sqrt(np.maximum(variance, 1e-9))
+    return ObjectSpace(centre, axes @ whiten, {name: mean @ whiten for name, mean in means.items()})

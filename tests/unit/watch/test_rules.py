@@ -1,0 +1,52 @@
+"""What is due, and why: a table."""
+
+from __future__ import annotations
+
+import pytest
+
+from samif.watch.charts import Reading
+from samif.watch.params import WatchParams
+from samif.watch.rules import Standing, due, sentence
+
+PARAMS = WatchParams(max_novel_share=0.5, max_forgetting=2.0)
+
+
+@pytest.mark.parametrize(
+    ("alarms", "base", "novel", "forgotten", "expected"),
+    [
+        ([], 10, 10, 2.0, []),
+        ([("replay", "differs")], 10, 0, None, ["re-evaluation"]),
+        ([("unknown", "high")], 10, 0, None, ["new session"]),
+        ([("strangeness", "high")], 10, 0, None, ["new session"]),
+        ([("class bolt", "low")], 10, 0, None, ["re-evaluation"]),
+        ([("embedding", "high")], 10, 0, None, ["re-evaluation"]),
+        ([("margin", "low")], 10, 0, None, ["re-evaluation"]),
+        ([("embedding", "high"), ("margin", "low")], 10, 0, None, ["re-evaluation", "partial retraining"]),
+        ([("embedding", "high"), ("unknown", "high")], 10, 0, None, ["new session", "re-evaluation"]),
+        ([], 10, 11, None, ["partial retraining"]),
+        ([], 10, 0, 2.01, ["partial retraining"]),
+        ([("replay", "differs")], 1, 2, 5.0, ["re-evaluation", "partial retraining", "partial retraining"]),
+    ],
+)
+def test_what_is_due(
+    alarms: list[tuple[str, str]], base: int, novel: int, forgotten: float | None, expected: list[str]
+) -> None:
+    found = due(Standing(set(alarms), base, novel, forgotten), PARAMS)
+    assert [item.what for item in found] == expected
+    assert all(item.why and "\n" not in item.why for item in found)
+
+
+@pytest.mark.parametrize(
+    ("reading", "words"),
+    [
+        (Reading("unknown", 0.31, 0.12, None, 0.19), ["31 % of the objects", "12 % is usual", "at most 19 %"]),
+        (Reading("background", 0.05, 0.2, 0.1, 0.3), ["5 % of what is cut out", "at least 10 %"]),
+        (Reading("margin", 0.5, 0.88, 0.8, None), ["0.50", "at least 0.80"]),
+        (Reading("strangeness", 1.7, 1.2, None, 1.5), ["1.70 times", "at most 1.50"]),
+        (Reading("objects", 9.0, 5.0, 3.0, 7.0), ["9.00 objects are found", "at most 7.00"]),
+        (Reading("class bolt", 0.1, 1.0, 0.4, 2.0), ["0.10 'bolt' are found", "at least 0.40"]),
+        (Reading("embedding", 12.5, 0.0, None, 10.0), ["12.5 standard errors", "at most 10.0"]),
+    ],
+)
+def test_an_alarm_says_what_is_seen_and_what_is_usual(reading: Reading, words: list[str]) -> None:
+    assert all(word in sentence(reading) for word in words)
