@@ -38,14 +38,12 @@ class Eye:
         Raises:
             PictureError: the file cannot be used.
         """
-        from samif.propose import propose
         from samif.watch.observe import observe
 
         picture, model = read_picture(path), self._segmenter
-        embedding = model.encoder.encode([picture])[0]
-        proposals = propose(model.decoder, embedding, model.encoder.frame(picture), model.propose_params)
+        seen = model.embed([picture])[0]
         size = (picture.shape[0], picture.shape[1])
-        return observe(proposals, embedding, size, model.classifier, model.evaluate_params)
+        return observe(model.propose(picture, seen), seen.embedding, size, model.classifier, model.evaluate_params)
 
 
 def arrived(folder: Path, seen: Collection[FileIdentity]) -> list[FileIdentity]:
