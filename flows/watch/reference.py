@@ -6,6 +6,7 @@ of ordinary pictures from the line. What they showed is kept; limits are made fr
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 FORMAT = "samif-watch-reference-1"
 MOST_TRAINING = 2000
 """Training pictures that directions are found from, evenly chosen."""
-MOST_REFERENCE = 5000
+MOST_REFERENCE = 2000
 """Validation pictures that are looked at, evenly chosen."""
 VALIDATION = "validation pictures"
 
@@ -73,23 +74,31 @@ class Reference:
 
         watch = params.watch
         space = embedding_space(self.training, watch.directions)
-        content = [[seen.values, seen.embedding.tolist()] for seen in self.seen]
+        content = hashlib.sha256(b"".join(array.tobytes() for array in self._arrays().values())).hexdigest()
         aside = {"replay_hours", "replay_pictures", "max_novel_share", "max_forgetting", "webhook"}
         identity = digest({"card": self.card, "seen": content}, watch.model_dump(mode="json", exclude=aside))
         return calibrate(self.seen, self.names, space, watch), identity
 
     def save(self, path: Path) -> None:
         """Write as safetensors, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        facts: dict[str, Any] = {"card": self.card, "source": self.source, "inputs": self.inputs}
+        facts |= {"names": list(self.names), "objects": [list(seen.names) for seen in self.seen]}
+        meta = {"format": FORMAT, "facts": json.dumps(facts, ensure_ascii=False)}
+        files.commit(path, save(self._arrays(), meta))
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
         from samif.watch.observe import vector
 
-        path.parent.mkdir(parents=True, exist_ok=True)
-        facts = {"card": self.card, "source": self.source, "inputs": self.inputs, "names": list(self.names)}
-        arrays: dict[str, NDArray[Any]] = {
+        width = max(seen.features.shape[1] for seen in self.seen)
+        return {
             "values": np.stack([vector(seen.values, self.names) for seen in self.seen]),
             "embeddings": np.stack([seen.embedding for seen in self.seen]),
             "training": self.training,
+            "features": np.concatenate(
+                [*(seen.features for seen in self.seen if seen.names), np.zeros((0, width), np.float32)]
+            ),
         }
-        files.commit(path, save(arrays, {"format": FORMAT, "facts": json.dumps(facts, ensure_ascii=False)}))
 
     @classmethod
     def load(cls, path: Path) -> Reference:
@@ -104,11 +113,15 @@ class Reference:
             with safe_open(path, "numpy") as file:
                 meta = file.metadata() or {}
                 facts = json.loads(meta["facts"])
-                values, embeddings, training = (file.get_tensor(k) for k in ("values", "embeddings", "training"))
-            names = tuple(facts["names"])
-            rows = [{n: float(v) for n, v in zip(names, row, strict=True) if not np.isnan(v)} for row in values]
-            seen = [Observation(row, embedding) for row, embedding in zip(rows, embeddings, strict=True)]
-            return cls(facts["card"], facts["source"], facts["inputs"], names, seen, training)
+                arrays = {key: file.get_tensor(key) for key in ("values", "embeddings", "training", "features")}
+            names, objects = tuple(facts["names"]), [tuple(found) for found in facts["objects"]]
+            rows = [
+                {n: float(v) for n, v in zip(names, row, strict=True) if not np.isnan(v)} for row in arrays["values"]
+            ]
+            features = np.split(arrays["features"], np.cumsum([len(found) for found in objects])[:-1])
+            columns = zip(rows, arrays["embeddings"], objects, features, strict=True)
+            seen = [Observation(*row) for row in columns]
+            return cls(facts["card"], facts["source"], facts["inputs"], names, seen, arrays["training"])
         except (SafetensorError, KeyError, ValueError, OSError) as error:
             raise SamifError(f"{path} is damaged ({error}); run 'samif watch reference' to make it again") from None
 

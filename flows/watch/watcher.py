@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from samif.watch.charts import Levels, Normal, Reading
 
 DIGITS = 5
-"""Decimals that the history keeps of a place; levels are made from what it keeps."""
+"""Decimals that the history keeps; levels are made from what it keeps."""
 
 
 @dataclass
@@ -209,8 +209,14 @@ class Watcher:
             if is_settling(file):
                 return None
             return Unreadable(time=now, file=file, reason=f"it {error.what}; {error.remedy}")
-        place = tuple(round(float(x), DIGITS) for x in subject.normal.space.place(seen.embedding))
-        return PictureSeen(time=now, reference=subject.reference, file=file, values=seen.values, place=place)
+        values, place = subject.normal.measure(seen)
+        return PictureSeen(
+            time=now,
+            reference=subject.reference,
+            file=file,
+            values={name: round(value, DIGITS) for name, value in values.items()},
+            place=tuple(round(float(x), DIGITS) for x in place),
+        )
 
     def _show(self, subject: Subject) -> None:
         assert self._state is not None
