@@ -77,7 +77,8 @@ class Queue:
             row = (key_of(request), now, request.model_dump_json())
             done = database.execute(
                 "insert into requests (key, state, at, request) values (?, 'waiting', ?, ?) "
-                "on conflict (key) do update set state = 'waiting', at = excluded.at, request = excluded.request where state = 'failed'",
+                "on conflict (key) do update set state = 'waiting', at = excluded.at, request = excluded.request "
+                "where state = 'failed'",
                 row,
             )
             return "queued" if done.rowcount else "known"

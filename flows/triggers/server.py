@@ -17,6 +17,7 @@ import uvicorn
 
 from flows.triggers.app import Receiver, build_app
 from flows.triggers.queue import Queue
+from flows.triggers.signature import VARIABLE
 from samif.errors import SamifError
 
 POLL_SECONDS = 5.0
@@ -96,7 +97,8 @@ def _working(queue: Queue, work: Sequence[str], wake: threading.Event, say: Call
 
 def _start(work: Sequence[str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", "from flows.cli import main; main()", *work]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
