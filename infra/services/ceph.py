@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import uuid
 from collections.abc import Sequence
+from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import requests
 
-from infra.services.daemon import Daemon, Launcher, call
+from infra.services.daemon import Daemon, Launcher, call, foreign
+from infra.services.files import write_private
 from samif.errors import SamifError
 
 PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "ceph", "ceph-authtool", "monmaptool", "setpriv")
@@ -83,13 +84,28 @@ class Ceph:
 
     @property
     def is_made(self) -> bool:
-        return (self.folder / "keys.json").exists()
+        return self._credentials.exists()
 
     @property
     def variables(self) -> dict[str, str]:
-        """Environment of a client, with the user's keys."""
-        keys = json.loads((self.folder / "keys.json").read_text(encoding="utf-8"))
+        """Environment of a client, with the user's keys. Once the server has been made."""
+        credentials = ConfigParser(interpolation=None)
+        credentials.read(self._credentials, encoding="utf-8")
+        keys = {name.upper(): value for name, value in credentials["default"].items()}
         return {"AWS_ENDPOINT_URL": self.url, "AWS_DEFAULT_REGION": REGION, **keys}
+
+    @property
+    def referring_variables(self) -> dict[str, str]:
+        """Environment of a client that reads the keys from their file: no secret in it, and no need to wait for it."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_SHARED_CREDENTIALS_FILE": str(self._credentials),
+        }
+
+    @property
+    def _credentials(self) -> Path:
+        return self.folder / "credentials"
 
     def make(self, launcher: Launcher) -> list[Daemon]:
         """Make everything anew, with one user whose keys Ceph draws; returns the running daemons, gateway included.
@@ -149,7 +165,7 @@ class Ceph:
 
     @property
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, "CEPH_CONF": f"{self.folder}/ceph.conf"}
+        return {**foreign("CEPH_"), "CEPH_CONF": f"{self.folder}/ceph.conf"}
 
     def _make_keyring(self) -> None:
         services = {"mon.": "mon", "client.admin": "mon osd mgr", "osd.0": "mon osd", "client.rgw": "mon osd"}
@@ -159,13 +175,9 @@ class Ceph:
             self._call("ceph-authtool", *create, f"{self.folder}/keyring", "--gen-key", "--name", entity, *caps)
 
     def _write_keys(self, key: dict[str, str]) -> None:
-        path = self.folder / "keys.json"
-        part = path.with_suffix(".part")
-        part.touch(mode=0o600)
-        part.write_text(
-            json.dumps({"AWS_ACCESS_KEY_ID": key["access_key"], "AWS_SECRET_ACCESS_KEY": key["secret_key"]})
-        )
-        part.replace(path)
+        access, secret = key["access_key"], key["secret_key"]
+        text = f"[default]\naws_access_key_id = {access}\naws_secret_access_key = {secret}\n"
+        write_private(self._credentials, text)
 
     def _call(self, *command: str) -> str:
         return call("making the S3 server", command, self._environment, self.folder)

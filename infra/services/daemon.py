@@ -175,6 +175,11 @@ def stamped(stamp: str) -> list[psutil.Process]:
     return found
 
 
+def foreign(*prefixes: str) -> dict[str, str]:
+    """This process's environment but for the variables that begin so: they would lead to other servers."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+
+
 def call(
     what: str,
     command: Sequence[str | Path],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import requests
 
-from infra.services.daemon import Daemon, Launcher
+from infra.services.daemon import Daemon, Launcher, foreign
 from infra.services.files import write_private
 
 ADMINISTRATOR = "samif"
@@ -70,14 +69,13 @@ class MlflowServer:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--workers", "1"]
         environment = {
-            **os.environ,
+            **foreign("MLFLOW_", "AWS_"),
             "MLFLOW_BACKEND_STORE_URI": self.backend,
             "MLFLOW_ARTIFACTS_DESTINATION": self.artifacts,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             **self.variables,
         }
-        environment.pop("MLFLOW_TRACKING_URI", None)  # of a client
         if self.auth is not None:
             command += ["--app-name", "basic-auth"]
             settings = self.folder / "auth.ini"

@@ -16,7 +16,7 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from infra.services.daemon import Daemon, Launcher, call
+from infra.services.daemon import Daemon, Launcher, call, foreign
 from samif.errors import SamifError
 
 ADMINISTRATOR = "samif"
@@ -74,7 +74,13 @@ class Postgres:
         try:
             command: list[str | Path] = [programs / "initdb", "--pgdata", part, "--username", ADMINISTRATOR]
             command += ["--pwfile", secret, "--auth", "scram-sha-256", "--encoding", "UTF8", "--no-locale"]
-            call("making the database", command + ([] if self.durable else ["--no-sync"]), _plain(), self.folder, user)
+            call(
+                "making the database",
+                command + ([] if self.durable else ["--no-sync"]),
+                foreign("PG"),
+                self.folder,
+                user,
+            )
             part.rename(self.folder / "db")
         finally:
             secret.unlink(missing_ok=True)
@@ -92,7 +98,7 @@ class Postgres:
         options = (word for name, value in settings.items() for word in ("-c", f"{name}={value}"))
         self._drop_lock_of_a_zombie()
         command: list[str | Path] = [installed() / "postgres", "-D", self.folder / "db", *options]
-        return launcher.start("postgres", command, _plain(), self.folder, server_user())
+        return launcher.start("postgres", command, foreign("PG"), self.folder, server_user())
 
     def settle(self, launcher: Launcher, daemon: Daemon) -> None:
         """Wait until the server answers, then see to it that role and databases are there."""
@@ -164,8 +170,3 @@ def server_user() -> str | None:
     if os.geteuid() != 0:
         return None
     return "postgres" if any(entry.pw_name == "postgres" for entry in pwd.getpwall()) else "nobody"
-
-
-def _plain() -> dict[str, str]:
-    """An environment without the caller's PG* variables, which would speak to another server."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PG")}

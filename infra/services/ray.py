@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import requests
 
-from infra.services.daemon import Daemon, Launcher
+from infra.services.daemon import Daemon, Launcher, foreign
 from infra.services.files import write_private
 from samif.errors import SamifError
 
@@ -34,6 +33,7 @@ class RayCluster:
         port, dashboard_port, client_port: of the head.
         agent_ports: one per node, the head's first.
         cpus: of each worker; there is a worker for each.
+        surroundings: environment of the work, such as where the store is.
     """
 
     folder: Path
@@ -44,6 +44,7 @@ class RayCluster:
     agent_ports: Sequence[int]
     cpus: Sequence[int]
     token: str
+    surroundings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def address(self) -> str:
@@ -115,8 +116,9 @@ class RayCluster:
         write_private(path, self.token)
         if shutil.which("ray", path=str(Path(sys.executable).parent)) is None:
             raise SamifError(f"no 'ray' beside {sys.executable}; install the pinned set again: make env")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        return environment | {
+        return {
+            **foreign("RAY_", "AWS_", "MLFLOW_"),
+            **self.surroundings,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(path),
             # Ray's default of 15 starves the workers on a machine that does anything else.

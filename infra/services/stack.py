@@ -146,7 +146,7 @@ class Stack:
             self._state.port("mlflow"),
             backend=self._postgres.url("mlflow"),
             artifacts=f"s3://{BUCKET}/mlflow",
-            variables=self._ceph.variables,
+            variables=self._ceph.referring_variables,
             auth=Auth(self._postgres.url("mlflow_auth"), secrets.mlflow_administrator, secrets.mlflow_signing_key),
         )
 
@@ -162,6 +162,7 @@ class Stack:
             [self._state.port(f"{name}-agent") for name in (HEAD, "ray-worker-1", "ray-worker-2")],
             [max(1, cores - cores // 2), max(1, cores // 2)],
             self._state.secrets.ray_token,
+            {**self._ceph.referring_variables, **self._mlflow_variables},
         )
 
     # starting
@@ -261,18 +262,23 @@ class Stack:
             Postgres.stop(named["postgres"])
         Ceph.stop([daemon for name, daemon in named.items() if name.startswith("ceph-")])
 
-    def _client_variables(self) -> dict[str, str]:
-        secrets = self._state.secrets
+    @property
+    def _mlflow_variables(self) -> dict[str, str]:
         return {
-            **self._ceph.variables,
             "MLFLOW_TRACKING_URI": self._mlflow.url,
             "MLFLOW_TRACKING_USERNAME": MLFLOW_ADMINISTRATOR,
-            "MLFLOW_TRACKING_PASSWORD": secrets.mlflow_administrator,
+            "MLFLOW_TRACKING_PASSWORD": self._state.secrets.mlflow_administrator,
+        }
+
+    def _client_variables(self) -> dict[str, str]:
+        return {
+            **self._ceph.variables,
+            **self._mlflow_variables,
             **self._ray.variables,
             "PGHOST": "127.0.0.1",
             "PGPORT": str(self._postgres.port),
             "PGUSER": POSTGRES_ADMINISTRATOR,
-            "PGPASSWORD": secrets.postgres_administrator,
+            "PGPASSWORD": self._state.secrets.postgres_administrator,
         }
 
     @contextmanager

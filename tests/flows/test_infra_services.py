@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -64,8 +63,7 @@ class Stack:
 
     @property
     def secrets(self) -> set[str]:
-        keys = json.loads((self.folder / "ceph" / "keys.json").read_text())
-        return {*self.state.secrets.model_dump().values(), keys["AWS_SECRET_ACCESS_KEY"]}
+        return {*self.state.secrets.model_dump().values(), self.variables["AWS_SECRET_ACCESS_KEY"]}
 
 
 class Watch:
@@ -217,7 +215,7 @@ def test_no_secret_shows_in_command_lines_or_logs(watched: tuple[Stack, Watch]) 
     files = [path for folder in (stack.folder, scratch) for path in folder.rglob("*") if path.is_file()]
     small = [path for path in files if path.stat().st_size < 1 << 26]
     holders = {path for path in small if any(secret in path.read_bytes() for secret in secrets)}
-    meant = ("state.json", "environment", "mlflow/auth.ini", "ceph/keys.json", "ray/token")
+    meant = ("state.json", "environment", "mlflow/auth.ini", "ceph/credentials", "ray/token")
     assert holders == {stack.folder / name for name in meant}
     assert {oct(path.stat().st_mode & 0o777) for path in holders} == {"0o600"}
     assert {path.parent.name for path in small if path.suffix == ".log"} >= {"logs", "ceph"}
