@@ -6,7 +6,7 @@ from flows.embedding.flow import embed_pictures
 from flows.layout import SPLITS, Layout
 from flows.progress import say
 from flows.quarantine import BrokenPicture, Quarantine
-from flows.stages.inputs import index_of, store_of
+from flows.stages.inputs import index_of, semantic_of, store_of
 from samif.config import Params
 from samif.errors import SamifError
 
@@ -20,6 +20,8 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     indexes = {split: index_of(layout, params, split) for split in SPLITS}
     pictures = [(index.path_of(p), p.sha256) for index in indexes.values() for p in index.pictures]
     store = store_of(layout, params)
+    if params.semantic is not None:
+        semantic_of(params.semantic)  # what is wrong with it is said now, not after hours of embedding
     embedded = {layout.embeddings: embed_pictures(pictures, params.embed, params.encoder, store)}
     broken = {picture.sha256: picture for picture in embedded[layout.embeddings].quarantined}
     if params.semantic is not None:

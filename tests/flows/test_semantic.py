@@ -162,6 +162,15 @@ def test_what_is_in_the_store_is_not_computed_again(line: Line) -> None:
     assert {path: path.stat().st_mtime_ns for path in line.layout.state.rglob("*.safetensors")} == shards
 
 
+def test_a_missing_checkpoint_is_said_before_anything_is_embedded(line: Line, tmp_path: Path) -> None:
+    section = line.params.model_dump()["semantic"] | {"checkpoint": str(tmp_path / "gone.pth")}
+    other = write(tmp_path / "ws", line.params.model_dump() | {"semantic": section})
+    other.run("dataset")
+    with pytest.raises(SamifError, match=r"gone\.pth: there is no such checkpoint .* correct semantic\.checkpoint"):
+        other.run("embed")
+    assert not other.layout.embeddings.exists() and not list(other.layout.root.rglob("*.safetensors"))
+
+
 def test_proposals_carry_features_pooled_under_their_masks(line: Line) -> None:
     source = source_of(line.layout, line.params, "val")
     proposals = ProposalFile(line.layout.proposals("val"))

@@ -13,10 +13,13 @@ import pytest
 import torch
 from segment_anything import sam_model_registry
 
+from flows.stages.inputs import semantic_of
 from flows.weights import Checkpoint, Pulled, cache_folder, fetch, list_weights, pull, resolve, verify
+from samif.config import SemanticParams
 from samif.errors import SamifError
 from samif.sam.zoo import ARCHITECTURES
 from tests.flows.services import at_work
+from tests.semantic_checkpoints import SMALL, checkpoint
 
 CONTENT = bytes(range(256)) * 10_000  # several chunks
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -108,6 +111,20 @@ def test_http_file_lands_under_its_digest_once(server: Files, cache: Path) -> No
     assert fetch(server.uri("weights.pth"), DIGEST) == path
     assert server.requests == 1
     assert kept(cache) == [path.name]
+
+
+def test_a_semantic_checkpoint_is_fetched_once_and_never_taken_for_another(
+    server: Files, cache: Path, tmp_path: Path
+) -> None:
+    file = checkpoint(tmp_path / "small.safetensors")
+    server.files["small.safetensors"] = file.read_bytes()
+    there = SemanticParams(model=SMALL, checkpoint=server.uri("small.safetensors"), sha256=sha256(file), size=32)
+    here = there.model_copy(update={"checkpoint": file.as_uri()})
+    assert semantic_of(there).digest == semantic_of(here).digest == semantic_of(there).digest
+    assert server.requests == 1 and kept(cache) == [f"{sha256(file)}.safetensors"]
+    with pytest.raises(SamifError, match=f"is not the expected file: SHA-256 expected {OTHER}"):
+        semantic_of(there.model_copy(update={"sha256": OTHER}))
+    assert len(kept(cache)) == 1
 
 
 def test_processes_that_ask_together_download_once(server: Files) -> None:
