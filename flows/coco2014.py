@@ -18,6 +18,8 @@ from samif.errors import SamifError
 FOLDER = "coco2014"
 """Of the workspace: train.json, val.json and protocol.json, which says what they were made of."""
 
+_FILES = ("train.json", "val.json", "protocol.json", ".gitignore")
+
 
 @dataclass(frozen=True)
 class Made:
@@ -59,25 +61,30 @@ def init_coco2014(
     if not root.is_dir():
         raise SamifError(f"{root} is not a folder; give the one that holds train2014, val2014 and annotations")
     folder = workspace / FOLDER
+    if workspace.resolve().is_relative_to(root.resolve()) or root.resolve().is_relative_to(folder.resolve()):
+        raise SamifError(f"{folder} and the pictures of {root} would lie in one folder; make the workspace elsewhere")
     made = next((path for path in reversed([folder, *folder.parents]) if not path.exists()), None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         parts = write_parts(root, test_ids, folder, None if partial else published)
         base = [name for name in BASE if parts.train.objects[name] or not partial]
+        if not base:
+            raise SamifError(f"{root} has no object of a base class to learn from; take pictures of more classes")
         novel = [name for name in NOVEL if parts.train.objects[name] >= shots or not partial]
         without = tuple(name for name in (*BASE, *NOVEL) if name not in {*base, *novel})
         files.commit(folder / "protocol.json", _record(parts, partial, without).encode())
         (folder / ".gitignore").write_text("*\n", encoding="utf-8")  # half a gigabyte that can be made again
-        train, val = (
-            CocoSource(images=str(root), annotations=str(folder / name)) for name in ("train.json", "val.json")
-        )
+        train, val = (CocoSource(images=str(root), annotations=str(folder / name)) for name in _FILES[:2])
         params = init_workspace(
             workspace, train, val, [(SESSION, novel)] if novel else [], shots=shots, seed=seed, encoder=encoder,
             checkpoint=checkpoint, checkpoint_sha256=checkpoint_sha256, line=line, base=base,
             protocol=PART if partial else PROTOCOL,
         )  # fmt: skip
     except BaseException as error:
-        shutil.rmtree(made or folder, ignore_errors=True)
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+        for name in _FILES:  # the folder was there before, with whatever else it holds
+            (folder / name).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise SamifError(f"cannot write in {folder}: {error.strerror}; check its permissions and space") from None
         raise

@@ -23,6 +23,7 @@ from samif.errors import SamifError
 SPLITS = ("train2014", "val2014")
 _IDS_IN = ("instances_minival2014.json", "instances_val2017.json")
 _LABEL = ("id", "image_id", "category_id", "segmentation", "bbox", "area", "iscrowd")
+_WHOLE = ("id", "width", "height")
 
 _Record = dict[str, Any]
 
@@ -147,15 +148,23 @@ def _read(source: Path, expected: Counts | None, split: str) -> tuple[dict[int, 
     content = load_json(source)
     try:
         categories = {category["id"]: category["name"] for category in content["categories"]}
-        images = {
-            image["id"]: {key: image[key] for key in ("id", "file_name", "width", "height")}
-            for image in content["images"]
-        }
+        images = {image["id"]: {key: image[key] for key in ("file_name", *_WHOLE)} for image in content["images"]}
         labels = content["annotations"]
+        odd = [
+            image["id"]
+            for image in content["images"]
+            if not isinstance(image["file_name"], str) or any(type(image[key]) is not int for key in _WHOLE)
+        ]
+        if len({label["id"] for label in labels}) != len(labels):
+            raise SamifError(f"{source} has two annotations of one id; download it again")
         strays = [label["id"] for label in labels if label["image_id"] not in images]
         unknown = [label["id"] for label in labels if label["category_id"] not in CATEGORIES]
     except (KeyError, TypeError) as error:
         raise SamifError(f"{source} is not COCO2014's, a record lacks {error}; download it again") from None
+    if odd:
+        raise SamifError(
+            f"{source}: picture {odd[0]!r:.60} needs a file name, and id, width and height as whole numbers"
+        )
     for id_ in sorted({*categories, *CATEGORIES}):
         if categories.get(id_) != CATEGORIES.get(id_):
             raise SamifError(

@@ -116,13 +116,38 @@ def test_a_refusal_leaves_nothing_behind(tmp_path: Path, copy: Copy, words: list
     assert not (tmp_path / "deep").exists()
 
 
+@pytest.mark.parametrize("place", ["coco", "coco/ws", "coco/annotations/deep/ws"])
+def test_a_workspace_among_the_pictures_is_refused(tmp_path: Path, copy: Copy, place: str) -> None:
+    before = tree(copy.root)
+    with pytest.raises(SamifError, match="would lie in one folder; make the workspace elsewhere"):
+        init_coco2014(tmp_path / place, copy.root, partial=True, shots=3)
+    assert tree(copy.root) == before
+
+
+def test_pictures_where_the_workspace_would_write_are_refused_and_stay(tmp_path: Path) -> None:
+    copy = Copy(tmp_path / "ws" / "coco2014")
+    before = tree(tmp_path)
+    with pytest.raises(SamifError, match="would lie in one folder; make the workspace elsewhere"):
+        init_coco2014(tmp_path / "ws", copy.root, partial=True, shots=3)
+    assert tree(tmp_path) == before
+
+
+def test_a_part_without_base_objects_is_refused(tmp_path: Path) -> None:
+    copy = Copy(tmp_path / "coco", (1, 2, 3))
+    with pytest.raises(SamifError, match="has no object of a base class to learn from"):
+        init_coco2014(tmp_path / "ws", copy.root, partial=True, shots=3)
+    assert not (tmp_path / "ws").exists()
+
+
 def test_what_else_lies_in_the_folder_stays(tmp_path: Path, copy: Copy) -> None:
     root = tmp_path / "ws"
     root.mkdir()
     (root / "notes.txt").write_text("mine")
+    (root / "coco2014").mkdir()
+    (root / "coco2014" / "more.txt").write_text("mine")
     with pytest.raises(SamifError, match="the encoder 'vit_x' does not fit"):
         init_coco2014(root, copy.root, partial=True, encoder="vit_x")
-    assert tree(root) == {"notes.txt"}
+    assert tree(root) == {"notes.txt", "coco2014", "coco2014/more.txt"}
     init_coco2014(root, copy.root, partial=True, shots=3)
     before = tree(root)
     assert {"notes.txt", "params.yaml", "coco2014/train.json", "coco2014/val.json"} <= before

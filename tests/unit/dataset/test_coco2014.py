@@ -186,6 +186,11 @@ def _link_out(copy: Copy) -> None:
         (_label(image_id=4), "annotation 902: its picture is not in the file"),
         (_label(category_id=12), "annotation 902: its class is not in the file"),
         (lambda copy: copy.edit("val2014", lambda c: c["images"][1].pop("width")), "a record lacks 'width'"),
+        (
+            lambda copy: copy.edit("val2014", lambda c: c["images"][1].update(width="64")),
+            "picture 73 needs a file name",
+        ),
+        (_label(id=901), "has two annotations of one id"),
         (lambda copy: (copy.annotations / "instances_val2014.json").unlink(), "instances_val2014.json does not exist"),
         (lambda copy: shutil.rmtree(copy.root / "train2014"), r"train2014 is not a folder; unpack train2014\.zip"),
         (lambda copy: copy.picture("val2014", 73).unlink(), "lacks 1 of 6 pictures, COCO_val2014_000000000073.jpg"),

@@ -21,6 +21,9 @@ PUBLISHED = {
 }
 """Segm AP of base and novel classes by shots, as the papers give them."""
 
+OWN = {"images": "/i", "annotations": "/a", "digest": 64 * "0"}
+"""Pictures of a session's own."""
+
 
 def params(protocol: str | None = "coco2014-60-20", **change: Any) -> Params:
     sessions = {"voc": {"after": "base", "classes": list(NOVEL)}}
@@ -69,6 +72,8 @@ def test_protocols_are_never_mixed() -> None:
             ),
             None,
         ),
+        (params(pretrain_decoder={"classes": "all"}), None),
+        (params(sessions={"voc": {"after": "base", "classes": list(NOVEL), "source": OWN}}), None),
         (params(dataset={"base_classes": list(BASE[1:])}), None),
         (params(sessions={"voc": {"after": "base", "classes": list(NOVEL), "shots": 3}}), "coco2014-60-20"),
     ],
