@@ -37,7 +37,7 @@ def check_secrets(layout: Layout, params: Params) -> None:
     Raises:
         SamifError: params.yaml or .dvc/config holds one; the sentence says which key, never what it says.
     """
-    addresses = {"registry.tracking_uri": params.registry.tracking_uri, "encoder.checkpoint": params.encoder.checkpoint}
+    addresses = {"registry.tracking_uri": params.registry.tracking_uri} | _checkpoints(params)
     for key, address in addresses.items():
         if address and "://" in address and (urlsplit(address).password or urlsplit(address).query):
             raise SamifError(
@@ -102,12 +102,12 @@ def _out_of_reach(layout: Layout, params: Params, shared: Sequence[Path]) -> Ite
                     "sees at the same path and name that with --shared, or keep it inside the workspace by 'dvc add' "
                     "with a DVC remote"
                 )
-    checkpoint = params.encoder.checkpoint
-    if checkpoint and "://" not in checkpoint and not _is_under(checkpoint, shared):
-        yield (
-            f"the checkpoint {checkpoint} is only on this machine, the cluster cannot read it; give an https:// or "
-            "s3:// address in 'encoder.checkpoint', or name its folder with --shared"
-        )
+    for key, checkpoint in _checkpoints(params).items():
+        if checkpoint and "://" not in checkpoint and not _is_under(checkpoint, shared):
+            yield (
+                f"the checkpoint {checkpoint} is only on this machine, the cluster cannot read it; give an https:// or "
+                f"s3:// address in '{key}', or name its folder with --shared"
+            )
     if "://" not in params.embed.store and not _is_under(params.embed.store, shared):
         yield (
             f"the embedding store {params.embed.store} is only on this machine, the cluster's would be lost with the "
@@ -124,6 +124,11 @@ def _out_of_reach(layout: Layout, params: Params, shared: Sequence[Path]) -> Ite
             "the registry is only on this machine, the cluster cannot register a version; set 'registry.tracking_uri' "
             "in params.yaml to an MLflow server that both reach"
         )
+
+
+def _checkpoints(params: Params) -> dict[str, str | None]:
+    semantic = params.semantic.checkpoint if params.semantic else None
+    return {"encoder.checkpoint": params.encoder.checkpoint, "semantic.checkpoint": semantic}
 
 
 def _is_under(path: str, folders: Iterable[Path]) -> bool:
