@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -147,37 +148,37 @@ def _read(source: Path, expected: Counts | None, split: str) -> tuple[dict[int, 
     """Pictures by id, and labels, of one of the two published files; classes, counts and references are checked."""
     content = load_json(source)
     try:
-        categories = {category["id"]: category["name"] for category in content["categories"]}
-        images = {image["id"]: {key: image[key] for key in ("file_name", *_WHOLE)} for image in content["images"]}
-        labels = content["annotations"]
-        odd = [
-            image["id"]
-            for image in content["images"]
-            if not isinstance(image["file_name"], str) or any(type(image[key]) is not int for key in _WHOLE)
-        ]
+        _check_categories(source, {category["id"]: category["name"] for category in content["categories"]})
+        images, labels = {image["id"]: image for image in content["images"]}, content["annotations"]
+        for image in content["images"]:
+            if not isinstance(image["file_name"], str) or any(type(image[key]) is not int for key in _WHOLE):
+                raise SamifError(
+                    f"{source}: picture {image['id']!r:.60} needs a file name and whole numbers as id, width, height; "
+                    "download it again"
+                )
+        for label in labels:
+            if label["image_id"] not in images or label["category_id"] not in CATEGORIES:
+                what = "class" if label["image_id"] in images else "picture"
+                raise SamifError(
+                    f"{source}, annotation {label['id']}: its {what} is not in the file; download it again"
+                )
         if len({label["id"] for label in labels}) != len(labels):
             raise SamifError(f"{source} has two annotations of one id; download it again")
-        strays = [label["id"] for label in labels if label["image_id"] not in images]
-        unknown = [label["id"] for label in labels if label["category_id"] not in CATEGORIES]
     except (KeyError, TypeError) as error:
-        raise SamifError(f"{source} is not COCO2014's, a record lacks {error}; download it again") from None
-    if odd:
-        raise SamifError(
-            f"{source}: picture {odd[0]!r:.60} needs a file name, and id, width and height as whole numbers"
-        )
+        raise SamifError(f"{source} has a record that is not COCO's ({error!r}); download it again") from None
+    if expected is not None:
+        _hold("pictures", source, len(images), expected.pictures[split])
+        _hold("labels", source, len(labels), expected.labels[split])
+    return {id_: {key: image[key] for key in ("file_name", *_WHOLE)} for id_, image in images.items()}, labels
+
+
+def _check_categories(source: Path, categories: Mapping[int, str]) -> None:
     for id_ in sorted({*categories, *CATEGORIES}):
         if categories.get(id_) != CATEGORIES.get(id_):
             raise SamifError(
                 f"{source} has category {id_} as {categories.get(id_)!r}, COCO2014 has {CATEGORIES.get(id_)!r}; "
                 "give COCO2014's own file, or make a workspace of other data with 'samif init'"
             )
-    if strays or unknown:
-        which, what = (strays[0], "picture") if strays else (unknown[0], "class")
-        raise SamifError(f"{source}, annotation {which}: its {what} is not in the file; download it again")
-    if expected is not None:
-        _hold("pictures", source, len(images), expected.pictures[split])
-        _hold("labels", source, len(labels), expected.labels[split])
-    return images, labels
 
 
 def _check_ids(
