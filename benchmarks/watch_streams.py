@@ -22,7 +22,6 @@ from flows.registry import Registry
 from samif.config import load_params
 from samif.dataset.draw.line import CLASSES, QUALITY, draw_scene
 from samif.dataset.draw.parts import BASE_PARTS, make_parts
-from samif.propose import propose
 from samif.segment import Segmenter
 from samif.watch.observe import Observation, observe
 
@@ -101,10 +100,10 @@ def _as_jpeg(picture: Pixels, index: int) -> Pixels:
 
 
 def _observed(segmenter: Segmenter, picture: Pixels) -> Observation:
-    embedding = segmenter.encoder.encode([picture])[0]
-    proposals = propose(segmenter.decoder, embedding, segmenter.encoder.frame(picture), segmenter.propose_params)
+    seen = segmenter.embed([picture])[0]
     height, width = picture.shape[:2]
-    return observe(proposals, embedding, (height, width), segmenter.classifier, segmenter.evaluate_params)
+    proposals = segmenter.propose(picture, seen)
+    return observe(proposals, seen.embedding, (height, width), segmenter.classifier, segmenter.evaluate_params)
 
 
 def _keep(stream: Stream, file: Path) -> None:
