@@ -8,14 +8,13 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from flows.exclusive import exclusive
 from flows.layout import Layout
 from flows.params_text import new_text, with_session, without_session
 from flows.pipeline import render_pipeline
@@ -31,34 +30,6 @@ _DVC_CONFIG = """\
 """
 _DVC_IGNORE = "# DVC looks for pipelines in every folder but these\n/.samif\n/reports\n.gitignore\n.git\n"
 _GIT_IGNORE = "/artifacts/\n/reports/\n/.samif/\n/.dvc/cache/\n/.dvc/tmp/\n/.dvc/config.local\n"
-
-
-class BusyError(SamifError):
-    """Another command holds the workspace."""
-
-
-@contextmanager
-def exclusive(root: Path) -> Iterator[None]:
-    """Hold the workspace alone: a run and an edit of params.yaml must not meet. Released by the kernel on any death.
-
-    Raises:
-        SamifError: `root` is no workspace, or (BusyError) another command holds it.
-    """
-    layout = Layout(root)
-    if not layout.params.exists():
-        raise SamifError(f"{root} is not a workspace (no params.yaml); run 'samif init' to make one")
-    try:
-        layout.state.mkdir(exist_ok=True)
-        lock = FileLock(layout.state / "lock", timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise BusyError(f"another samif command is at work in {root}; try again when it has ended") from None
-    except OSError as error:
-        raise SamifError(f"cannot write in {layout.state}: {error.strerror}; check its permissions") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def init_workspace(

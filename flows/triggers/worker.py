@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from flows.exclusive import BusyError
 from flows.request import RunRequest, request_of
 from flows.triggers.queue import Queue, Waiting
-from flows.workspace import BusyError
 from samif.errors import SamifError
 
 Run = Callable[[Path, RunRequest], str]

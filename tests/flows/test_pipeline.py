@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from flows import pipeline
+from flows.exclusive import exclusive
 from flows.layout import Layout
 from flows.params_text import new_text
 from flows.pipeline import FAILURE_VARIABLE, leave_sentence, prune, render_pipeline, reproduce, sync_pipeline
 from flows.request import request_of
 from flows.run import last_run, run
 from flows.why import why
-from flows.workspace import add_session, exclusive, init_workspace, remove_session
+from flows.workspace import add_session, init_workspace, remove_session
 from samif.config import EncoderParams, load_params
 from samif.errors import SamifError
 from tests.flows.test_workspace import coco
@@ -111,6 +112,13 @@ def edit(root: Path, before: str, after: str) -> None:
     text = (root / "params.yaml").read_text()
     assert text.count(before) == 1, before
     (root / "params.yaml").write_text(text.replace(before, after))
+
+
+def name_remote(root: Path, url: str) -> None:
+    """As `dvc remote add --default shared URL` does."""
+    config = root / ".dvc" / "config"
+    text = config.read_text().replace("[core]\n", "[core]\n    remote = shared\n", 1)
+    config.write_text(text + f"['remote \"shared\"']\n    url = {url}\n")
 
 
 def will_run(root: Path) -> dict[str, tuple[str, ...]]:
@@ -284,3 +292,35 @@ def test_the_demo_line_of_the_repository_is_up_to_date() -> None:
     assert (root / "params.yaml").read_text(encoding="utf-8") == new_text(
         "demo", params.dataset.base_classes, EncoderParams(), sessions
     )
+
+
+@pytest.mark.parametrize("place", ["a folder", "a bucket"])
+def test_what_one_workspace_computed_another_restores_from_the_remote(
+    workspace: Path, tmp_path: Path, place: str, request: pytest.FixtureRequest
+) -> None:
+    """Another clone on another machine: nothing but the sources, the same remote."""
+    url = f"s3://{request.getfixturevalue('bucket')}/dvc" if place == "a bucket" else str(tmp_path / "remote")
+    name_remote(workspace, url)
+    other = shutil.copytree(workspace, tmp_path / "other")
+    assert set(go(workspace).values()) == {"ran"}
+    assert set(go(other).values()) == {"restored"}
+    assert (other / "artifacts" / "report" / "r").read_bytes() == (
+        workspace / "artifacts" / "report" / "r"
+    ).read_bytes()
+    add_session(other, "s3", ["gear"], shots=9)
+    assert go(other) == {"session@s3": "ran", "evaluate@s3": "ran", "report": "ran"}
+    add_session(workspace, "s3", ["gear"], shots=9)
+    assert set(go(workspace).values()) == {"restored"}
+
+
+def test_a_remote_that_is_away_costs_no_result(workspace: Path, tmp_path: Path) -> None:
+    """A file lies where the remote's folder should be."""
+    away = tmp_path / "remote"
+    away.write_text("no folder")
+    name_remote(workspace, str(away))
+    with pytest.raises(SamifError, match="the results are here, but DVC's remote does not take them .*; mend"):
+        go(workspace)
+    assert (workspace / "artifacts" / "report" / "r").exists()
+    away.unlink()
+    assert go(workspace) == {}
+    assert any(path.is_file() for path in away.rglob("*"))

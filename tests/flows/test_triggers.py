@@ -24,6 +24,7 @@ from mlflow.entities.webhook import Webhook, WebhookAction, WebhookEntity, Webho
 from mlflow.webhooks import delivery as mlflow_delivery
 from mlflow.webhooks.types import get_example_payload_for_event
 
+from flows.exclusive import exclusive
 from flows.request import RunRequest, request_of
 from flows.serve.refusals import Refusal
 from flows.triggers.app import MOST_BYTES, Receiver, build_app
@@ -31,7 +32,7 @@ from flows.triggers.events import cause_of
 from flows.triggers.queue import Queue
 from flows.triggers.signature import Delivery, find_secret, sign
 from flows.triggers.worker import work
-from flows.workspace import exclusive, init_workspace
+from flows.workspace import init_workspace
 from samif.errors import SamifError
 from tests.flows.test_workspace import coco
 

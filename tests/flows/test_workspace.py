@@ -10,9 +10,10 @@ from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.exclusive import exclusive
 from flows.params_text import new_text, with_session, without_session
 from flows.pipeline import render_pipeline
-from flows.workspace import add_session, count_objects, exclusive, init_workspace, remove_session
+from flows.workspace import add_session, count_objects, init_workspace, remove_session
 from samif.config import CocoSource, EncoderParams, Params, SessionParams, load_params
 from samif.errors import SamifError
 
