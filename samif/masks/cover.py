@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samif.masks.rle import Rle, boxes, decode
+from samif.masks.rle import Rle, boxes, part
 
 
 def cover(masks: Sequence[Rle], cells: int) -> NDArray[np.float32]:
@@ -25,7 +25,7 @@ def cover(masks: Sequence[Rle], cells: int) -> NDArray[np.float32]:
     shares = np.zeros((len(masks), cells, cells), dtype=np.float32)
     for share, mask, (x, y, width, height) in zip(shares, masks, boxes(masks).astype(int), strict=True):
         side = max(mask["size"])
-        inside = decode([mask])[0, y : y + height, x : x + width].astype(np.float32)
+        inside = part(mask, x, y, width, height).astype(np.float32)
         share[:] = _overlap(cells, side, y, y + height) @ inside @ _overlap(cells, side, x, x + width).T
     return shares
 

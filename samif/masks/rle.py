@@ -24,6 +24,11 @@ def decode(codes: Sequence[Rle]) -> NDArray[np.bool_]:
     return np.ascontiguousarray(coco.decode(list(codes)).transpose(2, 0, 1)).astype(bool)
 
 
+def part(code: Rle, x: int, y: int, width: int, height: int) -> NDArray[np.bool_]:
+    """A box of one mask, in pixels (height, width); the rest is not copied."""
+    return np.asarray(coco.decode([code])[y : y + height, x : x + width, 0], dtype=bool)
+
+
 def overlaps(a: Sequence[Rle], b: Sequence[Rle], within_a: bool = False) -> NDArray[np.float64]:
     """IoU of every pair (len(a), len(b)); with `within_a` the share of a's own area that b covers."""
     if not a or not b:
