@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from flows.layout import Layout
+from flows.remote import can_bring, send
 from samif.config import BASE, Params
 from samif.errors import SamifError
 
@@ -25,9 +26,9 @@ REVISIONS = {
     "embed": 2,
     "pretrain_decoder": 1,
     "propose": 1,
-    "train_base": 1,
-    "session": 1,
-    "evaluate": 1,
+    "train_base": 2,
+    "session": 2,
+    "evaluate": 2,
     "report": 2,
 }
 """Raise a stage's number when a change of the software changes what the stage writes: then, and only then,
@@ -148,7 +149,8 @@ def reproduce(root: Path, say: Callable[[str], None] = lambda _: None) -> Outcom
 
         try:
             with contextlib.closing(Repo(str(layout.root))) as repo:
-                repo.reproduce()
+                repo.reproduce(pull=can_bring(repo, say))
+                send(repo, say)
         except (DvcException, OSError) as error:
             narrator.close_stage()
             cause = error.__cause__ or error
