@@ -20,7 +20,6 @@ from flows.cluster import set_surroundings
 from flows.transient import Transient
 from samif.errors import SamifError
 
-ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _HTTP_SECONDS = (10.0, 120.0)  # to connect, between two bytes
 _QUIET_SECONDS = 10.0  # without a line of log, the job's state is asked for
 _PAUSE_SECONDS = 1.0
@@ -39,7 +38,11 @@ class State:
 
     @property
     def has_ended(self) -> bool:
-        return self.status in ENDED
+        return self.status in ("SUCCEEDED", "FAILED", "STOPPED")
+
+    @property
+    def succeeded(self) -> bool:
+        return self.status == "SUCCEEDED"
 
 
 class Jobs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from flows import files
 from flows.mlflow_store import Entry, MlflowStore
@@ -38,13 +39,19 @@ class Kept:
         with self._store.writing():
             self._store.replace(Entry(self._line, "submission", self._name, "submission", tags, write))
 
-    def fetch(self, folder: Path) -> set[str]:
-        """Download into a folder whatever there is; the names.
+    def fetch(self, folder: Path, log: str) -> None:
+        """Download into a folder whatever there is.
+
+        Args:
+            log: a file of this name stays as it is where it is the longer one: it was followed beyond what was kept.
 
         Raises:
             SamifError: the registry does not answer.
         """
-        with self._store.reading():
+        with self._store.reading(), TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
             mine = f"tags.kind = 'submission' and tags.submission = '{self._name}'"
             run = next(self._store.runs(self._line, mine), None)
-            return set() if run is None else self._store.fetch_run(run, folder)
+            for name in self._store.fetch_run(run, Path(temporary)) if run is not None else ():
+                fetched, there = Path(temporary) / name, folder / name
+                if name != log or not there.exists() or there.stat().st_size < fetched.stat().st_size:
+                    fetched.rename(there)

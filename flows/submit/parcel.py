@@ -32,7 +32,7 @@ class Submission(Strict):
     """What the driver on the cluster is told.
 
     Attributes:
-        id: of the job; the digest of what is asked for and sent, and the attempt.
+        id: of the job: the digest of what is asked for and sent, and the attempt.
         here: the workspace itself, where the cluster is this machine: the job then uses its registry, embeddings and
             DVC cache. None anywhere else.
         links: paths of the workspace, inside it, that the job reads from `here`.
@@ -101,7 +101,7 @@ def pack(root: Path, request: RunRequest, address: str, attempt: int, shared: Se
     folder = build / "parcel"
     files = _copy(layout, params, folder / WORKSPACE, here)
     wheel = build_wheel(build)
-    identity = {"request": request.digest, "files": files, "wheel": wheel.name, "here": here, "attempt": attempt}
+    identity = {"request": request.digest, "files": files, "wheel": wheel.name, "here": here}
     submission = Submission(
         id=f"samif-{params.line}-{digest(identity)[:16]}-{attempt}",
         line=params.line,

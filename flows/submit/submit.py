@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from flows.layout import Layout
 from flows.request import RunRequest
 from flows.submit.jobs import HeadLostError, Jobs, State
 from flows.submit.kept import Kept
-from flows.submit.parcel import Parcel, pack
+from flows.submit.parcel import Submission, pack
 from flows.submit.reach import is_here
 from flows.transient import Transient
 from samif.config import load_params
@@ -54,7 +55,7 @@ def submit(
     request: RunRequest,
     address: str,
     *,
-    attempt: int = 1,
+    attempt: int | None = 1,
     follow: bool = True,
     shared: Sequence[Path] = (),
     patience: float = PATIENCE_SECONDS,
@@ -65,7 +66,7 @@ def submit(
 
     Args:
         address: http://HEAD:8265.
-        attempt: another number starts the same request once more.
+        attempt: another number starts the same request once more; none takes the first that has not failed.
         follow: stay until the run is over.
         shared: folders that the cluster sees at the same paths.
         patience: seconds for which the head may be silent.
@@ -76,32 +77,40 @@ def submit(
         SamifError: out of reach, refused, failed, stopped, or the head was lost; the log so far is kept.
     """
     jobs = Jobs(address)
-    with tempfile.TemporaryDirectory(prefix="samif-submit-") as build:
-        parcel = pack(root, request, address, attempt, shared, Path(build))
-        attached = not _started(jobs, parcel)
-    submission = parcel.submission
-    name = submission.id
+    sent, started = _started(jobs, root, request, attempt, shared)
+    name, attached = sent.id, not started
     say(f"{'attached to' if attached else 'started'} job {name} at {jobs.address}")
     folder = Layout(root.resolve()).state / "runs" / name
     folder.mkdir(parents=True, exist_ok=True)
     files.commit(folder / "request.json", (request.model_dump_json(indent=1) + "\n").encode())
-    if not follow:
-        state = _now(jobs, name)
-        return Submitted(name, request.digest, attempt, attached, state.status, folder, None)
-    state = _followed(jobs, name, folder, patience, write)
-    with suppress(SamifError):  # the log is here; the run's own failure is what has to be said
-        params = load_params(root / "params.yaml")
-        Kept(params.registry.tracking_uri, root.resolve(), params.line, name).fetch(folder)
-    if state.status != "SUCCEEDED":
-        raise SamifError(_failure(name, state, folder, attempt))
-    return Submitted(name, request.digest, attempt, attached, state.status, folder, _record(folder))
-
-
-def _started(jobs: Jobs, parcel: Parcel) -> bool:
-    submission = parcel.submission
-    metadata = {"line": submission.line, "request": submission.request.digest, "who": submission.request.who}
+    if not follow and not (state := _now(jobs, name)).has_ended:
+        return Submitted(name, request.digest, sent.attempt, attached, state.status, folder, None)
     try:
-        return jobs.start(submission.id, _command(jobs.address), parcel.folder, parcel.wheel, metadata)
+        state = _followed(jobs, name, folder, patience, write)
+    finally:
+        with suppress(SamifError):  # the log is here; what became of the job is what has to be said
+            params = load_params(root / "params.yaml")
+            Kept(params.registry.tracking_uri, root.resolve(), params.line, name).fetch(folder, LOG)
+    if not state.succeeded:
+        raise SamifError(_failure(name, state, folder, sent.attempt))
+    return Submitted(name, request.digest, sent.attempt, attached, state.status, folder, _record(folder))
+
+
+def _started(
+    jobs: Jobs, root: Path, request: RunRequest, attempt: int | None, shared: Sequence[Path]
+) -> tuple[Submission, bool]:
+    """What was sent, and whether it was started now."""
+    try:
+        for number in (attempt,) if attempt is not None else count(1):
+            with tempfile.TemporaryDirectory(prefix="samif-submit-") as build:
+                parcel = pack(root, request, jobs.address, number, shared, Path(build))
+                sent = parcel.submission
+                if attempt is None and (state := jobs.find(sent.id)) and state.has_ended and not state.succeeded:
+                    continue
+                metadata = {"line": sent.line, "request": request.digest, "who": request.who}
+                started = jobs.start(sent.id, _command(jobs.address), parcel.folder, parcel.wheel, metadata)
+                return sent, started
+        raise AssertionError("attempts never end")
     except Transient as error:
         raise SamifError(
             f"the head at {jobs.address} went silent while the run was sent ({error}); submit again: a run that had "
@@ -112,7 +121,7 @@ def _started(jobs: Jobs, parcel: Parcel) -> bool:
 def _command(address: str) -> str:
     """Starts the driver: by the cluster's `python`, or by ours where the cluster is this machine and has it too."""
     mine = shlex.quote(sys.executable) if is_here(address) else "/"
-    return f"P={mine}; test -f $P || P=python; exec $P -u -m flows.submit.driver"
+    return f'P={mine}; test -f "$P" || P=python; exec "$P" -u -m flows.submit.driver'
 
 
 def _now(jobs: Jobs, name: str) -> State:

@@ -61,7 +61,8 @@ def run_on(address: str, shared: Sequence[Path], say: Callable[[str], None]) -> 
     def there(root: Path, request: RunRequest) -> str:
         from flows.submit.submit import submit
 
-        return submit(root, request, address, shared=shared, say=say).id
+        # an event that comes again after a failure means another attempt
+        return submit(root, request, address, attempt=None, shared=shared, say=say).id
 
     return there
 

@@ -115,6 +115,12 @@ def test_a_failed_job_ends_with_its_own_sentence(head: RayHead, root: Path, caps
     assert err.startswith("samif: job samif-ws-") and err.count("\n") == 1
     assert "failed: the gear is blurred; take it again; its log is" in err and "--attempt 2" in err
     assert "begun" in out
+    assert samif("submit", "-w", root, "--address", head.address, "--no-follow") == 1
+    assert "failed: the gear is blurred" in capsys.readouterr().err
+    (root / "bad").unlink()
+    mended = submit(root, request_of(root, "ann"), head.address, attempt=None)
+    assert (mended.attempt, mended.attached, mended.status) == (2, False, "SUCCEEDED")
+    assert submit(root, request_of(root, "ann"), head.address, attempt=None).attached
 
 
 def test_a_stopped_job_is_a_failure_and_no_secret_is_told(
