@@ -56,7 +56,7 @@ bluestore_block_size = {bytes}
 osd_memory_target = 939524096
 rgw_data = {folder}/rgw
 rgw_frontends = beast endpoint=127.0.0.1:{s3_port} tcp_nodelay=1
-rgw_enable_apis = s3
+rgw_enable_apis = s3, notifications
 rgw_thread_pool_size = 32
 # one gateway has nobody to keep its cache in step with; a killed one would be waited for, 30 s long
 rgw_cache_enabled = false
