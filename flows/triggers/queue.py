@@ -45,10 +45,16 @@ def key_of(request: RunRequest) -> str:
 
 
 class Queue:
-    """The queue of one workspace, `.samif/triggers.db`; any number of processes may share it."""
+    """The queue of one workspace, `.samif/triggers.db`; any number of processes may share it.
+
+    Raises:
+        SamifError: `root` is no workspace; from every method, when the file cannot be used.
+    """
 
     def __init__(self, root: Path) -> None:
         layout = Layout(root.resolve())
+        if not layout.params.exists():
+            raise SamifError(f"{root} is not a workspace (no params.yaml); run 'samif init' to make one")
         layout.state.mkdir(exist_ok=True)
         self._path = layout.state / "triggers.db"
         with self._writing() as database:

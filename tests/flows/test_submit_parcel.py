@@ -243,3 +243,27 @@ def test_relative_pictures_of_a_workspace_on_this_machine_are_linked(root: Path)
     with pytest.raises(SamifError, match="'registry.tracking_uri' in .* is relative to the workspace"):
         packed(root, "http://localhost:8265")
     assert not Layout(root).state.exists()
+
+
+@pytest.mark.parametrize(
+    ("who", "why", "key"),
+    [("", "", "who"), ("ann", "a\nb", "why"), ("ann", "a\x1b[2J", "why"), ("ann", "a" * 1001, "why")],
+)
+def test_a_request_is_plain_text(root: Path, who: str, why: str, key: str) -> None:
+    with pytest.raises(SamifError, match=f"^the request's '{key}' does not fit") as refusal:
+        request_of(root, who, why)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_request_says_what_it_is_about(root: Path) -> None:
+    one = request_of(root, "ann", "a" * 1000)
+    assert (one.cause, one.commit, one.data_revision, one.dvc_lock) == (None, None, None, None)
+    assert request_of(root, "bob").digest == one.digest != request_of(root, "ann", "", "an event").digest
+    (root / "dvc.lock").write_text(
+        "stages:\n  dataset:\n    outs:\n    - {path: artifacts/dataset/train.json, md5: abc}\n"
+        "    - {path: artifacts/dataset/val.json, md5: def}\n"
+    )
+    later = request_of(root, "ann")
+    assert later.data_revision == "train:abc val:def" and later.digest != one.digest
+    with pytest.raises(SamifError, match="is not a workspace"):
+        request_of(root.parent, "ann")

@@ -23,7 +23,9 @@ from fastapi.testclient import TestClient
 from mlflow.entities.webhook import Webhook, WebhookAction, WebhookEntity, WebhookEvent, WebhookStatus
 from mlflow.webhooks import delivery as mlflow_delivery
 from mlflow.webhooks.types import get_example_payload_for_event
+from typer.testing import CliRunner
 
+from flows.cli import app
 from flows.exclusive import exclusive
 from flows.request import RunRequest, request_of
 from flows.serve.refusals import Refusal
@@ -253,6 +255,25 @@ def test_a_failed_run_may_be_asked_for_again_and_a_killed_one_comes_back(root: P
     assert not work(root, fail)
     assert Queue(root).recover() == 1
     assert work(root, lambda *_: "run 3") and states(root) == {"one": ("done", "run 3")}
+
+
+def test_the_listing_says_what_became_of_each(root: Path, tmp_path: Path) -> None:
+    import flows.cli.trigger  # noqa: F401
+
+    ask(root, "one", "two")
+    work(root, lambda *_: "run 1")
+    ask(root, "three")
+    listed = CliRunner().invoke(app, ["trigger", "list", "--json", "-w", str(root)])
+    assert [(item["cause"], item["state"], item["run"]) for item in json.loads(listed.stdout)] == [
+        ("one", "done", "run 1"),
+        ("two", "done", "run 1"),
+        ("three", "waiting", None),
+    ]
+    assert "three" in CliRunner().invoke(app, ["trigger", "list", "-w", str(root)]).stdout
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SamifError, match="is not a workspace"):
+        Queue(tmp_path / "empty")
+    assert list((tmp_path / "empty").iterdir()) == []
 
 
 def test_a_busy_workspace_is_waited_for(root: Path) -> None:

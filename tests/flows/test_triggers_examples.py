@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
+from flows.cli import app
 from flows.evidence import Examiner
 from flows.promotion import Request
 from flows.triggers.comparison import markdown
@@ -141,6 +143,19 @@ def test_the_table_shows_what_a_person_wrote_as_it_is(line: TaggedLine) -> None:
     assert {re.sub(r"\\.", "", row).count("|") for row in rows} == {7}
     first = Examiner(line.layout, line.params, line.registry).examine("demo-classifier/1", None)
     assert "| **base** | 100.0 | 100.0 |" in markdown(first, "demo-classifier/1", None)
+
+
+def test_what_is_live_is_not_compared_with_itself(tmp_path: Path, migrated: Path) -> None:
+    import flows.cli.trigger  # noqa: F401
+
+    line = TaggedLine(tmp_path / "line", migrated)
+    line.add("base", bolt=ROWS["bolt"], gear=ROWS["gear"])
+    words = ["trigger", "comparison", "-w", str(line.layout.root)]
+    assert CliRunner().invoke(app, words).stdout.startswith("### demo-classifier/1 against nothing live: passed")
+    examiner = Examiner(line.layout, line.params, line.registry)
+    line.registry.promotions("demo").promote(1, Request("ann"), lambda _: examiner.evidence("demo-classifier/1", None))
+    said = CliRunner().invoke(app, words).stdout
+    assert said == "demo-classifier/1 is live already; there is nothing newer to compare.\n"
 
 
 @pytest.mark.parametrize("unit", ["samif-run@.service", "samif-run@.timer"])
