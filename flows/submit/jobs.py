@@ -64,8 +64,8 @@ class Jobs:
         set_surroundings(self.address)
         from ray.job_submission import JobSubmissionClient
 
-        for name in ("job.sdk", "dashboard_sdk"):  # they tell of every upload and connection
-            logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
+        for name in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
+            logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)  # they tell of every upload and connection
 
         class Client(JobSubmissionClient):
             """Ray's client, which would wait for ever for a head that has gone."""
