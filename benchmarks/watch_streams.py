@@ -53,14 +53,35 @@ def look(workspace: Path, model: str, unknown: tuple[str, ...], seed: int, cache
     """The stream of a seed as `model` sees it; from the cache where it is there."""
     file = cache / f"{model.replace('/', '-')}-{seed}.npz"
     if not file.exists():
-        torch.set_num_threads(1)
-        keep_freed_memory()
-        layout = Layout(workspace)
-        params = load_params(layout.params)
-        registry = Registry(params.registry.tracking_uri, layout.root)
-        segmenter = load_segmenter(find_model(model, layout, registry), params)
-        _keep(_look(segmenter, unknown, seed, params.dataset.drawn.size if params.dataset.drawn else 320), file)
-    return _kept(file)
+        segmenter, size = _opened(workspace, model)
+        stream = _look(segmenter, unknown, seed, size)
+        _keep([*stream.calm, *stream.dark, *stream.strange], stream.stranger, file)
+    seen, stranger = _kept(file)
+    rest = (len(seen) - LENGTH) // 2
+    return Stream(seen[:LENGTH], seen[LENGTH : LENGTH + rest], seen[LENGTH + rest :], stranger)
+
+
+def ordinary(workspace: Path, model: str, unknown: tuple[str, ...], count: int, cache: Path) -> list[Observation]:
+    """So many ordinary pictures of no stream: what a person would hand to `samif watch reference --pictures`."""
+    file = cache / f"{model.replace('/', '-')}-ordinary-{count}.npz"
+    if not file.exists():
+        segmenter, size = _opened(workspace, model)
+        parts, seen = make_parts(), []
+        for index in range(count):
+            picture = _ordinary(np.random.default_rng([6, index]), parts, unknown, size)
+            seen.append(_observed(segmenter, _as_jpeg(picture, index)))
+        _keep(seen, "", file)
+    return _kept(file)[0]
+
+
+def _opened(workspace: Path, model: str) -> tuple[Segmenter, int]:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    layout = Layout(workspace)
+    params = load_params(layout.params)
+    registry = Registry(params.registry.tracking_uri, layout.root)
+    size = params.dataset.drawn.size if params.dataset.drawn else 320
+    return load_segmenter(find_model(model, layout, registry), params), size
 
 
 def _look(segmenter: Segmenter, unknown: tuple[str, ...], seed: int, size: int) -> Stream:
@@ -106,8 +127,7 @@ def _observed(segmenter: Segmenter, picture: Pixels) -> Observation:
     return observe(proposals, seen.embedding, (height, width), segmenter.classifier, segmenter.evaluate_params)
 
 
-def _keep(stream: Stream, file: Path) -> None:
-    seen = [*stream.calm, *stream.dark, *stream.strange]
+def _keep(seen: list[Observation], stranger: str, file: Path) -> None:
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -115,30 +135,14 @@ def _keep(stream: Stream, file: Path) -> None:
         embeddings=np.stack([o.embedding for o in seen]),
         names=np.array(json.dumps([o.names for o in seen])),
         features=np.concatenate([o.features.reshape(len(o.names), -1) for o in seen if o.names]),
-        stranger=np.array(stream.stranger),
+        stranger=np.array(stranger),
     )
     files.commit(file, buffer.getvalue())
 
 
-def _kept(file: Path) -> Stream:
+def _kept(file: Path) -> tuple[list[Observation], str]:
     with np.load(file) as found:
         values, names = json.loads(str(found["values"])), json.loads(str(found["names"]))
         features = np.split(found["features"], np.cumsum([len(n) for n in names])[:-1])
         rows = zip(values, found["embeddings"], names, features, strict=True)
-        seen = [Observation(v, e, tuple(n), f) for v, e, n, f in rows]
-        rest = (len(seen) - LENGTH) // 2
-        return Stream(seen[:LENGTH], seen[LENGTH : LENGTH + rest], seen[LENGTH + rest :], str(found["stranger"]))
-
-
-def main() -> None:
-    """Fill the cache: python -m benchmarks.watch_streams WORKSPACE MODEL UNKNOWN,UNKNOWN CACHE SEED SEED ..."""
-    import sys
-
-    workspace, model, unknown, cache, *seeds = sys.argv[1:]
-    for seed in seeds:
-        look(Path(workspace), model, tuple(unknown.split(",")), int(seed), Path(cache))
-        print(seed, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        return [Observation(v, e, tuple(n), f) for v, e, n, f in rows], str(found["stranger"])

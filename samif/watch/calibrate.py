@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from samif.errors import SamifError
-from samif.watch.charts import EMBEDDING, ONE_SIDED, Array, EmbeddingSpace, Normal, distance, with_strangeness
-from samif.watch.objects import object_space
-from samif.watch.observe import CLASS_PREFIX, Observation, vector
+from samif.watch.charts import EMBEDDING, ONE_SIDED, Array, EmbeddingSpace, Normal, distance
+from samif.watch.objects import learn_objects
+from samif.watch.observe import CLASS_PREFIX, STRANGE, Observation, vector
 from samif.watch.params import WatchParams
 
 LEAST_PICTURES = 20
@@ -29,8 +29,6 @@ LEAST_PICTURES = 20
 LEAST_DIFFERENT = 5
 """A statistic is watched where at least so many reference pictures differ from the middle one: how often something
 rarer happens is not known well enough to miss it or to wonder at it."""
-PARTS = 10
-"""Of the reference, each judged by the rest."""
 LEAST_SPREAD = 0.5
 """A reference drawn anew scatters at least this share of what the reference does."""
 AT_ONCE = 500
@@ -64,7 +62,9 @@ def calibrate(
             f"{len(reference)} reference pictures are too few to say what is normal, {LEAST_PICTURES} is the least; "
             "give a folder of ordinary pictures to 'samif watch reference --pictures'"
         )
-    values = np.stack([vector(found, names) for found in _judged_by_others(reference, params)])
+    objects, strange = learn_objects(reference, params.object_directions)
+    rows = [seen.values | {STRANGE: count} for seen, count in zip(reference, strange, strict=True)]
+    values = np.stack([vector(row, names) for row in rows])
     places = space.place(np.stack([seen.embedding for seen in reference]))
     excess = _excess(values, places, params)
     centre, middle, spread = (row[0] for row in _summary(values, places, np.ones((1, len(values)))))
@@ -75,19 +75,7 @@ def calibrate(
         limits[columns] = spread[columns] * _joint_limits(excess[:, columns], rate)
     low, high, reach = centre - limits[: len(names)], centre + limits[len(names) : -1], float(limits[-1])
     low = np.where(low > 0.0, low, -np.inf)  # no statistic is ever below zero
-    objects = object_space(reference, params.object_directions)
     return Normal(names, centre, low, high, space, objects, middle, reach, params.window, len(reference))
-
-
-def _judged_by_others(reference: Sequence[Observation], params: WatchParams) -> list[dict[str, float]]:
-    """The statistics of reference pictures. How strange their objects are is judged by the other parts of the
-    reference, because by their own they would never be."""
-    found: list[dict[str, float]] = [{}] * len(reference)
-    for part in range(PARTS):
-        others = object_space([o for i, o in enumerate(reference) if i % PARTS != part], params.object_directions)
-        for index in range(part, len(reference), PARTS):
-            found[index] = with_strangeness(reference[index], others)
-    return found
 
 
 def _families(values: Array, names: tuple[str, ...], params: WatchParams) -> dict[str, list[int]]:

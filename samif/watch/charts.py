@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samif.watch.objects import ObjectSpace
-from samif.watch.observe import MARGIN, STRANGENESS, UNKNOWN_RATE, Observation, vector
+from samif.watch.observe import MARGIN, STRANGE, UNKNOWN_RATE, Observation, vector
 
 Array = NDArray[np.float64]
 EMBEDDING = "embedding"
-ONE_SIDED = {UNKNOWN_RATE: "high", STRANGENESS: "high", MARGIN: "low"}
+ONE_SIDED = {UNKNOWN_RATE: "high", STRANGE: "high", MARGIN: "low"}
 """A statistic that can only get worse in one direction; the others are watched in both."""
 
 
@@ -70,7 +70,8 @@ class Normal:
 
     def measure(self, seen: Observation) -> tuple[dict[str, float], Array]:
         """All statistics of a picture, and the place (K,) of its embedding."""
-        return with_strangeness(seen, self.objects), self.space.place(seen.embedding)
+        values = seen.values if self.objects is None else seen.values | {STRANGE: self.objects.strange(seen)}
+        return values, self.space.place(seen.embedding)
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,6 @@ class Levels:
         readings = [Reading(n, float(v), float(c), _finite(lo), _finite(hi)) for n, v, c, lo, hi in rows]
         away = distance(self.place - normal.place, normal.weight)
         return [*readings, Reading(EMBEDDING, float(away), 0.0, None, _finite(normal.reach))]
-
-
-def with_strangeness(seen: Observation, objects: ObjectSpace | None) -> dict[str, float]:
-    """A picture's statistics, the strangeness of its objects among them where it has one."""
-    found = objects.strangeness(seen) if objects is not None else None
-    return seen.values if found is None else {**seen.values, STRANGENESS: found}
 
 
 def distance(offset: Array, weight: float) -> Array:

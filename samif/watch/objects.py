@@ -1,4 +1,4 @@
-"""How far named objects lie from others of their name: what finds a new part that the classifier calls by an old name.
+"""Named objects that are unlike others of their name: what finds a new part that the classifier calls by an old name.
 
 A closed set of classes gives every object the name that fits best, however badly. The distance to the class mean under
 the covariance that all classes share tells such objects apart (Lee et al. 2018).
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,10 @@ from samif.watch.observe import Observation
 Array = NDArray[np.float64]
 LEAST_OBJECTS = 4
 """A class with fewer reference objects has no mean to be far from."""
+STRANGE_SHARE = 0.02
+"""Of ordinary objects that are called strange."""
+PARTS = 10
+"""Of the reference pictures, each judged by the others."""
 
 
 @dataclass(frozen=True)
@@ -32,25 +36,49 @@ class ObjectSpace:
         centre: (F,) taken off every feature vector.
         directions: (F, K), in which objects vary about their class mean with unit variance.
         means: class -> (K,).
+        edge: distance from its class mean beyond which an object is strange.
     """
 
     centre: Array
     directions: Array
     means: dict[str, Array]
+    edge: float = math.inf
 
-    def strangeness(self, seen: Observation) -> float | None:
-        """Distance from its class mean of the strangest named object of a picture, relative to what is usual for an
-        object; none where no object can be judged."""
+    def distances(self, seen: Observation) -> Array:
+        """How far the named objects of a picture lie from their class means; those without such a mean are left out."""
         rows = [row for row, name in enumerate(seen.names) if name in self.means]
         if not rows:
-            return None
+            return np.zeros(0)
         places = (seen.features[rows].astype(np.float64) - self.centre) @ self.directions
-        away = places - np.stack([self.means[seen.names[row]] for row in rows])
-        return float(np.linalg.norm(away, axis=1).max() / math.sqrt(away.shape[1]))
+        return np.asarray(np.linalg.norm(places - np.stack([self.means[seen.names[row]] for row in rows]), axis=1))
+
+    def strange(self, seen: Observation) -> float:
+        """How many named objects of a picture lie beyond the edge."""
+        return float((self.distances(seen) > self.edge).sum())
+
+
+def learn_objects(seen: Sequence[Observation], directions: int) -> tuple[ObjectSpace | None, list[float]]:
+    """Where objects lie in reference pictures, and how many strange ones each of these pictures has.
+
+    By themselves, reference objects would hardly ever be strange: each part of the pictures is judged by all others.
+    The edge is what one object of fifty is beyond.
+    """
+    space = object_space(seen, directions)
+    away: list[Array] = [np.zeros(0)] * len(seen)
+    for part in range(PARTS):
+        others = object_space([o for i, o in enumerate(seen) if i % PARTS != part], directions)
+        if others is not None:
+            for index in range(part, len(seen), PARTS):
+                away[index] = others.distances(seen[index])
+    everything = np.concatenate(away)
+    if space is None or not len(everything):
+        return None, [0.0] * len(seen)
+    edge = float(np.quantile(everything, 1.0 - STRANGE_SHARE))
+    return replace(space, edge=edge), [float((found > edge).sum()) for found in away]
 
 
 def object_space(seen: Sequence[Observation], directions: int) -> ObjectSpace | None:
-    """Learn it from the named objects of reference pictures; none where no class has enough objects.
+    """Learn it, without an edge, from the named objects of reference pictures; none where no class has enough objects.
 
     Covariances of few objects are guesses, so they are taken in at most `directions` principal directions, never more
     than an eighth of the objects, and shrunk (Ledoit and Wolf 2004).

@@ -22,7 +22,7 @@ from samif.masks.pooling import planes
 from samif.propose import Proposals
 from samif.segment import UNKNOWN, label
 
-OBJECTS, BACKGROUND, UNKNOWN_RATE, MARGIN, STRANGENESS = "objects", "background", "unknown", "margin", "strangeness"
+OBJECTS, BACKGROUND, UNKNOWN_RATE, MARGIN, STRANGE = "objects", "background", "unknown", "margin", "strange"
 CLASS_PREFIX = "class "
 
 
@@ -46,7 +46,7 @@ class Observation:
 
 def statistics_of(classes: tuple[str, ...]) -> tuple[str, ...]:
     """The names of all statistics of a version with these classes, in order."""
-    return (OBJECTS, BACKGROUND, UNKNOWN_RATE, MARGIN, STRANGENESS, *(f"{CLASS_PREFIX}{name}" for name in classes))
+    return (OBJECTS, BACKGROUND, UNKNOWN_RATE, MARGIN, STRANGE, *(f"{CLASS_PREFIX}{name}" for name in classes))
 
 
 def observe(

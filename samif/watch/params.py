@@ -8,7 +8,7 @@ from pydantic import Field
 
 from samif.strict import Fraction, Points, Positive, Strict
 
-WatchedStatistic = Literal["objects", "background", "unknown", "margin", "strangeness", "classes", "embedding"]
+WatchedStatistic = Literal["objects", "background", "unknown", "margin", "strange", "classes", "embedding"]
 
 
 class WatchParams(Strict):
@@ -19,7 +19,7 @@ class WatchParams(Strict):
     """
 
     statistics: list[WatchedStatistic] = Field(
-        default=["objects", "background", "unknown", "margin", "strangeness", "classes", "embedding"], min_length=1
+        default=["objects", "background", "unknown", "margin", "strange", "classes", "embedding"], min_length=1
     )
     window: Annotated[int, Field(ge=2, le=10_000)] = 50
     """Pictures that a level rests on: shorter sees big changes sooner, longer sees small ones."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from samif.watch.charts import EMBEDDING, Reading
-from samif.watch.observe import BACKGROUND, CLASS_PREFIX, MARGIN, OBJECTS, STRANGENESS, UNKNOWN_RATE
+from samif.watch.observe import BACKGROUND, CLASS_PREFIX, MARGIN, OBJECTS, STRANGE, UNKNOWN_RATE
 from samif.watch.params import WatchParams
 
 REPLAY = "replay"
@@ -62,10 +62,10 @@ def sentence(reading: Reading) -> str:
         level, normal, edge = (f"{100 * value:.0f} %" for value in (reading.level, reading.normal, limit))
         return f"{level} {what}; " + usual.format(normal=normal, limit=edge)
     level, normal, edge = (f"{value:.2f}" for value in (reading.level, reading.normal, limit))
-    if name == STRANGENESS:
+    if name == STRANGE:
         return (
-            f"objects do not look like others of the name that they get: the strangest of a picture lies {level} times "
-            f"as far from its class as an object usually does; {normal} is usual, at most {edge} is expected by chance"
+            f"{level} objects per picture get a name and look unlike others of that name; {normal} is usual, at most "
+            f"{edge} is expected by chance"
         )
     tail = usual.format(normal=normal, limit=edge)
     if name == MARGIN:
@@ -86,7 +86,7 @@ def due(standing: Standing, params: WatchParams) -> list[Due]:
                 "'samif registry verify', mend what it names, and evaluate again before its answers are trusted",
             )
         )
-    strangers = sorted(subjects & {UNKNOWN_RATE, STRANGENESS})
+    strangers = sorted(subjects & {UNKNOWN_RATE, STRANGE})
     if strangers:
         found.append(
             Due(

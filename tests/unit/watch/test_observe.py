@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from samif.config import EvaluateParams
-from samif.watch.objects import LEAST_OBJECTS, object_space
+from samif.watch.objects import LEAST_OBJECTS, STRANGE_SHARE, learn_objects, object_space
 from samif.watch.observe import Observation, observe, pooled, statistics_of, vector
 from tests.handmade import classifier, proposals, rectangle
 
@@ -69,11 +69,12 @@ def drawn(names: tuple[str, ...], rng: np.random.Generator, far: float = 0.0) ->
 
 def test_an_object_unlike_its_class_is_strange_in_the_direction_in_which_they_are_alike() -> None:
     rng = np.random.default_rng(0)
-    space = object_space([drawn(("bolt", "gear", "bolt"), rng) for _ in range(60)], 5)
-    assert space is not None
-    usual = [space.strangeness(drawn(("bolt", "gear"), rng)) for _ in range(50)]
-    assert 0.8 < np.mean(usual) < 1.8  # the greater of two distances
-    assert space.strangeness(drawn(("bolt",), rng, far=2.0)) > max(usual)
+    reference = [drawn(("bolt", "gear", "bolt"), rng) for _ in range(100)]
+    space, strange = learn_objects(reference, 5)
+    assert space is not None and 0.0 < np.mean(strange) < 3 * 2 * STRANGE_SHARE
+    usual = [space.strange(drawn(("bolt", "gear", "bolt"), rng)) for _ in range(300)]
+    assert np.mean(usual) / 3 == pytest.approx(STRANGE_SHARE, abs=0.02)
+    assert space.strange(drawn(("bolt", "gear"), rng, far=2.0)) == 1.0
 
 
 def test_a_class_of_too_few_reference_objects_is_not_judged() -> None:
@@ -81,6 +82,6 @@ def test_a_class_of_too_few_reference_objects_is_not_judged() -> None:
     reference = [drawn(("bolt",), rng) for _ in range(40)]
     few = object_space(reference + [drawn(("gear",), rng)] * (LEAST_OBJECTS - 1), 5)
     enough = object_space(reference + [drawn(("gear",), rng)] * LEAST_OBJECTS, 5)
-    assert few is not None and few.strangeness(drawn(("gear",), rng)) is None
-    assert enough is not None and enough.strangeness(drawn(("gear",), rng)) is not None
-    assert object_space([drawn(("bolt",), rng)], 5) is None
+    assert few is not None and len(few.distances(drawn(("gear",), rng))) == 0
+    assert enough is not None and len(enough.distances(drawn(("gear",), rng))) == 1
+    assert learn_objects([drawn(("bolt",), rng)], 5) == (None, [0.0])

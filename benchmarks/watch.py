@@ -1,0 +1,145 @@
+"""`samif watch` on streams of the demo line: undisturbed, under light that drifts, and with an unknown part.
+
+    python -m benchmarks.watch [--workspace .] [--seeds 20] [--cache FOLDER] [--page benchmarks/WATCH.md]
+
+The version that is watched is the one before the line's last session; the parts of that session are the unknown ones. It
+is watched twice: against the validation pictures that show none of them, and against 300 ordinary pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.watch_streams import CHANGE, DIMMEST, LENGTH, SHARE, Stream, look, ordinary
+from flows.layout import Layout
+from flows.progress import track
+from flows.registry import Registry
+from flows.watch.reference import Reference, References
+from samif.config import BASE, Params, load_params
+from samif.errors import SamifError
+from samif.watch.charts import Levels, Normal
+from samif.watch.observe import CLASS_PREFIX, Observation
+
+ORDINARY = 300
+
+
+def alarms(seen: Sequence[Observation], normal: Normal) -> dict[str, int]:
+    """Statistic -> number of the picture at which it first alarmed; all classes together are `classes`."""
+    levels, found = Levels.start(normal), dict[str, int]()
+    for number, picture in enumerate(seen, start=1):
+        levels = levels.after(*normal.measure(picture), normal)
+        for reading in levels.readings(normal):
+            if reading.side:
+                found.setdefault("classes" if reading.name.startswith(CLASS_PREFIX) else reading.name, number)
+    return found
+
+
+def row(what: str, against: str, found: Sequence[dict[str, int]], change: int) -> str:
+    """A line of the table; times count from the change."""
+    early = sum(bool(each) and min(each.values()) <= change for each in found)
+    times = sorted(min(each.values()) - change for each in found if each and min(each.values()) > change)
+    by = Counter(name for each in found for name, at in each.items() if at > change)
+    told = ", ".join(f"{name} {count}" for name, count in by.most_common()) or "-"
+    delay = f"{statistics.median(times):g} ({times[0]} to {times[-1]})" if times else "-"
+    cells = [what, against, f"{len(times)} of {len(found)}", delay, told, str(early)]
+    return f"| {' | '.join(cells)} |"
+
+
+def table(streams: Sequence[Stream], normals: dict[str, Normal]) -> list[str]:
+    lines = [
+        "| stream | reference | alarms | pictures until the first: median (least to most) | charts that alarmed | alarms "
+        "before the change |",
+        "|---|---|---|---|---|---|",
+    ]
+    strangers = sorted({stream.stranger for stream in streams})
+    for against, normal in normals.items():
+        lines.append(row("undisturbed", against, [alarms(s.calm, normal) for s in streams], 0))
+        lines.append(row("light drifts", against, [alarms(s.of("dark"), normal) for s in streams], CHANGE))
+        strange = [(s.stranger, alarms(s.of("strange"), normal)) for s in streams]
+        lines.append(row("an unknown part", against, [found for _, found in strange], CHANGE))
+        for name in strangers:
+            lines.append(row(f"- of these, {name}", against, [f for n, f in strange if n == name], CHANGE))
+    return lines
+
+
+def version_before_last(registry: Registry, params: Params) -> tuple[str, tuple[str, ...]]:
+    """The newest version of the session before the last one, and the classes that it does not know."""
+    if not params.sessions:
+        raise SamifError("this workspace has no session, so every part is known; use the demo line")
+    names = [BASE, *params.sessions]
+    rows = [r for r in registry.versions(params.line) if r.session == names[-2]]
+    if not rows:
+        raise SamifError(f"no version of session '{names[-2]}' is registered; run 'samif run'")
+    return f"{params.line}/{rows[-1].version}", tuple(params.sessions[names[-1]].classes)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workspace", type=Path, default=Path("."), help="a finished demo line")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0, help="other seeds are for trying other settings")
+    parser.add_argument("--cache", type=Path, help="folder of what was seen (default: .samif/watch-benchmark)")
+    parser.add_argument("--page", type=Path)
+    chosen = parser.parse_args()
+    layout = Layout(chosen.workspace.resolve())
+    params = load_params(layout.params)
+    registry = Registry(params.registry.tracking_uri, layout.root)
+    model, unknown = version_before_last(registry, params)
+    cache = chosen.cache or layout.state / "watch-benchmark"
+    cache.mkdir(parents=True, exist_ok=True)
+
+    validation = References(layout, params, registry).make(model)
+    more = replace(validation, seen=ordinary(layout.root, model, unknown, ORDINARY, cache))
+    seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
+    streams = []
+    with track(len(seeds), "streams", "look") as progress:
+        for seed in seeds:
+            streams.append(look(layout.root, model, unknown, seed, cache))
+            progress.advance()
+    text = page(streams, validation, more, model, unknown, params)
+    print(text)
+    if chosen.page:
+        chosen.page.write_text(text, encoding="utf-8")
+
+
+def page(
+    streams: Sequence[Stream],
+    validation: Reference,
+    more: Reference,
+    model: str,
+    unknown: Sequence[str],
+    params: Params,
+) -> str:
+    watch = params.watch
+    normals = {
+        f"{len(each.seen)} {name}": each.normal(params)[0]
+        for each, name in ((validation, "validation pictures"), (more, "ordinary pictures"))
+    }
+    left = ", ".join(f"{share:.0%}" for share in DIMMEST)
+    lines = [
+        "# Watching", "",
+        f"`python -m benchmarks.watch`, {os.cpu_count()} CPUs, Python {platform.python_version()}. {model} of the demo "
+        f"line is watched: it has not yet learnt {', '.join(unknown)}. {len(streams)} seeds per row, {LENGTH} pictures per "
+        f"stream, the change begins after {CHANGE}.", "",
+        "- **Undisturbed**: scenes as the validation pictures are drawn, of those without an unknown part, as JPEG.",
+        f"- **Light drifts**: the same scenes; over {LENGTH - CHANGE} pictures the light fades evenly until {left} of red, "
+        "green and blue are left.",
+        f"- **An unknown part**: from the change on, {SHARE:.0%} of the pictures show one part of one class that the "
+        "version does not know, among two to eight others.", "",
+        f"Limits: an undisturbed stream of {watch.horizon} pictures raises any alarm with probability "
+        f"{watch.false_alarm:g}; so {len(streams)} of {LENGTH} are expected to raise about "
+        f"{len(streams) * watch.false_alarm * LENGTH / watch.horizon:.1f}. Window {watch.window}.", "",
+        *table(streams, normals), "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
