@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 UV := $(or $(shell command -v uv),$(BIN)/uv)
 
-.PHONY: env demo test bench lint services services-down
+.PHONY: env demo test bench lint services services-down services-backup services-restore services-rotate
 .DELETE_ON_ERROR:
 
 env: .venv/.installed
@@ -36,6 +36,14 @@ services: env
 
 services-down: env
 	@$(BIN)/python -m infra.services --state "$(SERVICES_DIR)" down $(if $(filter remove,$(SERVICES_DATA)),--remove-data)
+
+# SERVICES_BACKUP=folder: the copy of databases and objects, to and from which.
+services-backup services-restore: env
+	@test -n "$(SERVICES_BACKUP)" || { echo "services: name the folder of the backup: SERVICES_BACKUP=folder" >&2; exit 1; }
+	@$(BIN)/python -m infra.services --state "$(SERVICES_DIR)" $(@:services-%=%) "$(SERVICES_BACKUP)"
+
+services-rotate: env
+	@$(BIN)/python -m infra.services --state "$(SERVICES_DIR)" rotate
 
 lint: env
 	$(BIN)/ruff check .

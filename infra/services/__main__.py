@@ -1,13 +1,16 @@
-"""`python -m infra.services up|down`, which `make services` and `make services-down` call."""
+"""`python -m infra.services up|down|backup|restore|rotate`, which the make targets `services...` call."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
 from pathlib import Path
 
+from infra.services.backup import back_up, restore
+from infra.services.rotate import rotate
 from infra.services.stack import BUCKET, SECRET, Stack
 from samif.errors import SamifError
 
@@ -20,18 +23,32 @@ def main() -> int:
     up.add_argument("--port", type=int, help="first of ten ports, for a stack without data")
     down = commands.add_parser("down", help="end what `up` has started")
     down.add_argument("--remove-data", action="store_true", help="and remove databases, objects, passwords")
+    save = commands.add_parser("backup", help="copy databases and objects (but embeddings) of what runs")
+    put_back = commands.add_parser("restore", help="put them back: databases as they were, objects that are lost")
+    for command in (save, put_back):
+        command.add_argument("folder", type=Path)
+    commands.add_parser("rotate", help="new passwords and keys for everything that runs")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     stack = Stack(given.state)
     try:
         if given.command == "down":
             stack.down(_say, given.remove_data)
+        elif given.command == "backup":
+            back_up(stack, given.folder, _say)
+        elif given.command == "restore":
+            restore(stack, given.folder, _say)
+        elif given.command == "rotate":
+            rotate(stack, _say)
         else:
             if given.port is not None and not 1024 <= given.port <= 65000:
                 parser.error("--port is between 1024 and 65000")
             _show(stack, given.port)
     except SamifError as error:
         print(f"services: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         print("services: interrupted; what this command had started is ended", file=sys.stderr)

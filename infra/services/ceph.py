@@ -137,6 +137,18 @@ class Ceph:
         self._write_keys(json.loads(user)["keys"][0])
         return daemons
 
+    def rotate(self) -> None:
+        """Give the user a new key and take the others away; clients read it from the file."""
+        create = ("--uid", USER, "--key-type", "s3", "--gen-access-key", "--gen-secret")
+        old = self.variables["AWS_ACCESS_KEY_ID"]
+        keys = {
+            key["access_key"]: key for key in json.loads(self._call("radosgw-admin", "key", "create", *create))["keys"]
+        }
+        new = next(name for name in keys if name != old)
+        self._write_keys(keys[new])
+        for name in keys.keys() - {new}:
+            self._call("radosgw-admin", "key", "rm", "--uid", USER, "--key-type", "s3", "--access-key", name)
+
     def start(self, launcher: Launcher, name: str) -> Daemon:
         """Start `mon`, `osd` or `rgw` of a server that has been made."""
         return launcher.start(f"ceph-{name}", DAEMONS[name].split(), self._environment, self.folder)
@@ -180,7 +192,7 @@ class Ceph:
         write_private(self._credentials, text)
 
     def _call(self, *command: str) -> str:
-        return call("making the S3 server", command, self._environment, self.folder)
+        return call("asking Ceph", command, self._environment, self.folder)
 
 
 def missing_programs() -> list[str]:

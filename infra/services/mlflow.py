@@ -94,9 +94,15 @@ class MlflowServer:
 
     def probe(self) -> None:
         """Raise OSError unless the server answers and, where it asks for a password, takes ours."""
-        login = (ADMINISTRATOR, self.auth.password) if self.auth else None
-        path = "api/2.0/mlflow/experiments/search?max_results=1"
-        requests.get(f"{self.url}/{path}", auth=login, timeout=5).raise_for_status()
+        self._ask(self.auth.password if self.auth else None).raise_for_status()
+
+    def lets_in(self, password: str) -> bool:
+        """Whether a server with accounts takes this password of the administrator's."""
+        return self._ask(password).ok
+
+    def _ask(self, password: str | None) -> requests.Response:
+        login = (ADMINISTRATOR, password) if password else None
+        return requests.get(f"{self.url}/api/2.0/mlflow/experiments/search?max_results=1", auth=login, timeout=5)
 
     @staticmethod
     def stop(daemon: Daemon, how: signal.Signals = signal.SIGTERM) -> None:

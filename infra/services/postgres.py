@@ -43,9 +43,18 @@ class Postgres:
 
     def url(self, database: str = "mlflow", administrator: bool = False) -> str:
         """`postgresql://` with user and password: for an environment or a file, never for a command line."""
-        name = ADMINISTRATOR if administrator else ROLE
-        password = self.administrator_password if administrator else self.role_password
+        name, password = (ADMINISTRATOR, self.administrator_password) if administrator else (ROLE, self.role_password)
         return f"postgresql://{name}:{quote(password, safe='')}@127.0.0.1:{self.port}/{database}"
+
+    @property
+    def administrator_variables(self) -> dict[str, str]:
+        """Environment of PostgreSQL's own programs."""
+        return {
+            "PGHOST": "127.0.0.1",
+            "PGPORT": str(self.port),
+            "PGUSER": ADMINISTRATOR,
+            "PGPASSWORD": self.administrator_password,
+        }
 
     @property
     def is_made(self) -> bool:
@@ -104,7 +113,7 @@ class Postgres:
         """Wait until the server answers, then see to it that role and databases are there."""
         launcher.wait(daemon, f"127.0.0.1:{self.port}", self.probe)
         with psycopg.connect(self.url("postgres", administrator=True), autocommit=True) as connection:
-            self._set_password(connection, ROLE, self.role_password)
+            set_password(connection, ROLE, self.role_password)
             have = {row[0] for row in connection.execute("SELECT datname FROM pg_database")}
             for name in sorted(set(DATABASES) - have):
                 connection.execute(
@@ -141,15 +150,15 @@ class Postgres:
                 return
             time.sleep(0.1)
 
-    @staticmethod
-    def _set_password(connection: psycopg.Connection, role: str, password: str) -> None:
-        """Make the role where it is missing; the server is told a verifier, never the password."""
-        verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
-        known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone()
-        verb = sql.SQL("ALTER" if known else "CREATE")
-        connection.execute(
-            sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, sql.Identifier(role), sql.Literal(verifier))
-        )
+
+def set_password(connection: psycopg.Connection, role: str, password: str) -> None:
+    """Make the role where it is missing; the server is told a verifier, never the password."""
+    verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
+    known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone()
+    verb = sql.SQL("ALTER" if known else "CREATE")
+    connection.execute(
+        sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, sql.Identifier(role), sql.Literal(verifier))
+    )
 
 
 def installed() -> Path:

@@ -19,7 +19,6 @@ from infra.services.files import export_lines, write_private
 from infra.services.mlflow import ADMINISTRATOR as MLFLOW_ADMINISTRATOR
 from infra.services.mlflow import Auth, MlflowServer
 from infra.services.ports import check_ports
-from infra.services.postgres import ADMINISTRATOR as POSTGRES_ADMINISTRATOR
 from infra.services.postgres import Postgres, installed
 from infra.services.ray import HEAD, RayCluster
 from infra.services.state import FIRST_PORT, State, load_state, new_state, save_state
@@ -54,7 +53,7 @@ class Stack:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         self.environment = self.folder / "environment"
-        self._state_file = self.folder / "state.json"
+        self.state_file = self.folder / "state.json"
         self._guard = threading.Lock()
         self._started: list[Daemon] = []
 
@@ -72,16 +71,19 @@ class Stack:
             SamifError: something is not installed, a port is taken, or a service does not come up. What this call had
                 started is ended then.
         """
-        with self._exclusive():
-            self._state = self._begin(first_port)
+        with self.exclusive():
+            self._started.clear()
+            self.state = self._begin(first_port)
+            if self.state.pending is not None:
+                raise SamifError("new passwords are half handed out; 'make services-rotate' ends that")
             alive = self._alive()
             for name in {*_NEEDS} - {*alive}:
-                kill_stamped(f"{self._state.stack}/{name}")  # what one that was killed has left
+                kill_stamped(f"{self.state.stack}/{name}")  # what one that was killed has left
             installed()
             require_installed()
             wanted = {port for daemon, ports in _NEEDS.items() if daemon not in alive for port in ports}
             check_ports(
-                self._state,
+                self.state,
                 wanted,
                 "end that, or start a stack without data on others: make services SERVICES_PORT=21400",
             )
@@ -105,73 +107,88 @@ class Stack:
         if not self.folder.is_dir():
             say(f"nothing runs: there is no {self.folder}")
             return
-        with self._exclusive():
-            state = load_state(self._state_file)
+        with self.exclusive():
+            state = load_state(self.state_file)
             if state is not None:
-                self._state = state
+                self.state = state
                 alive = self._alive()
                 self._end(list(alive.values()))
                 kill_stamped(state.stack)
-                save_state(self._state_file, state.model_copy(update={"daemons": {}}))
+                save_state(self.state_file, state.model_copy(update={"daemons": {}}))
                 say(f"ended {', '.join(sorted(alive))}" if alive else "nothing was running")
             if remove_data:
                 for name in ("postgres", "ceph", "mlflow", "ray", "logs"):
                     if (self.folder / name).exists():
                         shutil.rmtree(self.folder / name)
-                for path in (self.environment, self._state_file):
+                for path in (self.environment, self.state_file):
                     path.unlink(missing_ok=True)
                 say(f"removed the data in {self.folder}")
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Hold the stack alone, which has to run.
+
+        Raises:
+            SamifError: something of it does not.
+        """
+        with self.exclusive():
+            state = load_state(self.state_file)
+            if state is not None:
+                self.state = state
+            if state is None or self._alive().keys() != _NEEDS.keys():
+                raise SamifError(f"not all services of {self.folder} run; start them with 'make services'")
+            yield
 
     # parts
 
     @property
-    def _postgres(self) -> Postgres:
-        secrets = self._state.secrets
+    def postgres(self) -> Postgres:
+        secrets = self.state.secrets
         return Postgres(
             self.folder / "postgres",
-            self._state.port("postgres"),
+            self.state.port("postgres"),
             secrets.postgres_administrator,
             secrets.postgres_role,
         )
 
     @property
-    def _ceph(self) -> Ceph:
-        return Ceph(self.folder / "ceph", self._state.port("ceph-mon"), self._state.port("s3"), gibibytes=100)
+    def ceph(self) -> Ceph:
+        return Ceph(self.folder / "ceph", self.state.port("ceph-mon"), self.state.port("s3"), gibibytes=100)
 
     @property
-    def _mlflow(self) -> MlflowServer:
-        secrets = self._state.secrets
+    def mlflow(self) -> MlflowServer:
+        secrets = self.state.secrets
         return MlflowServer(
             self.folder / "mlflow",
-            self._state.port("mlflow"),
-            backend=self._postgres.url("mlflow"),
+            self.state.port("mlflow"),
+            backend=self.postgres.url("mlflow"),
             artifacts=f"s3://{BUCKET}/mlflow",
-            variables=self._ceph.referring_variables,
-            auth=Auth(self._postgres.url("mlflow_auth"), secrets.mlflow_administrator, secrets.mlflow_signing_key),
+            variables=self.ceph.referring_variables,
+            auth=Auth(self.postgres.url("mlflow_auth"), secrets.mlflow_administrator, secrets.mlflow_signing_key),
         )
 
     @property
-    def _ray(self) -> RayCluster:
+    def ray(self) -> RayCluster:
         cores = len(os.sched_getaffinity(0))
         return RayCluster(
             self.folder / "ray",
-            Path("/tmp") / f"samif-ray-{self._state.stack[:12]}",
-            self._state.port("ray"),
-            self._state.port("ray-dashboard"),
-            self._state.port("ray-client"),
-            [self._state.port(f"{name}-agent") for name in (HEAD, "ray-worker-1", "ray-worker-2")],
+            Path("/tmp") / f"samif-ray-{self.state.stack[:12]}",
+            self.state.port("ray"),
+            self.state.port("ray-dashboard"),
+            self.state.port("ray-client"),
+            [self.state.port(f"{name}-agent") for name in (HEAD, "ray-worker-1", "ray-worker-2")],
             [max(1, cores - cores // 2), max(1, cores // 2)],
-            self._state.secrets.ray_token,
-            {**self._ceph.referring_variables, **self._mlflow_variables},
+            self.state.secrets.ray_token,
+            {**self.ceph.referring_variables, **self._mlflow_variables},
         )
 
     # starting
 
     def _begin(self, first_port: int | None) -> State:
-        state = load_state(self._state_file)
+        state = load_state(self.state_file)
         if state is None:
             state = new_state(first_port or FIRST_PORT)
-            save_state(self._state_file, state)
+            save_state(self.state_file, state)
         elif first_port not in (None, state.first_port):
             if not (self.folder / "ceph").exists() and not state.daemons:
                 return state.model_copy(update={"first_port": first_port})
@@ -183,20 +200,20 @@ class Stack:
 
     def _bring_up(self, alive: dict[str, Daemon], say: Say) -> None:
         (self.folder / "logs").mkdir(mode=0o700, exist_ok=True)
-        launcher = Launcher(self._state.stack, self.folder / "logs", started=self._remember)
+        launcher = Launcher(self.state.stack, self.folder / "logs", started=self._remember)
 
         def tell(name: str, where: str, fresh: bool) -> None:
             say(f"{name:<12}{where:<28}{'answers' if fresh else 'answers, was running'}")
 
         def postgres() -> None:
-            part = self._postgres
+            part = self.postgres
             if not part.is_made:
                 part.make()
             part.settle(launcher, alive.get("postgres") or part.start(launcher))
             tell("PostgreSQL", f"127.0.0.1:{part.port}", "postgres" not in alive)
 
         def ceph() -> None:
-            part = self._ceph
+            part = self.ceph
             if not part.is_made:
                 self._end([alive.pop(name) for name in list(alive) if name.startswith("ceph-")])
                 part.make(launcher)
@@ -209,12 +226,12 @@ class Stack:
             tell("S3", part.url, fresh)
 
         def mlflow() -> None:
-            part = self._mlflow
+            part = self.mlflow
             part.settle(launcher, alive.get("mlflow") or part.start(launcher))
             tell("MLflow", part.url, "mlflow" not in alive)
 
         def ray() -> None:
-            part = self._ray
+            part = self.ray
             names = [HEAD, *part.worker_names]
             if HEAD not in alive:  # its workers end with it
                 self._end([alive.pop(name) for name in names if name in alive])
@@ -242,12 +259,12 @@ class Stack:
     def _remember(self, daemon: Daemon) -> None:
         with self._guard:
             self._started.append(daemon)
-            daemons = {**self._state.daemons, daemon.name: daemon.identity}
-            self._state = self._state.model_copy(update={"daemons": daemons})
-            save_state(self._state_file, self._state)
+            daemons = {**self.state.daemons, daemon.name: daemon.identity}
+            self.state = self.state.model_copy(update={"daemons": daemons})
+            save_state(self.state_file, self.state)
 
     def _alive(self) -> dict[str, Daemon]:
-        known = {name: Daemon(name, f"{self._state.stack}/{name}", who) for name, who in self._state.daemons.items()}
+        known = {name: Daemon(name, f"{self.state.stack}/{name}", who) for name, who in self.state.daemons.items()}
         return {name: daemon for name, daemon in known.items() if daemon.runs}
 
     def _end(self, daemons: Sequence[Daemon]) -> None:
@@ -257,7 +274,7 @@ class Stack:
             MlflowServer.stop(named["mlflow"])
         nodes = [daemon for name, daemon in named.items() if name.startswith("ray-")]
         if nodes:
-            self._ray.stop(nodes)
+            self.ray.stop(nodes)
         if "postgres" in named:
             Postgres.stop(named["postgres"])
         Ceph.stop([daemon for name, daemon in named.items() if name.startswith("ceph-")])
@@ -265,24 +282,21 @@ class Stack:
     @property
     def _mlflow_variables(self) -> dict[str, str]:
         return {
-            "MLFLOW_TRACKING_URI": self._mlflow.url,
+            "MLFLOW_TRACKING_URI": self.mlflow.url,
             "MLFLOW_TRACKING_USERNAME": MLFLOW_ADMINISTRATOR,
-            "MLFLOW_TRACKING_PASSWORD": self._state.secrets.mlflow_administrator,
+            "MLFLOW_TRACKING_PASSWORD": self.state.secrets.mlflow_administrator,
         }
 
     def _client_variables(self) -> dict[str, str]:
         return {
-            **self._ceph.variables,
+            **self.ceph.variables,
             **self._mlflow_variables,
-            **self._ray.variables,
-            "PGHOST": "127.0.0.1",
-            "PGPORT": str(self._postgres.port),
-            "PGUSER": POSTGRES_ADMINISTRATOR,
-            "PGPASSWORD": self._state.secrets.postgres_administrator,
+            **self.ray.variables,
+            **self.postgres.administrator_variables,
         }
 
     @contextmanager
-    def _exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """One command at a time."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

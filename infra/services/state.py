@@ -45,6 +45,7 @@ class State(Strict):
     Attributes:
         stack: makes the processes' stamps unlike those of any other stack.
         first_port: the others follow it (`PORTS`).
+        pending: new secrets that are being handed out; each service knows its old or its new one.
         daemons: by name; some may have ended since.
     """
 
@@ -52,6 +53,7 @@ class State(Strict):
     stack: str
     first_port: int
     secrets: Secrets
+    pending: Secrets | None = None
     daemons: dict[str, ProcessIdentity] = Field(default_factory=dict)
 
     def port(self, name: str) -> int:

@@ -50,7 +50,8 @@ def check_samif(words: Sequence[str]) -> list[str]:
 def check_make(words: Sequence[str]) -> list[str]:
     """What the Makefile has against `make ...`: targets and variables that are not there."""
     text = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE))
+    rules = re.findall(r"^([a-z][a-z -]*):", text, re.MULTILINE)
+    targets = {target for rule in rules for target in rule.split()}
     found = []
     for word in words[1:]:
         name, is_variable, _ = word.partition("=")

@@ -22,9 +22,12 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from flows.registry import Registry
+from infra.services.backup import restore
 from infra.services.daemon import stamped
 from infra.services.ports import check_ports
-from infra.services.state import PORTS, State, load_state, new_state
+from infra.services.postgres import Postgres, set_password
+from infra.services.stack import Stack as InfraStack
+from infra.services.state import PORTS, State, draw_secrets, load_state, new_state, save_state
 from samif.errors import SamifError
 from tests.flows.services import skip_without_ceph, skip_without_postgres
 
@@ -239,6 +242,60 @@ def test_what_was_killed_is_started_again_and_nothing_else(stack: Stack) -> None
     _mlflow(stack.variables)  # has found its database again
 
 
+# what it keeps
+
+
+def test_a_lost_bucket_and_a_lost_database_come_back(stack: Stack, tmp_path: Path) -> None:
+    """All but embeddings, which are computed; the runbook's way, with the services running."""
+    variables = stack.variables
+    bucket = boto3.session.Session(
+        variables["AWS_ACCESS_KEY_ID"], variables["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1"
+    ).client("s3", endpoint_url=variables["AWS_ENDPOINT_URL"])
+    content = {"mlflow/a/card.json": b"{}", "dvc/files/md5/aa": b"a result", "embeddings/shard": b"numbers"}
+    for key, body in content.items():
+        bucket.put_object(Bucket="samif", Key=key, Body=body)
+    experiments = f"{variables['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/experiments"
+    login = (variables["MLFLOW_TRACKING_USERNAME"], variables["MLFLOW_TRACKING_PASSWORD"])
+    requests.post(f"{experiments}/create", json={"name": "kept"}, auth=login, timeout=10).raise_for_status()
+
+    said = stack.make("services-backup", SERVICES_BACKUP=tmp_path / "backup")
+    assert said == f"saved 2 databases and 2 objects in {tmp_path / 'backup'}, 2 of them new\n"
+    assert (tmp_path / "backup").stat().st_mode & 0o777 == 0o700
+    for key in content:
+        bucket.delete_object(Bucket="samif", Key=key)
+    requests.post(f"{experiments}/create", json={"name": "later"}, auth=login, timeout=10).raise_for_status()
+
+    said = stack.make("services-restore", SERVICES_BACKUP=tmp_path / "backup")
+    assert said == "restored 2 databases and 2 of 2 objects; the others were there\n"
+    names = [item["Key"] for item in bucket.list_objects_v2(Bucket="samif")["Contents"]]
+    assert names == ["dvc/files/md5/aa", "mlflow/a/card.json"]
+    answer = requests.get(f"{experiments}/search?max_results=9", auth=login, timeout=10).json()
+    assert {item["name"] for item in answer["experiments"]} == {"Default", "kept"}
+    with pytest.raises(SamifError, match="is no backup of the services"):
+        restore(InfraStack(stack.folder), tmp_path)
+
+
+def test_rotated_secrets_are_worth_nothing_afterwards(stack: Stack) -> None:
+    """Broken off after PostgreSQL has the new password, and gone on with."""
+    old = stack.variables
+    state = stack.state.model_copy(update={"pending": draw_secrets()})
+    save_state(stack.folder / "state.json", state)
+    assert state.pending is not None
+    server = Postgres(stack.folder / "postgres", state.port("postgres"), state.secrets.postgres_administrator, "")
+    with psycopg.connect(server.url("postgres", administrator=True), autocommit=True) as connection:
+        set_password(connection, "samif", state.pending.postgres_administrator)
+    with pytest.raises(SamifError, match="half handed out; 'make services-rotate' ends that"):
+        InfraStack(stack.folder).up(None)
+    stack.make("services-rotate")
+    new = stack.variables
+    changed = {name for name in old if old[name] != new[name]}
+    assert changed == {name for _, names, _ in DOORS.values() for name in names} - {"MLFLOW_TRACKING_USERNAME"}
+    for enter, _, refusal in DOORS.values():
+        enter(new)
+        with pytest.raises(refusal):
+            enter(old)
+
+
 def test_it_ends_what_it_started_and_keeps_the_data(stack: Stack) -> None:
     """Near the end of this module: afterwards the stack is down."""
     bystander = subprocess.Popen(["sleep", "300"])
@@ -280,7 +337,7 @@ def test_a_half_started_stack_is_torn_down(tmp_path: Path) -> None:
         Path(name).chmod(0o755)
         folder = Path(name) / "services"
         sentence = _refused(folder, _ten_free_ports(), PATH=f"{broken}:{os.environ['PATH']}")
-        assert sentence == "services: making the S3 server: ceph-mon failed: broken on purpose\n"
+        assert sentence == "services: asking Ceph: ceph-mon failed: broken on purpose\n"
         state = load_state(folder / "state.json")
         assert state is not None and {"postgres", "ray-head"} <= state.daemons.keys()  # they had been started
         assert stamped(state.stack) == []

@@ -1,0 +1,66 @@
+"""New passwords and keys for everything, without losing any data; broken off, it goes on where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import psycopg
+import requests
+
+from infra.services.mlflow import ADMINISTRATOR
+from infra.services.postgres import ADMINISTRATOR as POSTGRES
+from infra.services.postgres import set_password
+from infra.services.stack import Stack
+from infra.services.state import draw_secrets, save_state
+from samif.errors import SamifError
+
+
+def rotate(stack: Stack, say: Callable[[str], None] = lambda _: None) -> None:
+    """Give a running stack new secrets and start it again with them; the old ones are worth nothing afterwards.
+
+    The new ones are written down before anybody is told them. So where this is broken off, every service knows the old
+    or the new one, and the same command tries both and ends what it began.
+
+    Raises:
+        SamifError: the stack does not run, or a service takes neither the old nor the new secret.
+    """
+    with stack.running():
+        state = stack.state
+        if state.pending is None:
+            state = state.model_copy(update={"pending": draw_secrets()})
+            save_state(stack.state_file, state)
+        old, new = state.secrets, state.pending
+        assert new is not None
+        _postgres(stack, (old.postgres_administrator, new.postgres_administrator))
+        _mlflow(stack, (old.mlflow_administrator, new.mlflow_administrator))
+        stack.ceph.rotate()
+        stack.state = state.model_copy(update={"secrets": new, "pending": None})
+        save_state(stack.state_file, stack.state)
+        say("every password and key is new; starting the services with them")
+    stack.down()
+    stack.up(None)
+    say(f"done: read {stack.environment} again")
+
+
+def _postgres(stack: Stack, secrets: tuple[str, str]) -> None:
+    for password in secrets:
+        try:
+            url = replace(stack.postgres, administrator_password=password).url("postgres", administrator=True)
+            with psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
+                set_password(connection, POSTGRES, secrets[1])
+                return
+        except psycopg.OperationalError as error:
+            said = str(error).splitlines()[0]
+    raise SamifError(f"PostgreSQL takes neither the old nor the new password ({said})")
+
+
+def _mlflow(stack: Stack, secrets: tuple[str, str]) -> None:
+    old, new = secrets
+    if stack.mlflow.lets_in(new):
+        return
+    change = {"username": ADMINISTRATOR, "password": new, "current_password": old}
+    url = f"{stack.mlflow.url}/api/2.0/mlflow/users/update-password"
+    answer = requests.patch(url, auth=(ADMINISTRATOR, old), json=change, timeout=30)
+    if not answer.ok:
+        raise SamifError(f"MLflow takes neither the old nor the new password (it answers {answer.status_code})")
