@@ -41,6 +41,8 @@ outs = {{"dataset": ["dataset/train.json", "dataset/val.json", "quarantine/datas
         "evaluate_base": ["evaluations/base/e"], "evaluate": [f"evaluations/{{name}}/e"],
         "report": ["report/r"]}}[stage]
 text = hashlib.sha256("".join(line for line in params.splitlines() if "/" not in line).encode()).hexdigest()
+if stage == "embed" and "\\nsemantic: null" not in params:
+    outs.append("semantic.json")
 if stage == "dataset" and "drawn:" in params:
     outs.append("drawn/p")
 elif stage == "dataset":
@@ -193,6 +195,23 @@ def test_a_parameter_reruns_what_names_it(finished: Path, before: str, after: st
     edit(finished, before, after)
     assert set(will_run(finished)) == runs
     assert set(go(finished)) == runs
+
+
+def test_a_semantic_encoder_comes_and_goes(finished: Path) -> None:
+    """Its features are kept beside the embeddings; which part a classifier takes is only the classifier's business."""
+    text = (finished / "params.yaml").read_text()
+    edit(finished, "\nsemantic: null", f"\nsemantic: {{model: vit_x, checkpoint: w.pth, sha256: {'ab' * 32}}}")
+    assert set(go(finished).values()) == {"ran"} and (finished / "artifacts" / "semantic.json").exists()
+    assert go(finished) == {}
+    params = (finished / "params.yaml").read_text()
+    (finished / "params.yaml").write_text(re.sub(r"(?m)^  features: \[.*?\]", "  features: [token, semantic]", params))
+    of_classifiers = {f"{stage}@{name}" for stage in ("session", "evaluate") for name in ("s1", "s2")}
+    assert set(go(finished)) == {"train_base", "evaluate_base", *of_classifiers, "report"}
+    (finished / "artifacts" / "semantic.json").unlink()
+    assert will_run(finished)["embed"] == ("output artifacts/semantic.json missing",)
+    (finished / "params.yaml").write_text(text)
+    assert set(go(finished)) == {"train_base", "evaluate_base", *of_classifiers, "report"}
+    assert go(finished) == {} and "semantic" not in (finished / "dvc.yaml").read_text()
 
 
 def test_data_and_lost_outputs_are_noticed(finished: Path, tmp_path: Path) -> None:
