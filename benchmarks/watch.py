@@ -2,8 +2,8 @@
 
     python -m benchmarks.watch [--workspace .] [--seeds 20] [--cache FOLDER] [--page benchmarks/WATCH.md]
 
-The version that is watched is the one before the line's last session; the parts of that session are the unknown ones. It
-is watched twice: against the validation pictures that show none of them, and against 300 ordinary pictures.
+The version that is watched is the one before the line's last session; the parts of that session are the unknown ones.
+It is watched twice: against the validation pictures that show none of them, and against 300 ordinary pictures.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def row(what: str, against: str, found: Sequence[dict[str, int]], change: int) -
 
 def table(streams: Sequence[Stream], normals: dict[str, Normal]) -> list[str]:
     lines = [
-        "| stream | reference | alarms | pictures until the first: median (least to most) | charts that alarmed | alarms "
-        "before the change |",
+        "| stream | reference | alarms | pictures until the first: median (least to most) | charts that alarmed "
+        "| alarms before the change |",
         "|---|---|---|---|---|---|",
     ]
     strangers = sorted({stream.stranger for stream in streams})
@@ -126,11 +126,11 @@ def page(
     lines = [
         "# Watching", "",
         f"`python -m benchmarks.watch`, {os.cpu_count()} CPUs, Python {platform.python_version()}. {model} of the demo "
-        f"line is watched: it has not yet learnt {', '.join(unknown)}. {len(streams)} seeds per row, {LENGTH} pictures per "
-        f"stream, the change begins after {CHANGE}.", "",
+        f"line is watched: it has not yet learnt {', '.join(unknown)}. {len(streams)} seeds, {LENGTH} pictures "
+        f"per stream; the change begins after {CHANGE}.", "",
         "- **Undisturbed**: scenes as the validation pictures are drawn, of those without an unknown part, as JPEG.",
-        f"- **Light drifts**: the same scenes; over {LENGTH - CHANGE} pictures the light fades evenly until {left} of red, "
-        "green and blue are left.",
+        f"- **Light drifts**: the same scenes; over {LENGTH - CHANGE} pictures the light fades evenly until {left} of "
+        "red, green and blue are left.",
         f"- **An unknown part**: from the change on, {SHARE:.0%} of the pictures show one part of one class that the "
         "version does not know, among two to eight others.", "",
         f"Limits: an undisturbed stream of {watch.horizon} pictures raises any alarm with probability "
