@@ -18,6 +18,7 @@ from pathlib import Path
 
 from flows.layout import Layout
 from flows.pipeline import dvc_surroundings, one_line
+from flows.remote import send
 from flows.run import last_run, run
 from flows.submit.kept import Kept
 from flows.submit.parcel import SUBMISSION, WORKSPACE, Submission
@@ -144,14 +145,12 @@ def _bytes(path: Path) -> bytes:
 
 def _work(root: Path, submission: Submission) -> None:
     _find_samif(root.parent)
-    remote = default_remote(Layout(root))
-    if remote is not None:
-        _pull(root)
+    _pull_pictures(root)
     try:
         record = run(root, submission.request, _say)
-    finally:
-        if remote is not None:
-            _push(root)
+    except SamifError:
+        _send_finished(root)
+        raise
     _say(f"registered: {record['versions']}")
 
 
@@ -164,39 +163,33 @@ def _find_samif(folder: Path) -> None:
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), str(script.parent)])
 
 
-def _pull(root: Path) -> None:
-    """Pictures that .dvc files name, which the run needs; and results of earlier runs, which only save time."""
+def _pull_pictures(root: Path) -> None:
+    """Bring what .dvc files name; results of earlier runs are brought by the run itself."""
+    pictures = [path.relative_to(root).as_posix() for path in root.rglob("*.dvc") if path.is_file()]
+    if not pictures or default_remote(Layout(root)) is None:
+        return
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     with dvc_surroundings(root, logging.NullHandler()), contextlib.closing(Repo(str(root))) as repo:
-        pictures = [path.relative_to(root).as_posix() for path in root.rglob("*.dvc") if path.is_file()]
         try:
-            if pictures:
-                repo.pull(targets=pictures)
+            repo.pull(targets=pictures)
         except (DvcException, OSError) as error:
             raise SamifError(
                 f"the pictures of {', '.join(pictures)} are not in the DVC remote, or the cluster may not read it "
                 f"({one_line(error)}); run 'dvc push', and set the remote's variables on the cluster"
             ) from None
-        try:
-            repo.fetch(run_cache=True)
-        except (DvcException, OSError) as error:
-            _say(f"not every earlier result is in the DVC remote, so some are computed again ({one_line(error)})")
 
 
-def _push(root: Path) -> None:
-    from dvc.exceptions import DvcException
+def _send_finished(root: Path) -> None:
+    """A failed run sends nothing itself, and its workspace is about to go."""
     from dvc.repo import Repo
 
     with dvc_surroundings(root, logging.NullHandler()), contextlib.closing(Repo(str(root))) as repo:
         try:
-            repo.push(run_cache=True)
-        except (DvcException, OSError) as error:
-            raise SamifError(
-                f"the results could not be put into the DVC remote ({one_line(error)}); set its variables on the "
-                "cluster and submit again with another --attempt"
-            ) from None
+            send(repo, _say)
+        except SamifError as error:
+            _say(str(error))
 
 
 def _say(line: str) -> None:

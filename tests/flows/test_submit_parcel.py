@@ -181,9 +181,11 @@ def sent(root: Path, tmp_path: Path, migrated: Path) -> Path:
     return folder
 
 
-def test_the_driver_works_in_a_clone_and_leaves_results_in_the_remote(
-    root: Path, sent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("failure", [None, "the gear is blurred"])
+def test_the_driver_works_in_a_clone_and_what_was_done_before_a_failure_is_sent(
+    root: Path, sent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    failure: str | None,
+) -> None:  # fmt: skip
     clones = []
 
     def run(clone: Path, request: RunRequest, say: Callable[[str], None]) -> Any:
@@ -195,16 +197,27 @@ def test_the_driver_works_in_a_clone_and_leaves_results_in_the_remote(
         repo.add(str(clone / "result"))
         repo.close()
         say("at work")
+        if failure is not None:
+            raise SamifError(failure)
         return {"versions": {"decoder": 1}}
 
     monkeypatch.setattr(driver, "run", run)
     monkeypatch.setenv("PATH", "/usr/bin")
     files = set((tmp_path / "mnt" / "remote").rglob("*"))
-    assert driver.main(sent) == 0
-    assert capfd.readouterr().out == "at work\nregistered: {'decoder': 1}\n"
+    if failure is None:
+        assert driver.main(sent) == 0
+    else:
+        with pytest.raises(SystemExit) as ended:
+            driver.main(sent)
+        assert ended.value.code == 1
+    told = capfd.readouterr().out.splitlines()
     assert not clones[0].exists() and not (root / ".samif").exists()
-    (result,) = [path for path in set((tmp_path / "mnt" / "remote").rglob("*")) - files if path.is_file()]
-    assert result.read_text() == "a result"
+    new = [path for path in set((tmp_path / "mnt" / "remote").rglob("*")) - files if path.is_file()]
+    if failure is None:  # a run that ends well has sent its results itself
+        assert told == ["at work", "registered: {'decoder': 1}"] and not new
+    else:
+        assert told == ["at work", "results are in DVC's remote (1 files sent)", f"samif: {failure}"]
+        assert [path.read_text() for path in new] == ["a result"]
     assert sorted(path.name for path in sent.rglob("*") if path.is_file())[-1] == "submission.json"
 
 
