@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from samif.segment import UNKNOWN
 from samif.watch.objects import ObjectSpace
-from samif.watch.observe import MARGIN, STRANGE, UNKNOWN_RATE, Observation, vector
+from samif.watch.observe import MARGIN, STRANGE, Observation, vector
 
 Array = NDArray[np.float64]
 EMBEDDING = "embedding"
-ONE_SIDED = {UNKNOWN_RATE: "high", STRANGE: "high", MARGIN: "low"}
+ONE_SIDED = {UNKNOWN: "high", STRANGE: "high", MARGIN: "low"}
 """A statistic that can only get worse in one direction; the others are watched in both."""
 
 

@@ -22,7 +22,7 @@ from samif.masks.pooling import planes
 from samif.propose import Proposals
 from samif.segment import UNKNOWN, label
 
-OBJECTS, BACKGROUND, UNKNOWN_RATE, MARGIN, STRANGE = "objects", "background", "unknown", "margin", "strange"
+OBJECTS, BACKGROUND, MARGIN, STRANGE = "objects", "background", "margin", "strange"
 CLASS_PREFIX = "class "
 
 
@@ -46,7 +46,7 @@ class Observation:
 
 def statistics_of(classes: tuple[str, ...]) -> tuple[str, ...]:
     """The names of all statistics of a version with these classes, in order."""
-    return (OBJECTS, BACKGROUND, UNKNOWN_RATE, MARGIN, STRANGE, *(f"{CLASS_PREFIX}{name}" for name in classes))
+    return (OBJECTS, BACKGROUND, UNKNOWN, MARGIN, STRANGE, *(f"{CLASS_PREFIX}{name}" for name in classes))
 
 
 def observe(
@@ -55,11 +55,11 @@ def observe(
     """Sum up one picture of `size` (height, width) from its proposals and its embedding (E, h, w).
 
     `objects`: how many are found at the operating score. `background`: the share of proposals whose most probable class
-    is the background. `unknown`: the share of found objects that bear no known name. `margin`: best class probability
+    is the background. `unknown`: found objects that bear no known name. `margin`: best class probability
     minus the runner-up (the background counts), mean over the other proposals. `class NAME`: found objects of it.
     """
     found = label(proposals, classifier, params, *size).resolved.above(params.operating_score)
-    values = {OBJECTS: float(len(found))}
+    values = {OBJECTS: float(len(found)), UNKNOWN: float(found.labels.count(UNKNOWN))}
     features = np.zeros((0, 0), dtype=np.float32)
     if len(proposals):
         features = features_of(proposals, classifier.space.parts)
@@ -69,8 +69,6 @@ def observe(
         if tagged.any():
             best = np.sort(probability[tagged], axis=1)
             values[MARGIN] = float((best[:, -1] - best[:, -2]).mean())
-    if len(found):
-        values[UNKNOWN_RATE] = found.labels.count(UNKNOWN) / len(found)
     row_of = {mask["counts"]: row for row, mask in enumerate(proposals.masks)}
     named = [(name, row_of[m["counts"]]) for m, name in zip(found.masks, found.labels, strict=True) if name != UNKNOWN]
     names = tuple(name for name, _ in named)

@@ -7,8 +7,9 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import Literal
 
+from samif.segment import UNKNOWN
 from samif.watch.charts import EMBEDDING, Reading
-from samif.watch.observe import BACKGROUND, CLASS_PREFIX, MARGIN, OBJECTS, STRANGE, UNKNOWN_RATE
+from samif.watch.observe import BACKGROUND, CLASS_PREFIX, MARGIN, OBJECTS, STRANGE
 from samif.watch.params import WatchParams
 
 REPLAY = "replay"
@@ -54,13 +55,9 @@ def sentence(reading: Reading) -> str:
             f"the pictures look different: they lie {reading.level:.1f} standard errors from the reference pictures, "
             f"at most {limit:.1f} is expected by chance"
         )
-    if name in (BACKGROUND, UNKNOWN_RATE):
-        what = {
-            BACKGROUND: "of what is cut out is background",
-            UNKNOWN_RATE: "of the objects found bear no known name",
-        }[name]
+    if name == BACKGROUND:
         level, normal, edge = (f"{100 * value:.0f} %" for value in (reading.level, reading.normal, limit))
-        return f"{level} {what}; " + usual.format(normal=normal, limit=edge)
+        return f"{level} of what is cut out is background; {usual.format(normal=normal, limit=edge)}"
     level, normal, edge = (f"{value:.2f}" for value in (reading.level, reading.normal, limit))
     if name == STRANGE:
         return (
@@ -70,6 +67,8 @@ def sentence(reading: Reading) -> str:
     tail = usual.format(normal=normal, limit=edge)
     if name == MARGIN:
         return f"names are less sure: the best class is only {level} ahead of the runner-up; {tail}"
+    if name == UNKNOWN:
+        return f"{level} objects per picture bear no known name; {tail}"
     what = "objects" if name == OBJECTS else f"'{name.removeprefix(CLASS_PREFIX)}'"
     return f"{level} {what} are found per picture; {tail}"
 
@@ -86,7 +85,7 @@ def due(standing: Standing, params: WatchParams) -> list[Due]:
                 "'samif registry verify', mend what it names, and evaluate again before its answers are trusted",
             )
         )
-    strangers = sorted(subjects & {UNKNOWN_RATE, STRANGE})
+    strangers = sorted(subjects & {UNKNOWN, STRANGE})
     if strangers:
         found.append(
             Due(

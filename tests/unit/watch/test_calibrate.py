@@ -26,7 +26,7 @@ def pictures(count: int, seed: int, unknown: float = 0.1, margin: float = 0.8, b
         values = {"objects": float(found), "background": float(rng.beta(4, 12))}
         if found:
             values |= {
-                "unknown": rng.binomial(found, unknown) / found,
+                "unknown": float(rng.binomial(found, unknown)),
                 "margin": float(rng.beta(20 * margin, 20 - 20 * margin)),
             }
         values |= {f"class {n}": float(c) for n, c in (("bolt", rng.poisson(bolts)), ("gear", rng.poisson(0.5))) if c}

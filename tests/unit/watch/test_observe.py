@@ -27,10 +27,10 @@ def see(*kinds: str, quality: float = 1.0) -> Observation:
 @pytest.mark.parametrize(
     ("kinds", "expected"),
     [
-        ((), {"objects": 0}),
+        ((), {"objects": 0, "unknown": 0}),
         (("bolt", "bolt", "gear"), {"objects": 3, "background": 0, "unknown": 0, "class bolt": 2, "class gear": 1}),
-        (("bolt", "background"), {"objects": 2, "background": 0.5, "unknown": 0.5, "class bolt": 1}),
-        (("background", "background"), {"objects": 2, "background": 1, "unknown": 1}),
+        (("bolt", "background"), {"objects": 2, "background": 0.5, "unknown": 1, "class bolt": 1}),
+        (("background", "background"), {"objects": 2, "background": 1, "unknown": 2}),
     ],
 )
 def test_counts_and_shares(kinds: tuple[str, ...], expected: dict[str, float]) -> None:
