@@ -17,7 +17,7 @@ from samif.errors import SamifError
 
 
 def rotate(stack: Stack, say: Callable[[str], None] = lambda _: None) -> None:
-    """Give a running stack new secrets and start it again with them; the old ones are worth nothing afterwards.
+    """Give a running stack new secrets; the old ones are worth nothing afterwards.
 
     The new ones are written down before anybody is told them. So where this is broken off, every service knows the old
     or the new one, and the same command tries both and ends what it began.
@@ -37,8 +37,8 @@ def rotate(stack: Stack, say: Callable[[str], None] = lambda _: None) -> None:
         stack.ceph.rotate()
         stack.state = state.model_copy(update={"secrets": new, "pending": None})
         save_state(stack.state_file, stack.state)
-        say("every password and key is new; starting the services with them")
-    stack.down()
+        say("every password and key is new; starting MLflow and Ray with them")
+        stack.end_those_on_top()
     stack.up(None)
     say(f"done: read {stack.environment} again")
 

@@ -139,6 +139,11 @@ class Stack:
                 raise SamifError(f"not all services of {self.folder} run; start them with 'make services'")
             yield
 
+    def end_those_on_top(self) -> None:
+        """End MLflow and Ray, inside `running`; what they stand on, and its data, go on."""
+        alive = self._alive()
+        self._end([daemon for name, daemon in alive.items() if name == "mlflow" or name.startswith("ray-")])
+
     # parts
 
     @property
