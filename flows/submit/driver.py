@@ -13,8 +13,11 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from flows.layout import Layout
 from flows.pipeline import dvc_surroundings, one_line
@@ -30,6 +33,8 @@ from samif.errors import SamifError
 from samif.hashing import file_sha256
 
 KEEP_SECONDS = 30.0
+_CLONE, _LOCK = "samif-job-", "lock"
+_SURE_SECONDS = 60.0  # a younger clone may not hold its lock yet
 
 
 def main(sent: Path) -> int:
@@ -52,15 +57,26 @@ def _clone(small_files: Path, submission: Submission) -> Iterator[Path]:
     for shared in submission.shared:
         if not Path(shared).is_dir():
             raise SamifError(f"{shared} was named with --shared, but this cluster does not have it; mount it there")
-    folder = Path(tempfile.mkdtemp(prefix="samif-job-"))
+    _sweep()
+    folder = Path(tempfile.mkdtemp(prefix=_CLONE))
     root = folder / submission.line
     try:
-        shutil.copytree(small_files, root)
-        if submission.here is not None:
-            _join(root, Path(submission.here), submission.links)
-        yield root
+        with FileLock(folder / _LOCK):
+            shutil.copytree(small_files, root)
+            if submission.here is not None:
+                _join(root, Path(submission.here), submission.links)
+            yield root
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove clones of jobs that were killed: nobody holds their locks."""
+    for lock in Path(tempfile.gettempdir()).glob(f"{_CLONE}*/{_LOCK}"):
+        with contextlib.suppress(Timeout, OSError):
+            if time.time() - lock.stat().st_mtime > _SURE_SECONDS:
+                with FileLock(lock, timeout=0):
+                    shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _join(root: Path, here: Path, links: tuple[str, ...]) -> None:
@@ -98,6 +114,7 @@ def _keeping(root: Path, submission: Submission) -> Iterator[None]:
         while not over.wait(KEEP_SECONDS):
             keep("running")
 
+    keep("running")  # the first time takes longest, and a job that is stopped has three seconds for the last
     thread = threading.Thread(target=keep_on, daemon=True)
     thread.start()
     status = "failed"

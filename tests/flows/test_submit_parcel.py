@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 from dvc.repo import Repo
+from filelock import FileLock
 
 from flows.layout import Layout
 from flows.request import RunRequest, request_of
@@ -179,6 +182,22 @@ def sent(root: Path, tmp_path: Path, migrated: Path) -> Path:
     folder = packed(root).folder
     edit(folder / "workspace", "http://registry.example:5000", f"sqlite:///{tmp_path}/registry/mlflow.db")
     return folder
+
+
+def test_clones_of_killed_jobs_are_swept_and_those_of_living_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver.tempfile, "gettempdir", lambda: str(tmp_path))
+    for name, age in (("killed", 61), ("living", 61), ("beginning", 59)):
+        folder = tmp_path / f"samif-job-{name}"
+        folder.mkdir()
+        (folder / "lock").touch()
+        os.utime(folder / "lock", (time.time() - age,) * 2)
+    (tmp_path / "samif-job-none").mkdir()
+    with FileLock(tmp_path / "samif-job-living" / "lock"):
+        os.utime(tmp_path / "samif-job-living" / "lock", (time.time() - 61,) * 2)
+        driver._sweep()
+    assert {path.name for path in tmp_path.iterdir()} == {f"samif-job-{n}" for n in ("living", "beginning", "none")}
 
 
 @pytest.mark.parametrize("failure", [None, "the gear is blurred"])
