@@ -116,8 +116,10 @@ def _last_line(node: Node) -> int:
 
 
 def _block(name: str, session: SessionParams, indent: int) -> str:
-    body = CommentedMap(session.model_dump(exclude_none=True))
-    body["classes"] = _flow_list(session.classes)
+    taught = {"classes", "shots", "seed"} if session.background else set()
+    body = CommentedMap(session.model_dump(exclude_none=True, exclude=taught))
+    if session.classes:
+        body["classes"] = _flow_list(session.classes)
     text = _dump(_yaml(), CommentedMap({name: body}))
     return "".join(" " * indent + line for line in text.splitlines(keepends=True))
 

@@ -138,9 +138,7 @@ def add_session(
     """
     layout = Layout(root)
     with exclusive(root):
-        params = load_params(layout.params)
-        if name in params.sessions:
-            raise SamifError(f"there is already a session '{name}' in {layout.params}; choose another name")
+        params, after = _before(layout, name)
         for cls in classes:
             if cls in params.dataset.base_classes:
                 raise SamifError(
@@ -154,9 +152,37 @@ def add_session(
             pinned, counts = _pin(_absolute(source))
             place = Path(pinned.annotations)
         _check_classes(name, classes, shots, counts, place)
-        after = next(reversed(params.sessions), BASE)
         session = _session(name, after, classes, shots, seed, pinned)
         return _replace(layout.params, with_session(layout.params.read_text(encoding="utf-8"), name, session))
+
+
+def add_background(root: Path, name: str, source: CocoSource) -> int:
+    """Add a session that teaches what is none of the classes: every object labelled in `source`.
+
+    Returns:
+        How many those are.
+
+    Raises:
+        SamifError: the session exists, `source` cannot be used or labels nothing, or a run is under way.
+    """
+    layout = Layout(root)
+    with exclusive(root):
+        _, after = _before(layout, name)
+        pinned, counts = _pin(_absolute(source))
+        objects = sum(counts.values())
+        if not objects:
+            raise SamifError(f"{pinned.annotations} labels nothing; outline what was wrongly named, under any class")
+        session = SessionParams(after=after, source=pinned, background=True)
+        _replace(layout.params, with_session(layout.params.read_text(encoding="utf-8"), name, session))
+        return objects
+
+
+def _before(layout: Layout, name: str) -> tuple[Params, str]:
+    """The params, and what a new session of this name would come after."""
+    params = load_params(layout.params)
+    if name in params.sessions:
+        raise SamifError(f"there is already a session '{name}' in {layout.params}; choose another name")
+    return params, next(reversed(params.sessions), BASE)
 
 
 def remove_session(root: Path, name: str) -> Params:

@@ -37,6 +37,10 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+def _is_false(value: object) -> bool:
+    return value is False
+
+
 class CocoSource(Strict):
     """A folder of pictures and a COCO instance file, on this machine."""
 
@@ -151,8 +155,14 @@ class TrainBaseParams(Strict):
     """Features, head and background class; frozen once the base classifier is made."""
 
     features: list[FeaturePart] = Field(default=["token", "pooled"], min_length=1)
-    head: Literal["lda", "cosine"] = "lda"
+    head: Literal["cosine", "centred", "lda", "ranpac"] = "lda"
     background_prototypes: Positive = 16
+    unknown_weight: Annotated[float, Field(ge=0.0, le=10.0)] = 2.0
+    """How much it counts that an object of a class nobody taught is not named; 0 knows no such objects."""
+    rejection: Annotated[float, Field(ge=0.0, le=0.5)] = 0.2
+    """Share of known objects that may go without a name so that fewer unknown ones are given one."""
+    shot_bias: bool = False
+    """Whether classes learnt from few instances are given a bias, measured on base classes learnt from as few."""
     prompts_per_object: Positive = 3
     seed: int = 0
 
@@ -162,26 +172,38 @@ class IncrementalParams(Strict):
 
     prompts_per_shot: Positive = 5
     rotations: list[Literal[90, 180, 270]] = Field(default=[90, 180, 270])
+    outliers: Literal["keep", "downweight"] = "keep"
+    """What is done with shots that lie far from the others of their class, from four shots on."""
 
 
 class SessionParams(Strict):
-    """One increment: new classes from K shots each, on top of the classifier named by `after`.
+    """One increment on top of the classifier named by `after`: new classes from K shots each, or more background.
 
     Shots come from the training pictures, or from `source`, so that a new part needs no change of what the base was
-    trained on.
+    trained on. With `background`, every object labelled in `source` is one that was wrongly named, whatever its label
+    says: nothing like it is to be named again.
     """
 
     after: Name
-    classes: list[str] = Field(min_length=1)
+    classes: list[str] = Field(default=[], validate_default=True)
     shots: Positive = 10
     seed: int = 0
     source: ShotSource | None = None
+    background: bool = Field(default=False, exclude_if=_is_false)
+
+    @model_validator(mode="after")
+    def _learns_something(self) -> Self:
+        if self.background and (self.classes or self.source is None):
+            raise ValueError("a session of 'background' takes no 'classes', and its labels from a 'source' of its own")
+        if not self.background and not self.classes:
+            raise ValueError("expected 'classes' that the session teaches, got none")
+        return self
 
 
 class EvaluateParams(Strict):
     """Duplicate removal and the operating point of the reports."""
 
-    duplicates: Literal["soft", "nms"] = "soft"
+    duplicates: Literal["nms", "soft", "diffusion"] = "soft"
     duplicate_iou: Fraction = 0.5
     max_detections: Positive = 100
     operating_score: Fraction = 0.3

@@ -6,6 +6,7 @@ Shape legend: P prompts, N proposals kept, D token width, F pooled width, S sema
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from samif.config import ProposeParams
 from samif.masks.cover import mean_under
 from samif.masks.duplicates import greedy, suppress
 from samif.masks.pooling import pool
-from samif.masks.rle import Rle, areas, encode
+from samif.masks.rle import Rle, areas, encode, overlaps
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.frame import Frame, grid_points
 
@@ -62,6 +63,16 @@ class Proposals:
     def quality(self) -> NDArray[np.float32]:
         """Predicted IoU x objectness (N,): how good a mask of a single object each one is."""
         return self.iou * self.objectness
+
+    @cached_property
+    def overlap(self) -> NDArray[np.float64]:
+        """IoU of every pair of masks (N, N)."""
+        return overlaps(self.masks, self.masks)
+
+    @cached_property
+    def inside(self) -> NDArray[np.float64]:
+        """Share of each mask that each other one covers (N, N)."""
+        return overlaps(self.masks, self.masks, within_a=True)
 
     def take(self, rows: NDArray[np.int64]) -> Proposals:
         """The proposals at these indices, in that order."""

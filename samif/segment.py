@@ -15,7 +15,7 @@ from torch import Tensor
 from samif.classifier.model import Classifier
 from samif.classifier.samples import features_of
 from samif.config import EvaluateParams, ProposeParams
-from samif.masks.duplicates import soften, suppress
+from samif.masks.duplicates import diffuse, greedy, soften
 from samif.masks.rle import Rle, boxes
 from samif.propose import Proposals, propose
 from samif.sam.decoder import InstanceDecoder
@@ -75,9 +75,14 @@ class Instances:
 
     @property
     def resolved(self) -> Instances:
-        """One name per mask, best first: a mask that is `unknown` loses the class name it would rank under."""
+        """What a person sees: one name per mask, best first. A mask that is `unknown` loses the class name that it
+        would rank under, and is left out where it is not even a good object."""
         strange = {m["counts"] for m, label in zip(self.masks, self.labels, strict=True) if label == UNKNOWN}
-        rows = [i for i in range(len(self)) if self.labels[i] == UNKNOWN or self.masks[i]["counts"] not in strange]
+        rows = [
+            i
+            for i, label in enumerate(self.labels)
+            if (self.scores[i] >= UNKNOWN_QUALITY if label == UNKNOWN else self.masks[i]["counts"] not in strange)
+        ]
         return self.take(np.array(sorted(rows, key=lambda i: -self.scores[i]), dtype=np.int64))
 
     def above(self, score: float) -> Instances:
@@ -89,9 +94,9 @@ class Instances:
 def label(proposals: Proposals, classifier: Classifier, params: EvaluateParams, height: int, width: int) -> Instances:
     """Name the proposals of one picture.
 
-    A mask is tagged with its most probable class; where the background is more probable than every class and the
-    mask is a good object, it is listed again as `unknown`, scored by its quality: AP ranks the first entry, a person
-    sees the second (`Instances.resolved`).
+    A mask is tagged with its most probable class; where none of the classes is more probable, or the best is less so
+    than the classifier's rejection asks, it is listed again as `unknown`, scored by its quality: AP ranks the first
+    entry, a person sees the second if it is a good object (`Instances.resolved`).
     """
     if not len(proposals):
         return Instances(height, width, [], np.zeros((0, 4)), (), np.zeros(0))
@@ -100,11 +105,12 @@ def label(proposals: Proposals, classifier: Classifier, params: EvaluateParams, 
     best = probability[:, :-1].argmax(axis=1)
     quality = proposals.quality.astype(np.float64)
     scores = probability[np.arange(len(best)), best] * quality
-    if params.duplicates == "soft":
-        scores = soften(proposals.masks, scores, classifier.space.project(features), best)
-    kept = suppress(proposals.masks, scores, params.duplicate_iou)[: params.max_detections]
-    lost = probability[kept, -1] > probability[kept, best[kept]]
-    stranger = lost & (quality[kept] >= UNKNOWN_QUALITY)
+    if params.duplicates != "nms":
+        merge = soften if params.duplicates == "soft" else diffuse
+        scores = merge(proposals.inside, scores, classifier.space.project(features), best)
+    kept = greedy(proposals.overlap, scores, params.duplicate_iou)[: params.max_detections]
+    named = probability[kept, best[kept]]
+    stranger = (probability[kept, -1] > named) | (named < classifier.space.rejection)
     instances = Instances(
         height,
         width,

@@ -126,21 +126,34 @@ def doctor(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
 
 @session_app.command("add")
 def session_add(
-    definition: Annotated[str, typer.Argument(metavar="NAME=CLASS,CLASS", help="The session and its new classes.")],
+    definition: Annotated[
+        str, typer.Argument(metavar="NAME=CLASS,CLASS", help="The session and its new classes; NAME with --background.")
+    ],
     shots: Annotated[int, typer.Option(help="Labelled objects per new class.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the shot draw.")] = 0,
     images: Annotated[Path | None, typer.Option(help="Pictures of the new parts.", show_default="training")] = None,
     annotations: Annotated[Path | None, typer.Option(help="Their COCO instance file.")] = None,
+    background: Annotated[
+        bool, typer.Option("--background", help="What is labelled there was wrongly named: never name the like again.")
+    ] = False,
     workspace: Workspace = HERE,
 ) -> None:
     """Append a session to params.yaml; `samif run` then learns it and nothing else."""
-    from flows.workspace import add_session
+    from flows.workspace import add_background, add_session
 
     if (images is None) != (annotations is None):
         raise typer.BadParameter("give --images and --annotations together, or neither")
     source = None
     if images is not None and annotations is not None:
         source = CocoSource(images=str(images), annotations=str(annotations))
+    if background:
+        if source is None:
+            raise typer.BadParameter("--background needs --images and --annotations of what was wrongly named")
+        if "=" in definition:
+            raise typer.BadParameter(f"'{definition}' names classes; with --background give a name alone")
+        counted = add_background(workspace, definition, source)
+        console().print(f"session {definition}: {counted} objects that are none of the classes; next: samif run")
+        return
     name, classes = _session(definition)
     params = add_session(workspace, name, classes, shots, seed, source)
     added = params.sessions[name]

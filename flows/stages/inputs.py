@@ -43,6 +43,10 @@ class Source:
         """Semantic features (S, g, g) of a picture; None without such an encoder."""
         return None if self.read_semantic is None else self.read_semantic([picture])[0]
 
+    def look(self, picture: Picture) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Embedding (C, h, w) and semantic features of a picture."""
+        return self.read([picture])[0], self.semantic(picture)
+
 
 def index_of(layout: Layout, params: Params, split: str) -> Dataset:
     """The checked pictures of `train` or `val`, as the dataset stage left them."""

@@ -10,7 +10,7 @@ from flows.layout import Layout
 from flows.progress import track
 from flows.session_record import SessionRecord
 from flows.stages.inputs import check_encoder, check_semantic, dataset_of, decoder_of, encoder_of, semantic_of
-from samif.classifier.incremental import learn_session
+from samif.classifier.incremental import learn_session, look_at
 from samif.classifier.model import Classifier
 from samif.config import Params, SessionParams
 from samif.dataset.check import raise_on_errors
@@ -18,6 +18,7 @@ from samif.dataset.coco import read_coco
 from samif.dataset.model import Dataset
 from samif.dataset.sessions import draw_shots
 from samif.errors import SamifError
+from samif.evaluate.model import BACKGROUND
 
 
 def run(layout: Layout, params: Params, session: str | None) -> None:
@@ -27,18 +28,24 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     section = params.sessions[session]
     dataset = _shots_from(layout, params, section)
     shots = draw_shots(dataset, section.classes, section.shots, section.seed)
+    if section.background:
+        shots = {BACKGROUND: [(p.id, a.id) for p in dataset.pictures for a in p.annotations if not a.crowd]}
     before = Classifier.load(layout.classifier(section.after) / "classifier.safetensors")
     encoder, decoder = encoder_of(params.encoder), decoder_of(layout)
     check_encoder(layout, encoder.digest)
     semantic = semantic_of(params.semantic) if params.semantic and "semantic" in before.space.parts else None
     if semantic is not None:
         check_semantic(layout, semantic.digest)
-    pictures = {picture for places in shots.values() for picture, _ in places}
-    with track(len(pictures), "pictures", f"learn {session}") as progress:
-        after = learn_session(
-            before, decoder, dataset, shots, encoder.encode, params.incremental, section.seed, progress.advance,
-            semantic.encode if semantic is not None else None,
+    places = [place for of_class in shots.values() for place in of_class]
+    with track(len({picture for picture, _ in places}), "pictures", f"learn {session}") as progress:
+        looks = look_at(
+            places, dataset, decoder, encoder.encode, before.space.parts, params.incremental,
+            semantic.encode if semantic is not None else None, progress.advance,
         )  # fmt: skip
+    if section.background:
+        after = before.reject([looks[place] for place in places])
+    else:
+        after = learn_session(before, shots, looks, params.incremental)
     folder = layout.classifier(session)
     shutil.rmtree(folder, ignore_errors=True)
     after.save(folder / "classifier.safetensors")

@@ -1,135 +1,148 @@
-"""Base training: the frozen space, the base rows and the background prototypes, in closed form.
+"""Base training: the frozen space, the base rows, the background prototypes and what weighs them, in closed form.
 
-The projection whitens the within-class scatter of base samples (Ledoit-Wolf shrinkage), which turns nearest mean into
-linear discriminant analysis with a covariance that novel classes share. Base rows are means like novel rows will be:
-trained rows would sit further out and be favoured over imprinted ones.
+Base rows are means like novel rows will be: trained rows would sit further out and be favoured over imprinted ones.
+Everything that has to be chosen (how far the covariance is shrunk, and what `calibration` finds) is chosen by how
+likely it makes pictures that had no part in what it judges.
 
-Shape legend: N samples, D feature width, d projected width.
+Shape legend: N samples, D feature width, d projected width, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import logsumexp
 from sklearn.cluster import KMeans
-from sklearn.covariance import ledoit_wolf
 
-from samif.classifier.model import Array, Classifier, Space, background_logit, class_logits, row_from
+from samif.classifier.calibration import Calibration, Held, calibrate
+from samif.classifier.collect import BaseSamples
+from samif.classifier.heads import HEADS, Array, Scatter
+from samif.classifier.model import Classifier, Space
 from samif.config import TrainBaseParams
 from samif.errors import SamifError
 
-CALIBRATION_SHARE = 0.25
+FOLDS = 4
+SHRINKAGES = (None, 0.1, 0.3, 0.5, 0.7)
+"""Shares of the identity in the covariance that are tried; None is Ledoit's and Wolf's own estimate."""
+MOST_BACKGROUND = 6000
+"""Background samples that are clustered: more say nothing new and cost minutes."""
 
 
 def train_base(
-    instances: Mapping[str, Sequence[Array]],
-    background: Array,
-    params: TrainBaseParams,
+    samples: BaseSamples, params: TrainBaseParams, advance: Callable[[int], None] = lambda _: None
 ) -> Classifier:
     """Make the base classifier.
 
     Args:
-        instances: per class, in row order, one array of samples (S, D) per labelled instance.
-        background: samples (N, D) of proposals that show no labelled object.
+        advance: called with 1 for each of the `steps(params)` spaces that were fitted.
 
     Raises:
-        SamifError: a class has no instance, or fewer than two classes have two.
+        SamifError: a class has no instance.
     """
-    empty = [name for name, samples in instances.items() if not samples]
+    empty = [name for name, instances in samples.instances.items() if not instances]
     if empty:
         raise SamifError(
             f"base class '{empty[0]}' has no labelled instance in the training pictures; label some or leave it out"
         )
-    rng = np.random.default_rng(params.seed)
-    space = _space(instances, background, params)
-    # calibrate on instances that the rows used for it have not seen
-    learn, check = _split(instances, rng)
-    rows = np.stack([row_from(space, list(samples)) for samples in learn.values()])
-    temperature, bias = _calibrate(space, rows, check, background)
-    space = Space(space.parts, space.head, space.centre, space.projection, space.background, temperature, bias)
-    classifier = Classifier(space, (), np.zeros((0, space.projection.shape[1]), np.float32), np.zeros(0, np.int64))
-    for name, samples in instances.items():
-        classifier = classifier.add(name, list(samples))
+    samples = _thinned(samples, params.seed)
+    if not _shown_apart(samples):
+        params = params.model_copy(update={"unknown_weight": 0.0, "rejection": 0.0, "shot_bias": False})
+    folds = _folds(samples, params.seed)
+    held: dict[float | None, list[Held]] = {shrinkage: [] for shrinkage in _shrinkages(params)}
+    for fold in folds:
+        learn, check = samples.of(frozenset(samples.pictures) - fold), samples.of(fold)
+        scatter = _scatter(_filled(learn, samples), params)
+        for shrinkage, parts in held.items():
+            space = _space(scatter, shrinkage, learn.background, samples, params)
+            parts.append(Held.of(space, _filled(learn, samples), check))
+            advance(1)
+    found = {shrinkage: calibrate(parts, params) for shrinkage, parts in held.items()}
+    shrinkage = min(found, key=lambda choice: found[choice].loss)
+    space = _space(_scatter(samples, params), shrinkage, samples.background, samples, params)
+    advance(1)
+    classifier = _empty(_weighed(space, found[shrinkage]))
+    for name, instances in samples.instances.items():
+        classifier = classifier.add(name, [instance.samples for instance in instances])
     return classifier
 
 
-def _space(instances: Mapping[str, Sequence[Array]], background: Array, params: TrainBaseParams) -> Space:
-    """Centre, projection and background prototypes."""
-    groups = [np.concatenate(list(samples)).astype(np.float64) for samples in instances.values()]
-    # every class weighs the same in the centre, however many instances it has
-    centre = np.stack([group.mean(axis=0) for group in groups]).mean(axis=0)
-    if params.head == "lda":
-        within = np.concatenate([group - group.mean(axis=0) for group in groups])
-        projection = _whiten(within)
-    else:
-        everything = np.concatenate(groups)
-        projection = np.diag(1.0 / np.maximum(everything.std(axis=0), 1e-6))
-    centre32, projection32 = centre.astype(np.float32), projection.astype(np.float32)
-    prototypes = np.zeros((1, projection.shape[1]), np.float32)
-    if len(background):
-        projected = (background - centre32) @ projection32
-        count = min(params.background_prototypes, len(background))
-        prototypes = (
-            KMeans(count, random_state=params.seed, n_init=2).fit(projected).cluster_centers_.astype(np.float32)
-        )
-    return Space(tuple(params.features), params.head, centre32, projection32, prototypes, 1.0, 0.0)
+def steps(params: TrainBaseParams) -> int:
+    """Spaces that `train_base` fits."""
+    return FOLDS * len(_shrinkages(params)) + 1
 
 
-def _whiten(within: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Symmetric inverse square root (D, D) of the shrunk covariance of centred samples (N, D)."""
-    scale = np.maximum(within.std(axis=0), 1e-6)
-    covariance, _ = ledoit_wolf(within / scale, assume_centered=True)
-    values, vectors = np.linalg.eigh(covariance)
-    inverse_root = vectors @ np.diag(1.0 / np.sqrt(np.maximum(values, 1e-6))) @ vectors.T
-    return np.asarray(np.diag(1.0 / scale) @ inverse_root)
+def _shrinkages(params: TrainBaseParams) -> tuple[float | None, ...]:
+    return SHRINKAGES if HEADS[params.head].whitened else (None,)
 
 
-def _split(
-    instances: Mapping[str, Sequence[Array]], rng: np.random.Generator
-) -> tuple[dict[str, list[Array]], dict[str, list[Array]]]:
-    """Per class, instances to make rows of and instances to calibrate on; a single instance serves as both."""
-    learn: dict[str, list[Array]] = {}
-    check: dict[str, list[Array]] = {}
-    for name, samples in instances.items():
-        order = rng.permutation(len(samples))
-        held = round(CALIBRATION_SHARE * len(samples))
-        check[name] = [samples[i] for i in (order[:held] if held else order)]
-        learn[name] = [samples[i] for i in order[held:]]
-    return learn, check
+def _thinned(samples: BaseSamples, seed: int) -> BaseSamples:
+    """At most so much background, drawn at random."""
+    count = len(samples.background)
+    if count <= MOST_BACKGROUND:
+        return samples
+    rows = np.sort(np.random.default_rng([seed, 3]).permutation(count)[:MOST_BACKGROUND])
+    return replace(samples, background=samples.background[rows], background_pictures=samples.background_pictures[rows])
 
 
-def _calibrate(
-    space: Space, rows: Array, check: Mapping[str, Sequence[Array]], background: Array
-) -> tuple[float, float]:
-    """Temperature and background bias that make held-out base samples and background most likely."""
-    samples = [space.project(np.concatenate(list(group))).astype(np.float64) for group in check.values()]
-    projected = np.concatenate(samples)
-    labels = np.repeat(np.arange(len(samples)), [len(group) for group in samples])
-    empty = space.project(background).astype(np.float64) if len(background) else projected[:0]
+def _shown_apart(samples: BaseSamples) -> bool:
+    """Whether half of the classes are in two pictures or more: otherwise nothing tells how an object of a known class
+    looks in a new picture, and an unknown class would take them all."""
+    apart = [len({i.picture for i in instances}) > 1 for instances in samples.instances.values()]
+    return 2 * sum(apart) >= len(apart)
 
-    def loss(parameters: NDArray[np.float64]) -> float:
-        trial = Space(space.parts, space.head, space.centre, space.projection, space.background,
-                      float(np.exp(parameters[0])), float(parameters[1]))  # fmt: skip
-        known = np.concatenate(
-            [class_logits(trial, projected, rows), background_logit(trial, projected)[:, None]], axis=1
-        )
-        right = known[np.arange(len(labels)), labels] - logsumexp(known, axis=1)
-        total = -right.mean()
-        if len(empty):
-            none = np.concatenate([class_logits(trial, empty, rows), background_logit(trial, empty)[:, None]], axis=1)
-            total -= (none[:, -1] - logsumexp(none, axis=1)).mean()
-        return float(total)
 
-    start = np.array([np.log(0.1 if space.head == "lda" else 10.0), 0.0])
-    steps = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
-    best = minimize(
-        loss,
-        start,
-        method="Nelder-Mead",
-        options={"maxiter": 200, "xatol": 0.01, "fatol": 1e-4, "initial_simplex": start + steps},
+def _folds(samples: BaseSamples, seed: int) -> list[frozenset[int]]:
+    """Pictures in parts: what is judged on a picture has seen none of its objects."""
+    pictures = samples.pictures
+    order = np.random.default_rng([seed, 5]).permutation(len(pictures))
+    return [frozenset(pictures[i] for i in order[part::FOLDS]) for part in range(FOLDS)]
+
+
+def _filled(learn: BaseSamples, everything: BaseSamples) -> BaseSamples:
+    """With all instances of a class where a part of the pictures shows none of it."""
+    return replace(
+        learn, instances={name: found or everything.instances[name] for name, found in learn.instances.items()}
     )
-    return float(np.exp(best.x[0])), float(best.x[1])
+
+
+def _scatter(samples: BaseSamples, params: TrainBaseParams) -> Scatter:
+    groups = [np.concatenate([i.samples for i in instances]) for instances in samples.instances.values()]
+    return Scatter.of(params.head, groups, params.seed)
+
+
+def _space(
+    scatter: Scatter, shrinkage: float | None, background: Array, everything: BaseSamples, params: TrainBaseParams
+) -> Space:
+    """The space with background prototypes, not weighed yet."""
+    transform = scatter.transform(shrinkage)
+    width = transform.projection.shape[1]
+    prototypes = np.zeros((1, width), np.float32)
+    negatives = background if len(background) else everything.background
+    if len(negatives):
+        count = min(params.background_prototypes, len(negatives))
+        clusters = KMeans(count, random_state=params.seed, n_init=1).fit(transform(negatives))
+        prototypes = clusters.cluster_centers_.astype(np.float32)
+    rows = np.stack(
+        [transform(np.concatenate([i.samples for i in found])).mean(axis=0) for found in everything.instances.values()]
+    )
+    spread = float(rows.var(axis=0, ddof=1).mean()) if len(rows) > 1 else 1.0
+    return Space(
+        tuple(params.features), params.head, transform.centre, transform.projection, prototypes, 1.0, 0.0,
+        transform.lift, transform.offset, spread if not HEADS[params.head].angular else 0.0,
+    )  # fmt: skip
+
+
+def _weighed(space: Space, found: Calibration) -> Space:
+    return replace(
+        space,
+        temperature=found.temperature,
+        background_bias=found.background_bias,
+        unknown_bias=found.unknown_bias,
+        rejection=found.rejection,
+        shot_bias=found.shot_bias,
+    )
+
+
+def _empty(space: Space) -> Classifier:
+    return Classifier(space, (), np.zeros((0, space.projection.shape[1]), np.float32), np.zeros(0, np.int64))

@@ -6,15 +6,16 @@ pictures that nobody took.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samif.classifier.model import Array, Classifier
+from samif.classifier.heads import Array
+from samif.classifier.model import Classifier
 from samif.classifier.samples import instance_samples
-from samif.config import IncrementalParams
+from samif.config import FeaturePart, IncrementalParams
 from samif.dataset.model import Annotation, Dataset, Picture
 from samif.dataset.pictures import read_picture
 from samif.masks.rle import decode, encode
@@ -24,49 +25,68 @@ Shots = Mapping[str, Sequence[tuple[int, int]]]
 """Class -> (picture id, annotation id) of each labelled instance to learn from."""
 
 
+Place = tuple[int, int]
+"""(picture id, annotation id) of a labelled instance."""
+EncodePictures = Callable[[Sequence[NDArray[np.uint8]]], Tensor]
+"""Pictures (H, W, 3) -> what an encoder sees in them (N, C, h, w)."""
+
+
 def learn_session(
-    classifier: Classifier,
-    decoder: InstanceDecoder,
-    dataset: Dataset,
-    shots: Shots,
-    encode_pictures: Callable[[Sequence[NDArray[np.uint8]]], Tensor],
-    params: IncrementalParams,
-    seed: int,
-    advance: Callable[[int], None] = lambda _: None,
-    encode_semantic: Callable[[Sequence[NDArray[np.uint8]]], Tensor] | None = None,
+    classifier: Classifier, shots: Shots, looks: Mapping[Place, Array], params: IncrementalParams
 ) -> Classifier:
     """The classifier with one more row per class of `shots`, in their order; its other rows untouched.
 
     Args:
-        encode_pictures: pictures (H, W, 3) -> embeddings (N, C, h, w).
-        advance: called with 1 for each picture that is done.
-        encode_semantic: pictures (H, W, 3) -> semantic features (N, S, g, g), where the classifier's parts name them.
+        looks: samples (S, D) of each instance, from `look_at`.
     """
-    wanted: dict[int, list[tuple[str, int]]] = {}
     for name, places in shots.items():
-        for picture_id, annotation_id in places:
-            wanted.setdefault(picture_id, []).append((name, annotation_id))
-    looks: dict[tuple[str, int], list[Array]] = {}
-    for picture_id, items in wanted.items():
+        classifier = classifier.add(name, [looks[place] for place in places], params.outliers == "downweight")
+    return classifier
+
+
+def look_at(
+    places: Iterable[Place],
+    dataset: Dataset,
+    decoder: InstanceDecoder,
+    encode_pictures: EncodePictures,
+    parts: Sequence[FeaturePart],
+    params: IncrementalParams,
+    encode_semantic: EncodePictures | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> dict[Place, Array]:
+    """Samples (S, D) of labelled instances: each seen upright and turned, from several prompts.
+
+    What is seen of an instance depends on its picture and its label alone, so that any draw of shots finds the same.
+
+    Args:
+        encode_semantic: the semantic encoder, where `parts` names its features.
+        advance: called with 1 for each picture that is done.
+    """
+    wanted: dict[int, list[int]] = {}
+    for picture_id, annotation_id in places:
+        wanted.setdefault(picture_id, []).append(annotation_id)
+    looks: dict[Place, Array] = {}
+    for picture_id, ids in wanted.items():
         picture = dataset.picture(picture_id)
         pixels = read_picture(dataset.path_of(picture))
-        by_id = {a.id: a for a in picture.annotations}
-        rng = np.random.default_rng([seed, picture_id])
+        labelled = {a.id: a for a in picture.annotations}
+        found: dict[int, list[Array]] = {}
         for degrees in (0, *params.rotations):
-            annotations = [_turn_annotation(by_id[annotation_id], degrees) for _, annotation_id in items]
-            turned = [np.ascontiguousarray(np.rot90(pixels, degrees // 90))]
-            embedding = encode_pictures(turned)[0]
-            semantic = encode_semantic(turned)[0] if encode_semantic is not None else None
-            samples = instance_samples(
-                decoder, embedding, _turn_picture(picture, degrees), annotations, params.prompts_per_shot,
-                classifier.space.parts, rng, semantic,
-            )  # fmt: skip
-            for item, found in zip(items, samples, strict=True):
-                looks.setdefault(item, []).append(found)
+            shown = [np.ascontiguousarray(np.rot90(pixels, degrees // 90))]
+            embedding = encode_pictures(shown)[0]
+            semantic = encode_semantic(shown)[0] if encode_semantic is not None else None
+            for id_ in ids:
+                rng = np.random.default_rng([picture_id, id_, degrees])
+                turned = _turn_annotation(labelled[id_], degrees)
+                found.setdefault(id_, []).extend(
+                    instance_samples(
+                        decoder, embedding, _turn_picture(picture, degrees), [turned], params.prompts_per_shot, parts,
+                        rng, semantic,
+                    )
+                )  # fmt: skip
+        looks |= {(picture_id, id_): np.concatenate(samples) for id_, samples in found.items()}
         advance(1)
-    for name, places in shots.items():
-        classifier = classifier.add(name, [np.concatenate(looks[name, annotation]) for _, annotation in places])
-    return classifier
+    return looks
 
 
 def _turn_annotation(annotation: Annotation, degrees: int) -> Annotation:

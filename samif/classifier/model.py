@@ -1,8 +1,8 @@
 """The classifier: a frozen space, one row per class, background prototypes.
 
-Frozen with the base classifier: where features are centred and how they are projected, the background prototypes,
-temperature and background bias. Learnt later: rows, each from its own statistics alone, so that adding or removing
-a class leaves every other row bit for bit as it was.
+Frozen with the base classifier: where features are centred and how they are projected, the background prototypes, what
+an unknown object looks like, and how all of them are weighed. Learnt later: rows, each from its own statistics alone,
+so that adding or removing a class leaves every other row bit for bit as it was; and false tags fed back by a person.
 
 Shape legend: N samples, D feature width, d projected width, C classes, G background prototypes.
 """
@@ -12,9 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from scipy.special import logsumexp
 
+from samif.classifier.heads import HEADS, Array, HeadName, Transform, evidence, unit
 from samif.config import FeaturePart
 from samif.errors import SamifError
 
-Array = NDArray[np.float32]
-HeadName = Literal["lda", "cosine"]
-
-FORMAT = "samif-classifier-1"
+FORMAT = "samif-classifier-2"
+FIRST_FORMAT = "samif-classifier-1"
+"""Of versions registered earlier: they know no unknown class, and call `cosine` what is `centred` now."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,18 @@ class Space:
 
     Attributes:
         parts: which features, in order.
-        head: `lda` (shared covariance; distance to a mean) or `cosine` (angle to a mean).
+        head: see `samif.classifier.heads`.
         centre: (D,) taken off every feature vector.
-        projection: (D, d).
+        projection: (D or M, d).
         background: prototypes (G, d), in projected features.
         temperature: factor on the logits.
         background_bias: added to the background's logit.
+        lift: (D, M) random directions of `ranpac`.
+        offset: (d,) taken off what was lifted.
+        spread: variance of class means about the origin, for the spaces that measure distance.
+        unknown_bias: added to the logit of "an object of a class that nobody taught"; None leaves that out.
+        rejection: probability below which even the best class is not named.
+        shot_bias: (instances, bias) pairs: what a class learnt from so few is given on its logit.
     """
 
     parts: tuple[FeaturePart, ...]
@@ -52,6 +58,12 @@ class Space:
     background: Array
     temperature: float
     background_bias: float
+    lift: Array | None = None
+    offset: Array | None = None
+    spread: float = 0.0
+    unknown_bias: float | None = None
+    rejection: float = 0.0
+    shot_bias: tuple[tuple[int, float], ...] = ()
 
     def project(self, features: Array) -> Array:
         """Feature vectors (N, D) -> (N, d)."""
@@ -60,28 +72,44 @@ class Space:
                 f"the classifier takes features of width {len(self.centre)}, got {features.shape[1]}; "
                 "it was made with another encoder or decoder"
             )
-        return np.asarray((features - self.centre) @ self.projection, dtype=np.float32)
+        return Transform(self.centre, self.lift, self.projection, self.offset)(features)
+
+    def bias_of(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What classes learnt from so many instances (C,) are given on their logits: between the measured numbers by
+        their logarithm, nothing beyond twice the largest."""
+        if not self.shot_bias:
+            return np.zeros(len(counts))
+        known = [*self.shot_bias, (2 * self.shot_bias[-1][0], 0.0)]
+        at, value = (np.array(column, dtype=np.float64) for column in zip(*known, strict=True))
+        return np.interp(np.log(np.maximum(counts, 1)), np.log(at), value)
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A frozen space and rows (C, d) with the number of instances behind each, (C,)."""
+    """A frozen space and rows (C, d) with the number of instances behind each, (C,); `negatives` (B, d) are what people
+    said is none of the classes, beside the space's own background prototypes."""
 
     space: Space
     classes: tuple[str, ...]
     rows: Array
     counts: NDArray[np.int64]
+    negatives: Array = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     def __post_init__(self) -> None:
         shape = (len(self.classes), self.space.projection.shape[1])
         if self.rows.shape != shape or self.counts.shape != shape[:1]:
             raise ValueError(f"expected rows {shape}, got {self.rows.shape} and counts {self.counts.shape}")
+        if len(self.negatives) and self.negatives.shape[1] != shape[1]:
+            raise ValueError(f"expected negatives of width {shape[1]}, got {self.negatives.shape}")
 
-    def add(self, name: str, features: list[Array]) -> Classifier:
+    def add(self, name: str, features: list[Array], robust: bool = False) -> Classifier:
         """With one more class, learnt from one array of samples (S, D) per labelled instance.
 
         The row is the mean over instances of the projected samples, shrunk toward the base mean by K / (K + 1):
         the mean of a K-shot class is uncertain, and this is the posterior mean under a prior of one pseudo-instance.
+
+        Args:
+            robust: weigh down instances that lie far from the others, such as a wrong label.
 
         Raises:
             SamifError: the class is already there, or has no instance.
@@ -90,13 +118,19 @@ class Classifier:
             raise SamifError(f"class '{name}' is already in the classifier; remove it first or give it another name")
         if not features:
             raise SamifError(f"class '{name}' has no labelled instance to learn from; label at least one")
-        row = row_from(self.space, features)
+        row = row_from(self.space, features, robust)
         return replace(
             self,
             classes=(*self.classes, name),
             rows=np.concatenate([self.rows, row[None]]),
             counts=np.concatenate([self.counts, np.array([len(features)], dtype=np.int64)]),
         )
+
+    def reject(self, features: list[Array]) -> Classifier:
+        """With more background: one prototype for each array of samples (S, D) of a thing that was wrongly named."""
+        found = [self.space.project(samples).mean(axis=0, dtype=np.float64)[None] for samples in features]
+        kept = [self.negatives] if len(self.negatives) else []
+        return replace(self, negatives=np.concatenate([*kept, *found]).astype(np.float32)) if found else self
 
     def remove(self, name: str) -> Classifier:
         """Without a class; all other rows are bit for bit what they were.
@@ -112,11 +146,12 @@ class Classifier:
         )
 
     def probabilities(self, features: Array) -> NDArray[np.float64]:
-        """Feature vectors (N, D) -> probabilities (N, C + 1), the background in the last column."""
+        """Feature vectors (N, D) -> probabilities (N, C + 1). The last column is "none of the classes": background, or
+        an object that nobody taught."""
         projected = self.space.project(features).astype(np.float64)
-        logits = class_logits(self.space, projected, self.rows)
-        background = background_logit(self.space, projected)
-        everything = np.concatenate([logits, background[:, None]], axis=1)
+        logits = class_logits(self.space, projected, self.rows) + self.space.bias_of(self.counts)
+        none = none_logit(self.space, projected, self.negatives)
+        everything = np.concatenate([logits, none[:, None]], axis=1)
         return np.asarray(np.exp(everything - logsumexp(everything, axis=1, keepdims=True)))
 
     def row_digests(self) -> dict[str, str]:
@@ -136,6 +171,10 @@ class Classifier:
                     "head": self.space.head,
                     "temperature": self.space.temperature,
                     "background_bias": self.space.background_bias,
+                    "spread": self.space.spread,
+                    "unknown_bias": self.space.unknown_bias,
+                    "rejection": self.space.rejection,
+                    "shot_bias": self.space.shot_bias,
                 },
                 sort_keys=True,
             ),
@@ -148,6 +187,10 @@ class Classifier:
             "rows": self.rows,
             "counts": self.counts,
         }
+        if self.space.lift is not None and self.space.offset is not None:
+            tensors |= {"lift": self.space.lift, "offset": self.space.offset}
+        if len(self.negatives):
+            tensors["negatives"] = self.negatives
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         draft.write_bytes(_stable(save(tensors, metadata=meta)))
@@ -163,58 +206,85 @@ class Classifier:
         try:
             with safe_open(path, "numpy") as file:
                 meta = file.metadata() or {}
-                if meta.get("format") != FORMAT:
+                if meta.get("format") not in (FORMAT, FIRST_FORMAT):
                     raise SamifError(f"{path} is no classifier of samif; give the classifier.safetensors of a version")
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
             facts = json.loads(meta["space"])
+            head = facts["head"]
             space = Space(
                 parts=cast(tuple[FeaturePart, ...], tuple(facts["parts"])),
-                head=facts["head"],
+                head="centred" if meta["format"] == FIRST_FORMAT and head == "cosine" else head,
                 centre=tensors["centre"],
                 projection=tensors["projection"],
                 background=tensors["background"],
                 temperature=facts["temperature"],
                 background_bias=facts["background_bias"],
+                lift=tensors.get("lift"),
+                offset=tensors.get("offset"),
+                spread=facts.get("spread", 0.0),
+                unknown_bias=facts.get("unknown_bias"),
+                rejection=facts.get("rejection", 0.0),
+                shot_bias=tuple((int(count), float(bias)) for count, bias in facts.get("shot_bias", ())),
             )
-            return cls(space, tuple(json.loads(meta["classes"])), tensors["rows"], tensors["counts"])
+            classes = tuple(json.loads(meta["classes"]))
+            if "negatives" in tensors:
+                return cls(space, classes, tensors["rows"], tensors["counts"], tensors["negatives"])
+            return cls(space, classes, tensors["rows"], tensors["counts"])
         except FileNotFoundError:
             raise SamifError(f"{path} does not exist; run 'samif run' or give a registered version") from None
         except (SafetensorError, KeyError, ValueError, OSError) as error:
             raise SamifError(f"{path} is damaged ({error}); restore it from the registry or run 'samif run'") from None
 
 
-def row_from(space: Space, features: list[Array]) -> Array:
+def row_from(space: Space, features: list[Array], robust: bool = False) -> Array:
     """Row (d,) of a class from one array of samples (S, D) per instance."""
     means = np.stack([space.project(samples).mean(axis=0, dtype=np.float64) for samples in features])
-    if space.head == "cosine":
-        means = _unit(means)
+    if HEADS[space.head].angular:
+        means = unit(means)
     count = len(features)
-    return np.asarray(means.mean(axis=0) * (count / (count + 1.0)), dtype=np.float32)
+    weights = _trust(means) if robust else np.full(count, 1.0 / count)
+    return np.asarray((weights @ means) * (count / (count + 1.0)), dtype=np.float32)
+
+
+def _trust(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights (K,) of instances (K, d) that sum to one: full up to one and a half times the median distance from the
+    middle, then falling with the distance (Huber's weights). Fewer than four cannot outvote one of them."""
+    if len(means) < 4:
+        return np.full(len(means), 1.0 / len(means))
+    far = np.linalg.norm(means - np.median(means, axis=0), axis=1)
+    weights = np.minimum(1.0, 1.5 * np.median(far) / np.maximum(far, 1e-12))
+    return np.asarray(weights / weights.sum())
 
 
 def class_logits(space: Space, projected: NDArray[np.float64], rows: Array) -> NDArray[np.float64]:
-    """Logits (N, C). `lda`: minus half the squared distance to the mean; `cosine`: the cosine (paper)."""
-    return np.asarray(space.temperature * _evidence(space, projected, rows))
+    """Logits (N, C): the evidence of the space's head, times its temperature."""
+    return np.asarray(space.temperature * evidence(space.head, projected, rows))
 
 
-def background_logit(space: Space, projected: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logit (N,) of "no known object": the prototypes' evidence together, plus the calibrated bias."""
-    evidence = _evidence(space, projected, space.background)
-    return np.asarray(logsumexp(space.temperature * evidence, axis=1) + space.background_bias)
+def none_logit(space: Space, projected: NDArray[np.float64], negatives: Array | None = None) -> NDArray[np.float64]:
+    """Logit (N,) of "none of the classes": what the background prototypes and an unknown object say together."""
+    prototypes = space.background
+    if negatives is not None and len(negatives):
+        prototypes = np.concatenate([prototypes, negatives])
+    against = space.temperature * evidence(space.head, projected, prototypes)
+    logit = logsumexp(against, axis=1) + space.background_bias
+    if space.unknown_bias is not None:
+        strange = space.temperature * unknown_evidence(space.head, projected, space.spread) + space.unknown_bias
+        logit = np.logaddexp(logit, strange)
+    return np.asarray(logit)
 
 
-def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Vectors (N, d) at length one; zero stays zero."""
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+def unknown_evidence(head: HeadName, projected: NDArray[np.float64], spread: float) -> NDArray[np.float64]:
+    """What says (N,) that a sample is of a class nobody taught.
 
-
-def _evidence(space: Space, projected: NDArray[np.float64], vectors: Array) -> NDArray[np.float64]:
-    """How well each sample fits each vector, (N, M): their cosine, or minus half their squared distance."""
-    others = vectors.astype(np.float64)
-    if space.head == "cosine":
-        return np.asarray(_unit(projected) @ _unit(others).T)
-    square = (projected**2).sum(axis=1, keepdims=True) + (others**2).sum(axis=1)[None, :]
-    return np.asarray(projected @ others.T - 0.5 * square)
+    Where distance is measured, classes are Gaussians of unit covariance whose means scatter with variance `spread`
+    about the origin (two-covariance model, Bruemmer and de Villiers 2010), so a class not seen yet is a Gaussian of
+    variance 1 + spread. In the form that `evidence` uses, without what all share, that is half the squared length times
+    spread / (1 + spread). Angles know no such thing: there it is a constant.
+    """
+    if HEADS[head].angular:
+        return np.zeros(len(projected))
+    return np.asarray(0.5 * (projected**2).sum(axis=1) * spread / (1.0 + spread))
 
 
 def _stable(blob: bytes) -> bytes:

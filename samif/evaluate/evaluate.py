@@ -62,9 +62,9 @@ def evaluate(
     ids = dataset.category_ids(classifier.classes)
     detections: list[Detection] = []
     for picture in dataset.pictures:
-        instances = label(proposals_of(picture), classifier, params, picture.height, picture.width).known
-        tally.add(picture, instances)
-        detections += to_detections(instances, picture.id, ids)
+        found = label(proposals_of(picture), classifier, params, picture.height, picture.width)
+        tally.add(picture, found.known, found.resolved.known)
+        detections += to_detections(found.known, picture.id, ids)
         advance(1)
     scores = average_precision(dataset, detections, classifier.classes)
     ap = {c: scores.get(c, (None, None, 0))[0] for c in classifier.classes}
@@ -136,14 +136,15 @@ class _Tally:
         self._on_unknown: list[float] = []
         self.false_tags: list[int] = []
 
-    def add(self, picture: Picture, instances: Instances) -> None:
+    def add(self, picture: Picture, instances: Instances, named: Instances) -> None:
+        """Count one picture: everything that ranks, and what is named for a person to see."""
         objects = [a for a in picture.annotations if not a.crowd]
         known = [a for a in objects if a.category in self._column]
         strangers = [a for a in objects if a.category not in self._column]
         crowds = [a.rle for a in picture.annotations if a.crowd]
         self._best_scores(instances, known, self._on_known)
         self._best_scores(instances, strangers, self._on_unknown)
-        shown = instances.take(np.flatnonzero(instances.scores >= self._score))
+        shown = named.above(self._score)
         overlap = overlaps(shown.masks, [a.rle for a in known])
         in_crowd = overlaps(shown.masks, crowds, within_a=True).max(axis=1, initial=0.0) >= MATCH_IOU
         self.false_tags.append(int(((overlap.max(axis=1, initial=0.0) < FALSE_IOU) & ~in_crowd).sum()))

@@ -65,7 +65,8 @@ def test_known_classes_are_in_row_order() -> None:
         (HEAD + "sessions: {s1: {after: base, classes: [a]}}\n", "class 'a' of session 's1' is already in the base"),
         (HEAD + "sessions: {s1: {after: s0, classes: [c]}}\n", "'s1' must come after 'base', not 's0'"),
         (HEAD + "sessions: {s1: {after: base, classes: [c, c]}}\n", "'c' of session 's1' is already in session 's1'"),
-        (HEAD + "sessions: {s1: {after: base, classes: []}}\n", "key 'sessions.s1.classes'"),
+        (HEAD + "sessions: {s1: {after: base, classes: []}}\n", "key 'sessions.s1': expected 'classes'"),
+        (HEAD + "sessions: {s1: {after: base, background: true}}\n", "takes no 'classes', and its labels from"),
         (
             HEAD + "sessions: {s1: {after: base, classes: [c]}, s2: {after: base, classes: [d]}}\n",
             "'s2' must come after 's1', not 'base'",

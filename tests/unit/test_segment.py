@@ -103,7 +103,7 @@ def test_nothing_proposed_is_nothing_found() -> None:
 @pytest.mark.parametrize(("quality", "told"), [(0.51, True), (0.5, True), (0.49, False)])
 def test_a_good_mask_of_no_class_is_unknown(quality: float, told: bool) -> None:
     found = named(looking("nothing", quality=[quality]))
-    assert (UNKNOWN in found.labels) is told
+    assert found.resolved.labels == ((UNKNOWN,) if told else ())
     if told:
         row = found.labels.index(UNKNOWN)
         assert found.scores[row] == pytest.approx(quality) and found.masks[row] == rle(MASKS[0])

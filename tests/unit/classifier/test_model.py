@@ -190,7 +190,7 @@ def rewritten(path: Path, **changes: str) -> None:
         (lambda path: path.write_bytes(path.read_bytes()[:-10]), "is damaged"),
         (lambda path: path.write_bytes(b""), "is damaged"),
         (lambda path: save_file({"rows": np.zeros(3, np.float32)}, path), "is no classifier of samif"),
-        (lambda path: rewritten(path, format="samif-classifier-2"), "is no classifier of samif"),
+        (lambda path: rewritten(path, format="samif-classifier-3"), "is no classifier of samif"),
         (lambda path: rewritten(path, space="{"), "is damaged"),
         (lambda path: rewritten(path, classes='["bolt"]'), "is damaged"),
     ],

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from samif.masks.duplicates import soften, suppress
-from samif.masks.rle import Rle
+from samif.masks.duplicates import diffuse, soften, suppress
+from samif.masks.rle import Rle, overlaps
 from tests.handmade import rectangle, rle
 
 SHAPE = (40, 40)
@@ -27,7 +27,8 @@ def softened(
     masks: Sequence[Rle], scores: Sequence[float], features: NDArray[np.float32], labels: Sequence[int] | None = None
 ) -> list[float]:
     numbers = np.array(labels if labels is not None else [0] * len(masks), dtype=np.int64)
-    return [float(score) for score in soften(masks, np.array(scores, dtype=np.float64), features, numbers)]
+    inside = overlaps(masks, masks, within_a=True)
+    return [float(score) for score in soften(inside, np.array(scores, dtype=np.float64), features, numbers)]
 
 
 # Suppression
@@ -106,9 +107,43 @@ def test_the_best_of_each_label_stays_and_none_rises(data: st.DataObject) -> Non
     scores = np.array([data.draw(st.floats(0.0, 1.0)) for _ in range(count)])
     labels = np.array([data.draw(st.integers(0, 2)) for _ in range(count)], dtype=np.int64)
     features = np.array([[data.draw(st.floats(-1, 1, width=32)) for _ in range(3)] for _ in range(count)], np.float32)
-    after = soften(masks, scores, features, labels)
+    inside = overlaps(masks, masks, within_a=True)
+    diffused = diffuse(inside, scores, features, labels)
+    assert (diffused <= scores).all() and (diffused >= -1e-6).all()
+    after = soften(inside, scores, features, labels)
     assert (after <= scores).all() and (after >= -1e-6).all()
     for label in set(labels.tolist()):
         group = np.flatnonzero(labels == label)
         best = group[scores[group].argmax()]
         assert after[best] == scores[best]
+
+
+# Diffusion
+
+
+PARTS = [rle(rectangle(SHAPE, top, 0, 5, 10)) for top in (0, 5, 10, 15)]  # together they are WHOLE
+
+
+def diffused(scores: Sequence[float], labels: Sequence[int]) -> list[float]:
+    masks = [WHOLE, *PARTS][: len(scores)]
+    features = np.ones((len(scores), 3), dtype=np.float32)
+    inside = overlaps(masks, masks, within_a=True)
+    return diffuse(inside, np.array(scores), features, np.array(labels, dtype=np.int64)).tolist()
+
+
+def test_parts_vouch_for_the_whole_even_against_a_better_score_of_their_own() -> None:
+    whole, *parts = diffused([0.6, 0.8, 0.5, 0.5, 0.5], [0, 0, 0, 0, 0])
+    assert whole == pytest.approx(0.6) and parts == pytest.approx([0.0] * 4, abs=1e-6)
+
+
+def test_a_whole_that_nothing_vouches_for_loses_to_its_better_part() -> None:
+    assert diffused([0.2, 0.9], [0, 0]) == pytest.approx([0.0, 0.9], abs=1e-6)
+
+
+def test_parts_of_another_label_neither_vouch_nor_lose() -> None:
+    assert diffused([0.6, 0.8, 0.5], [0, 1, 1]) == pytest.approx([0.6, 0.8, 0.5])
+
+
+def test_nothing_diffuses_to_nothing() -> None:
+    none = np.zeros((0, 0))
+    assert diffuse(none, np.zeros(0), np.zeros((0, 3), np.float32), np.zeros(0, np.int64)).tolist() == []
