@@ -27,13 +27,14 @@ from flows.scoring import Scorer
 from flows.serve.settings import Settings
 from flows.serve.versions import Source as Versions
 from flows.stages import run_stage
-from flows.stages.inputs import dataset_of, semantic_of, source_of, store_of
+from flows.stages.inputs import semantic_of, source_of, store_of
 from flows.store.upkeep import stat
 from flows.verify import complaints, verify
 from flows.workspace import add_session
 from samif.card import Card
 from samif.classifier.model import Classifier
 from samif.config import CocoSource, Params, load_params
+from samif.dataset.pictures import read_picture
 from samif.errors import SamifError
 from samif.hashing import file_sha256
 from samif.masks.cover import mean_under
@@ -205,12 +206,17 @@ def test_shots_of_their_own_are_encoded_by_both(line: Line, tmp_path: Path) -> N
 def test_pictures_are_segmented_as_the_stages_do(line: Line, tmp_path: Path) -> None:
     segmenter = load_segmenter(line.bundle("s1"), line.params)
     assert segmenter.semantic is not None and segmenter.semantic.embedding_shape == (WIDTH, CELLS, CELLS)
-    val = dataset_of(line.layout, line.params, "val")
-    done = predict(segmenter, [val.path_of(picture) for picture in val.pictures], tmp_path / "out", 0.0)
-    kept = json.loads((line.layout.evaluation("s1") / "detections.json").read_text())
-    assert any(len(prediction.instances.known) for prediction in done) and kept
+    source = source_of(line.layout, line.params, "val")
+    paths = [source.dataset.path_of(picture) for picture in source.dataset.pictures]
+    for picture, path in zip(source.dataset.pictures, paths, strict=True):
+        pixels, features = read_picture(path), source.semantic(picture)
+        found = segmenter.propose(pixels, segmenter.embed([pixels])[0])
+        assert len(found) and found.semantic is not None and features is not None
+        np.testing.assert_allclose(found.semantic, mean_under(features, found.masks), atol=5e-3, rtol=5e-3)
+    done = predict(segmenter, paths, tmp_path / "out", 0.0)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert {entry["file_name"] for entry in results["images"]} == {"1.png", "2.png"}
+    assert [entry["file_name"] for entry in results["images"]] == ["1.png", "2.png"]
+    assert len(results["annotations"]) == sum(len(prediction.instances) for prediction in done)
 
 
 # Registered versions
