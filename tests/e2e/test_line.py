@@ -7,7 +7,11 @@ that stands on the chapter before, and records what its tests need.
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +25,7 @@ from flows.params_text import new_text
 from samif.config import DrawnParams, EncoderParams, SessionParams
 from samif.dataset.draw.line import draw_line
 from samif.dataset.draw.parts import BASE_PARTS
-from tests.e2e.console import Done, refusal, samif
+from tests.e2e.console import SAMIF, Done, refusal, samif
 
 STAGES = ["dataset", "embed", "pretrain_decoder", "propose", "train_base", "evaluate_base", "report"]
 SESSIONS = {
@@ -152,6 +156,17 @@ def test_a_second_run_has_nothing_to_do(root: Path, first: Chapter) -> None:
     assert again.classifiers == first.classifiers
     assert again.summary == first.summary
     assert due(root) == {}
+
+
+def test_the_schedule_does_a_run_of_its_own(root: Path, first: Chapter) -> None:
+    """The command of the systemd service, as systemd would start it."""
+    unit = (Path(__file__).parents[2] / "infra" / "triggers" / "samif-run@.service").read_text()
+    (command,) = re.findall("^ExecStart=(.*)$", unit, re.MULTILINE)
+    path = {"PATH": f"{SAMIF.parent}{os.pathsep}{os.defpath}"}
+    subprocess.run(shlex.split(command), cwd=root, env=os.environ | path, check=True, capture_output=True, timeout=900)
+    record = json.loads(max((root / ".samif" / "runs").iterdir()).read_text())
+    assert (record["who"], record["why"], record["outcome"]) == ("schedule", "nightly", "done")
+    assert record["stages"] == [] and record["versions"] == first.run["versions"]
 
 
 @pytest.fixture(scope="module")
