@@ -1,0 +1,1 @@
+"""The K-shot, multi-seed protocol on features that are taken once: what ten seeds would cost hours costs minutes."""
