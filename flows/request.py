@@ -58,7 +58,7 @@ def request_of(root: Path, who: str, why: str = "", cause: str | None = None) ->
     """
     layout = Layout(root.resolve())
     if not layout.params.exists():
-        raise SamifError(f"{root} is not a workspace (no params.yaml); run 'samif init' to make one")
+        raise SamifError(f"{layout.root} is not a workspace (no params.yaml); run 'samif init' to make one")
     try:
         return RunRequest(
             who=who,

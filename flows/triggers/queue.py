@@ -54,7 +54,7 @@ class Queue:
     def __init__(self, root: Path) -> None:
         layout = Layout(root.resolve())
         if not layout.params.exists():
-            raise SamifError(f"{root} is not a workspace (no params.yaml); run 'samif init' to make one")
+            raise SamifError(f"{layout.root} is not a workspace (no params.yaml); run 'samif init' to make one")
         layout.state.mkdir(exist_ok=True)
         self._path = layout.state / "triggers.db"
         with self._writing() as database:
