@@ -40,7 +40,7 @@ LEVERS: dict[str, dict[str, Any]] = {
 }
 INSTEAD: dict[str, dict[str, Any]] = {
     "token alone": {"features": ["token"]},
-    "pooled features alone": {"features": ["pooled"]},
+    "the token beside pooled features": {"features": ["token", "pooled"]},
     "head: cosine": {"head": "cosine"},
     "head: centred": {"head": "centred"},
     "head: ranpac": {"head": "ranpac"},
@@ -50,7 +50,7 @@ INSTEAD: dict[str, dict[str, Any]] = {
     "with a bias for few shots": {"shot_bias": True},
     "with outlier shots weighed down": {"outliers": "downweight"},
     "non-maximum suppression": {"duplicates": "nms"},
-    "graph diffusion": {"duplicates": "diffusion"},
+    "soft merging": {"duplicates": "soft"},
 }
 COLUMNS = {
     "base AP": "base_ap", "novel AP": "novel_ap", "all AP": "all_ap", "novel AP50": "novel_ap50",

@@ -154,7 +154,7 @@ class ProposeParams(Strict):
 class TrainBaseParams(Strict):
     """Features, head and background class; frozen once the base classifier is made."""
 
-    features: list[FeaturePart] = Field(default=["token", "pooled"], min_length=1)
+    features: list[FeaturePart] = Field(default=["pooled"], min_length=1)
     head: Literal["cosine", "centred", "lda", "ranpac"] = "lda"
     background_prototypes: Positive = 16
     unknown_weight: Annotated[float, Field(ge=0.0, le=10.0)] = 2.0
@@ -203,7 +203,7 @@ class SessionParams(Strict):
 class EvaluateParams(Strict):
     """Duplicate removal and the operating point of the reports."""
 
-    duplicates: Literal["nms", "soft", "diffusion"] = "soft"
+    duplicates: Literal["nms", "soft", "diffusion"] = "diffusion"
     duplicate_iou: Fraction = 0.5
     max_detections: Positive = 100
     operating_score: Fraction = 0.3

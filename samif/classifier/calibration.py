@@ -187,13 +187,7 @@ def _shot_bias(held: Held, scores: Floats, temperature: float) -> tuple[tuple[in
         def loss(bias: float, others: Floats = others, anew: Floats = anew, own: NDArray[np.bool_] = own) -> float:
             together = np.logaddexp(others, anew + bias)
             right = np.where(own, anew + bias, full[np.arange(len(labels)), labels][:, None]) - together
-            # its own samples and those of all others weigh the same: the question is which side the bias takes
-            per_class = [
-                -0.5 * sum(float(np.average(right[side, c], weights=weights[side])) for side in (mine, ~mine))
-                for c in range(classes)
-                if (mine := own[:, c]).any() and not mine.all()
-            ]
-            return float(np.mean(per_class)) if per_class else 0.0
+            return -float(np.mean(np.average(right, axis=0, weights=weights)))
 
         best = minimize_scalar(loss, bounds=(-10.0, 10.0), method="bounded", options={"xatol": 0.01})
         found.append((number, float(best.x)))

@@ -1,4 +1,5 @@
-"""What fine-tuning is worth: masks from one interior point, and silence on background, on held-out pictures."""
+"""What fine-tuning is worth, on held-out pictures: masks from one interior point, recall of what is proposed, and
+silence on background."""
 
 from __future__ import annotations
 
@@ -9,23 +10,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from samif.config import ProposeParams
 from samif.dataset.model import Picture
 from samif.finetune.targets import PictureTargets, to_points
 from samif.masks.rle import overlaps
-from samif.propose import answer_points
+from samif.propose import answer_points, propose
 from samif.sam.decoder import InstanceDecoder
 
 BACKGROUND_POINTS = 12
 SILENT_BELOW = 0.5
+MOST_PROPOSALS = 100
+RECALL_IOUS = np.arange(0.5, 0.96, 0.05)
 
 
 @dataclass(frozen=True)
 class Quality:
     """Mean IoU from one random interior point over instances of the learnt classes and of all others (None: none
-    there), the share of background points whose objectness is below one half, and how many pictures were measured."""
+    there); the same split of recall, the share of instances that one of at most 100 proposals finds, averaged over
+    IoU 0.5 to 0.95; the share of background points whose objectness is below one half; and how many pictures were
+    measured."""
 
     iou_base: float
     iou_other: float | None
+    recall_base: float
+    recall_other: float | None
     background_silent: float
     pictures: int
 
@@ -42,11 +50,13 @@ def measure(
     read: Callable[[Sequence[Picture]], Tensor],
     seed: int,
 ) -> Quality:
-    """Prompt every instance of the pictures once at a random interior point, and some background points."""
+    """Prompt every instance of the pictures once at a random interior point, and some background points; then propose
+    without being told anything."""
     rng = np.random.default_rng([seed, 17])
     known: list[float] = []
     other: list[float] = []
     silent: list[bool] = []
+    found: dict[bool, list[float]] = {True: [], False: []}
     for picture in pictures:
         objects = [a for a in picture.annotations if not a.crowd]
         if not objects:
@@ -61,14 +71,21 @@ def measure(
         if len(empty):
             places += [empty[i] for i in rng.integers(len(empty), size=BACKGROUND_POINTS)]
         points = torch.from_numpy(to_points(np.stack(places), target.frame))
-        answers, _ = answer_points(decoder, read([picture])[0], target.frame, points)
+        embedding = read([picture])[0]
+        answers, _ = answer_points(decoder, embedding, target.frame, points)
         for index, annotation in enumerate(objects):
             value = float(overlaps([answers.masks[index]], [annotation.rle])[0, 0])
             (known if annotation.category in classes else other).append(value)
+        proposed = propose(decoder, embedding, target.frame, ProposeParams(max_proposals=MOST_PROPOSALS))
+        best = overlaps(proposed.masks, [a.rle for a in objects]).max(axis=0, initial=0.0)
+        for annotation, reached in zip(objects, best, strict=True):
+            found[annotation.category in classes].append(float((reached >= RECALL_IOUS).mean()))
         silent += [bool(o < SILENT_BELOW) for o in answers.objectness[len(objects) :]]
     return Quality(
         iou_base=float(np.mean(known)) if known else 0.0,
         iou_other=float(np.mean(other)) if other else None,
+        recall_base=float(np.mean(found[True])) if found[True] else 0.0,
+        recall_other=float(np.mean(found[False])) if found[False] else None,
         background_silent=float(np.mean(silent)) if silent else 1.0,
         pictures=len(pictures),
     )

@@ -156,6 +156,7 @@ def test_silence_is_objectness_below_one_half(
     quality = measure(with_objectness(decoder, bias, masks=False), scenes.pictures[:2], everything, read, seed=0)
     assert quality.background_silent == silent and quality.iou_base == 0.0 and quality.iou_other is None
     assert quality.score == 0.5 * silent
+    assert quality.recall_base == 0.0 and quality.recall_other is None
 
 
 def test_quality_is_told_apart_by_learnt_and_other_classes(
