@@ -134,8 +134,9 @@ def page(
         f"- **An unknown part**: from the change on, {SHARE:.0%} of the pictures show one part of one class that the "
         "version does not know, among two to eight others.", "",
         f"Limits: an undisturbed stream of {watch.horizon} pictures raises any alarm with probability "
-        f"{watch.false_alarm:g}; so {len(streams)} of {LENGTH} are expected to raise about "
-        f"{len(streams) * watch.false_alarm * LENGTH / watch.horizon:.1f}. Window {watch.window}.", "",
+        f"{watch.false_alarm:g}; so {len(streams)} streams of {LENGTH} are expected to raise about "
+        f"{len(streams) * watch.false_alarm * LENGTH / watch.horizon:.1f}. Window {watch.window}. "
+        "A disturbed stream that ended without an alarm is a miss.", "",
         *table(streams, normals), "",
     ]  # fmt: skip
     return "\n".join(lines)
