@@ -24,6 +24,7 @@ def main() -> None:
         init_coco2014,
         live,
         predict,
+        protocol,
         registry,
         serve,
         store,

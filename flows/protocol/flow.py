@@ -100,7 +100,8 @@ def run_protocol(layout: Layout, params: Params, plan: Plan, variant: Variant | 
             progress.advance()
             for shots, seed in missing:
                 for name, classifier, seconds in chain(pool, line, how, base, shots, seed):
-                    kept.add(score(line, how, classifier, name, shots, seed, seconds))
+                    if (shots, seed, name) not in kept.scores:
+                        kept.add(score(line, how, classifier, name, shots, seed, seconds))
                     progress.advance()
     found = [kept.scores[0, 0, BASE]]
     return found + [kept.scores[shots, seed, name] for shots, seed in wanted for name in names]
@@ -120,7 +121,9 @@ class _Kept:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.scores: dict[tuple[int, int, str], Score] = {}
-        for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        content = path.read_text(encoding="utf-8") if path.is_file() else ""
+        self._cut_off = not content.endswith("\n") and bool(content)
+        for text in content.splitlines():
             try:
                 self._take(Score.model_validate_json(text))
             except ValidationError:
@@ -129,6 +132,9 @@ class _Kept:
     def add(self, found: Score) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
+            if self._cut_off:
+                file.write("\n")
+                self._cut_off = False
             file.write(json.dumps(found.model_dump(mode="json")) + "\n")
         self._take(found)
 
