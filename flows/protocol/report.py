@@ -14,7 +14,7 @@ from samif.evaluate.peers import Published, beside, protocol_of
 from samif.protocol.run import Score
 from samif.protocol.summary import Mean, Row, summarise
 
-HEADINGS = ["shots", "after", "base AP", "novel AP", "all AP", "novel AP50", "forgetting", "false tags", "s/class"]
+HEADINGS = ["shots", "after", "base AP", "novel AP", "all AP", "forgot", "tags", "s/class"]
 
 
 def cells(rows: Sequence[Row]) -> list[list[str]]:
@@ -23,10 +23,9 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
         [
             "-" if row.session == BASE else str(row.shots),
             row.session,
-            *(_text(row.measures[name], 1) for name in ("base_ap", "novel_ap", "all_ap", "novel_ap50")),
+            *(_text(row.measures[name], 1) for name in ("base_ap", "novel_ap", "all_ap")),
             _text(row.forgetting, 1),
-            _text(row.measures["false_tags_per_image"], 2),
-            _text(row.measures["seconds_per_class"], 3),
+            *(_mean(row.measures[name]) for name in ("false_tags_per_image", "seconds_per_class")),
         ]
         for row in rows
     ]
@@ -67,7 +66,7 @@ def _markdown(params: Params, rows: Sequence[Row], comparable: Sequence[Publishe
     seeds = max(row.seeds for row in rows)
     lines = [
         f"# {params.line}: K shots, {seeds} draws each\n",
-        "Means over the draws with 95 % intervals (Student's t); AP in points, false tags per picture; forgetting: "
+        "Means over the draws with 95 % intervals (Student's t); AP in points; tags: false ones per picture; forgot: "
         "points of base AP on pictures of base objects alone, lost since the base classifier.\n",
         f"| {' | '.join(HEADINGS)} |",
         f"|{'---|' * len(HEADINGS)}",
@@ -128,6 +127,10 @@ def _text(mean: Mean | None, digits: int) -> str:
         return "-"
     half = "" if mean.half is None else f" ±{mean.half:.{digits}f}"
     return f"{mean.mean:.{digits}f}{half}"
+
+
+def _mean(mean: Mean | None) -> str:
+    return "-" if mean is None else f"{mean.mean:.2f}"
 
 
 def _replace(path: Path, content: bytes) -> None:
