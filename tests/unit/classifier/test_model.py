@@ -142,6 +142,50 @@ def test_far_features_give_no_nan() -> None:
     assert np.isfinite(one.probabilities(np.full((1, 2), 1e6, np.float32))).all()
 
 
+# What is none of the classes
+
+
+def test_what_was_rejected_is_named_no_more_and_rows_stay() -> None:
+    known = classifier({"bolt": [4, 0], "nut": [0, 4]}, background=[-9, -9])
+    seen = np.array([[3.0, 1.5]], np.float32)
+    assert known.probabilities(seen).argmax() == 0
+    after = known.reject([seen, seen + 0.1]).reject([seen])
+    assert after.negatives.shape == (3, 2) and after.row_digests() == known.row_digests()
+    assert after.probabilities(seen).argmax() == 2
+    assert after.probabilities(np.array([[0.0, 4.0]], np.float32)).argmax() == 1
+    assert known.reject([]) is known
+
+
+def test_an_unknown_object_is_far_from_every_mean_and_no_background() -> None:
+    """Means scatter with variance 9: a sample far out between the classes is of a class of its own."""
+    known = classifier({"bolt": [4, 0], "nut": [0, 4]}, background=[0, 0])
+    aware = replace(known, space=replace(known.space, spread=9.0, unknown_bias=-2.0))
+    strange, bolt = np.array([[-4.0, -4.0]], np.float32), np.array([[4.0, 0.0]], np.float32)
+    assert aware.probabilities(strange)[0, 2] > 0.99
+    assert aware.probabilities(bolt).argmax() == 0
+    bolder = replace(known, space=replace(known.space, spread=9.0, unknown_bias=20.0))
+    assert bolder.probabilities(bolt).argmax() == 2
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(1, 2.0), (3, 1.5), (9, 1.0), (18, 0.0), (10**6, 0.0)], ids=lambda value: str(value)
+)
+def test_the_bias_for_few_shots_falls_with_their_number(count: int, expected: float) -> None:
+    few = replace(space(2, np.zeros((1, 2), np.float32)), shot_bias=((1, 2.0), (9, 1.0)))
+    assert few.bias_of(np.array([count]))[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("instances", "robust", "outlier_counts"), [(3, True, True), (6, True, False), (6, False, True)]
+)
+def test_outliers_are_outvoted_from_four_instances_on(instances: int, robust: bool, outlier_counts: bool) -> None:
+    rng = np.random.default_rng(0)
+    good = [np.array([[4.0, 0.0, 0.0, 0.0]], np.float32) + rng.normal(0, 0.1, (1, 4)).astype(np.float32)
+            for _ in range(instances - 1)]  # fmt: skip
+    row = row_from(space(WIDTH, EMPTY), [*good, np.array([[4.0, 40.0, 0.0, 0.0]], np.float32)], robust)
+    assert bool(row[1] > 3.0) is outlier_counts
+
+
 # Its file
 
 
@@ -171,6 +215,32 @@ def test_the_same_bytes_from_another_process(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path / "there")]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[3], env=environment)
     assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
+
+
+def test_all_that_weighs_is_kept(tmp_path: Path) -> None:
+    lifted = replace(
+        whole().space, head="ranpac", lift=np.ones((WIDTH, 6), np.float32), offset=np.full(WIDTH, 0.5, np.float32),
+        projection=np.ones((6, WIDTH), np.float32), spread=2.5, unknown_bias=-3.0, rejection=0.4,
+        shot_bias=((1, 0.5), (5, 0.25)),
+    )  # fmt: skip
+    made = replace(whole(), space=lifted, negatives=np.ones((2, WIDTH), np.float32))
+    made.save(tmp_path / "c")
+    found = Classifier.load(tmp_path / "c")
+    features = np.random.default_rng(0).normal(size=(5, WIDTH)).astype(np.float32)
+    assert np.array_equal(found.probabilities(features), made.probabilities(features))
+    assert found.space.rejection == 0.4 and found.space.shot_bias == ((1, 0.5), (5, 0.25))
+    found.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "c").read_bytes()
+
+
+def test_a_version_of_the_first_format_answers_as_it_did(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    whole().save(path)
+    facts = {"parts": ["token", "pooled"], "head": "cosine", "temperature": 0.1, "background_bias": -1 / 3}
+    rewritten(path, format="samif-classifier-1", space=json.dumps(facts))
+    found = Classifier.load(path)
+    assert found.space.head == "centred" and found.space.unknown_bias is None and found.space.rejection == 0.0
+    assert found.row_digests() == whole().row_digests() and len(found.negatives) == 0
 
 
 def rewritten(path: Path, **changes: str) -> None:

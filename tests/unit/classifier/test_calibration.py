@@ -1,0 +1,114 @@
+"""Weights from pictures that a classifier has not seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from samif.classifier.base import SHRINKAGES, steps, train_base
+from samif.classifier.calibration import SUREST
+from samif.classifier.collect import BaseSamples, Instance
+from samif.classifier.heads import Scatter
+from samif.config import TrainBaseParams
+
+WIDTH, CLASSES, PICTURES = 24, 8, 16
+
+
+def overfit(seed: int = 0, spread: float = 2.0) -> BaseSamples:
+    """Few objects in many dimensions: whitened, each lies nearly on its own row."""
+    rng = np.random.default_rng(seed)
+    means = spread * rng.normal(size=(CLASSES, WIDTH))
+    instances = {
+        f"c{c}": [
+            Instance(
+                p, (means[c] + rng.normal(size=(1, WIDTH)) + 0.05 * rng.normal(size=(3, WIDTH))).astype(np.float32)
+            )
+            for p in rng.permutation(PICTURES)[:5]
+        ]
+        for c in range(CLASSES)
+    }
+    background = rng.normal(size=(80, WIDTH)).astype(np.float32)
+    return BaseSamples(instances, background, np.arange(80) % PICTURES)
+
+
+def drawn(samples: BaseSamples, seed: int, count: int = 40, spread: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
+    """New objects of the known classes, and of classes that nobody taught."""
+    known_means = spread * np.random.default_rng(0).normal(size=(CLASSES, WIDTH))
+    rng = np.random.default_rng([seed, 99])
+    known = np.concatenate([m + rng.normal(size=(count // 4, WIDTH)) for m in known_means])
+    strange = spread * rng.normal(size=(count, WIDTH)) + rng.normal(size=(count, WIDTH))
+    return known.astype(np.float32), strange.astype(np.float32)
+
+
+def params(**others: object) -> TrainBaseParams:
+    return TrainBaseParams.model_validate({"features": ["token"], "background_prototypes": 4, **others})
+
+
+def test_probabilities_of_new_objects_are_what_they_say() -> None:
+    """Mean probability of the true class near how often it is the best: in-sample weights say 1 of everything."""
+    samples = overfit()
+    made = train_base(samples, params(unknown_weight=0.0, rejection=0.0))
+    known, _ = drawn(samples, 1)
+    labels = np.repeat(np.arange(CLASSES), len(known) // CLASSES)
+    found = made.probabilities(known)
+    right = (found.argmax(axis=1) == labels).mean()
+    assert right > 0.7
+    assert found.max(axis=1).mean() == pytest.approx(right, abs=0.15)
+
+
+def test_unknown_objects_get_fewer_names_the_more_they_count() -> None:
+    samples = overfit()
+    named = {}
+    for weight in (0.0, 1.0, 5.0):
+        made = train_base(samples, params(unknown_weight=weight))
+        known, strange = drawn(samples, 2)
+        named[weight] = [float((made.probabilities(x).argmax(axis=1) < CLASSES).mean()) for x in (known, strange)]
+    assert named[0.0][1] > named[1.0][1] >= named[5.0][1]
+    assert named[1.0][0] > 0.6 and named[1.0][1] < 0.5 * named[0.0][1]
+
+
+def test_rejection_gives_up_no_more_known_objects_than_asked() -> None:
+    """The threshold is found with fewer objects to learn from than the classifier has in the end, so it is careful."""
+    thresholds = []
+    for share in (0.0, 0.1, 0.3):
+        made = train_base(overfit(), params(rejection=share))
+        known, strange = drawn(overfit(), 3, count=200)
+        surest = [made.probabilities(samples)[:, :-1].max(axis=1) for samples in (known, strange)]
+        given_up, kept_out = ((values < made.space.rejection).mean() for values in surest)
+        assert given_up <= share + 0.05 and kept_out >= given_up
+        thresholds.append(made.space.rejection)
+    assert thresholds[0] == 0.0 and 0.0 < thresholds[1] < thresholds[2] <= SUREST
+
+
+def test_what_cannot_be_judged_is_left_out() -> None:
+    """Each class in one picture only: nothing tells how a known object looks in another."""
+    samples = overfit()
+    one = {
+        name: [Instance(row, i.samples) for i in found] for row, (name, found) in enumerate(samples.instances.items())
+    }
+    made = train_base(BaseSamples(one, samples.background, samples.background_pictures), params(shot_bias=True))
+    assert made.space.unknown_bias is None and made.space.rejection == 0.0 and made.space.shot_bias == ()
+
+
+def test_progress_is_told_for_every_space() -> None:
+    told: list[int] = []
+    train_base(overfit(), params(), told.append)
+    assert sum(told) == steps(params()) == 4 * len(SHRINKAGES) + 1
+    assert steps(params(head="cosine")) == 5
+
+
+def test_more_shrinkage_whitens_less() -> None:
+    rng = np.random.default_rng(0)
+    scale = np.array([1.0, 1.0, 1.0])
+    correlated = rng.normal(size=(400, 1)) + 0.2 * rng.normal(size=(400, 3))
+    scatter = Scatter.of("lda", [(correlated * scale + shift).astype(np.float32) for shift in (0.0, 5.0)], 0)
+    ratios = []
+    for shrinkage in (0.0, 0.5, 1.0):
+        values = np.linalg.eigvalsh(np.cov(scatter.transform(shrinkage)(correlated.astype(np.float32)).T))
+        ratios.append(values[-1] / values[0])
+    assert ratios[0] == pytest.approx(1.0, abs=0.05) and ratios[0] < ratios[1] < ratios[2]
+
+
+def test_samples_and_pictures_must_agree() -> None:
+    with pytest.raises(ValueError, match="expected a picture for each of 2 samples"):
+        BaseSamples({}, np.zeros((2, 3), np.float32), np.zeros(3, np.int64))
