@@ -1,5 +1,5 @@
-"""Opening an MLflow client: settings before the first import, quick answers where MLflow would retry for minutes, and
-a first migration of SQLite that may be killed."""
+"""Opening an MLflow client: settings before the first import, which failures may pass, and a first migration of SQLite
+that may be killed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from flows.transient import PATIENCE_SECONDS, Transient
 from samif.errors import SamifError
 
 if TYPE_CHECKING:
@@ -17,14 +18,22 @@ if TYPE_CHECKING:
 PROBE_SECONDS = 3.0
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    # MLflow would send a lost request once more, and so make a second version where only the answer was lost.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    # Longer than anybody waits: what a hanging server still has to do is not asked of it again meanwhile.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{1.5 * PATIENCE_SECONDS:.0f}",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # whatever fails also raises
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+
+MAY_PASS = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+"""MLflow's codes for a server, or a database or bucket behind it, that is away."""
+
+
+class Away(SamifError, Transient):
+    """The registry, or what stands behind it, does not answer."""
 
 
 def open_client(uri: str, shown: str, database: Path | None) -> MlflowClient:
@@ -35,7 +44,8 @@ def open_client(uri: str, shown: str, database: Path | None) -> MlflowClient:
         database: the SQLite file of `uri`; none for a server.
 
     Raises:
-        SamifError: the server does not answer, or the file is no database or cannot be opened.
+        Away: the server does not answer.
+        SamifError: the file is no database or cannot be opened.
     """
     for key, value in SETTINGS.items():
         os.environ.setdefault(key, value)
@@ -66,15 +76,28 @@ def open_client(uri: str, shown: str, database: Path | None) -> MlflowClient:
 
 
 def probe(uri: str, shown: str) -> None:
-    """Fail in seconds where MLflow's own retries would take minutes."""
+    """Raise Away, in seconds, where the server does not answer."""
     import requests
 
     try:
         requests.get(f"{uri.rstrip('/')}/health", timeout=PROBE_SECONDS)
     except requests.RequestException:
-        raise SamifError(
-            f"the registry at {shown} does not answer; start it, or mend registry.tracking_uri in params.yaml"
+        raise Away(
+            f"the registry at {shown} does not answer; start it, or mend registry.tracking_uri in params.yaml, and run "
+            "the same command again: what is done is kept"
         ) from None
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether an error of a server's client is one that a later attempt may not meet."""
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        return error.error_code in MAY_PASS
+    if isinstance(error, requests.RequestException):
+        return error.response is None or error.response.status_code >= 500
+    return False
 
 
 def _is_sqlite(path: Path) -> bool:

@@ -12,18 +12,21 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from flows.mlflow_client import first_line, open_client, probe, without_credentials
+from flows.mlflow_client import Away, first_line, may_pass, open_client, probe, without_credentials
+from flows.transient import patiently
 from samif.errors import SamifError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+T = TypeVar("T")
 
 LOCK_SECONDS = 300.0
 METRICS_PER_CALL = 1000  # MLflow refuses longer batches
@@ -110,6 +113,16 @@ class MlflowStore:
         finally:
             self._lock.release()
 
+    def written(self, write: Callable[[], T]) -> T:
+        """What `write` gives, called inside `writing`; again, for a minute, while the server, its database or its
+        bucket is away. So it has to find what an attempt before has done."""
+
+        def attempt() -> T:
+            with self.writing():
+                return write()
+
+        return patiently()(attempt)
+
     @contextmanager
     def _sentences(self) -> Iterator[None]:
         _ = self.client  # sets up MLflow before anything of it is imported
@@ -126,9 +139,8 @@ class MlflowStore:
                     f"the registry at {self.shown} does not know you; set MLFLOW_TRACKING_USERNAME and "
                     "MLFLOW_TRACKING_PASSWORD, and run again"
                 ) from None
-            raise SamifError(
-                f"the registry at {self.shown} refused or broke off: {said}; mend that and run again"
-            ) from None
+            kind = Away if self.database is None and may_pass(error) else SamifError
+            raise kind(f"the registry at {self.shown} refused or broke off: {said}; mend that and run again") from None
 
     @cached_property
     def client(self) -> MlflowClient:

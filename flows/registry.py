@@ -93,8 +93,7 @@ class Registry:
                 shutil.copyfile(path, stage / path.name)
 
         entry = Entry(line, "decoder", "decoder", "decoder_sha256", {"decoder_sha256": sha256}, write)
-        with self._store.writing():
-            return self._store.register(entry).version
+        return self._store.written(lambda: self._store.register(entry)).version
 
     def register_classifier(
         self, line: str, card: Card, files: Mapping[str, Path], decoder_version: int, previous: Card | None
@@ -133,7 +132,8 @@ class Registry:
             metrics=metrics_of(evaluation),
             description=card.provenance.why,
         )
-        with self._store.writing():
+
+        def write_all() -> Registration:
             decoder = self._store.version(f"{line}-decoder", decoder_version)
             if decoder.tags.get("decoder_sha256") != card.decoder.sha256:
                 raise SamifError(
@@ -147,6 +147,8 @@ class Registry:
                 self._store.client.set_registered_model_alias(entry.model, CHALLENGER, str(done.version))
             return done
 
+        return self._store.written(write_all)
+
     def promotions(self, line: str, say: Callable[[str], None] = lambda _: None) -> Promotions:
         """Promotion and rollback of a line; `say` is called with whatever was found undone or out of place."""
         return Promotions(self._store, line, say)
@@ -158,10 +160,8 @@ class Registry:
             write: puts the files of the comparison into an empty folder.
         """
         name = f"{tags['before']} -> {tags['after']}"
-        with self._store.writing():
-            return self._store.record(
-                Entry(line, "comparison", name, "comparison", tags, lambda folder, _: write(folder))
-            )
+        entry = Entry(line, "comparison", name, "comparison", tags, lambda folder, _: write(folder))
+        return self._store.written(lambda: self._store.record(entry))
 
     def aliases(self, line: str) -> dict[str, int]:
         """Alias -> version of the line's classifier."""

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.store.cache import Cache, Parts
 from flows.store.storage import Chunks, Entry, Lost, Span
-from flows.transient import Transient, persistently
+from flows.transient import Transient, patiently, persistently
 from samif.errors import SamifError
 
 if TYPE_CHECKING:
+    from tenacity import Retrying
+
     from flows.s3 import Refused
 
 T = TypeVar("T")
@@ -35,8 +37,8 @@ _DIGITS = "0123456789abcdef"
 class Bucket:
     """Storage under a prefix of a bucket. Endpoint and credentials come from the environment or the machine's role.
 
-    Each call is repeated while the server does not answer or asks to slow down (AWS_MAX_ATTEMPTS times, else 6, which
-    takes about ten seconds); then a SamifError says so. The client is made at the first call of each process.
+    Each call is repeated while the server does not answer or asks to slow down (AWS_MAX_ATTEMPTS times, else for a
+    minute); then a SamifError says so. The client is made at the first call of each process.
     """
 
     lanes = 16
@@ -157,10 +159,11 @@ class Bucket:
             with s3.explained():
                 return request(self._connected())
 
-        attempts = _attempts()
+        repeated = _repeated()
         try:
-            return persistently(attempts)(attempt)
+            return repeated(attempt)
         except Transient as error:
+            attempts = repeated.statistics["attempt_number"]
             raise SamifError(
                 f"the embedding store {self.location} gave up after {attempts} attempts ({error}); what is committed "
                 "stays: rerun 'samif run' when the server answers again"
@@ -233,6 +236,6 @@ def _meaning(error: Refused) -> str:
     return {412: "precondition_failed", 416: "out_of_range", 403: "forbidden"}.get(error.status, error.code)
 
 
-def _attempts() -> int:
+def _repeated() -> Retrying:
     told = os.environ.get("AWS_MAX_ATTEMPTS", "")
-    return max(1, int(told)) if told.isdecimal() else 6
+    return persistently(max(1, int(told))) if told.isdecimal() else patiently()
