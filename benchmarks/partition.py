@@ -267,7 +267,7 @@ def main() -> None:
 `python -m benchmarks.partition`: {PICTURES} pictures, encoder `tiny`, shards of {SHARD}; three hosts (network
 namespaces behind a switch) with a Ray node of one CPU each, on one machine of {os.cpu_count()} cores. {CUT_AFTER:.0f} s
 after the first batch the cable of a host is pulled that is not the head; the driver runs on the head's host. *Lost*:
-longer than undisturbed, from one run each; under three seconds is noise. *Manifest*: against the digest of the
+longer than undisturbed, from one run each. *Manifest*: against the digest of the
 undisturbed run, every picture in the store. The hosts share the disk that the store lies on, so a host that is cut off
 can still finish the shards that it has in hand.
 
@@ -275,8 +275,8 @@ Nodes and driver have, unless the table says otherwise:
 
 {settings}
 
-A driver must not have the first two alone: the nodes turn it away ("too many pings"). The embedding run does not stand
-or fall with them: what a silent host had in hand goes to others anyway.
+A driver must not have them where the nodes do not: those turn it away ("too many pings"). The embedding run does not
+stand or fall with them: what a silent host had in hand goes to others anyway.
 
 """
     NOTE.write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
