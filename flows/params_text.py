@@ -30,6 +30,7 @@ def new_text(
     train: CocoSource | None = None,
     val: CocoSource | None = None,
     protocol: DataProtocol | None = None,
+    workspace: str | None = None,
 ) -> str:
     """The text of a commented params.yaml; without `train` the pictures are the drawn demo line's."""
     yaml = _yaml()
@@ -46,6 +47,9 @@ def new_text(
         tree["dataset"].insert(0, "protocol", protocol, comment=CLAIMS[protocol])
     tree["encoder"].update(encoder.model_dump())
     text = _dump(yaml, tree)
+    if workspace is not None:
+        key = f'workspace: "{workspace}"'.ljust(31) + "# its clones keep it; no other registers under the line's name"
+        text = re.sub(r"(?m)^line: .*\n", lambda found: f"{found[0]}{key}\n", text, count=1)
     for name, session in sessions.items():
         text = with_session(text, name, session)
     return text

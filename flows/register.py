@@ -14,6 +14,8 @@ from typing import Any
 
 from flows.embedding_manifest import EmbeddingManifest
 from flows.layout import SPLITS, Layout
+from flows.line_owner import claim
+from flows.mlflow_store import MlflowStore
 from flows.registry import Registry
 from flows.stages.inputs import dataset_of
 from flows.weights import resolve
@@ -33,8 +35,10 @@ def register_all(layout: Layout, params: Params, request: Mapping[str, Any]) -> 
         {"decoder": version, "classifiers": {"base" or session: version}}.
 
     Raises:
-        SamifError: the registry does not answer, or refuses (an old row changed, a file is not what its card says).
+        SamifError: the line is another workspace's, the registry does not answer, or refuses (an old row changed, a
+            file is not what its card says).
     """
+    claim(MlflowStore(params.registry.tracking_uri, layout.root), params, str(request["who"]))
     registry = Registry(params.registry.tracking_uri, layout.root)
     decoder_sha256 = file_sha256(layout.decoder / "decoder.safetensors")
     decoder_version = registry.register_decoder(params.line, layout.decoder, decoder_sha256)

@@ -70,6 +70,7 @@ def last_run(root: Path) -> Record | None:
 
 def _work(layout: Layout, params: Params, record: Record, say: Callable[[str], None]) -> None:
     started = time.monotonic()
+    _refuse_foreign(layout, params)
     _mend_store(layout, params, say)
     record["stages"] = [asdict(stage) for stage in reproduce(layout.root, say).stages]
     record["data_revision"], record["dvc_lock"] = data_revision_of(layout), file_sha256(layout.lock)
@@ -82,6 +83,20 @@ def _work(layout: Layout, params: Params, record: Record, say: Callable[[str], N
     record["versions"] = versions
     record["seconds"] = round(time.monotonic() - started, 3)
     record["outcome"] = "done"
+
+
+def _refuse_foreign(layout: Layout, params: Params) -> None:
+    """Say before hours of work that the line is another workspace's; a registry that is away may be back by the end."""
+    if params.registry.tracking_uri is not None:
+        from flows.line_owner import ForeignLineError, check
+        from flows.mlflow_store import MlflowStore
+
+        try:
+            check(MlflowStore(params.registry.tracking_uri, layout.root), params)
+        except ForeignLineError:
+            raise
+        except SamifError:
+            return
 
 
 def _mend_store(layout: Layout, params: Params, say: Callable[[str], None]) -> None:

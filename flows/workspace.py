@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections import Counter
@@ -103,8 +104,8 @@ def init_workspace(
         first = error.errors()[0]
         key = {"name": "encoder", "sha256": "checkpoint SHA-256"}.get(str(first["loc"][0]), str(first["loc"][0]))
         raise SamifError(f"the {key} {first['input']!r} does not fit: {first['msg'].lower()}") from None
-    text = new_text(line or _line_name(root.name), base, encoder_params, chain, train, val, protocol)
-    return _put(layout, text)
+    name, own = line or _line_name(root.name), secrets.token_hex(8)
+    return _put(layout, new_text(name, base, encoder_params, chain, train, val, protocol, own))
 
 
 def refuse_workspace(root: Path) -> None:

@@ -250,6 +250,8 @@ class Params(Strict):
     """The whole of params.yaml."""
 
     line: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    workspace: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = Field(default=None, exclude_if=_is_none)
+    """Drawn when the workspace is made: only it and its clones register under the line's name."""
     dataset: DatasetParams
     encoder: EncoderParams = EncoderParams()
     semantic: SemanticParams | None = Field(default=None, exclude_if=_is_none)
@@ -263,6 +265,13 @@ class Params(Strict):
     registry: RegistryParams = RegistryParams()
     gates: GatesParams = GatesParams()
     watch: WatchParams = WatchParams()
+
+    @field_validator("line")
+    @classmethod
+    def _line_is_no_model(cls, line: str) -> str:
+        if line.endswith(("-decoder", "-classifier", "-journal")):
+            raise ValueError(f"expected the name of a line, got '{line}', which is that of a registered model of one")
+        return line
 
     @field_validator("train_base")
     @classmethod

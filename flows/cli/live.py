@@ -74,10 +74,18 @@ def promote(
 ) -> None:
     """Put a version live: verify it, ask the gates, move the alias, read it back, write the journal."""
     from flows.evidence import Examiner
+    from flows.line_owner import check as check_owner
+    from flows.mlflow_store import MlflowStore
     from flows.promotion import Request
 
     opened = open_registry(workspace)
     name, number = opened.registry.resolve(ref)
+    if name != f"{opened.params.line}-classifier":
+        raise SamifError(
+            f"{name} is not of line '{opened.params.line}', whose gates and pictures {opened.layout.root} has; promote "
+            "it from a workspace of its own line"
+        )
+    check_owner(MlflowStore(opened.params.registry.tracking_uri, opened.layout.root), opened.params)
     examiner = Examiner(opened.layout, opened.params, opened.registry)
     request = Request(
         who=who or whoami(), why=why, approve=approve, verdict=verdict, force=force,

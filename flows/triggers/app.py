@@ -20,7 +20,6 @@ from flows.serve.refusals import Refusal
 from flows.triggers.events import cause_of
 from flows.triggers.queue import Queue
 from flows.triggers.signature import check, replayed
-from samif.config import load_params
 from samif.errors import SamifError
 
 MOST_BYTES = 1_000_000
@@ -61,7 +60,7 @@ class Receiver:
         except (ValueError, RecursionError):
             raise Refusal(400, "json", "the body is not JSON; send an S3 event or an MLflow webhook") from None
         try:
-            cause = cause_of(payload, load_params(self.root / "params.yaml").line, self.places)
+            cause = cause_of(payload, self.places)
             if cause is None:
                 return 200, "ignored"
             request = request_of(self.root, "webhook", f"event: {cause}", cause)

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from flows.serve.refusals import Refusal
 
 _LONGEST = 300
-_OWN = ("decoder", "classifier", "journal")
-"""Registered models that a run of the line writes itself: an event about them must not start the next one."""
+_OWN = ("-decoder", "-classifier", "-journal")
+"""Endings of registered models that runs write themselves, of this line or another one: an event about them must not
+start the next run."""
 
 Short = Annotated[str, Field(max_length=1024)]
 
@@ -69,7 +70,7 @@ class _RegistryEvent(_Loose):
     data: _RegistryData
 
 
-def cause_of(payload: Any, line: str, places: Sequence[str] = ()) -> str | None:
+def cause_of(payload: Any, places: Sequence[str] = ()) -> str | None:
     """What an event says, in one line.
 
     The same event gives the same line however often it is delivered, and another event another one: an object that is
@@ -77,7 +78,6 @@ def cause_of(payload: Any, line: str, places: Sequence[str] = ()) -> str | None:
 
     Args:
         payload: the parsed JSON of an S3 event or of an MLflow webhook.
-        line: events about its own registered models are left aside.
         places: s3://bucket/prefix; objects elsewhere are left aside. None takes all.
 
     Returns:
@@ -91,7 +91,7 @@ def cause_of(payload: Any, line: str, places: Sequence[str] = ()) -> str | None:
             return _of_bucket(_BucketEvent.model_validate(payload), places)
         if isinstance(payload, dict) and payload.get("Event") == "s3:TestEvent":
             return None
-        return _of_registry(_RegistryEvent.model_validate(payload), line)
+        return _of_registry(_RegistryEvent.model_validate(payload))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
@@ -116,9 +116,9 @@ def _of_bucket(event: _BucketEvent, places: Sequence[str]) -> str | None:
     return _one_line(f"{len(changes)} objects, the first {changes[0]}", sum_of=sorted(changes))
 
 
-def _of_registry(event: _RegistryEvent, line: str) -> str | None:
+def _of_registry(event: _RegistryEvent) -> str | None:
     data = event.data
-    if data.name in {f"{line}-{kind}" for kind in _OWN}:
+    if data.name.endswith(_OWN):
         return None
     version = f"/{data.version}" if data.version else ""
     once = bool(version) and event.action == "created"  # a version's number is never given twice
