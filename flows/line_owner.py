@@ -58,7 +58,7 @@ def _model(params: Params) -> str:
 
 
 def _mark(params: Params) -> dict[str, str]:
-    return {WORKSPACE: params.workspace or "-", BASE_CLASSES: digest(sorted(params.dataset.base_classes))}
+    return {WORKSPACE: params.workspace or "-", BASE_CLASSES: digest({"names": sorted(params.dataset.base_classes)})}
 
 
 def _compare(store: MlflowStore, params: Params, found: Mapping[str, str]) -> None:
