@@ -138,6 +138,8 @@ class PretrainDecoderParams(Strict):
     learning_rate: Annotated[float, Field(gt=0.0, le=0.1)] = 5e-4
     erosion: Fraction = 0.15
     seed: int = 0
+    workers: Positive = Field(default=1, exclude_if=lambda workers: bool(workers == 1))
+    """Of Ray, which share each step; their number decides the last bits of the decoder, so a change tunes it anew."""
 
 
 class ProposeParams(Strict):

@@ -68,13 +68,15 @@ def store_of(layout: Layout, params: Params) -> EmbeddingStore:
 def source_of(layout: Layout, params: Params, split: str) -> Source:
     """A split with readers of what the encoders saw."""
     store = store_of(layout, params)
+    seen = reader_of(store, EmbeddingManifest.load(layout.embeddings))
+    semantic = reader_of(store, EmbeddingManifest.load(layout.semantic)) if params.semantic is not None else None
+    return Source(dataset_of(layout, params, split), seen, semantic)
 
-    def reader(place: Path) -> Read:
-        embeddings = EmbeddingReader(store, EmbeddingManifest.load(place))
-        return lambda pictures: embeddings.read([p.sha256 for p in pictures])
 
-    semantic = reader(layout.semantic) if params.semantic is not None else None
-    return Source(dataset_of(layout, params, split), reader(layout.embeddings), semantic)
+def reader_of(store: EmbeddingStore, manifest: EmbeddingManifest) -> Read:
+    """A reader of what a manifest lists."""
+    embeddings = EmbeddingReader(store, manifest)
+    return lambda pictures: embeddings.read([p.sha256 for p in pictures])
 
 
 def sam_of(params: EncoderParams) -> LoadedSam:

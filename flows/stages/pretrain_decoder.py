@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from dataclasses import asdict
 
+from flows.embedding_manifest import EmbeddingManifest
 from flows.layout import Layout
+from flows.pretrain.team import tune_together
+from flows.pretrain.work import Job
 from flows.progress import track
-from flows.stages.inputs import check_encoder, sam_of, source_of
+from flows.stages.inputs import check_encoder, reader_of, sam_of, source_of, store_of
 from samif.config import Params
 from samif.finetune.train import learnable, planned_steps, tune
 from samif.sam.decoder import InstanceDecoder, save_decoder
@@ -20,11 +24,18 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     source = source_of(layout, params, "train")
     loaded = sam_of(params.encoder)
     check_encoder(layout, loaded.encoder_digest)
-    decoder, pictures = InstanceDecoder.of(loaded.sam), source.dataset.pictures
+    decoder = InstanceDecoder.of(loaded.sam)
     names = params.dataset.base_classes if section.classes == "base" else source.dataset.category_names
-    steps = planned_steps(section, len(learnable(source.dataset.pictures, frozenset(names))))
+    classes = frozenset(names)
+    pictures = learnable(source.dataset.pictures, classes)
+    steps = planned_steps(section, len(pictures))
     with track(steps, "steps", "tune decoder") as progress:
-        tuned = tune(decoder, pictures, frozenset(names), source.read, section, progress.advance)
+        if section.workers == 1:
+            tuned = tune(decoder, pictures, classes, source.read, section, progress.advance)
+        else:
+            reader = functools.partial(reader_of, store_of(layout, params), EmbeddingManifest.load(layout.embeddings))
+            job = Job(decoder, pictures, classes, reader, section)
+            tuned = tune_together(job, section.workers, params.embed.address, progress)
     shutil.rmtree(layout.decoder, ignore_errors=True)
     save_decoder(tuned.decoder, loaded.name, layout.decoder / "decoder.safetensors")
     training = {

@@ -1,5 +1,8 @@
 """The fine-tuning loop: prompts drawn in objects, on background and on seams; decoder tuned, encoder never touched.
 
+Several workers may tune one decoder together (`Team`): each draws the whole batch from the same seed, works on its
+share of the pictures, and takes the same step as the others.
+
 Shape legend: B pictures a step, P prompts a picture, r resolution of low-resolution masks.
 """
 
@@ -50,6 +53,30 @@ class Tuned:
 
 
 @dataclass(frozen=True)
+class Team:
+    """One worker of several that tune a decoder together, each from the same decoder, pictures and parameters.
+
+    Attributes:
+        rank: number of this worker, from 0.
+        workers: how many there are, at most the pictures of a step.
+        add_up: replaces a tensor by its sum over all workers, bit for bit the same on each.
+        device: where this worker computes losses and gradients.
+    """
+
+    rank: int = 0
+    workers: int = 1
+    add_up: Callable[[Tensor], None] = lambda _: None
+    device: str = "cpu"
+
+    def share(self, pictures: int) -> slice:
+        """The pictures of a step that are this worker's."""
+        return slice(pictures * self.rank // self.workers, pictures * (self.rank + 1) // self.workers)
+
+
+ALONE = Team()
+
+
+@dataclass(frozen=True)
 class _Batch:
     embeddings: Tensor
     points: Tensor  # (B, P, 2)
@@ -66,6 +93,9 @@ class _Batch:
             self.embeddings[rows], self.points[rows], self.targets[flat], self.is_object[flat], self.depth[rows],
             self.ignored[rows],
         )  # fmt: skip
+
+    def to(self, device: str) -> _Batch:
+        return _Batch(*(tensor.to(device) for tensor in vars(self).values()))
 
 
 def planned_steps(params: PretrainDecoderParams, pictures: int) -> int:
@@ -85,27 +115,78 @@ def tune(
     read: ReadEmbeddings,
     params: PretrainDecoderParams,
     advance: Callable[[int], None] = lambda _: None,
+    team: Team = ALONE,
 ) -> Tuned:
     """Fine-tune the mask decoder on the instances of `classes`; the prompt encoder stays as it is.
 
     A share of the pictures is held out; the tuned decoder is kept only where it is better there than before.
     Losses: BCE + dice on the single mask, its IoU (regression), objectness, and the point proposal map.
+    In a team this is what the first worker does; the others `assist`.
 
     Raises:
         SamifError: no picture has an instance to learn from.
     """
-    useful = learnable(pictures, classes)
-    if not useful:
-        raise SamifError("no training picture shows an instance of a class to learn; check dataset.base_classes")
     started = time.monotonic()
-    rng = np.random.default_rng(params.seed)
-    torch.manual_seed(params.seed)
-    order = rng.permutation(len(useful))
-    held = max(1, int(HELD_OUT * len(useful))) if len(useful) > 3 else 0
-    check, learn = [useful[i] for i in order[:held]], [useful[i] for i in order[held:]]
-    before = measure(decoder, check or learn, classes, read, seed=params.seed)
+    lesson = _Lesson.of(pictures, classes, read, params)
+    before = measure(decoder, lesson.check, classes, read, seed=params.seed)
+    tuned, curve = _train(decoder, lesson, team, advance)
+    after = measure(tuned, lesson.check, classes, read, seed=params.seed)
+    better = after.score >= before.score
+    if not better:
+        log.warning("fine-tuning did not help (%.3f before, %.3f after): kept as it was", before.score, after.score)
+    best, kept = (tuned, "after") if better else (decoder, "before")
+    return Tuned(best, curve, before, after, kept, time.monotonic() - started)
 
-    tuned = copy.deepcopy(decoder)
+
+def assist(
+    decoder: InstanceDecoder,
+    pictures: Sequence[Picture],
+    classes: frozenset[str],
+    read: ReadEmbeddings,
+    params: PretrainDecoderParams,
+    team: Team,
+) -> None:
+    """Do a worker's share of what the first worker does in `tune`; measuring is left to the first.
+
+    Raises:
+        SamifError: no picture has an instance to learn from.
+    """
+    _train(decoder, _Lesson.of(pictures, classes, read, params), team)
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What is learnt from which pictures; `check` are those to measure on, held out where there are enough."""
+
+    learn: list[Picture]
+    check: list[Picture]
+    classes: frozenset[str]
+    read: ReadEmbeddings
+    params: PretrainDecoderParams
+    steps: int
+    rng: np.random.Generator
+
+    @classmethod
+    def of(
+        cls, pictures: Sequence[Picture], classes: frozenset[str], read: ReadEmbeddings, params: PretrainDecoderParams
+    ) -> _Lesson:
+        useful = learnable(pictures, classes)
+        if not useful:
+            raise SamifError("no training picture shows an instance of a class to learn; check dataset.base_classes")
+        rng = np.random.default_rng(params.seed)
+        order = rng.permutation(len(useful))
+        held = max(1, int(HELD_OUT * len(useful))) if len(useful) > 3 else 0
+        check, learn = [useful[i] for i in order[:held]], [useful[i] for i in order[held:]]
+        return cls(learn, check or learn, classes, read, params, planned_steps(params, len(useful)), rng)
+
+
+def _train(
+    decoder: InstanceDecoder, lesson: _Lesson, team: Team, advance: Callable[[int], None] = lambda _: None
+) -> tuple[InstanceDecoder, list[dict[str, float]]]:
+    """A tuned copy of the decoder, and its curve: the same on every worker of a team."""
+    params, steps = lesson.params, lesson.steps
+    torch.manual_seed(params.seed)
+    tuned = copy.deepcopy(decoder).to(team.device)
     weights = [*tuned.mask_decoder.parameters()]
     if tuned.heads is not getattr(tuned.mask_decoder, "instance_heads", None):
         weights += [*tuned.heads.parameters()]
@@ -116,14 +197,14 @@ def tune(
     targets: dict[int, PictureTargets] = {}
     curve: list[dict[str, float]] = []
     running: dict[str, float] = {}
-    steps = planned_steps(params, len(useful))
     for step in range(steps):
         rate = params.learning_rate * min(1.0, (step + 1) / 30) * (1.0 - step / steps)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        batch = _draw(tuned, learn, targets, classes, read, params, rng)
+        batch = _draw(tuned, lesson, targets).to(team.device)
         optimiser.zero_grad(set_to_none=True)
-        loss, iou = _accumulate(tuned, batch)
+        sums = _accumulate(tuned, batch, team.share(params.pictures_per_step))
+        loss, iou = _over_all_workers(weights, sums, team)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
         for key, value in (("loss", loss), ("mask_iou", iou)):
@@ -131,32 +212,19 @@ def tune(
         if step % max(1, steps // CURVE_POINTS) == 0 or step == steps - 1:
             curve.append({"step": step + 1, **{k: round(v, 4) for k, v in running.items()}})
         advance(1)
-    tuned.eval().requires_grad_(False)
-    after = measure(tuned, check or learn, classes, read, seed=params.seed)
-    better = after.score >= before.score
-    if not better:
-        log.warning("fine-tuning did not help (%.3f before, %.3f after): kept as it was", before.score, after.score)
-    best, kept = (tuned, "after") if better else (decoder, "before")
-    return Tuned(best, curve, before, after, kept, time.monotonic() - started)
+    return tuned.cpu().eval().requires_grad_(False), curve
 
 
-def _draw(
-    decoder: InstanceDecoder,
-    pictures: Sequence[Picture],
-    cache: dict[int, PictureTargets],
-    classes: frozenset[str],
-    read: ReadEmbeddings,
-    params: PretrainDecoderParams,
-    rng: np.random.Generator,
-) -> _Batch:
+def _draw(decoder: InstanceDecoder, lesson: _Lesson, cache: dict[int, PictureTargets]) -> _Batch:
+    pictures, params, rng = lesson.learn, lesson.params, lesson.rng
     few = len(pictures) < params.pictures_per_step
     chosen = [pictures[i] for i in rng.choice(len(pictures), params.pictures_per_step, replace=few)]
-    embeddings = read(chosen).float()
+    embeddings = lesson.read(chosen).float()
     grid = embeddings.shape[-1]
     points, masks, depth, ignored = [], [], [], []
     for picture in chosen:
         if picture.id not in cache:
-            cache[picture.id] = PictureTargets.of(picture, classes, decoder.image_size)
+            cache[picture.id] = PictureTargets.of(picture, lesson.classes, decoder.image_size)
         target = cache[picture.id]
         for place, mask in _prompts(target, 4 * grid, params, rng):
             points.append(to_points(place, target.frame))
@@ -195,42 +263,61 @@ def _prompts(
     return prompts
 
 
-def _accumulate(decoder: InstanceDecoder, batch: _Batch) -> tuple[float, float]:
-    """Add the gradients of a batch, a few pictures at a time where prompts times grid cells would fill the memory.
+def _accumulate(decoder: InstanceDecoder, batch: _Batch, share: slice) -> tuple[float, float]:
+    """Add the gradients of some pictures of a batch, a few at a time where prompts times grid cells would fill the
+    memory. Over all workers they add up to those of the batch, whose parts are the same however many workers there are.
 
     Returns:
-        Loss and mean mask IoU.
+        What these pictures add to the batch's loss and mean mask IoU.
     """
     pictures, prompts = batch.points.shape[:2]
     at_once = max(1, CELLS_AT_ONCE // (prompts * batch.embeddings.shape[-1] ** 2))
     sums = np.zeros(2)
     for start in range(0, pictures, at_once):
-        part = batch.pictures(slice(start, min(start + at_once, pictures)))
-        loss, iou = _loss(decoder, part)
-        share = len(part.embeddings) / pictures
-        (loss * share).backward()  # type: ignore[no-untyped-call]
-        sums += share * np.array([float(loss.detach()), iou])
+        stop = min(start + at_once, pictures)
+        mine = slice(max(start, share.start), min(stop, share.stop))
+        if mine.start >= mine.stop:
+            continue
+        loss, iou = _loss(decoder, batch.pictures(mine), batch.pictures(slice(start, stop)))
+        weight = (stop - start) / pictures
+        (loss * weight).backward()  # type: ignore[no-untyped-call]
+        sums += weight * np.array([float(loss.detach()), iou])
     return float(sums[0]), float(sums[1])
 
 
-def _loss(decoder: InstanceDecoder, batch: _Batch) -> tuple[Tensor, float]:
-    with training_autocast():
+def _over_all_workers(weights: Sequence[Tensor], sums: tuple[float, float], team: Team) -> tuple[float, float]:
+    """Replace gradients, and loss and IoU, by their sums over the team, in one exchange."""
+    if team.workers == 1:
+        return sums
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    flat = torch.cat([*(gradient.flatten() for gradient in gradients), gradients[0].new_tensor(sums)])
+    team.add_up(flat)
+    *parts, loss, iou = torch.split(flat, [*(gradient.numel() for gradient in gradients), 1, 1])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+    return float(loss), float(iou)
+
+
+def _loss(decoder: InstanceDecoder, batch: _Batch, whole: _Batch) -> tuple[Tensor, float]:
+    """What the pictures of `batch` add to loss and mean mask IoU of `whole`, which they are some or all pictures of."""
+    with training_autocast(batch.embeddings.device.type):
         answer, objectness = decoder(batch.embeddings, batch.points, SINGLE_MASK)
         centre_logits = decoder.heads.centres(batch.embeddings).float()
     logits, targets, weight = answer.masks[:, 0].float(), batch.targets, batch.is_object.float()
     if targets.shape[-1] != logits.shape[-1]:
         raise ValueError(f"expected targets of {logits.shape[-1]} cells, got {targets.shape[-1]}")
+    objects = whole.is_object.float().sum().clamp_min(1.0)
     bce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean((-2, -1))
     probability = logits.sigmoid()
     dice = 1 - (2 * (probability * targets).sum((-2, -1)) + 1) / (probability.sum((-2, -1)) + targets.sum((-2, -1)) + 1)
-    mask = ((4 * bce + 2 * dice) * weight).sum() / weight.sum().clamp_min(1.0)
+    mask = ((4 * bce + 2 * dice) * weight).sum() / objects
     with torch.no_grad():
         found, true = logits > 0, targets > 0.5
         iou = (found & true).sum((-2, -1)) / (found | true).sum((-2, -1)).clamp_min(1)
-    regression = (((answer.iou[:, 0].float() - iou) ** 2) * weight).sum() / weight.sum().clamp_min(1.0)
-    seen = F.binary_cross_entropy_with_logits(objectness.float(), weight)
+    regression = (((answer.iou[:, 0].float() - iou) ** 2) * weight).sum() / objects
+    seen = F.binary_cross_entropy_with_logits(objectness.float(), weight) * (len(weight) / len(whole.is_object))
     centres = F.binary_cross_entropy_with_logits(centre_logits, batch.depth, reduction="none")
     learnable = (~batch.ignored).float()
-    proposal = (centres * learnable).sum() / learnable.sum().clamp_min(1.0)
+    proposal = (centres * learnable).sum() / (~whole.ignored).float().sum().clamp_min(1.0)
     total = mask + 2 * regression + 0.5 * seen + proposal
-    return total, float((iou * weight).sum() / weight.sum().clamp_min(1.0))
+    return total, float((iou * weight).sum() / objects)
