@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from samif.errors import SamifError
-from samif.strict import Fraction, Points, Positive
+from samif.strict import Fraction, Points, Positive, is_false, is_none
 from samif.strict import Strict as Strict  # most modules know it from here
 from samif.watch.params import WatchParams
 
@@ -30,15 +30,6 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 FeaturePart = Literal["token", "pooled", "semantic"]
 DataProtocol = Literal["coco2014-60-20", "part-of-coco2014"]
 StoredAs = Literal["float16", "bfloat16", "int8"]
-
-
-def _is_none(value: object) -> bool:
-    """For a section that came later: without it, a dump and its digest are what they always were."""
-    return value is None
-
-
-def _is_false(value: object) -> bool:
-    return value is False
 
 
 class CocoSource(Strict):
@@ -191,7 +182,7 @@ class SessionParams(Strict):
     shots: Positive = 10
     seed: int = 0
     source: ShotSource | None = None
-    background: bool = Field(default=False, exclude_if=_is_false)
+    background: bool = Field(default=False, exclude_if=is_false)
 
     @model_validator(mode="after")
     def _learns_something(self) -> Self:
@@ -252,11 +243,11 @@ class Params(Strict):
     """The whole of params.yaml."""
 
     line: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-    workspace: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = Field(default=None, exclude_if=_is_none)
+    workspace: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = Field(default=None, exclude_if=is_none)
     """Drawn when the workspace is made: only it and its clones register under the line's name."""
     dataset: DatasetParams
     encoder: EncoderParams = EncoderParams()
-    semantic: SemanticParams | None = Field(default=None, exclude_if=_is_none)
+    semantic: SemanticParams | None = Field(default=None, exclude_if=is_none)
     embed: EmbedParams = EmbedParams()
     pretrain_decoder: PretrainDecoderParams = PretrainDecoderParams()
     propose: ProposeParams = ProposeParams()

@@ -15,3 +15,12 @@ class Strict(BaseModel):
     """Frozen; refuses unknown keys and silent conversions (a quoted "10" is not a number)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def is_none(value: object) -> bool:
+    """For a key that came later: without it, a dump and its digest are what they always were."""
+    return value is None
+
+
+def is_false(value: object) -> bool:
+    return value is False
