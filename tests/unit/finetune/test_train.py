@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from samif.config import PretrainDecoderParams
 from samif.dataset.model import Dataset, Picture
@@ -16,7 +20,7 @@ from samif.dataset.pictures import read_picture
 from samif.errors import SamifError
 from samif.finetune import train
 from samif.finetune.quality import measure
-from samif.finetune.train import planned_steps, tune
+from samif.finetune.train import Team, Tuned, assist, planned_steps, tune
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.encoder import ImageEncoder
 
@@ -144,6 +148,120 @@ def test_a_step_in_parts_is_the_same_step(
     parts = tune(decoder, scenes.pictures[:3], everything, read, params(3))
     for a, b in zip(whole.curve, parts.curve, strict=True):
         assert a == pytest.approx(b, rel=0.01, abs=0.001)
+
+
+# Several workers
+
+
+def together(workers: int, *given: object, steps: int) -> Tuned:
+    """Tuned by a team whose workers are threads."""
+    barrier = threading.Barrier(workers, timeout=60)
+    written: list[Tensor | None] = [None] * workers
+
+    def work(rank: int) -> Tuned | None:
+        def add_up(tensor: Tensor) -> None:
+            written[rank] = tensor.clone()
+            barrier.wait()
+            tensor.copy_(torch.stack([one for one in written if one is not None]).sum(0))
+            barrier.wait()
+
+        team = Team(rank, workers, add_up)
+        try:
+            if rank > 0:
+                return assist(*given, team)  # type: ignore[arg-type]
+            return tune(*given, advanced.append, team)  # type: ignore[arg-type]
+        except BaseException:
+            barrier.abort()
+            raise
+
+    advanced: list[int] = []
+    with ThreadPoolExecutor(workers) as pool:
+        tuned, *others = pool.map(work, range(workers))
+    assert tuned is not None and others == [None] * (workers - 1) and advanced == [1] * steps
+    return tuned
+
+
+@pytest.mark.parametrize(("workers", "cells"), [(3, train.CELLS_AT_ONCE), (2, 1)])
+def test_a_team_takes_the_steps_of_one(
+    decoder: InstanceDecoder,
+    scenes: Dataset,
+    read: Read,
+    everything: frozenset[str],
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+    cells: int,
+) -> None:
+    """In float32, up to the order in which numbers are added; whatever pictures differ in, each weighs the same."""
+    monkeypatch.setattr(train, "training_autocast", lambda _: torch.autocast("cpu", enabled=False))
+    monkeypatch.setattr(train, "CELLS_AT_ONCE", cells)
+    start = with_objectness(decoder, 5.0, masks=False)
+    given = (start, scenes.pictures, everything, read, params(4, pictures_per_step=3, learning_rate=0.005))
+    alone, team = tune(*given), together(workers, *given, steps=4)
+    for a, b in zip(alone.curve, team.curve, strict=True):
+        assert a == pytest.approx(b, abs=2e-4)
+    begun, one, other = state(start), state(alone.decoder), state(team.decoder)
+    moved = math.sqrt(sum(float((one[name] - begun[name]).square().sum()) for name in one))
+    apart = math.sqrt(sum(float((one[name] - other[name]).square().sum()) for name in one))
+    assert alone.kept == team.kept == "after" and 0 < apart < 0.01 * moved
+
+
+@pytest.mark.parametrize(("pictures", "workers"), [(8, 1), (8, 2), (8, 3), (3, 3)])
+def test_every_picture_of_a_step_is_shared_out_once(pictures: int, workers: int) -> None:
+    shares = [range(pictures)[Team(rank, workers).share(pictures)] for rank in range(workers)]
+    assert [index for share in shares for index in share] == list(range(pictures))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1 and min(map(len, shares)) > 0
+
+
+@pytest.mark.parametrize("cells", [train.CELLS_AT_ONCE, 1])
+def test_one_worker_gives_the_bits_that_it_gave_before_there_were_teams(
+    decoder: InstanceDecoder,
+    scenes: Dataset,
+    read: Read,
+    everything: frozenset[str],
+    monkeypatch: pytest.MonkeyPatch,
+    cells: int,
+) -> None:
+    monkeypatch.setattr(train, "CELLS_AT_ONCE", cells)
+    given = (with_objectness(decoder, 5.0, masks=False), scenes.pictures[:3], everything, read, params(4))
+    now = tune(*given)
+    monkeypatch.setattr(train, "_accumulate", lambda decoder, batch, _: before_accumulate(decoder, batch))
+    before = tune(*given)
+    assert now.kept == "after" and now.curve == before.curve and same(state(now.decoder), state(before.decoder))
+
+
+def before_accumulate(decoder: InstanceDecoder, batch: train._Batch) -> tuple[float, float]:
+    """As it stood when one worker was all there was."""
+    pictures, prompts = batch.points.shape[:2]
+    at_once = max(1, train.CELLS_AT_ONCE // (prompts * batch.embeddings.shape[-1] ** 2))
+    sums = np.zeros(2)
+    for start in range(0, pictures, at_once):
+        part = batch.pictures(slice(start, min(start + at_once, pictures)))
+        loss, iou = before_loss(decoder, part)
+        share = len(part.embeddings) / pictures
+        (loss * share).backward()  # type: ignore[no-untyped-call]
+        sums += share * np.array([float(loss.detach()), iou])
+    return float(sums[0]), float(sums[1])
+
+
+def before_loss(decoder: InstanceDecoder, batch: train._Batch) -> tuple[Tensor, float]:
+    with train.training_autocast():
+        answer, objectness = decoder(batch.embeddings, batch.points, train.SINGLE_MASK)
+        centre_logits = decoder.heads.centres(batch.embeddings).float()
+    logits, targets, weight = answer.masks[:, 0].float(), batch.targets, batch.is_object.float()
+    bce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean((-2, -1))
+    probability = logits.sigmoid()
+    dice = 1 - (2 * (probability * targets).sum((-2, -1)) + 1) / (probability.sum((-2, -1)) + targets.sum((-2, -1)) + 1)
+    mask = ((4 * bce + 2 * dice) * weight).sum() / weight.sum().clamp_min(1.0)
+    with torch.no_grad():
+        found, true = logits > 0, targets > 0.5
+        iou = (found & true).sum((-2, -1)) / (found | true).sum((-2, -1)).clamp_min(1)
+    regression = (((answer.iou[:, 0].float() - iou) ** 2) * weight).sum() / weight.sum().clamp_min(1.0)
+    seen = F.binary_cross_entropy_with_logits(objectness.float(), weight)
+    centres = F.binary_cross_entropy_with_logits(centre_logits, batch.depth, reduction="none")
+    learnable = (~batch.ignored).float()
+    proposal = (centres * learnable).sum() / learnable.sum().clamp_min(1.0)
+    total = mask + 2 * regression + 0.5 * seen + proposal
+    return total, float((iou * weight).sum() / weight.sum().clamp_min(1.0))
 
 
 # Quality
