@@ -84,7 +84,7 @@ class ServedLine:
         rng = np.random.default_rng(0)
         space = Space(
             ("token",), "cosine", np.zeros(width, np.float32), np.eye(width, dtype=np.float32),
-            rng.normal(size=(1, width)).astype(np.float32), 1.0, 0.0,
+            rng.normal(size=(1, width)).astype(np.float32), 1.0, -5.0,  # random masks: all of them are to have names
         )  # fmt: skip
         rows = rng.normal(size=(len(CLASSES), width)).astype(np.float32)[:classes]
         Classifier(space, CLASSES[:classes], rows, np.ones(classes, np.int64)).save(folder / "classifier.safetensors")

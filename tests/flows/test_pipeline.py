@@ -225,11 +225,12 @@ def test_data_and_lost_outputs_are_noticed(finished: Path, tmp_path: Path) -> No
 
 
 def test_a_new_software_revision_reruns_its_stage(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(pipeline.REVISIONS, "evaluate", 2)
+    now = pipeline.REVISIONS["evaluate"]
+    monkeypatch.setitem(pipeline.REVISIONS, "evaluate", now + 1)
     (row,) = why(finished)
     assert row.stage == "dvc.yaml" and row.will_run
     assert sync_pipeline(Layout(finished), load_params(finished / "params.yaml"))
-    assert will_run(finished)["evaluate_base"] == ("software revision 1 -> 2",)
+    assert will_run(finished)["evaluate_base"] == (f"software revision {now} -> {now + 1}",)
     assert set(go(finished)) == {"evaluate_base", "evaluate@s1", "evaluate@s2"}
     assert not sync_pipeline(Layout(finished), load_params(finished / "params.yaml"))
 

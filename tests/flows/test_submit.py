@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from ray._raylet import AuthenticationTokenLoader
 
 from flows import cli
 from flows.request import RunRequest, request_of
@@ -34,12 +35,21 @@ def head() -> Iterator[RayHead]:
 
 
 @pytest.fixture(autouse=True)
-def surroundings(head: RayHead, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client's environment, and the stand-in instead of the real wheel."""
+def surroundings(head: RayHead, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A client's environment, and the stand-in instead of the real wheel. Ray reads the token once per process, so what
+    it read for other tests is forgotten before, and this head's afterwards."""
     variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": head.token} | SECRETS
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(parcel, "build_wheel", stand_in)
+    _forget_token()
+    yield
+    monkeypatch.undo()
+    _forget_token()
+
+
+def _forget_token() -> None:
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 @pytest.fixture
