@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from ray._raylet import AuthenticationTokenLoader
+from ray._raylet import AuthenticationTokenLoader, Config
 
 from flows import cli
 from flows.request import RunRequest, request_of
@@ -49,6 +49,7 @@ def surroundings(head: RayHead, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 def _forget_token() -> None:
+    Config.initialize("")  # whether there are tokens at all is read once, too
     AuthenticationTokenLoader.instance().reset_cache()
 
 
