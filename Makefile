@@ -1,11 +1,11 @@
 # make demo    a fresh machine to a finished run of the demo line
-# make test    every check that has to hold
+# make test    every check that has to hold; make test-slow: those that take minutes each
 # make services, make services-down    PostgreSQL, S3, MLflow and Ray on this machine's loopback
 PYTHON ?= python3.11
 BIN := .venv/bin
 UV := $(or $(shell command -v uv),$(BIN)/uv)
 
-.PHONY: env demo test bench lint services services-down services-backup services-restore services-rotate
+.PHONY: env demo test test-slow bench lint services services-down services-backup services-restore services-rotate
 .DELETE_ON_ERROR:
 
 env: .venv/.installed
@@ -24,6 +24,10 @@ demo: env
 
 test: env
 	$(BIN)/python -m pytest
+
+# Whole stacks, started, killed and ended for minutes: not in every run of the tests.
+test-slow: env
+	$(BIN)/python -m pytest -m slow
 
 bench: env
 	$(BIN)/python -m benchmarks

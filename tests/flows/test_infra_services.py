@@ -31,6 +31,8 @@ from infra.services.state import PORTS, State, draw_secrets, load_state, new_sta
 from samif.errors import SamifError
 from tests.flows.services import skip_without_ceph, skip_without_postgres
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SECONDS = 240
 

@@ -22,6 +22,8 @@ from samif.errors import SamifError
 from tests.flows.services import free_port
 from tests.flows.tagged_line import TaggedLine
 
+pytestmark = pytest.mark.slow
+
 
 class Server:
     """An MLflow server that goes away and comes back at the same address with the same data."""

@@ -33,6 +33,8 @@ from samif.errors import SamifError
 from samif.finetune.train import Tuned, learnable, tune
 from samif.sam.decoder import InstanceDecoder
 
+pytestmark = pytest.mark.slow
+
 BASE = ["hex_nut", "washer", "gear", "bolt"]
 STEPS = 8
 WEIGHTS, CURVE = 0.05, 0.005

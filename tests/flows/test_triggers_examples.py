@@ -19,6 +19,8 @@ from flows.promotion import Request
 from flows.triggers.comparison import markdown
 from tests.flows.tagged_line import ROWS, TaggedLine
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "infra" / "triggers"
 WORKFLOW = YAML(typ="safe").load((EXAMPLES / "retrain.yml").read_text())
 STEPS = [step for step in WORKFLOW["jobs"]["retrain"]["steps"] if "run" in step]

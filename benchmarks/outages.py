@@ -1,0 +1,297 @@
+"""Outages: PostgreSQL, S3 or MLflow hangs or is down for 30 s in the middle of a run, or MLflow never comes back.
+
+python -m benchmarks.outages
+
+Starts a stack of its own (what `make services` starts); prints a table and writes OUTAGES.md. A quarter of an
+hour.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import requests
+from rich.console import Console
+from ruamel.yaml import YAML
+
+from flows.layout import Layout
+from flows.params_text import new_text
+from flows.registry import Registry
+from flows.verify import complaints, verify
+from infra.services.daemon import kill_stamped, stamped
+from infra.services.stack import BUCKET, Stack
+from samif.config import EncoderParams, SessionParams, load_params
+from samif.dataset.draw.parts import BASE_PARTS
+from samif.hashing import file_sha256
+
+NOTE = Path(__file__).parent / "OUTAGES.md"
+FIRST_PORT = 23400
+OUTAGE_SECONDS, RUN_SECONDS = 30.0, 600.0
+SAMIF = Path(sys.executable).with_name("samif")
+DAEMONS = {"PostgreSQL": "postgres", "S3": "ceph-rgw", "MLflow": "mlflow"}
+SESSIONS = {
+    "s1": SessionParams(after="base", classes=["wing_nut"], shots=2),
+    "s2": SessionParams(after="s1", classes=["hook"], shots=2),
+}
+PARAMS: dict[str, dict[str, Any]] = {
+    "pretrain_decoder": {"steps": 2, "pictures_per_step": 2},
+    "propose": {"points": 24},
+    "embed": {"shard_pictures": 4},
+}
+VERSIONS = {"decoder": 1, "classifiers": {"base": 1, "s1": 2, "s2": 3}}
+
+How = Literal["hangs", "down", "dead"]
+When = Literal["embed", "registration"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is away, in which way (stopped and continued; killed and started again; killed for good), and when: so many
+    seconds after the first shard or the first version is there."""
+
+    service: str
+    how: How
+    when: When
+    after: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.service.lower()}-{self.how}-{self.when}-{self.after:.1f}".replace(".", "-")
+
+
+CASES = [
+    *(Case("S3", how, "embed", 0.5) for how in ("down", "hangs")),
+    *(Case(service, how, "registration", 0.2) for how in ("down", "hangs") for service in DAEMONS),
+    Case("MLflow", "dead", "registration", 0.2),
+]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A `samif run`: exit code, seconds, and the last line that it said."""
+
+    code: int
+    seconds: float
+    said: str
+
+
+@dataclass
+class Campaign:
+    """A stack, and a workspace that was run on it undisturbed."""
+
+    folder: Path
+    stack: Stack
+    variables: Mapping[str, str]
+    calm: dict[When, float]
+
+    @property
+    def undisturbed(self) -> Path:
+        return self.folder / "calm"
+
+    def begin(self) -> None:
+        """The undisturbed runs: of everything, then as each case has it."""
+        self._workspace("calm")
+        ran = self._run("calm", lambda _: None)
+        assert ran.code == 0, ran.said
+        for when in get_args(When):
+            name = f"calm-{when}"
+            self._copy(name, when)
+            ran = self._run(name, lambda _: None)
+            assert ran.code == 0 and self._faults(name) == [], ran.said
+            self.calm[when] = ran.seconds
+
+    def case(self, case: Case) -> str:
+        """Do one case; its row of the table."""
+        self._copy(case.name, case.when)
+        begun = self._has_shard if case.when == "embed" else self._has_version
+
+        def disturb(process: subprocess.Popen[str]) -> None:
+            _until(lambda: begun(case.name), process)
+            time.sleep(case.after)
+            assert process.poll() is None, "the run was over before it could be disturbed"
+            with self._away(case):
+                if case.how != "dead":
+                    time.sleep(OUTAGE_SECONDS)
+
+        ran = self._run(case.name, disturb)
+        if case.how == "dead":
+            how = f"exit code {ran.code} after {ran.seconds:.0f} s, started again, then run again: `{ran.said}`"
+            self.stack.up(None)
+            ran, lost = self._run(case.name, lambda _: None), ""
+        else:
+            how, lost = "went on by itself", f"{ran.seconds - self.calm[case.when]:.0f} s"
+        faults = [f"exit code {ran.code}: {ran.said}"] if ran.code else self._faults(case.name)
+        found = "same" if not faults else f"**{'; '.join(faults)}**"
+        return f"| {case.service} | {case.how} | {case.when}, {case.after:.1f} s | {how} | {lost} | {found} |"
+
+    @contextmanager
+    def _away(self, case: Case) -> Iterator[None]:
+        stamp = f"{self.stack.state.stack}/{DAEMONS[case.service]}"
+        if case.how == "hangs":
+            stopped = stamped(stamp)
+            for process in stopped:
+                process.suspend()
+            try:
+                yield
+            finally:
+                for process in stopped:
+                    process.resume()
+        else:
+            kill_stamped(stamp)
+            yield
+            if case.how == "down":
+                self.stack.up(None)
+
+    def _run(self, name: str, disturb: Callable[[subprocess.Popen[str]], None]) -> Ran:
+        started = time.monotonic()
+        said = self.folder / f"{name}.said"
+        with said.open("w") as file:
+            process = subprocess.Popen(
+                [SAMIF, "run", "--who", "outages", "--why", name],
+                cwd=self.folder / name,
+                env=os.environ | self.variables | {"COLUMNS": "200"},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        try:
+            disturb(process)
+            code = process.wait(RUN_SECONDS)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(60)
+        lines = said.read_text().split("\n")
+        words = next((line for line in reversed(lines) if line.startswith("samif: ")), lines[-1])
+        return Ran(code, time.monotonic() - started, words)
+
+    def _faults(self, name: str) -> list[str]:
+        """What is not as in the undisturbed run."""
+        root, found = self.folder / name, list[str]()
+        for path in sorted(self.undisturbed.glob("artifacts/**/*.safetensors")):
+            mine = root / path.relative_to(self.undisturbed)
+            if "proposals" not in path.parts and file_sha256(mine) != file_sha256(path):
+                found.append(f"{mine.relative_to(root)} differs")
+        record = json.loads(max((root / ".samif" / "runs").iterdir()).read_text())
+        if record["versions"] != VERSIONS:
+            found.append(f"versions {record['versions']}")
+        for model, count in (("decoder", 1), ("classifier", 3)):
+            if len(self._versions(f"{name}-{model}")) != count:
+                found.append(f"{len(self._versions(f'{name}-{model}'))} versions of the {model}")
+        (experiment,) = [item for item in self._ask("experiments/search") if item["name"] == name]
+        runs = self._ask("runs/search", experiment_ids=[experiment["experiment_id"]])
+        if sorted(run["info"]["status"] for run in runs) != ["FINISHED"] * 4:
+            found.append(f"{len(runs)} runs")
+        layout = Layout(root)
+        params = load_params(layout.params)
+        registry = Registry(params.registry.tracking_uri, root)
+        for number in (1, 2, 3):
+            found += complaints(verify(registry, f"{name}/{number}", (layout, params)))
+        return found
+
+    def _workspace(self, name: str) -> None:
+        root = self.folder / name
+        (root / ".dvc").mkdir(parents=True)
+        (root / ".dvc" / "config").write_text(
+            "[core]\n    no_scm = True\n    analytics = False\n    check_update = False\n"
+        )
+        (root / ".dvcignore").write_text("/.samif\n/reports\n")
+        yaml = YAML()
+        params = yaml.load(new_text(name, list(BASE_PARTS), EncoderParams(), SESSIONS))
+        params["dataset"]["drawn"] = {"base_pictures": 40, "mixed_pictures": 20, "val_pictures": 8, "size": 160}
+        for section, changes in PARAMS.items():
+            params[section].update(changes)
+        params["embed"]["store"] = f"s3://{BUCKET}/{name}"
+        params["registry"] = {"tracking_uri": self.variables["MLFLOW_TRACKING_URI"]}
+        yaml.dump(params, root / "params.yaml")
+
+    def _copy(self, name: str, when: When) -> None:
+        """The undisturbed workspace under a line of its own: computed, not registered; `embed`: its store is empty."""
+        root = self.folder / name
+        shutil.copytree(self.undisturbed, root)
+        text = (root / "params.yaml").read_text(encoding="utf-8").replace("line: calm", f"line: {name}")
+        if when == "embed":
+            text = text.replace(f"s3://{BUCKET}/calm", f"s3://{BUCKET}/{name}")
+        (root / "params.yaml").write_text(text, encoding="utf-8")
+
+    def _has_shard(self, name: str) -> bool:
+        answer = self.stack.ceph.client().list_objects_v2(Bucket=BUCKET, Prefix=f"{name}/")
+        return int(answer["KeyCount"]) > 2
+
+    def _has_version(self, name: str) -> bool:
+        return bool(self._versions(f"{name}-decoder"))
+
+    def _versions(self, model: str) -> list[Any]:
+        return self._ask("model-versions/search", filter=f"name = '{model}'")
+
+    def _ask(self, what: str, **query: Any) -> list[Any]:
+        """MLflow's answer to a search, of at most a thousand."""
+        login = (self.variables["MLFLOW_TRACKING_USERNAME"], self.variables["MLFLOW_TRACKING_PASSWORD"])
+        url = f"{self.variables['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/{what}"
+        if what.startswith("model-versions"):
+            answer = requests.get(url, params=query | {"max_results": 1000}, auth=login, timeout=60)
+        else:
+            answer = requests.post(url, json=query | {"max_results": 1000}, auth=login, timeout=60)
+        answer.raise_for_status()
+        return next((value for value in answer.json().values() if isinstance(value, list)), [])
+
+
+def _until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + RUN_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline and process.poll() is None, "it never came to that"
+        time.sleep(0.05)
+
+
+def main() -> None:
+    """Do all cases, print and record them; exit code 1 if one of them lost or doubled something."""
+    out = Console()
+    rows = ["| away | how | when | the run | lost | against undisturbed |", "|---|---|---|---|---|---|"]
+    folder = Path(tempfile.mkdtemp(prefix="samif-outages-"))
+    folder.chmod(0o755)  # PostgreSQL runs as another user
+    stack = Stack(folder / "services")
+    try:
+        campaign = Campaign(folder, stack, stack.up(FIRST_PORT), {})
+        os.environ.update(campaign.variables)
+        campaign.begin()
+        out.print(f"undisturbed: {campaign.calm}")
+        for case in CASES:
+            rows.append(campaign.case(case))
+            out.print(rows[-1], soft_wrap=True, highlight=False, markup=False)
+    finally:
+        stack.down(remove_data=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    kept = sum(row.endswith("| same |") for row in rows)
+    NOTE.write_text(_head(kept, campaign.calm) + "\n".join(rows) + "\n", encoding="utf-8")
+    raise SystemExit(0 if kept == len(CASES) else 1)
+
+
+def _head(kept: int, calm: Mapping[When, float]) -> str:
+    return f"""# Outages
+
+`python -m benchmarks.outages`: the stack of `make services`, a small drawn line with two sessions on it (embeddings and
+artifacts in the bucket, versions in PostgreSQL through MLflow), and `samif run` with a service away for
+{OUTAGE_SECONDS:.0f} s. *Hangs*: SIGSTOP, then SIGCONT. *Down*: kill -9, started again after {OUTAGE_SECONDS:.0f} s.
+*Dead*: kill -9. *When*: so long after the first shard was in the bucket, or the first version in the registry. *Lost*:
+longer than undisturbed ({calm["embed"]:.0f} s with embeddings to compute again, {calm["registration"]:.0f} s where only
+registration is left). *Same*: decoder and classifiers bit for bit, version numbers, no version and no MLflow run twice
+or unfinished, and every version what its card says (`samif registry verify`), journal included.
+
+{kept} of {len(CASES)} came to the same.
+
+"""
+
+
+if __name__ == "__main__":
+    main()
