@@ -23,7 +23,7 @@ demo: env
 	$(BIN)/samif run
 
 test: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=20
 
 # Whole stacks, started, killed and ended for minutes: not in every run of the tests.
 test-slow: env

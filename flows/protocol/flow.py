@@ -88,7 +88,7 @@ def run_protocol(layout: Layout, params: Params, plan: Plan, variant: Variant | 
     how = variant or Variant(params.train_base, params.incremental, params.evaluate)
     plan = Plan(possible(line, plan.shots), plan.seeds)
     pool = pool_of(layout, params, places_of(line, plan.shots, plan.seeds))
-    kept = _Kept(layout.state / "protocol" / f"{_key(layout, how)}.jsonl")
+    kept = _Kept(layout.state / "protocol" / f"{_key(layout, line, how)}.jsonl")
     wanted = [(shots, seed) for shots in plan.shots for seed in plan.seeds]
     names = list(line.sessions)
     missing = [(k, s) for k, s in wanted if any((k, s, name) not in kept.scores for name in names)]
@@ -107,12 +107,17 @@ def run_protocol(layout: Layout, params: Params, plan: Plan, variant: Variant | 
     return found + [kept.scores[shots, seed, name] for shots, seed in wanted for name in names]
 
 
-def _key(layout: Layout, variant: Variant) -> str:
+def _key(layout: Layout, line: Line, variant: Variant) -> str:
     """Digest of everything that decides a score, but for shots and seed."""
     files = [layout.decoder / "decoder.safetensors", layout.index("train"), layout.index("val"), layout.embeddings]
     files += [layout.proposals("train"), layout.proposals("val")]
-    sessions = digest({"variant": variant.digest, "files": [file_sha256(path) for path in files]})
-    return sessions[:32]
+    content = {
+        "variant": variant.digest,
+        "files": [file_sha256(path) for path in files],
+        "base": list(line.base_classes),
+        "sessions": [[name, session.classes] for name, session in line.sessions.items()],
+    }
+    return digest(content)[:32]
 
 
 class _Kept:

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 from sklearn.cluster import KMeans
 
-from samif.classifier.calibration import Calibration, Held, calibrate
+from samif.classifier.calibration import SHOTS, Calibration, Held, calibrate
 from samif.classifier.collect import BaseSamples
 from samif.classifier.heads import HEADS, Array, Scatter
 from samif.classifier.model import Classifier, Space
@@ -55,7 +55,7 @@ def train_base(
         scatter = _scatter(_filled(learn, samples), params)
         for shrinkage, parts in held.items():
             space = _space(scatter, shrinkage, learn.background, samples, params)
-            parts.append(Held.of(space, _filled(learn, samples), check))
+            parts.append(Held.of(space, _filled(learn, samples), check, SHOTS if params.shot_bias else ()))
             advance(1)
     found = {shrinkage: calibrate(parts, params) for shrinkage, parts in held.items()}
     shrinkage = min(found, key=lambda choice: found[choice].loss)

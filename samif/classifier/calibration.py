@@ -43,7 +43,7 @@ class Held:
         classes: (N, C).
         background: (N, G).
         unknown: (N,).
-        few: (R, N, C), with each class's row from so few instances; R = len(SHOTS).
+        few: (R, N, C), with each class's row from so few instances; R = len(SHOTS), or 0 where no bias is asked for.
         labels: class of each sample (N,), -1 for background.
     """
 
@@ -55,7 +55,7 @@ class Held:
     labels: NDArray[np.int64]
 
     @classmethod
-    def of(cls, space: Space, learn: BaseSamples, check: BaseSamples) -> Held:
+    def of(cls, space: Space, learn: BaseSamples, check: BaseSamples, shots: Sequence[int] = SHOTS) -> Held:
         """What a space and rows learnt from some pictures say of the samples of others."""
         groups = [np.concatenate([i.samples for i in found]) if found else None for found in check.instances.values()]
         samples = [group for group in groups if group is not None]
@@ -64,13 +64,15 @@ class Held:
         projected = space.project(np.concatenate(everything)).astype(np.float64)
         rng = np.random.default_rng(11)
         rows = [row_from(space, [i.samples for i in found]) for found in learn.instances.values()]
-        few = [np.stack([_few(space, found, count, rng) for found in learn.instances.values()]) for count in SHOTS]
+        few = [np.stack([_few(space, found, count, rng) for found in learn.instances.values()]) for count in shots]
         return cls(
             HEADS[space.head].angular,
             evidence(space.head, projected, np.stack(rows)),
             evidence(space.head, projected, space.background),
             unknown_evidence(space.head, projected, space.spread),
-            np.stack([evidence(space.head, projected, each) for each in few]),
+            np.array([evidence(space.head, projected, each) for each in few]).reshape(
+                len(few), len(projected), len(rows)
+            ),
             np.concatenate([*labels, np.full(len(check.background), -1)]).astype(np.int64),
         )
 

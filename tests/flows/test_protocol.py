@@ -136,6 +136,15 @@ def test_more_seeds_look_only_at_what_is_new_and_a_damaged_pool_is_made_again(fr
     assert files(fresh, "*.safetensors") == [pool] and pool.stat().st_size > 1000
 
 
+def test_a_session_that_teaches_something_else_is_scored_anew(fresh: Workspace) -> None:
+    """Under the same name: what was kept is of other classes."""
+    before = run_protocol(fresh.layout, fresh.params, Plan((1,), (0,)))
+    params_text(fresh.layout.root, sessions={**SESSIONS, "s2": {**SESSIONS["s2"], "classes": ["fuse"]}})
+    after = run_protocol(fresh.layout, fresh.params, Plan((1,), (0,)))
+    assert before[-1].session == after[-1].session == "s2" and len(files(fresh, "*.jsonl")) == 2
+    assert before[-1].ap.novel != after[-1].ap.novel
+
+
 def test_shots_that_no_class_can_give_are_left_out_aloud(fresh: Workspace, capfd: pytest.CaptureFixture[str]) -> None:
     found = run_protocol(fresh.layout, fresh.params, Plan((1, 900), (0,)))
     assert {score.shots for score in found} == {0, 1}
