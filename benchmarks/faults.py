@@ -8,7 +8,6 @@ empty prefix in a bucket, a run that is disturbed once, and, unless that run cam
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -22,15 +21,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
 from rich.console import Console
 
-from benchmarks.faulty_run import Job
+from benchmarks.faulty_run import Job, draw_noise
 from flows.embedding.encoder import load_encoder
 from flows.store import open_store
 from samif.config import EncoderParams
-from samif.dataset.pictures import picture_sha256
 from tests.flows.services import Ceph, ceph
 
 NOTE = Path(__file__).parent / "FAULTS.md"
@@ -201,17 +197,6 @@ def _until(condition: Callable[[], bool], process: subprocess.Popen[bytes] | Non
         time.sleep(0.02)
 
 
-def _draw(folder: Path) -> None:
-    """500 small pictures and their index."""
-    rng = np.random.default_rng(SEED)
-    pictures = []
-    for number in range(PICTURES):
-        path = folder / f"{number:03d}.png"
-        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
-        pictures.append((str(path), picture_sha256(path)))
-    (folder / "pictures.json").write_text(json.dumps(pictures))
-
-
 def main() -> None:
     """Run all cases, print and record them; exit code 1 if one of them broke a promise."""
     os.environ["RAY_AUTH_MODE"] = "disabled"  # several processes share the clusters, all on loopback
@@ -220,7 +205,7 @@ def main() -> None:
     cases: list[Case] = []
     with tempfile.TemporaryDirectory(prefix="samif-faults-") as name, ceph() as server:
         os.environ.update(server.variables)
-        _draw(Path(name))
+        draw_noise(Path(name), PICTURES, SEED)
         campaign = Campaign(Path(name), server, server.new_bucket())
         campaign.undisturbed()
         out.print(f"undisturbed: {campaign.seconds:.1f} s from the first batch to the end")

@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 from flows.embedding.encoder import Encoder, Pixels, load_encoder
 from flows.embedding.flow import embed_pictures
 from flows.store import open_store
 from samif.config import EmbedParams, EncoderParams
+from samif.dataset.pictures import picture_sha256
 from samif.errors import SamifError
 
 
@@ -41,6 +44,17 @@ class Job:
     def command(self) -> list[str]:
         """The command line that runs this job."""
         return [sys.executable, "-m", "benchmarks.faulty_run", json.dumps(asdict(self))]
+
+
+def draw_noise(folder: Path, count: int, seed: int) -> None:
+    """So many small pictures, and `pictures.json` that a job takes."""
+    rng = np.random.default_rng(seed)
+    pictures = []
+    for number in range(count):
+        path = folder / f"{number:03d}.png"
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+        pictures.append((str(path), picture_sha256(path)))
+    (folder / "pictures.json").write_text(json.dumps(pictures))
 
 
 class Counting:

@@ -8,7 +8,6 @@ store and the pictures, and nothing else; a switch joins them, of which one port
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -21,16 +20,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import psutil
-from PIL import Image
 from rich.console import Console
 
-from benchmarks.faulty_run import Job
+from benchmarks.faulty_run import Job, draw_noise
 from flows.embedding.encoder import load_encoder
 from flows.store import open_store
 from samif.config import EncoderParams
-from samif.dataset.pictures import picture_sha256
 
 NOTE = Path(__file__).parent / "PARTITION.md"
 PICTURES, SHARD, HOSTS, SEED = 500, 20, 3, 0
@@ -226,23 +222,13 @@ def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True, timeout=30)
 
 
-def _draw(folder: Path) -> None:
-    rng = np.random.default_rng(SEED)
-    pictures = []
-    for number in range(PICTURES):
-        path = folder / f"{number:03d}.png"
-        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
-        pictures.append((str(path), picture_sha256(path)))
-    (folder / "pictures.json").write_text(json.dumps(pictures))
-
-
 def main() -> None:
     """Run all cases, print and record them; exit code 1 if one of them came to something else."""
     out = Console()
     rows = ["| cut off | the run took | lost | manifest | encoded twice | damage left |", "|---|---|---|---|---|---|"]
     with tempfile.TemporaryDirectory(prefix="samif-partition-") as name:
         folder, kept = Path(name), 0
-        _draw(folder)
+        draw_noise(folder, PICTURES, SEED)
         calm = run(folder, "calm", True, lambda _: None)
         rows.append(f"| never | {calm.seconds:.1f} s | | | {calm.encoded - PICTURES} | {calm.damages} |")
         for number, case in enumerate(CASES):

@@ -39,7 +39,6 @@ _SURE_SECONDS = 60.0  # a younger clone may not hold its lock yet
 
 def main(sent: Path) -> int:
     """Carry out the submission in the folder `sent`; the exit code."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("samif: stopped"))
     wait_without_spinning()
     try:
         submission = Submission.load(sent / SUBMISSION)
@@ -214,4 +213,6 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    # what is kept on the way out is to be kept of a stopped job, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("samif: stopped"))
     raise SystemExit(main(Path.cwd()))
