@@ -7,7 +7,6 @@ import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from flows.transient import PATIENCE_SECONDS, Transient
 from samif.errors import SamifError
@@ -103,11 +102,6 @@ def may_pass(error: Exception) -> bool:
 def _is_sqlite(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(16) == b"SQLite format 3\0"
-
-
-def without_credentials(uri: str) -> str:
-    parts = urlsplit(uri)
-    return uri.replace(f"{parts.netloc}", parts.netloc.rpartition("@")[2], 1) if "@" in parts.netloc else uri
 
 
 def first_line(error: BaseException) -> str:

@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from flows.mlflow_client import Away, first_line, may_pass, open_client, probe, without_credentials
+from flows.mlflow_client import Away, first_line, may_pass, open_client, probe
 from flows.transient import patiently
+from samif.address import shown
 from samif.errors import SamifError
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class MlflowStore:
             self.database = root / uri.removeprefix("sqlite:///")
             uri = f"sqlite:///{self.database}"
         self.uri = uri
-        self.shown = without_credentials(uri)
+        self.shown = shown(uri)
         if self.database is None and urlsplit(uri).scheme not in ("http", "https"):
             raise SamifError(f"registry.tracking_uri: expected http(s)://HOST or sqlite:///FILE, got '{self.shown}'")
         state = self.database.parent if self.database else root / ".samif"

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from flows.dvc_config import check_secrets
 from flows.layout import Layout
 from flows.revision import commit_of, data_revision_of
 from samif.card import Sha256
@@ -54,11 +55,13 @@ def request_of(root: Path, who: str, why: str = "", cause: str | None = None) ->
     """The request for a run of a workspace as it is now.
 
     Raises:
-        SamifError: `root` is no workspace, params.yaml is wrong, or a text is longer than one line or 1000 characters.
+        SamifError: `root` is no workspace, params.yaml is wrong, .dvc/config holds a credential, or a text is longer
+            than one line or 1000 characters.
     """
     layout = Layout(root.resolve())
     if not layout.params.exists():
         raise SamifError(f"{layout.root} is not a workspace (no params.yaml); run 'samif init' to make one")
+    check_secrets(layout)
     try:
         return RunRequest(
             who=who,

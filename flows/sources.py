@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from flows.transient import Transient
+from samif.address import shown
 from samif.errors import SamifError
 
 Content = tuple[int | None, Iterator[bytes]]
@@ -40,14 +41,6 @@ def local_path(uri: str) -> Path:
 def suffix_of(uri: str) -> str:
     """Ending of the file's name with its dot, such as `.pth`, without what follows it in an address."""
     return PurePosixPath(unquote(urlsplit(uri).path) if "://" in uri else uri).suffix
-
-
-def shown(uri: str) -> str:
-    """The address without what may be secret in it: user, password, signature."""
-    if "://" not in uri:
-        return uri
-    parts = urlsplit(uri)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def opened(uri: str) -> AbstractContextManager[Content]:

@@ -16,8 +16,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from flows import files
-from flows.sources import is_remote, local_path, opened, shown, suffix_of
+from flows.sources import is_remote, local_path, opened, suffix_of
 from flows.transient import Transient, persistently
+from samif.address import shown
 from samif.errors import SamifError
 from samif.sam.zoo import (
     ARCHITECTURES,

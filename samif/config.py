@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_va
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from samif.address import secretless, shown
 from samif.errors import SamifError
 from samif.strict import Fraction, Points, Positive, is_false, is_none
 from samif.strict import Strict as Strict  # most modules know it from here
@@ -30,6 +31,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 FeaturePart = Literal["token", "pooled", "semantic"]
 DataProtocol = Literal["coco2014-60-20", "part-of-coco2014"]
 StoredAs = Literal["float16", "bfloat16", "int8"]
+_AWS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
+_MLFLOW = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment"
+Checkpoint = Annotated[str, secretless(f"set {_AWS} for s3://, or write ~/.netrc for https://")]
 
 
 class CocoSource(Strict):
@@ -84,7 +88,7 @@ class EncoderParams(Strict):
     """The image encoder: `tiny` ships with the package, official ones need a checkpoint."""
 
     name: Literal["tiny", "vit_b", "vit_l", "vit_h"] = "tiny"
-    checkpoint: str | None = None
+    checkpoint: Checkpoint | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the encoder's matrix products, so a part of what embeddings are."""
@@ -96,7 +100,7 @@ class SemanticParams(Strict):
     """A second encoder: a network of timm that says what a thing is, from a checkpoint of its own."""
 
     model: Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$")]
-    checkpoint: Annotated[str, Field(min_length=1)]
+    checkpoint: Annotated[Checkpoint, Field(min_length=1)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     size: Annotated[int, Field(ge=16, le=4096)] | None = None
     """Of the picture's longer side, a multiple of the network's patch; none takes the network's own."""
@@ -105,12 +109,12 @@ class SemanticParams(Strict):
 class EmbedParams(Strict):
     """The embedding store: where it lies, how it is cut into shards, who computes it."""
 
-    store: str = ".samif/embeddings"
+    store: Annotated[str, secretless(f"set {_AWS}")] = ".samif/embeddings"
     cache_gib: Annotated[float, Field(gt=0.0)] = 20.0
     shard_pictures: Positive = 64
     batch_pictures: Positive = 8
     workers: Positive = 2
-    address: str | None = None
+    address: Annotated[str, secretless("set RAY_AUTH_TOKEN in the environment")] | None = None
 
 
 class PretrainDecoderParams(Strict):
@@ -205,7 +209,7 @@ class EvaluateParams(Strict):
 class RegistryParams(Strict):
     """Where MLflow keeps versions; none means SQLite and a folder inside the workspace."""
 
-    tracking_uri: str | None = None
+    tracking_uri: Annotated[str, secretless(f"set {_MLFLOW}")] | None = None
 
 
 class Limits(Strict):
@@ -318,11 +322,11 @@ def load_params(path: Path) -> Params:
     except FileNotFoundError:
         raise SamifError(f"{path} does not exist; run 'samif init' to make a workspace") from None
     except (YAMLError, UnicodeDecodeError) as error:
-        raise SamifError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
+        raise SamifError(f"{path} is not readable YAML: {shown(' '.join(str(error).split()))}") from None
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        raise SamifError(f"{path}: {'; '.join(_sentences(error))}") from None
+        raise SamifError(f"{path}: {'; '.join(map(shown, _sentences(error)))}") from None
 
 
 def digest(*models: BaseModel | Mapping[str, Any]) -> str:

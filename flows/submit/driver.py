@@ -19,13 +19,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from flows.dvc_config import default_remote
 from flows.layout import Layout
 from flows.pipeline import dvc_surroundings, one_line
 from flows.remote import send
 from flows.run import last_run, run
 from flows.submit.kept import Kept
 from flows.submit.parcel import SUBMISSION, WORKSPACE, Submission
-from flows.submit.reach import default_remote
 from flows.submit.submit import LOG, RECORD
 from flows.threads import wait_without_spinning
 from samif.config import load_params

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from flows.cluster import set_surroundings
 from flows.transient import Transient
+from samif.address import has_credentials, shown
 from samif.errors import SamifError
 
 _HTTP_SECONDS = (10.0, 120.0)  # to connect, between two bytes
@@ -57,9 +58,8 @@ class Jobs:
 
     def __init__(self, address: str) -> None:
         parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.password:
-            shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-            raise SamifError(f"--address: expected http://HEAD:8265 without a password in it, got '{shown}'")
+        if parts.scheme not in ("http", "https") or not parts.hostname or has_credentials(address):
+            raise SamifError(f"--address: expected http://HEAD:8265 without a password in it, got '{shown(address)}'")
         self.address = address.rstrip("/")
         set_surroundings(self.address)
         from ray.job_submission import JobSubmissionClient

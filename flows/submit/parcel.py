@@ -11,10 +11,11 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from flows.dvc_config import check_secrets, read_config
 from flows.layout import Layout
 from flows.pipeline import render_pipeline
 from flows.request import RunRequest, check_unmoved
-from flows.submit.reach import check_reach, check_secrets, dvc_config, is_here, sources_of
+from flows.submit.reach import check_reach, is_here, sources_of
 from flows.submit.wheel import build_wheel
 from samif.config import Params, Strict, digest, load_params
 from samif.errors import SamifError
@@ -88,7 +89,7 @@ def pack(root: Path, request: RunRequest, address: str, attempt: int, shared: Se
     layout = Layout(root.resolve())
     params = load_params(layout.params)
     check_unmoved(request, params, layout.params)
-    check_secrets(layout, params)
+    check_secrets(layout)
     shared = [path.absolute() for path in shared]
     here: str | None = None
     links: tuple[str, ...] = ()
@@ -145,7 +146,7 @@ def _small_files(layout: Layout) -> Iterator[Path]:
 
 def _local_config(layout: Layout, here: str | None) -> str:
     """.dvc/config.local of the clone: no git there, and paths that mean what they mean in the workspace."""
-    config = dvc_config(layout)
+    config = read_config(layout)
     lines = ["[core]", "    no_scm = True"]
     cache = config["cache"].get("dir") or (layout.root / ".dvc" / "cache" if here else None)
     if cache:

@@ -1,4 +1,4 @@
-"""Can the cluster reach what a run needs? And does nothing that is sent hold a password?
+"""Can the cluster reach what a run needs?
 
 A job is a fresh clone of the workspace's small files. Pictures, embeddings, DVC's cache and the registry must lie where
 the cluster finds them: in a bucket, behind a server, or in a folder that it sees at the same path.
@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
+from flows.dvc_config import default_remote
 from flows.layout import Layout
 from flows.serve.auth import is_loopback
 from samif.config import CocoSource, Params
 from samif.errors import SamifError
-
-_LOCAL_ONLY = ("password", "secret_access_key", "access_key_id", "session_token", "token", "sas_token", "account_key")
-"""Options of a DVC remote that belong in .dvc/config.local or the environment, which are not sent."""
 
 
 def sources_of(params: Params) -> list[CocoSource]:
@@ -31,28 +28,6 @@ def is_here(address: str) -> bool:
     return is_loopback(urlsplit(address).hostname or "")
 
 
-def check_secrets(layout: Layout, params: Params) -> None:
-    """Refuse to send a file with a password in it.
-
-    Raises:
-        SamifError: params.yaml or .dvc/config holds one; the sentence says which key, never what it says.
-    """
-    addresses = {"registry.tracking_uri": params.registry.tracking_uri} | _checkpoints(params)
-    for key, address in addresses.items():
-        if address and "://" in address and (urlsplit(address).password or urlsplit(address).query):
-            raise SamifError(
-                f"'{key}' in {layout.params} carries a password or a signature, which would be sent with the file; "
-                "take it out and set the variables of its service on the cluster instead"
-            )
-    for name, options in dvc_config(layout)["remote"].items():
-        for key, value in options.items():
-            if key in _LOCAL_ONLY or (key == "url" and urlsplit(str(value)).password):
-                raise SamifError(
-                    f"'{key}' of DVC remote '{name}' in {layout.root / '.dvc' / 'config'} is a credential, which would "
-                    "be sent with the file; move it to .dvc/config.local and set the service's variables on the cluster"
-                )
-
-
 def check_reach(layout: Layout, params: Params, shared: Sequence[Path]) -> None:
     """Refuse a run whose data a cluster elsewhere cannot reach.
 
@@ -64,31 +39,6 @@ def check_reach(layout: Layout, params: Params, shared: Sequence[Path]) -> None:
     """
     for sentence in _out_of_reach(layout, params, shared):
         raise SamifError(sentence)
-
-
-def default_remote(layout: Layout) -> str | None:
-    """Address of the DVC remote that .dvc/config names as default; none where there is none."""
-    config = dvc_config(layout)
-    remote = config["remote"].get(config["core"].get("remote"), {})
-    return str(remote["url"]) if "url" in remote else None
-
-
-def dvc_config(layout: Layout) -> dict[str, Any]:
-    """The file .dvc/config, which is sent, without what lies only on this machine; paths in it are absolute.
-
-    Raises:
-        SamifError: there is none, or it is no configuration of DVC.
-    """
-    folder = layout.root / ".dvc"
-    if not (folder / "config").exists():
-        raise SamifError(f"{layout.root} has no .dvc/config; run 'samif init' or 'dvc init' there")
-    from dvc.config import Config, ConfigError
-
-    try:
-        found: dict[str, Any] = Config(str(folder), validate=False).load_one("repo")
-    except ConfigError as error:
-        raise SamifError(f"{folder / 'config'} cannot be read: {' '.join(str(error).split())}") from None
-    return {"core": {}, "cache": {}, "remote": {}} | found
 
 
 def _out_of_reach(layout: Layout, params: Params, shared: Sequence[Path]) -> Iterator[str]:

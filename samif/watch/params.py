@@ -6,9 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from samif.address import secretless
 from samif.strict import Fraction, Points, Positive, Strict
 
 WatchedStatistic = Literal["objects", "background", "unknown", "margin", "strange", "classes", "embedding"]
+
+_SIGNED = "let the receiver check the signature that SAMIF_WATCH_SECRET in the environment gives"
 
 
 class WatchParams(Strict):
@@ -41,6 +44,6 @@ class WatchParams(Strict):
     """Of classes that came after the base, from which a partial retraining of the base classifier is due."""
     max_forgetting: Points = 2.0
     """Points of AP50 that base classes may have lost since the base classifier."""
-    webhook: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] | None = None
-    """Gets every alert, signed with the secret in SAMIF_WATCH_SECRET; no user name or password in the address."""
+    webhook: Annotated[str, Field(pattern=r"^https?://\S+$"), secretless(_SIGNED)] | None = None
+    """Gets every alert, signed with the secret in SAMIF_WATCH_SECRET."""
     seed: int = 0

@@ -31,12 +31,11 @@ def test_outside_a_workspace_only_the_machine_is_looked_at(tmp_path: Path) -> No
 def test_a_registry_that_does_not_answer_and_a_store_in_the_way(tmp_path: Path) -> None:
     with socket.socket() as taken:  # bound but not listening: nobody answers here
         taken.bind(("127.0.0.1", 0))
-        uri = f"http://ann:secret@127.0.0.1:{taken.getsockname()[1]}"
+        uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
         (tmp_path / ".samif").mkdir()
         (tmp_path / ".samif" / "embeddings").write_text("a file where a folder should be")
         found = rows(workspace(tmp_path, uri))
     assert not found["registry"].ok
-    assert "secret" not in found["registry"].found
     assert "tracking_uri" in found["registry"].remedy
     assert not found["embedding store"].ok
     assert found["workspace"].ok
@@ -45,6 +44,8 @@ def test_a_registry_that_does_not_answer_and_a_store_in_the_way(tmp_path: Path) 
 def test_broken_params_are_a_row_not_an_error(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("line: X\n")
     assert not rows(tmp_path)["params.yaml"].ok
+    refused = rows(workspace(tmp_path, "http://ann:hunter2@127.0.0.1"))["params.yaml"]
+    assert not refused.ok and "'registry.tracking_uri'" in refused.found and "hunter2" not in refused.found
     assert not any(tmp_path.glob(".samif"))
 
 
