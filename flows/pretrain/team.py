@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -20,6 +21,20 @@ _RETRIES = 2
 _LOOK_SECONDS = 0.5
 _PATIENCE_SECONDS = 24 * 3600
 """For the others while the first worker measures. Ray tells them of one that is dead, long before."""
+
+
+def has_gpu(address: str | None) -> bool:
+    """Whether a worker would have a GPU: one of the cluster at `address` or RAY_ADDRESS, otherwise of this machine.
+
+    Raises:
+        SamifError: no cluster answers at the address.
+    """
+    if address is None and "RAY_ADDRESS" not in os.environ:
+        import torch
+
+        return torch.cuda.is_available()
+    with ray_cluster(address, 1) as cluster:
+        return cluster.gpus_per_worker > 0
 
 
 def tune_together(job: Job, workers: int, address: str | None, tracker: Tracker) -> Tuned:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from flows.embedding_manifest import EmbeddingManifest
 from flows.layout import Layout
-from flows.pretrain.team import tune_together
+from flows.pretrain.team import has_gpu, tune_together
 from flows.pretrain.work import Job
 from flows.progress import track
 from flows.stages.inputs import check_encoder, reader_of, sam_of, source_of, store_of
@@ -30,7 +30,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     pictures = learnable(source.dataset.pictures, classes)
     steps = planned_steps(section, len(pictures))
     with track(steps, "steps", "tune decoder") as progress:
-        if section.workers == 1:
+        if section.workers == 1 and not has_gpu(params.embed.address):
             tuned = tune(decoder, pictures, classes, source.read, section, progress.advance)
         else:
             reader = functools.partial(reader_of, store_of(layout, params), EmbeddingManifest.load(layout.embeddings))

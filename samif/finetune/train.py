@@ -78,7 +78,8 @@ ALONE = Team()
 
 @dataclass(frozen=True)
 class _Batch:
-    embeddings: Tensor
+    """What is asked of the pictures of a step, or of some of them; embeddings are read of this worker's share only."""
+
     points: Tensor  # (B, P, 2)
     targets: Tensor  # (B * P, r, r)
     is_object: Tensor  # (B * P,)
@@ -89,10 +90,7 @@ class _Batch:
         """The same for some of the pictures."""
         prompts = self.points.shape[1]
         flat = slice(rows.start * prompts, rows.stop * prompts)
-        return _Batch(
-            self.embeddings[rows], self.points[rows], self.targets[flat], self.is_object[flat], self.depth[rows],
-            self.ignored[rows],
-        )  # fmt: skip
+        return _Batch(self.points[rows], self.targets[flat], self.is_object[flat], self.depth[rows], self.ignored[rows])
 
     def to(self, device: str) -> _Batch:
         return _Batch(*(tensor.to(device) for tensor in vars(self).values()))
@@ -201,9 +199,12 @@ def _train(
         rate = params.learning_rate * min(1.0, (step + 1) / 30) * (1.0 - step / steps)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        batch = _draw(tuned, lesson, targets).to(team.device)
+        share = team.share(params.pictures_per_step)
+        chosen = _choose(lesson)
+        embeddings = lesson.read(chosen[share]).float().to(team.device)
+        batch = _draw(tuned, chosen, embeddings.shape[-1], lesson, targets).to(team.device)
         optimiser.zero_grad(set_to_none=True)
-        sums = _accumulate(tuned, batch, team.share(params.pictures_per_step))
+        sums = _accumulate(tuned, embeddings, batch, share)
         loss, iou = _over_all_workers(weights, sums, team)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
@@ -215,12 +216,16 @@ def _train(
     return tuned.cpu().eval().requires_grad_(False), curve
 
 
-def _draw(decoder: InstanceDecoder, lesson: _Lesson, cache: dict[int, PictureTargets]) -> _Batch:
-    pictures, params, rng = lesson.learn, lesson.params, lesson.rng
-    few = len(pictures) < params.pictures_per_step
-    chosen = [pictures[i] for i in rng.choice(len(pictures), params.pictures_per_step, replace=few)]
-    embeddings = lesson.read(chosen).float()
-    grid = embeddings.shape[-1]
+def _choose(lesson: _Lesson) -> list[Picture]:
+    """The pictures of the next step."""
+    pictures, count = lesson.learn, lesson.params.pictures_per_step
+    return [pictures[i] for i in lesson.rng.choice(len(pictures), count, replace=len(pictures) < count)]
+
+
+def _draw(
+    decoder: InstanceDecoder, chosen: Sequence[Picture], grid: int, lesson: _Lesson, cache: dict[int, PictureTargets]
+) -> _Batch:
+    params, rng = lesson.params, lesson.rng
     points, masks, depth, ignored = [], [], [], []
     for picture in chosen:
         if picture.id not in cache:
@@ -234,7 +239,6 @@ def _draw(decoder: InstanceDecoder, lesson: _Lesson, cache: dict[int, PictureTar
         ignored.append(target.ignored[block // 2 :: block, block // 2 :: block])
     targets = torch.from_numpy(np.stack(masks))
     return _Batch(
-        embeddings,
         torch.from_numpy(np.stack(points)).reshape(len(chosen), -1, 2),
         targets,
         targets.flatten(1).any(dim=1),
@@ -263,22 +267,26 @@ def _prompts(
     return prompts
 
 
-def _accumulate(decoder: InstanceDecoder, batch: _Batch, share: slice) -> tuple[float, float]:
+def _accumulate(decoder: InstanceDecoder, embeddings: Tensor, batch: _Batch, share: slice) -> tuple[float, float]:
     """Add the gradients of some pictures of a batch, a few at a time where prompts times grid cells would fill the
     memory. Over all workers they add up to those of the batch, whose parts are the same however many workers there are.
+
+    Args:
+        embeddings: of the pictures of `share`.
 
     Returns:
         What these pictures add to the batch's loss and mean mask IoU.
     """
     pictures, prompts = batch.points.shape[:2]
-    at_once = max(1, CELLS_AT_ONCE // (prompts * batch.embeddings.shape[-1] ** 2))
+    at_once = max(1, CELLS_AT_ONCE // (prompts * embeddings.shape[-1] ** 2))
     sums = np.zeros(2)
     for start in range(0, pictures, at_once):
         stop = min(start + at_once, pictures)
         mine = slice(max(start, share.start), min(stop, share.stop))
         if mine.start >= mine.stop:
             continue
-        loss, iou = _loss(decoder, batch.pictures(mine), batch.pictures(slice(start, stop)))
+        own = embeddings[mine.start - share.start : mine.stop - share.start]
+        loss, iou = _loss(decoder, own, batch.pictures(mine), batch.pictures(slice(start, stop)))
         weight = (stop - start) / pictures
         (loss * weight).backward()  # type: ignore[no-untyped-call]
         sums += weight * np.array([float(loss.detach()), iou])
@@ -298,11 +306,11 @@ def _over_all_workers(weights: Sequence[Tensor], sums: tuple[float, float], team
     return float(loss), float(iou)
 
 
-def _loss(decoder: InstanceDecoder, batch: _Batch, whole: _Batch) -> tuple[Tensor, float]:
+def _loss(decoder: InstanceDecoder, embeddings: Tensor, batch: _Batch, whole: _Batch) -> tuple[Tensor, float]:
     """What the pictures of `batch` add to loss and mean mask IoU of `whole`, which they are some or all pictures of."""
-    with training_autocast(batch.embeddings.device.type):
-        answer, objectness = decoder(batch.embeddings, batch.points, SINGLE_MASK)
-        centre_logits = decoder.heads.centres(batch.embeddings).float()
+    with training_autocast(embeddings.device.type):
+        answer, objectness = decoder(embeddings, batch.points, SINGLE_MASK)
+        centre_logits = decoder.heads.centres(embeddings).float()
     logits, targets, weight = answer.masks[:, 0].float(), batch.targets, batch.is_object.float()
     if targets.shape[-1] != logits.shape[-1]:
         raise ValueError(f"expected targets of {logits.shape[-1]} cells, got {targets.shape[-1]}")

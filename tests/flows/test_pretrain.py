@@ -25,7 +25,7 @@ from flows.layout import Layout
 from flows.pretrain import team
 from flows.pretrain.team import tune_together
 from flows.pretrain.work import Job
-from flows.stages import run_stage
+from flows.stages import pretrain_decoder, run_stage
 from flows.stages.inputs import Read, reader_of, sam_of, source_of, store_of
 from samif.config import Params, digest
 from samif.dataset.model import Picture
@@ -141,6 +141,36 @@ def test_two_workers_come_to_the_decoder_of_one(alone: Tuned, together: tuple[Tu
         assert a == pytest.approx(b, abs=CURVE)
     assert tuned.before == alone.before and tuned.after.score == pytest.approx(alone.after.score, abs=0.02)
     assert noted.advanced == STEPS and not noted.notes
+
+
+def test_one_worker_is_to_the_bit_what_the_calling_process_is(alone: Tuned, job: Job, ray_here: None) -> None:
+    """So that it may be a worker where there is a GPU."""
+    one, here = tune_together(job, 1, None, Noted()), alone.decoder.state_dict()
+    assert all(torch.equal(tensor, here[name]) for name, tensor in one.decoder.state_dict().items())
+    assert one.curve == alone.curve
+
+
+@pytest.mark.parametrize(("gpu", "where"), [(False, "here"), (True, "1 worker")])
+def test_one_worker_goes_where_a_gpu_is(layout: Layout, monkeypatch: pytest.MonkeyPatch, gpu: bool, where: str) -> None:
+    """That there is one is only said: no machine of the tests has any."""
+
+    def stop(words: str) -> None:
+        raise SamifError(words)
+
+    monkeypatch.setattr(pretrain_decoder, "has_gpu", lambda address: gpu)
+    monkeypatch.setattr(pretrain_decoder, "tune", lambda *_: stop("here"))
+    monkeypatch.setattr(pretrain_decoder, "tune_together", lambda _, workers, *__: stop(f"{workers} worker"))
+    with pytest.raises(SamifError, match=f"^{where}$"):
+        run_stage("pretrain_decoder", None, layout, parameters())
+
+
+def test_a_gpu_is_looked_for_where_the_work_goes(ray_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert team.has_gpu(None)
+    assert not team.has_gpu("auto")
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert not team.has_gpu(None)
 
 
 def test_a_killed_worker_changes_nothing(
