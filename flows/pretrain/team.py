@@ -18,6 +18,8 @@ from samif.finetune.train import Tuned
 
 _RETRIES = 2
 """So often all start again after one has died: what is tuned in minutes needs no checkpoint, and comes out the same."""
+_START_SECONDS = "300"
+"""For the workers to come up; Ray's 60 are not enough where a machine has other things to do."""
 _LOOK_SECONDS = 0.5
 _PATIENCE_SECONDS = 24 * 3600
 """For the others while the first worker measures. Ray tells them of one that is dead, long before."""
@@ -68,6 +70,7 @@ def tune_together(job: Job, workers: int, address: str | None, tracker: Tracker)
 
 
 def _fit(job: Job, workers: int, cluster: Cluster, tracker: Tracker) -> Tuned:
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_SECONDS)
     import ray
     import ray.train.torch
 
