@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import tempfile
 import threading
@@ -12,28 +11,40 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.app import HERE, Workspace, app, console
+from flows.cli.app import HERE, app, console
 
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Argument(help="NAME@alias (followed), NAME/VERSION, or a folder.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL",
+            help="NAME@alias (followed), NAME/VERSION, or a folder. Several lines are served at /NAME each, with "
+            "replicas of their own; one that cannot be loaded is waited for. One alone is served at /.",
+        ),
+    ],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8090,
     token_file: Annotated[
         Path | None, typer.Option(help="Holds the bearer token; otherwise SAMIF_SERVE_TOKEN, or one is made.")
     ] = None,
     no_token: Annotated[bool, typer.Option("--no-token", help="Ask for no token; on loopback only.")] = False,
-    replicas: Annotated[int, typer.Option(min=1, help="Copies of the model.")] = 1,
+    replicas: Annotated[int, typer.Option(min=1, help="Copies of each model.")] = 1,
     threads: Annotated[
-        int | None, typer.Option(min=1, show_default="all / replicas", help="CPU threads of each replica.")
+        int | None, typer.Option(min=1, show_default="all / replicas of all lines", help="CPU threads of each replica.")
     ] = None,
     batch: Annotated[
         int, typer.Option(min=1, max=64, help="Pictures encoded at once; above 1 the last bits may differ.")
     ] = 1,
     interval: Annotated[float, typer.Option(min=0.05, max=60, help="Seconds between two looks at the alias.")] = 0.3,
-    shadow: Annotated[str | None, typer.Option(help="NAME@alias whose head is compared, unseen by clients.")] = None,
-    shadow_folder: Annotated[Path | None, typer.Option(help="Where pictures of disagreement go.")] = None,
+    shadow: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME@alias whose head is compared, unseen by clients; once for each line that has one."),
+    ] = None,
+    shadow_folder: Annotated[
+        Path | None, typer.Option(help="Where pictures of disagreement go; of several lines into NAME/ each.")
+    ] = None,
     shadow_samples: Annotated[int, typer.Option(min=1, help="Kept pictures per replica, the newest.")] = 100,
     max_mb: Annotated[float, typer.Option(min=0.01, help="Largest body, in MB.")] = 32.0,
     max_megapixels: Annotated[float, typer.Option(min=0.01, max=200, help="Largest picture.")] = 50.0,
@@ -42,45 +53,67 @@ def serve(
     queue: Annotated[int, typer.Option(min=1, help="Requests in work or waiting, per replica.")] = 32,
     checkpoint: Annotated[str | None, typer.Option(help="The encoder's checkpoint, where it is not tiny.")] = None,
     semantic_checkpoint: Annotated[str | None, typer.Option(help="The semantic encoder's, where there is one.")] = None,
-    workspace: Workspace = HERE,
+    workspace: Annotated[
+        list[Path],
+        typer.Option(
+            "--workspace",
+            "-w",
+            show_default="here",
+            help="Folder with params.yaml: once for all lines, or once for each, in their order.",
+        ),
+    ] = [HERE],  # noqa: B006  (typer copies it)
 ) -> None:
     """Answer pictures over HTTP with the live version; another version goes live without a stop."""
-    from flows.serve.auth import digest_of, find_token
+    from flows.serve.auth import bearer_token, digest_of
+    from flows.serve.lines import Line, lines_of
     from flows.serve.server import serving, watch
     from flows.serve.settings import Limits, Settings, ShadowSettings
 
-    root = workspace.resolve()
-    token, written = find_token(token_file, root / ".samif" / f"serve-{port}.token", host, not no_token)
-    state = Path(tempfile.mkdtemp(prefix="samif-serve-"))
-    settings = Settings(
-        ref=model,
-        root=root,
-        state=state,
-        token_sha256=digest_of(token) if token else None,
-        checkpoint=checkpoint,
-        semantic_checkpoint=semantic_checkpoint,
-        interval=interval,
-        threads=threads or max(1, len(os.sched_getaffinity(0)) // replicas),
-        batch=batch,
-        limits=Limits(int(max_mb * 1e6), int(max_megapixels * 1e6), upload_seconds, work_seconds, queue),
-        shadow=ShadowSettings(shadow, shadow_folder, shadow_samples) if shadow else None,
-    )
+    roots = [folder.resolve() for folder in workspace]
+    lines = lines_of(models, roots, shadow or [])
+    alone = len(lines) == 1
+    limits = Limits(int(max_mb * 1e6), int(max_megapixels * 1e6), upload_seconds, work_seconds, queue)
+    made = roots[0] / ".samif" / f"serve-{port}.token"
     stop = threading.Event()
 
     def say(sentence: str) -> None:
         console().print(sentence, soft_wrap=True, markup=False)
 
-    try:
-        with serving(settings, host, port, replicas):
+    with (
+        bearer_token(token_file, made, host, not no_token) as (token, written),
+        tempfile.TemporaryDirectory(prefix="samif-serve-", ignore_cleanup_errors=True) as state,
+    ):
+
+        def settings_of(line: Line) -> Settings:
+            folder = shadow_folder if alone or shadow_folder is None else shadow_folder / line.name
+            return Settings(
+                ref=line.ref,
+                root=line.root,
+                state=Path(state) / line.name,
+                token_sha256=digest_of(token) if token else None,
+                checkpoint=checkpoint,
+                semantic_checkpoint=semantic_checkpoint,
+                interval=interval,
+                threads=threads or max(1, len(os.sched_getaffinity(0)) // (len(lines) * replicas)),
+                batch=batch,
+                limits=limits,
+                shadow=ShadowSettings(line.shadow, folder, shadow_samples) if line.shadow else None,
+                name=line.name,
+                route=line.route,
+                patient=not alone,
+            )
+
+        with serving([settings_of(line) for line in lines], host, port, replicas, say) as applications:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: stop.set())
-            shown = f"[{host}]" if ":" in host else host
-            say(f"serving {model} at http://{shown}:{port}/v1/segment; Ctrl-C ends it")
+            address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            if alone:
+                say(f"serving {lines[0].ref} at {address}/v1/segment; Ctrl-C ends it")
+            else:
+                for line in lines:
+                    say(f"{line.ref} at {address}{line.route}/v1/segment")
+                say(f"serving {len(lines)} lines; Ctrl-C ends it")
             if written is not None:
                 say(f"the bearer token is in {written}")
-            watch(settings, say, stop)
+            watch(applications, say, stop)
             say("ending")
-    finally:
-        shutil.rmtree(state, ignore_errors=True)
-        if written is not None:
-            written.unlink(missing_ok=True)

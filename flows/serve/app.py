@@ -77,6 +77,7 @@ def build_app(replica: Replica) -> FastAPI:
         score: Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False, description="Least score.")] = None,
     ) -> JSONResponse:
         """Find and name the objects of a picture."""
+        replica.check_loaded()
         admission.enter()
         work: asyncio.Task[Outcome] | None = None
         try:
@@ -105,8 +106,7 @@ def build_app(replica: Replica) -> FastAPI:
     @app.get("/readyz", responses=problems(503))
     async def readyz() -> Word:
         """Whether a model is loaded."""
-        if replica.champion.state.live is None:
-            raise busy("no model is loaded yet; try again in a second")
+        replica.check_loaded()
         return Word(status="ready")
 
     @app.get("/v1/model", response_model=Replicas, responses=problems(401), **guarded)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from flows.serve.auth import VARIABLE, digest_of, find_token
+from flows.serve.lines import ALONE, line_of
 from flows.serve.settings import Settings, ShadowSettings
 from samif.config import Strict
 from samif.errors import SamifError
@@ -19,8 +20,11 @@ class Arguments(Strict):
 
     Attributes:
         model: NAME@alias (followed), NAME/VERSION, or a folder.
-        workspace, state: folders that every node of the cluster sees at the same path.
+        workspace: a folder that every node of the cluster sees at the same path.
+        state: a folder of each node's own, which its replicas make and share; each line has a part of it.
         cpus, gpus: of each replica.
+        patient: come up without a model where none can be loaded. A RayService waits for all of its applications, so
+            that one line without a champion would keep the others from going live.
     """
 
     model: str
@@ -33,6 +37,7 @@ class Arguments(Strict):
     interval: Annotated[float, Field(ge=0.05, le=60.0)] = 0.3
     checkpoint: str | None = None
     shadow: str | None = None
+    patient: bool = False
 
 
 def application(arguments: dict[str, Any]) -> Any:
@@ -50,20 +55,18 @@ def application(arguments: dict[str, Any]) -> Any:
         raise SamifError(f"{VARIABLE} is not set on the cluster's nodes; the service is not for everybody")
     token, _ = find_token(None, Path(os.devnull), "0.0.0.0", True)
     assert token is not None
-    state = Path(given.state)
-    state.mkdir(parents=True, exist_ok=True)
     settings = Settings(
         ref=given.model,
         root=Path(given.workspace),
-        state=state,
+        state=Path(given.state) / (line_of(given.model) or ALONE),
         token_sha256=digest_of(token),
         checkpoint=given.checkpoint,
         interval=given.interval,
         threads=given.cpus,
         batch=given.batch,
         shadow=ShadowSettings(given.shadow) if given.shadow else None,
+        patient=given.patient,
     )
-    from flows.serve.metrics import environment
     from flows.serve.replica import deployment
 
-    return deployment(settings, given.replicas, given.cpus, given.gpus, environment(state))
+    return deployment(settings, given.replicas, given.cpus, given.gpus)

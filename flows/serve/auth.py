@@ -7,7 +7,11 @@ import hmac
 import ipaddress
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from samif.errors import SamifError
 
@@ -52,6 +56,30 @@ def find_token(file: Path | None, made: Path, host: str, wanted: bool) -> tuple[
     with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
         out.write(token + "\n")
     return token, made
+
+
+@contextmanager
+def bearer_token(file: Path | None, made: Path, host: str, wanted: bool) -> Iterator[tuple[str | None, Path | None]]:
+    """`find_token` for the length of the block: then a file that was written is gone, and until then no other service
+    writes it.
+
+    Raises:
+        SamifError: also where another service keeps its token in `made`.
+    """
+    if not wanted or file is not None or VARIABLE in os.environ:
+        yield find_token(file, made, host, wanted)
+        return
+    made.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(made.with_suffix(".lock"), timeout=0)  # released by the kernel on any death
+    try:
+        lock.acquire()
+    except Timeout:
+        raise SamifError(f"another service keeps its token in {made}; choose another --port, or end it") from None
+    try:
+        yield find_token(file, made, host, wanted)
+    finally:
+        made.unlink(missing_ok=True)
+        lock.release()
 
 
 def digest_of(token: str) -> str:

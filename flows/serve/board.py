@@ -13,7 +13,7 @@ class Board:
 
     def __init__(self, state: Path) -> None:
         self._folder = state / "replicas"
-        self._folder.mkdir(exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
 
     def publish(self, content: dict[str, Any]) -> None:
         """Say what this process serves."""

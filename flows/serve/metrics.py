@@ -16,15 +16,14 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 def environment(state: Path) -> dict[str, str]:
     """Environment variables of a replica: prometheus_client reads them when it is first imported."""
-    folder = state / "metrics"
-    folder.mkdir(exist_ok=True)
-    return {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    return {"PROMETHEUS_MULTIPROC_DIR": str(_folder(state))}
 
 
 class Metrics:
-    """The numbers of one replica."""
+    """The numbers of one replica, in files under `state`."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: Path) -> None:
+        _folder(state).mkdir(parents=True, exist_ok=True)  # here, on the machine of the replica
         self.requests = Counter("samif_requests", "Requests by path and status.", ["path", "code"], registry=None)
         self.seconds = Histogram(
             "samif_seconds", "Seconds per part of a request.", ["part"], buckets=BUCKETS, registry=None
@@ -56,3 +55,7 @@ class Metrics:
         everything = CollectorRegistry()
         MultiProcessCollector(everything)  # type: ignore[no-untyped-call, unused-ignore]
         return generate_latest(everything)
+
+
+def _folder(state: Path) -> Path:
+    return state / "metrics"

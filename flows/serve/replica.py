@@ -22,7 +22,7 @@ from flows.allocator import keep_freed_memory
 from flows.serve.answers import ReplicaView, slot_view
 from flows.serve.board import Board
 from flows.serve.follower import Follower
-from flows.serve.metrics import Metrics
+from flows.serve.metrics import Metrics, environment
 from flows.serve.refusals import Refusal, busy
 from flows.serve.settings import Settings
 from flows.serve.shadow import Answered, Shadow
@@ -61,7 +61,7 @@ class Replica:
         torch.set_num_threads(settings.threads)
         keep_freed_memory()
         self.settings = settings
-        self.metrics = Metrics()
+        self.metrics = Metrics(settings.state)
         self.board = Board(settings.state)
         self.name = serve.get_replica_context().replica_tag
         self._loads: Counter[str] = Counter()
@@ -72,7 +72,7 @@ class Replica:
         self.champion = Slot(source, settings.ref, told=self._tell)
         self.challenger: Slot | None = None
         self.shadow: Shadow | None = None
-        self.champion.start()
+        self._start()
         if settings.shadow is not None:
             self.challenger = Slot(source, settings.shadow.ref, lambda: self.champion.state.live, self._tell)
             self.shadow = Shadow(self.challenger, settings.shadow, self.metrics)
@@ -82,6 +82,14 @@ class Replica:
         self._work.set_max_batch_size(settings.batch)  # type: ignore[attr-defined]
         self._publish()
         self._follower.start()
+
+    def _start(self) -> None:
+        """The model is loaded when this returns, or it is waited for, if the line is to be patient and no other replica
+        of it could answer instead."""
+        if self.settings.patient and not any(view["champion"]["live"] for view in self.board.read()):
+            self.champion.look()
+        else:
+            self.champion.start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         from flows.serve.app import build_app
@@ -96,6 +104,11 @@ class Replica:
     def __del__(self) -> None:
         if hasattr(self, "_follower"):
             self._follower.stop()
+
+    def check_loaded(self) -> None:
+        """Raise Refusal (503) while there is no model."""
+        if self.champion.state.live is None:
+            raise busy("no model is loaded yet, /v1/model says why; try again in a second")
 
     async def segment(self, body: bytes, score: float | None) -> Outcome:
         """A picture file's bytes -> what is in it.
@@ -170,7 +183,7 @@ class Replica:
 
     def _look(self) -> None:
         self.champion.look()
-        if self.challenger is not None:
+        if self.challenger is not None and self.champion.state.live is not None:
             self.challenger.look()
         for name, slot in self._slots().items():
             self.metrics.behind.labels(name).set(slot.behind)
@@ -205,13 +218,17 @@ class Replica:
                     self._told = content
 
 
-def deployment(settings: Settings, replicas: int, cpus: float, gpus: float, environment: dict[str, str]) -> Any:
-    """The application for `serve.run`."""
+def deployment(settings: Settings, replicas: int, cpus: float, gpus: float) -> Any:
+    """The application of a line for `serve.run`; CPUs and GPUs are those of each replica."""
     served = serve.deployment(
         name="samif",
         num_replicas=replicas,
         max_ongoing_requests=4 * settings.limits.queue,  # our own limit answers in our own words first
-        ray_actor_options={"num_cpus": cpus, "num_gpus": gpus, "runtime_env": {"env_vars": environment}},
+        ray_actor_options={
+            "num_cpus": cpus,
+            "num_gpus": gpus,
+            "runtime_env": {"env_vars": environment(settings.state)},
+        },
         health_check_period_s=5,
         graceful_shutdown_timeout_s=10,
     )(serve.ingress()(Replica))

@@ -3,72 +3,148 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from flows.cluster import ray_cluster
+from flows.cluster import Cluster, ray_cluster
 from flows.serve.settings import Settings
 from samif.errors import SamifError
 
 WATCH_SECONDS = 0.25
+AGAIN_SECONDS = 30.0
+"""How long an application whose processes died while they started is left alone."""
+
+Say = Callable[[str], None]
 
 
 @contextmanager
-def serving(settings: Settings, host: str, port: int, replicas: int, address: str | None = None) -> Iterator[None]:
+def serving(lines: Sequence[Settings], host: str, port: int, replicas: int, say: Say) -> Iterator[Applications]:
     """The service, ready to answer at host:port, for the length of the block.
 
+    It runs on a Ray of its own, whatever RAY_ADDRESS says: on a shared one the next service would take its place, and
+    the first to end would end both.
+
+    Args:
+        lines: each becomes an application with replicas of its own. Beside others, one that cannot be loaded is told
+            and waited for; alone it is refused.
+        replicas: of each line.
+
     Raises:
-        SamifError: the model cannot be loaded, or the port is taken.
+        SamifError: no line can be loaded, or the port is taken.
     """
-    from flows.serve.versions import Source
-
-    settings.state.mkdir(parents=True, exist_ok=True)
-    # Here first, so that what is wrong is said in a sentence, and replicas find everything fetched and verified.
-    source = Source(settings)
-    name, number = source.resolve(settings.ref)
-    source.load(name, number, None)
-    if "@" not in settings.ref and number is not None:
-        settings = replace(settings, ref=f"{name}/{number}")  # a newer version does not go live by being registered
+    lines = _loadable(lines, say)
     _knock(host, port)
-    with ray_cluster(address, replicas) as cluster:
+    os.environ.pop("RAY_ADDRESS", None)
+    with ray_cluster(None, replicas * len(lines)) as cluster:
         from ray import serve
-
-        from flows.serve.metrics import environment
-        from flows.serve.replica import deployment
 
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         try:
             serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
-            app = deployment(
-                settings, replicas, cluster.cpus_per_worker, cluster.gpus_per_worker, environment(settings.state)
-            )
-            serve.run(app, name="samif", route_prefix="/")
-            yield
+            applications = Applications(lines, replicas, share(cluster, replicas * len(lines)), say)
+            applications.start()
+            yield applications
         except RuntimeError as error:
             raise SamifError(
                 f"the service did not start ({' '.join(str(error).split())[:300]}); try 'samif doctor' and "
-                f"'samif predict --model {settings.ref}' on this machine"
+                f"'samif predict --model {lines[0].ref}' on this machine"
             ) from None
         finally:
             serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def watch(settings: Settings, say: Callable[[str], None], stop: threading.Event) -> None:
+class Applications:
+    """The lines of a service as applications of Ray Serve.
+
+    Args:
+        shares: CPUs and GPUs of each replica.
+    """
+
+    def __init__(self, lines: Sequence[Settings], replicas: int, shares: tuple[int, float], say: Say) -> None:
+        self.lines = lines
+        self._replicas, self._shares, self._say = replicas, shares, say
+        self._failed: list[Settings] = []
+
+    def start(self) -> None:
+        """Start all, and wait until each runs or has failed; one that fails beside others is told.
+
+        Raises:
+            RuntimeError: none of them runs.
+        """
+        self._deploy(self.lines)
+        while not (why := self._ended()).keys() >= {line.name for line in self.lines}:
+            time.sleep(0.1)
+        self._failed = [line for line in self.lines if why[line.name]]
+        if len(self._failed) == len(self.lines):
+            raise RuntimeError(why[self.lines[0].name])
+        for line in self._failed:
+            self._say(f"{line.ref} is not served, its replicas end while they start: {why[line.name][-300:]}")
+
+    def start_again(self) -> None:
+        """Start again what has failed. Returns at once; whoever watches the replicas sees what comes of it."""
+        why = self._ended() if self._failed else {}
+        self._failed = [line for line in self._failed if why.get(line.name) != ""]
+        if again := [line for line in self._failed if why.get(line.name)]:
+            self._deploy(again)
+
+    def _deploy(self, lines: Sequence[Settings]) -> None:
+        from ray import serve
+
+        from flows.serve.replica import deployment
+
+        serve.run_many(
+            [serve.RunTarget(deployment(line, self._replicas, *self._shares), line.name, line.route) for line in lines],
+            wait_for_applications_running=False,
+        )
+
+    def _ended(self) -> dict[str, str]:
+        """Names of the applications that are no longer starting, and why they failed; nothing where they run."""
+        from ray import serve
+
+        ended = {}
+        for name, found in serve.status().applications.items():
+            if found.status == "RUNNING":
+                ended[name] = ""
+            elif found.status == "DEPLOY_FAILED":
+                why = [found.message, *(part.message for part in found.deployments.values())]
+                ended[name] = " ".join(" ".join(why).split())
+        return ended
+
+
+def share(cluster: Cluster, replicas: int) -> tuple[int, float]:
+    """CPUs and GPUs of each replica, where so many must run at once: replicas that outnumber the GPUs share them."""
+    together = math.ceil(replicas / cluster.workers)
+    return max(1, cluster.cpus_per_worker // together), cluster.gpus_per_worker / together
+
+
+def watch(applications: Applications, say: Say, stop: threading.Event) -> None:
     """Say in one sentence each what the replicas report, until `stop` is set."""
     from flows.serve.board import Board
 
-    board, told = Board(settings.state), set[str]()
+    boards = [(line, Board(line.state)) for line in applications.lines]
+    told, seen = set[str](), dict[int, str]()
+    again = time.monotonic() + AGAIN_SECONDS
     while not stop.wait(WATCH_SECONDS):
-        for view in board.read():
+        views = [(line, view) for line, board in boards for view in board.read()]
+        for pid in seen.keys() - {view["pid"] for _, view in views}:
+            say(f"replica {pid} of {seen.pop(pid)} has ended; another takes its place")
+        for line, view in views:
+            seen[view["pid"]] = line.ref
             for sentence in news(view):
                 key = f"{view['pid']} {sentence}"
                 if key not in told:
                     told.add(key)
                     say(f"replica {view['pid']}: {sentence}")
+        if time.monotonic() >= again:
+            applications.start_again()
+            again = time.monotonic() + AGAIN_SECONDS
 
 
 def news(view: dict[str, Any]) -> list[str]:
@@ -84,6 +160,30 @@ def news(view: dict[str, Any]) -> list[str]:
         if slot["registry"] is not None:
             said.append(f"{slot['ref']} cannot be followed: {slot['registry']}")
     return said
+
+
+def _loadable(lines: Sequence[Settings], say: Say) -> list[Settings]:
+    """The lines, each tried once here: what is wrong is said in a sentence, and replicas find everything fetched and
+    verified. A version that was named without an alias is the one of now."""
+    from flows.serve.versions import Source, sentence_of
+
+    tried, refused = [], []
+    for line in lines:
+        line.state.mkdir(parents=True, exist_ok=True)
+        try:
+            source = Source(line)
+            name, number = source.resolve(line.ref)
+            source.load(name, number, None)
+            if "@" not in line.ref and number is not None:
+                line = replace(line, ref=f"{name}/{number}")
+        except Exception as error:
+            refused.append(f"{line.ref}: {sentence_of(error)}" if len(lines) > 1 else sentence_of(error))
+        tried.append(line)
+    if len(refused) == len(lines):
+        raise SamifError("; ".join(refused))
+    for sentence in refused:
+        say(f"not served yet, but tried again until it can be: {sentence}")
+    return tried
 
 
 def _knock(host: str, port: int) -> None:

@@ -1,9 +1,11 @@
-"""What a service is started with: plain values, because every replica gets a copy."""
+"""What a line is served with: plain values, because every replica gets a copy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+from flows.serve.lines import ALONE
 
 
 @dataclass(frozen=True)
@@ -42,18 +44,20 @@ class ShadowSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """A service.
+    """A served line.
 
     Attributes:
         ref: `NAME@alias` is followed; `NAME/VERSION`, `NAME` and a folder stay what they are.
         root: the workspace.
         checkpoint: of the encoder, where it is not tiny and not the workspace's.
         semantic_checkpoint: of the semantic encoder, where the features name it and it is not the workspace's.
-        state: folder that the replicas of this machine share; ends with the service.
+        state: folder that the replicas of this line on a machine share; ends with the service.
         token_sha256: of the bearer token; none asks for no token.
         interval: seconds between two looks at the alias.
         threads: CPU threads of a replica.
         batch: pictures that are encoded at once.
+        name, route: of its application of Ray Serve, and what its paths begin with.
+        patient: a replica comes up without a model where none can be loaded, and goes on trying.
     """
 
     ref: str
@@ -67,6 +71,9 @@ class Settings:
     batch: int = 1
     limits: Limits = Limits()
     shadow: ShadowSettings | None = None
+    name: str = ALONE
+    route: str = "/"
+    patient: bool = False
 
     @property
     def hint(self) -> Path:

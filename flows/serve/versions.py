@@ -20,7 +20,7 @@ from flows.registry import Registry
 from flows.serve.settings import Settings
 from samif.classifier.model import Classifier
 from samif.classifier.samples import features_of
-from samif.config import digest, load_params
+from samif.config import Params, digest, load_params
 from samif.errors import SamifError
 from samif.hashing import file_sha256
 from samif.propose import answer_points
@@ -79,8 +79,8 @@ class Source:
 
     def __init__(self, settings: Settings, loaded: Callable[[Part], None] = lambda _: None) -> None:
         self._layout = Layout(settings.root)
-        self._params = load_params(self._layout.params) if self._layout.params.exists() else None
-        self._registry = Registry(self._params.registry.tracking_uri, settings.root) if self._params else None
+        self._params: Params | None = None
+        self._registry: Registry | None = None
         self._checkpoints, self._loaded = (settings.checkpoint, settings.semantic_checkpoint), loaded
         self._turn = FileLock(settings.state / "loading.lock")
 
@@ -88,8 +88,9 @@ class Source:
         """Registered model and version of `ref` now; a folder has its name and no number.
 
         Raises:
-            SamifError: the registry does not answer, or has nothing of that name.
+            SamifError: params.yaml is wrong, or the registry does not answer, or it has nothing of that name.
         """
+        self._open()
         if any((place / "classifier.safetensors").is_file() for place in (Path(ref), self._layout.root / ref)):
             return ref, None
         if self._registry is None:
@@ -106,6 +107,7 @@ class Source:
         Raises:
             SamifError: its files are not the card's, or it cannot be loaded, or does not fit its decoder.
         """
+        self._open()
         ref = name if number is None else f"{name}/{number}"
         bundle = find_model(ref, self._layout, self._registry)
         digests = _digests(bundle)
@@ -123,6 +125,13 @@ class Source:
         for part in parts:
             self._loaded(part)
         return Version(name, number, digests, segmenter)
+
+    def _open(self) -> None:
+        """Read params.yaml where that was not yet done: a workspace may be mended while a replica waits for it."""
+        if self._params is None and self._layout.params.exists():
+            params = load_params(self._layout.params)
+            self._registry = Registry(params.registry.tracking_uri, self._layout.root)
+            self._params = params
 
 
 class Slot:
@@ -160,7 +169,7 @@ class Slot:
         try:
             name, number = self._source.resolve(self.ref)
         except Exception as error:
-            self.trouble = _sentence(error)
+            self.trouble = sentence_of(error)
             return
         self.trouble = None
         live, previous = self.state.live, self.state.previous
@@ -170,7 +179,7 @@ class Slot:
                 kept = previous if previous is not None and previous.number == number else None
                 self._switch(kept or self._load(name, number))
             except Exception as error:  # whatever a bad version does, the live one stays
-                title, why = f"{name}/{number}", _sentence(error)
+                title, why = f"{name}/{number}", sentence_of(error)
                 news = self.failure is None or (self.failure.version, self.failure.why) != (title, why)
                 at = datetime.now(UTC) if self.failure is None or news else self.failure.at
                 self.failure = Failure(title, why, at, time.monotonic() + RETRY_SECONDS)
@@ -234,6 +243,7 @@ def _try_out(segmenter: Segmenter, ref: str) -> None:
         raise SamifError(f"{ref} answers with numbers that are not finite; register the version again")
 
 
-def _sentence(error: Exception) -> str:
+def sentence_of(error: Exception) -> str:
+    """An error for people: its own sentence, or its kind and what it says."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if isinstance(error, SamifError) else f"{type(error).__name__}: {text}"

@@ -159,8 +159,8 @@ def service(line: ServedLine, ref: str, *options: str) -> Iterator[Service]:
     with log.open("wb") as out:
         process = subprocess.Popen(
             [*command, "--workspace", str(line.root), "--threads", "1", *options],
-            env=os.environ | {"SAMIF_SERVE_TOKEN": TOKEN}, stdout=out, stderr=subprocess.STDOUT,
-            start_new_session=True,
+            env=os.environ | {"SAMIF_SERVE_TOKEN": TOKEN, "RAY_ADDRESS": "127.0.0.1:1"},  # not a cluster for it
+            stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     try:
         until = time.monotonic() + 180

@@ -284,20 +284,30 @@ def _commands(manifests: Manifests) -> Iterator[str]:
 def _serve(manifests: Manifests) -> Iterator[str]:
     service = manifests["RayService/samif-serve"]["spec"]
     config = YAML(typ="safe").load(service["serveConfigV2"])
-    (app,) = config["applications"]
-    module, _, name = app["import_path"].partition(":")
-    if not callable(getattr(import_module(module), name, None)):
-        yield f"RayService: {app['import_path']} is not there"
-    try:
-        given = Arguments.model_validate(app["args"])
-    except ValueError as error:
-        yield f"RayService: args: {error}"
-        return
+    applications = config["applications"]
+    for key in ("name", "route_prefix"):
+        if len({app[key] for app in applications}) < len(applications):
+            yield f"RayService: two applications have one {key}"
     worker = service["rayClusterConfig"]["workerGroupSpecs"][0]
-    resources = worker["template"]["spec"]["containers"][0]["resources"]["limits"]
-    if given.cpus > int(resources["cpu"]) or given.gpus > resources.get("nvidia.com/gpu", 0):
-        yield "RayService: a replica does not fit on a worker"
-    if given.replicas > worker["maxReplicas"]:
+    container = worker["template"]["spec"]["containers"][0]
+    resources = container["resources"]["limits"]
+    shared = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "lines"]
+    replicas = 0
+    for app in applications:
+        module, _, name = app["import_path"].partition(":")
+        if not callable(getattr(import_module(module), name, None)):
+            yield f"RayService: {app['import_path']} is not there"
+        try:
+            given = Arguments.model_validate(app["args"])
+        except ValueError as error:
+            yield f"RayService: args: {error}"
+            return
+        if given.cpus > int(resources["cpu"]) or given.gpus > resources.get("nvidia.com/gpu", 0):
+            yield "RayService: a replica does not fit on a worker"
+        if any(Path(given.state).is_relative_to(mount) for mount in shared):
+            yield f"RayService: {given.state} is shared by machines, whose process ids meet there"
+        replicas += given.replicas
+    if replicas > worker["maxReplicas"]:
         yield "RayService: more replicas than workers"
     if config["http_options"]["port"] != 8000:
         yield "RayService: the proxies listen where nobody asks"
@@ -391,14 +401,25 @@ def test_worse_manifests_are_refused(path: str, value: object, sentence: str) ->
         ("model:", "modell:", "args: .*modell"),
         (":application", ":app", "flows.serve.application:app is not there"),
         ("port: 8000", "port: 8080", "the proxies listen where nobody asks"),
+        ("state: /tmp", "state: /lines", "/lines/samif-serve is shared by machines"),
+        ("name: other", "name: samif", "two applications have one name"),
+        ("route_prefix: /other", "route_prefix: /", "two applications have one route_prefix"),
+        ("patient: true", "patient: 2", "args: .*patient"),
     ],
 )
 def test_a_worse_service_is_refused(old: str, new: str, sentence: str) -> None:
     manifests = copy.deepcopy(load())
     spec = manifests["RayService/samif-serve"]["spec"]
+    spec["serveConfigV2"] = two_lines(spec["serveConfigV2"])
+    assert not any(fault.startswith("RayService: ") for fault in faults(manifests))
     assert old in spec["serveConfigV2"]
     spec["serveConfigV2"] = spec["serveConfigV2"].replace(old, new, 1)
     assert any(re.search(sentence, fault, re.DOTALL) for fault in faults(manifests))
+
+
+def two_lines(config: str) -> str:
+    """The service's configuration with the application that its comment shows."""
+    return re.sub(r"^( *)# ([- ] )", r"\1\2", config, flags=re.MULTILINE)
 
 
 def test_kustomize_takes_them(tmp_path: Path) -> None:
@@ -431,6 +452,18 @@ def test_the_application_is_that_of_the_manifest(tmp_path: Path, monkeypatch: py
         "num_cpus": 4,
         "num_gpus": 1.0,
     }
-    assert (tmp_path / "state" / "metrics").is_dir()
+    assert not (tmp_path / "state").exists(), "replicas make it where they are"
     with pytest.raises(SamifError, match="args of the application: replica: Extra inputs are not permitted"):
         application({**arguments, "replica": 2})
+
+
+def test_two_lines_of_one_service_share_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAMIF_SERVE_TOKEN", "a-token-of-the-tests-own")
+    config = two_lines(load()["RayService/samif-serve"]["spec"]["serveConfigV2"])
+    deployments = [application(app["args"])._bound_deployment for app in YAML(typ="safe").load(config)["applications"]]
+    settings = [deployment.init_args[0] for deployment in deployments]
+    assert [(str(one.state), one.patient) for one in settings] == [
+        ("/tmp/samif-serve/demo", False), ("/tmp/samif-serve/other", True)
+    ]  # fmt: skip
+    metrics = [deployment.ray_actor_options["runtime_env"]["env_vars"] for deployment in deployments]
+    assert [found["PROMETHEUS_MULTIPROC_DIR"] for found in metrics] == [f"{one.state}/metrics" for one in settings]

@@ -1,0 +1,82 @@
+"""Which lines one service serves: a reference, its workspace and its shadow make an application of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from samif.errors import SamifError
+
+ALONE = "samif"
+"""Name of the application where there is only one, at the root of all paths."""
+_VERSION = re.compile(r"([a-z0-9][a-z0-9_-]*)[@/][\w-]+")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is served and where.
+
+    Attributes:
+        ref: what is followed or served.
+        root: the workspace in which it is looked up.
+        shadow: what is compared with it, unseen by clients.
+        name: of the application; unlike that of any other line of the service.
+        route: what its paths begin with.
+    """
+
+    ref: str
+    root: Path
+    shadow: str | None = None
+    name: str = ALONE
+    route: str = "/"
+
+
+def line_of(ref: str) -> str | None:
+    """The line that `NAME@alias` or `NAME/VERSION` names; none where `ref` has another form."""
+    match = _VERSION.fullmatch(ref)
+    return match[1].removesuffix("-classifier") if match else None
+
+
+def lines_of(refs: Sequence[str], roots: Sequence[Path], shadows: Sequence[str]) -> list[Line]:
+    """The lines of a service: one reference alone at `/`, several at `/LINE` each.
+
+    Args:
+        refs: at least one.
+        roots: one workspace for all references, or one for each in their order.
+        shadows: at most one for each line; beside others it is found by the name of its line.
+
+    Raises:
+        SamifError: references, workspaces and shadows do not go together.
+    """
+    if len(roots) not in (1, len(refs)):
+        raise SamifError(
+            f"{len(refs)} references and {len(roots)} workspaces; give --workspace once for all or once for each "
+            "reference, in the same order"
+        )
+    if len(refs) == 1:
+        if len(shadows) > 1:
+            raise SamifError(f"{refs[0]} cannot have {len(shadows)} shadows; give --shadow once")
+        return [Line(refs[0], roots[0], *shadows)]
+    of = _by_line(shadows, "shadow")
+    lines, every = [], list(roots) * (len(refs) // len(roots))
+    for (name, ref), root in zip(_by_line(refs, "model").items(), every, strict=True):
+        lines.append(Line(ref, root, of.pop(name, None), name, f"/{name}"))
+    for shadow in of.values():
+        raise SamifError(f"the shadow {shadow} is of none of the lines {', '.join(line.name for line in lines)}")
+    return lines
+
+
+def _by_line(refs: Sequence[str], what: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for ref in refs:
+        name = line_of(ref)
+        if name is None:
+            raise SamifError(
+                f"'{ref}' names no {what} beside others; write NAME@alias or NAME/VERSION, or serve it alone"
+            )
+        if name in found:
+            raise SamifError(f"line '{name}' has two {what}s, {found[name]} and {ref}; leave one out")
+        found[name] = ref
+    return found
