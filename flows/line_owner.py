@@ -28,16 +28,20 @@ def claim(store: MlflowStore, params: Params, who: str) -> None:
         SamifError: the registry does not answer.
     """
     model = _model(params)
-    mine = _mark(params) | {FOUNDED: f"by {who} on {datetime.now(UTC):%Y-%m-%d}"}
-    with store.writing():
+    # the base classes last: where marking breaks off before them, the line is still nobody's
+    mine = {FOUNDED: f"by {who} on {datetime.now(UTC):%Y-%m-%d}"} | _mark(params)
+
+    def mark() -> None:
         if store.find_model(model) is None:
             make_once(store.client.create_registered_model, model, mine)
         found = store.model(model).tags
         if BASE_CLASSES not in found:  # somebody made the model by hand
             for key, value in mine.items():
                 store.client.set_registered_model_tag(model, key, value)
-        else:
-            _compare(store, params, found)
+            found = store.model(model).tags  # of two that mark it at once, the one that was overwritten gives way
+        _compare(store, params, found)
+
+    store.written(mark)
 
 
 def check(store: MlflowStore, params: Params) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from flows.layout import Layout
-from flows.remote import can_bring, send
+from flows.remote import can_bring, outlasting, send, troubles
 from samif.config import BASE, Params
 from samif.errors import SamifError
 
@@ -143,15 +143,15 @@ def reproduce(root: Path, say: Callable[[str], None] = lambda _: None) -> Outcom
     narrator = _Narrator(say)
     started = time.monotonic()
     with dvc_surroundings(layout.root, narrator, failure):
-        from dvc.exceptions import DvcException
         from dvc.repo import Repo
         from dvc.stage.exceptions import StageCmdFailedError
 
         try:
             with contextlib.closing(Repo(str(layout.root))) as repo:
-                repo.reproduce(pull=can_bring(repo, say))
+                pull = can_bring(repo, say)
+                outlasting(repo, lambda: repo.reproduce(pull=pull))
                 send(repo, say)
-        except (DvcException, OSError) as error:
+        except troubles() as error:
             narrator.close_stage()
             cause = error.__cause__ or error
             if failure.exists():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
+from flows.transient import Transient, patiently
 from samif.errors import SamifError
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
+
+T = TypeVar("T")
 
 
 def can_bring(repo: Repo, say: Callable[[str], None]) -> bool:
@@ -17,8 +20,8 @@ def can_bring(repo: Repo, say: Callable[[str], None]) -> bool:
     if not repo.config["core"].get("remote"):
         return False
     try:
-        repo.stage_cache.pull(None)
-    except _troubles() as error:
+        outlasting(repo, lambda: repo.stage_cache.pull(None))
+    except troubles() as error:
         say(f"DVC's remote cannot be read ({_reason(error)}); what others have computed is computed again")
         return False
     return True
@@ -34,8 +37,8 @@ def send(repo: Repo, say: Callable[[str], None]) -> None:
     if not repo.config["core"].get("remote"):
         return
     try:
-        sent = repo.push(run_cache=True)
-    except _troubles() as error:
+        sent = outlasting(repo, lambda: repo.push(run_cache=True))
+    except troubles() as error:
         raise SamifError(
             f"the results are here, but DVC's remote does not take them ({_reason(error)}); mend the remote or its "
             "credentials in the environment, and run again"
@@ -43,11 +46,72 @@ def send(repo: Repo, say: Callable[[str], None]) -> None:
     say(f"results are in DVC's remote ({sent} files sent)")
 
 
-def _troubles() -> tuple[type[Exception], ...]:
+def outlasting(repo: Repo, call: Callable[[], T]) -> T:
+    """What `call` gives; again, for a minute, while the default remote is away. DVC goes on where it was.
+
+    Raises:
+        troubles(): of the last attempt, or of the first one that fails for another reason.
+    """
+    from dvc.exceptions import FileTransferError
+
+    def attempt() -> T:
+        try:
+            try:
+                return call()
+            except FileTransferError:  # which does not say why
+                _ask(repo)
+                return call()
+        except troubles() as error:
+            if any(map(_may_pass, _causes(error))):
+                raise _Away(error) from None
+            raise
+
+    try:
+        return patiently()(attempt)
+    except _Away as away:
+        raise away.trouble  # noqa: B904  (as it came: its cause tells a stage's failure from DVC's)
+
+
+def troubles() -> tuple[type[Exception], ...]:
+    """Whatever DVC raises."""
     from botocore.exceptions import BotoCoreError, ClientError
     from dvc.exceptions import DvcException
 
     return DvcException, OSError, BotoCoreError, ClientError
+
+
+class _Away(Transient):
+    def __init__(self, trouble: Exception) -> None:
+        super().__init__(str(trouble))
+        self.trouble = trouble
+
+
+def _ask(repo: Repo) -> None:
+    """Raise why the remote does not answer, if it does not."""
+    place = repo.cloud.get_remote_odb(None, "ask", hash_name="md5")
+    place.fs.exists(place.path)
+
+
+def _may_pass(error: BaseException) -> bool:
+    from flows import s3
+
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    try:
+        with s3.explained():
+            raise error
+    except Transient:
+        return True
+    except BaseException:
+        return False
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and what it came from."""
+    following: BaseException | None = error
+    while following is not None:
+        yield following
+        following = following.__cause__ or following.__context__
 
 
 def _reason(error: Exception) -> str:

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from flows.dvc_config import default_remote
 from flows.layout import Layout
 from flows.pipeline import dvc_surroundings, one_line
-from flows.remote import send
+from flows.remote import outlasting, send, troubles
 from flows.run import last_run, run
 from flows.submit.kept import Kept
 from flows.submit.parcel import SUBMISSION, WORKSPACE, Submission
@@ -184,13 +184,12 @@ def _pull_pictures(root: Path) -> None:
     pictures = [path.relative_to(root).as_posix() for path in root.rglob("*.dvc") if path.is_file()]
     if not pictures or default_remote(Layout(root)) is None:
         return
-    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     with dvc_surroundings(root, logging.NullHandler()), contextlib.closing(Repo(str(root))) as repo:
         try:
-            repo.pull(targets=pictures)
-        except (DvcException, OSError) as error:
+            outlasting(repo, lambda: repo.pull(targets=pictures))
+        except troubles() as error:
             raise SamifError(
                 f"the pictures of {', '.join(pictures)} are not in the DVC remote, or the cluster may not read it "
                 f"({one_line(error)}); run 'dvc push', and set the remote's variables on the cluster"

@@ -16,7 +16,12 @@ from infra.services.files import write_private
 from samif.errors import SamifError
 
 ADDRESS = "127.0.0.2"
-"""Of every node: a loopback address that Ray, unlike 127.0.0.1, does not replace by one of the network."""
+"""Of every node: a loopback address that Ray, unlike 127.0.0.1, does not replace by one of the network.
+
+It is where nodes call each other, not where they listen: the head's control port and the raylets' take calls on all
+interfaces. Ray 2.60 binds them to loopback only on a node whose address is 127.0.0.1, which no second node can join. So
+the token is what keeps strangers out, of those ports as of the dashboard.
+"""
 
 HEAD = "ray-head"
 _OBJECT_STORE_BYTES = 256 * 2**20
@@ -121,6 +126,8 @@ class RayCluster:
             **self.surroundings,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(path),
+            # Each node's metrics would be served on all interfaces, and to whoever asks.
+            "RAY_enable_metrics_collection": "0",
             # Ray's default of 15 starves the workers on a machine that does anything else.
             "RAY_worker_niceness": "0",
         }

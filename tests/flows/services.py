@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import secrets
 import shutil
 import signal
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 import pytest
 
 from infra.services import ceph as s3
@@ -47,6 +50,40 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def ten_free_ports() -> int:
+    """The first of ten that nobody listens on, outside the range that the kernel hands out; not the same one to each of
+    several who ask at once."""
+    taken = {item.laddr.port for item in psutil.net_connections("tcp") if item.status == psutil.CONN_LISTEN}
+    bases = [base for base in range(21000, 30000, 10) if not taken & set(range(base, base + 10))]
+    return random.choice(bases)
+
+
+class CommandLines:
+    """Every command line that any process of this machine has had meanwhile, as far as a look every few milliseconds
+    shows."""
+
+    def __init__(self) -> None:
+        self.seen: set[bytes] = set()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> CommandLines:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(0.02):
+            for name in filter(str.isdigit, os.listdir("/proc")):  # all of them: a process may change its command line
+                try:
+                    self.seen.add(Path(f"/proc/{name}/cmdline").read_bytes())
+                except OSError:
+                    continue
 
 
 @contextmanager

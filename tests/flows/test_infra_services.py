@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +28,7 @@ from infra.services.postgres import Postgres, set_password
 from infra.services.stack import Stack as InfraStack
 from infra.services.state import PORTS, State, draw_secrets, load_state, new_state, save_state
 from samif.errors import SamifError
-from tests.flows.services import skip_without_ceph, skip_without_postgres
+from tests.flows.services import CommandLines, skip_without_ceph, skip_without_postgres, ten_free_ports
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +41,7 @@ class Stack:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.first_port = _ten_free_ports()
+        self.first_port = ten_free_ports()
 
     def make(self, target: str, **variables: str | int) -> str:
         """What the target prints; fails the test where it fails."""
@@ -71,36 +70,8 @@ class Stack:
         return {*self.state.secrets.model_dump().values(), self.variables["AWS_SECRET_ACCESS_KEY"]}
 
 
-class Watch:
-    """Every command line that any process has had meanwhile, as far as a look every few milliseconds shows."""
-
-    def __init__(self) -> None:
-        self.seen: set[bytes] = set()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        known: set[int] = set()
-        while not self._over.wait(0.02):
-            pids = {int(name) for name in os.listdir("/proc") if name.isdigit()}
-            for pid in pids - known:
-                try:
-                    self.seen.add(Path(f"/proc/{pid}/cmdline").read_bytes())
-                except OSError:
-                    continue
-            known = {pid for pid in known & pids if pid % 8}  # a process may change its command line
-
-
 @pytest.fixture(scope="module")
-def watched() -> Iterator[tuple[Stack, Watch]]:
+def watched() -> Iterator[tuple[Stack, CommandLines]]:
     """The stack, up, and what could be seen of the processes while it started."""
     skip_without_postgres()
     skip_without_ceph()
@@ -109,7 +80,7 @@ def watched() -> Iterator[tuple[Stack, Watch]]:
         Path(name).chmod(0o755)
         stack = Stack(Path(name) / "services")
         try:
-            with Watch() as watch:
+            with CommandLines() as watch:
                 said = stack.make("services", SERVICES_PORT=stack.first_port)
             assert "everything answers" in said and not any(secret in said for secret in stack.secrets)
             yield stack, watch
@@ -119,7 +90,7 @@ def watched() -> Iterator[tuple[Stack, Watch]]:
 
 
 @pytest.fixture(scope="module")
-def stack(watched: tuple[Stack, Watch]) -> Stack:
+def stack(watched: tuple[Stack, CommandLines]) -> Stack:
     return watched[0]
 
 
@@ -210,7 +181,7 @@ def test_a_registry_that_does_not_know_us_says_so(
 # secrets
 
 
-def test_no_secret_shows_in_command_lines_or_logs(watched: tuple[Stack, Watch]) -> None:
+def test_no_secret_shows_in_command_lines_or_logs(watched: tuple[Stack, CommandLines]) -> None:
     stack, watch = watched
     assert any(b"initdb" in line for line in watch.seen)  # it did look
     secrets = {secret.encode() for secret in stack.secrets}
@@ -321,7 +292,7 @@ def test_it_ends_what_it_started_and_keeps_the_data(stack: Stack) -> None:
 
 
 def test_a_taken_port_is_named_and_nothing_is_started(tmp_path: Path) -> None:
-    first = _ten_free_ports()
+    first = ten_free_ports()
     with socket.create_server(("127.0.0.1", first + 3)):
         sentence = _refused(tmp_path / "services", first)
     assert f"port {first + 3}, for mlflow, is taken by process {os.getpid()} (" in sentence
@@ -338,7 +309,7 @@ def test_a_half_started_stack_is_torn_down(tmp_path: Path) -> None:
     with TemporaryDirectory(prefix="samif-services-") as name:
         Path(name).chmod(0o755)
         folder = Path(name) / "services"
-        sentence = _refused(folder, _ten_free_ports(), PATH=f"{broken}:{os.environ['PATH']}")
+        sentence = _refused(folder, ten_free_ports(), PATH=f"{broken}:{os.environ['PATH']}")
         assert sentence == "services: asking Ceph: ceph-mon failed: broken on purpose\n"
         state = load_state(folder / "state.json")
         assert state is not None and {"postgres", "ray-head"} <= state.daemons.keys()  # they had been started
@@ -367,9 +338,3 @@ def _refused(folder: Path, first_port: int, **environment: str) -> str:
     )
     assert done.returncode == 1, done.stdout + done.stderr
     return done.stderr
-
-
-def _ten_free_ports() -> int:
-    """The first of ten that nobody listens on, outside the range that the kernel hands out."""
-    taken = {item.laddr.port for item in psutil.net_connections("tcp") if item.status == psutil.CONN_LISTEN}
-    return next(base for base in range(21000, 30000, 10) if not taken & set(range(base, base + 10)))

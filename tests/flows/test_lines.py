@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from typer.testing import CliRunner
 
 from flows.cli import app, live, registry  # noqa: F401  (register their commands)
@@ -58,6 +59,31 @@ def test_another_workspace_of_the_same_name_is_refused(store: MlflowStore, other
         with pytest.raises(ForeignLineError, match=sentence):
             refused()
     assert store.model("pressed-decoder").tags == before
+
+
+@pytest.mark.parametrize("call", ["create_registered_model", "set_registered_model_tag"])
+def test_an_answer_that_is_lost_claims_once(
+    registry_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """The registry does what it is asked, and the connection breaks before it can say so."""
+    mine = params(line=call.replace("_", "-"))
+    store, lost = MlflowStore(registry_server, tmp_path), list[str]()
+    if call == "set_registered_model_tag":
+        store.client.create_registered_model(f"{mine.line}-decoder")  # by hand: nobody's so far
+    real = getattr(store.client, call)
+
+    def answerless(*words: Any) -> Any:
+        answer = real(*words)
+        if len(lost) < 2:
+            lost.append(call)
+            raise requests.ConnectionError("broken off")
+        return answer
+
+    monkeypatch.setattr(store.client, call, answerless)
+    claim(store, mine, "ann")
+    check(store, mine)
+    with pytest.raises(ForeignLineError, match="founded by ann"):
+        claim(store, params(line=mine.line, workspace=OTHER), "bob")
 
 
 def test_of_two_at_the_same_moment_one_owns_the_line(registry_server: str, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,16 +23,19 @@ from flows.why import why
 from flows.workspace import add_session, init_workspace, remove_session
 from samif.config import EncoderParams, load_params
 from samif.errors import SamifError
+from tests.flows.services import Ceph
 from tests.flows.test_workspace import coco
 
 STUB = f"""#!{sys.executable} -IS
-import hashlib, os, pathlib, signal, sys
+import hashlib, os, pathlib, signal, sys, time
 words = sys.argv[1:sys.argv.index("--revision")]
 assert words.pop(0) == "stage", words
 stage, name = words[0], words[-1]
 if pathlib.Path("fail").exists():
     pathlib.Path(os.environ["{FAILURE_VARIABLE}"]).write_text("class 'nut' is blurred; take it again")
     sys.exit(1)
+while stage == "report" and pathlib.Path("hold").exists():
+    time.sleep(0.05)
 if pathlib.Path("die").exists():
     os.kill(os.getpid(), signal.SIGKILL)
 params = pathlib.Path("params.yaml").read_text()
@@ -331,6 +336,34 @@ def test_what_one_workspace_computed_another_restores_from_the_remote(
     assert go(other) == {"session@s3": "ran", "evaluate@s3": "ran", "report": "ran"}
     add_session(workspace, "s3", ["gear"], shots=9)
     assert set(go(workspace).values()) == {"restored"}
+
+
+def test_a_bucket_that_comes_back_is_waited_for(workspace: Path, s3_server: Ceph, bucket: str) -> None:
+    """At the start of a run, when it is asked what others have, and again before the results are sent."""
+    name_remote(workspace, f"s3://{bucket}/dvc")
+    said: list[str] = []
+
+    def go_on() -> None:
+        sync_pipeline(Layout(workspace), load_params(workspace / "params.yaml"))
+        reproduce(workspace, said.append)
+
+    (workspace / "hold").touch()
+    with ThreadPoolExecutor(1) as pool:
+        s3_server.kill("rgw")
+        going = pool.submit(go_on)
+        time.sleep(2.0)
+        s3_server.start("rgw")
+        s3_server.wait()
+        while "stage report" not in said:
+            time.sleep(0.05)
+            assert not going.done()
+        s3_server.kill("rgw")
+        (workspace / "hold").unlink()
+        time.sleep(2.0)
+        s3_server.start("rgw")
+        s3_server.wait()
+        going.result(60)
+    assert said[0] == "stage dataset" and said[-1].startswith("results are in DVC's remote")
 
 
 def test_a_remote_that_is_away_costs_no_result(workspace: Path, tmp_path: Path) -> None:
