@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from io import BytesIO
@@ -141,6 +142,10 @@ class Service:
     def segment(self, picture: bytes, **more: object) -> requests.Response:
         return self.ask("POST", "/v1/segment", data=picture, headers={"Content-Type": "image/png"}, **more)
 
+    def of(self, line: str) -> Service:
+        """The part of the service that is a line's."""
+        return replace(self, url=f"{self.url}/{line}")
+
     def ask(self, method: str, path: str, headers: dict[str, str] | None = None, **more: object) -> requests.Response:
         headers = {"Authorization": f"Bearer {TOKEN}"} | (headers or {})
         return requests.request(method, self.url + path, headers=headers, timeout=60, **more)  # type: ignore[arg-type]
@@ -175,6 +180,45 @@ def service(line: ServedLine, ref: str, *options: str) -> Iterator[Service]:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@contextmanager
+def asked(line: Service) -> Iterator[list[tuple[int, str]]]:
+    """Asks a line without a pause meanwhile: status and model of every answer."""
+    answers: list[tuple[int, str]] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            answered = line.segment(png())
+            answers.append((answered.status_code, answered.json().get("model", {}).get("name", "")))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield answers
+    finally:
+        stop.set()
+        thread.join()
+
+
+def slot(served: Service, name: str = "champion") -> dict:
+    """What the first replica says of its champion or challenger."""
+    return served.ask("GET", "/v1/model").json()["replicas"][0][name]
+
+
+def number(served: Service, name: str) -> float:
+    """A number of /metrics."""
+    lines = served.ask("GET", "/metrics").text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait for something to become true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
 
 
 def png(seed: int = 0, width: int = 60, height: int = 40) -> bytes:

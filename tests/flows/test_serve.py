@@ -1,12 +1,14 @@
-"""`samif serve` as its users meet it: a process of its own, real HTTP, the registry on SQLite."""
+"""`samif serve` as its users meet it: a process of its own for two lines, real HTTP, the registry on SQLite."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -26,7 +28,7 @@ from flows.bundle import find_model
 from flows.predict import load_segmenter, predict
 from samif.config import load_params
 from tests.flows.hostile import CASES, answer
-from tests.flows.served_line import CLASSES, TOKEN, ServedLine, Service, png, service
+from tests.flows.served_line import CLASSES, TOKEN, ServedLine, Service, asked, number, png, service, slot, until
 
 PICTURES = [png(seed, 60 + seed, 40) for seed in range(3)]
 
@@ -45,11 +47,27 @@ def line(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> ServedLine
 
 
 @pytest.fixture(scope="module")
-def served(line: ServedLine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def other(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> ServedLine:
+    """A line without a champion, whose params.yaml cannot be read."""
+    line = ServedLine(tmp_path_factory.mktemp("served") / "other", migrated, line="other")
+    line.add("base", 2)
+    (line.root / "params.yaml").rename(line.root / "good.yaml")
+    (line.root / "params.yaml").write_text("line: other\nlines: 2\n")
+    return line
+
+
+@pytest.fixture(scope="module")
+def both(line: ServedLine, other: ServedLine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     samples = tmp_path_factory.mktemp("samples")
     options = ["--shadow", "demo@challenger", "--shadow-folder", str(samples), "--shadow-samples", "2"]
-    with service(line, "demo@champion", *options, "--max-mb", "2", "--upload-seconds", "1") as running:
+    options += ["--workspace", str(other.root), "--max-mb", "2", "--upload-seconds", "1"]
+    with service(line, "demo@champion", "other@champion", *options) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def served(both: Service) -> Service:
+    return both.of("demo")
 
 
 @pytest.fixture(autouse=True)
@@ -63,23 +81,6 @@ def version_one(request: pytest.FixtureRequest) -> None:
 def put_live(line: ServedLine, served: Service, version: int) -> None:
     line.alias("champion", version)
     until(lambda: slot(served)["live"]["version"] == version and not slot(served)["behind"])
-
-
-def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-
-
-def slot(served: Service, name: str = "champion") -> dict:
-    return served.ask("GET", "/v1/model").json()["replicas"][0][name]
-
-
-def number(served: Service, name: str) -> float:
-    """A number of /metrics."""
-    lines = served.ask("GET", "/metrics").text.splitlines()
-    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
 @pytest.fixture(scope="module")
@@ -131,14 +132,24 @@ def test_an_answer_is_what_predict_finds_and_says_what_made_it(
     assert 0 < len([i for i in few if not i["unknown"]]) <= len(content["instances"])
 
 
-def test_who_may_ask(served: Service) -> None:
-    for path in ("/healthz", "/readyz", "/openapi.json"):
-        assert requests.get(served.url + path, timeout=30).status_code == 200
-    for path in ("/metrics", "/v1/model", "/v1/shadow"):
-        refused = requests.get(served.url + path, timeout=30)
-        assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
-        assert refused.json()["error"]["code"] == "token"
-    assert TOKEN not in served.log.read_text()
+@pytest.mark.parametrize("given", [None, f"Bearer {TOKEN}x", "Bearer ", f"Basic {TOKEN}", TOKEN])
+def test_who_may_ask(both: Service, given: str | None) -> None:
+    headers = {"Content-Type": "image/png"} | ({"Authorization": given} if given is not None else {})
+    for line in ("demo", "other"):
+        for path in ("/metrics", "/v1/model", "/v1/shadow", "/v1/segment"):
+            method = "POST" if path == "/v1/segment" else "GET"
+            refused = requests.request(method, both.of(line).url + path, data=PICTURES[0], headers=headers, timeout=30)
+            assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
+            assert refused.json()["error"]["code"] == "token"
+        for path in ("/healthz", "/openapi.json"):
+            assert requests.get(both.of(line).url + path, headers=headers, timeout=30).status_code == 200
+
+
+def test_the_token_is_in_no_log_and_no_process_list(both: Service) -> None:
+    started = psutil.Process(both.process.pid)
+    words = [" ".join(process.cmdline()) for process in (started, *started.children(recursive=True))]
+    assert len(words) > 5 and not [line for line in words if TOKEN in line]
+    assert TOKEN not in both.log.read_text()
 
 
 def test_twenty_pictures_at_once_all_get_their_own_answer(
@@ -231,6 +242,50 @@ def test_a_registry_that_is_gone_stops_nothing(line: ServedLine, served: Service
     assert number(served, 'samif_registry_unreachable{slot="champion"}') == 1
 
 
+# Two lines
+
+
+def test_a_line_that_cannot_be_loaded_is_waited_for_beside_one_that_answers(
+    both: Service, served: Service, other: ServedLine
+) -> None:
+    waited = both.of("other")
+    assert "but tried again until it can be: other@champion: " in both.log.read_text()
+    assert requests.get(both.url + "/v1/model", timeout=30).status_code == 404
+    with asked(served) as answers:
+        refused = waited.segment(PICTURES[0])
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        assert waited.ask("GET", "/readyz").status_code == 503
+        assert "'lines'" in slot(waited)["registry"]
+        (other.root / "good.yaml").rename(other.root / "params.yaml")
+        until(lambda: "has no alias 'champion'" in slot(waited)["registry"])
+        other.alias("champion", 1)
+        until(lambda: waited.segment(PICTURES[0]).status_code == 200)
+    assert set(answers) == {(200, "demo-classifier")}
+    assert waited.segment(PICTURES[0]).json()["model"]["name"] == "other-classifier"
+    until(lambda: "other@champion is other-classifier/1 since" in both.log.read_text())
+
+
+def test_a_full_queue_and_a_killed_replica_are_one_line_s_own_affair(both: Service, served: Service) -> None:
+    failing, statuses = both.of("other"), list[int]()
+    killed = failing.ask("GET", "/v1/model").json()["replicas"][0]["pid"]
+    with asked(served) as answers:
+        crowd = [
+            threading.Thread(target=lambda: statuses.append(failing.segment(PICTURES[0]).status_code))
+            for _ in range(64)
+        ]
+        for thread in crowd:
+            thread.start()
+        for thread in crowd:
+            thread.join()
+        assert {200, 503} <= set(statuses) <= {200, 408, 503}  # on a slow machine an upload takes its second, too
+        before = len(answers)
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: failing.segment(PICTURES[0]).status_code == 200)
+    assert set(answers) == {(200, "demo-classifier")} and len(answers) > before
+    assert [view["pid"] for view in failing.replicas] != [killed]
+    until(lambda: f"replica {killed} of other@champion has ended" in both.log.read_text())
+
+
 # Shadow
 
 
@@ -260,12 +315,12 @@ def test_the_challenger_is_counted_and_sampled_but_never_answers(served: Service
 
 
 def test_hostile_uploads_get_a_sentence_and_leave_no_trace(served: Service) -> None:
-    port = int(served.url.rpartition(":")[2])
+    port = urlsplit(served.url).port
     pid = served.ask("GET", "/v1/model").json()["replicas"][0]["pid"]
 
     def rounds(count: int) -> int:
         for _ in range(count):
-            got = {name: answer(port, make()) for name, (make, _) in CASES.items()}
+            got = {name: answer(port, make().replace(b" /v1/", b" /demo/v1/", 1)) for name, (make, _) in CASES.items()}
             wrong = {name: code for name, code in got.items() if code not in CASES[name][1]}
             assert not wrong
         return int(psutil.Process(pid).memory_info().rss)

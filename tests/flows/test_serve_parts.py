@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.serve.auth import VARIABLE, digest_of, find_token, is_loopback, matches
+from flows.cluster import fit
+from flows.serve.auth import VARIABLE, bearer_token, digest_of, find_token, is_loopback, matches
 from flows.serve.board import Board
 from flows.serve.disagreement import disagreements
 from flows.serve.follower import Follower
 from flows.serve.limits import Admission
+from flows.serve.lines import Line, lines_of
 from flows.serve.refusals import Refusal
+from flows.serve.server import share
 from flows.serve.settings import Settings
 from flows.serve.versions import Slot, Source, Version
 from samif.errors import SamifError
@@ -64,6 +67,86 @@ def test_no_token_is_for_loopback(tmp_path: Path) -> None:
     assert find_token(None, tmp_path / "made", "localhost", False) == (None, None)
     assert matches(None, None) and matches("x", None)
     assert matches("x", digest_of("x")) and not matches("y", digest_of("x")) and not matches(None, digest_of("x"))
+
+
+def test_two_services_at_one_port_do_not_take_each_other_s_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    made = tmp_path / "serve-8090.token"
+    made.write_text("of a service that was killed")
+    with bearer_token(None, made, "127.0.0.1", True) as (token, written):
+        with (
+            pytest.raises(SamifError, match=r"keeps its token in .*8090.token; choose another --port"),
+            bearer_token(None, made, "127.0.0.2", True),
+        ):
+            pass
+        assert written == made and made.read_text().strip() == token
+        with bearer_token(None, made, "127.0.0.1", False) as nothing:
+            assert nothing == (None, None)
+    assert not made.exists()
+
+
+# The lines
+
+A, B = Path("/lines/a"), Path("/lines/b")
+
+
+@pytest.mark.parametrize(
+    ("refs", "roots", "shadows", "expected"),
+    [
+        (["a@champion"], [A], [], [Line("a@champion", A)]),
+        (["models/x"], [A], ["b@challenger"], [Line("models/x", A, "b@challenger", "samif", "/")]),
+        (
+            ["a@champion", "b-classifier/3"], [A], ["b@challenger"],
+            [Line("a@champion", A, None, "a", "/a"), Line("b-classifier/3", A, "b@challenger", "b", "/b")],
+        ),
+        (
+            ["b@champion", "a@champion"], [B, A], ["a@x", "b@y"],
+            [Line("b@champion", B, "b@y", "b", "/b"), Line("a@champion", A, "a@x", "a", "/a")],
+        ),
+    ],
+)  # fmt: skip
+def test_lines_have_names_and_paths_of_their_own(
+    refs: list[str], roots: list[Path], shadows: list[str], expected: list[Line]
+) -> None:
+    assert lines_of(refs, roots, shadows) == expected
+
+
+@pytest.mark.parametrize(
+    ("refs", "roots", "shadows", "sentence"),
+    [
+        (["a@champion", "a-classifier/2"], [A], [], "line 'a' has two models, a@champion and a-classifier/2; leave"),
+        (["a@champion", "b"], [A], [], "'b' names no model beside others; write NAME@alias or NAME/VERSION"),
+        (["./models/a", "b/1"], [A], [], "'./models/a' names no model beside others"),
+        (["a@champion"], [A, B], [], "1 references and 2 workspaces; give --workspace once for all or once for each"),
+        (["a/1", "b/1", "c/1"], [A, B], [], "3 references and 2 workspaces"),
+        (["a@champion"], [A], ["a@x", "a@y"], "a@champion cannot have 2 shadows; give --shadow once"),
+        (["a/1", "b/1"], [A], ["a@x", "a@y"], "line 'a' has two shadows, a@x and a@y"),
+        (["a/1", "b/1"], [A], ["c@x"], "the shadow c@x is of none of the lines a, b"),
+        (["a/1", "b/1"], [A], ["x"], "'x' names no shadow beside others"),
+    ],
+)
+def test_lines_that_do_not_go_together_are_refused(
+    refs: list[str], roots: list[Path], shadows: list[str], sentence: str
+) -> None:
+    with pytest.raises(SamifError, match=sentence):
+        lines_of(refs, roots, shadows)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "replicas", "expected"),
+    [
+        (2, 0, 1, (2, 0.0)), (2, 0, 2, (1, 0.0)), (4, 0, 4, (1, 0.0)), (8, 0, 3, (2, 0.0)),
+        (16, 1, 1, (16, 1.0)), (16, 1, 2, (8, 0.5)), (16, 2, 3, (4, 0.5)), (16, 4, 2, (8, 1.0)), (3, 2, 3, (1, 0.5)),
+    ],
+)  # fmt: skip
+def test_all_replicas_fit_at_once(cpus: int, gpus: int, replicas: int, expected: tuple[int, float]) -> None:
+    got = share(fit(replicas, [(cpus, gpus)]), replicas)
+    assert got == expected
+    assert got[0] * replicas <= cpus
+    if gpus:  # a replica lies on one GPU
+        assert int(1 / got[1]) * gpus >= replicas
 
 
 # The queue
@@ -162,6 +245,16 @@ def test_a_registry_that_does_not_answer_changes_nothing() -> None:
     source.at = 1
     slot.look()
     assert slot.trouble is None and source.loaded == [1]
+
+
+def test_params_that_are_mended_are_read_again(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("line: demo\nlines: 2\n")
+    slot = Slot(Source(Settings("demo@champion", tmp_path, tmp_path, None)), "demo@champion")
+    slot.look()
+    assert "lines" in (slot.trouble or "")
+    (tmp_path / "params.yaml").write_text("line: demo\ndataset: {drawn: {}, base_classes: [bolt]}\n")
+    slot.look()
+    assert "there is no registry at" in (slot.trouble or "")
 
 
 def test_the_board_shows_living_processes_only(tmp_path: Path) -> None:
