@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from flows import files
+from samif import files
 from samif.config import StoredAs, Strict, digest
 from samif.errors import SamifError
 

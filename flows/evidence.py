@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flows import files
 from flows.layout import Layout
 from flows.promotion import Evidence
 from flows.registry import Registry
 from flows.revision import lock_state
 from flows.scoring import Scorer
 from flows.verify import complaints, verify
+from samif import files
 from samif.card import Card
 from samif.compare import Comparison, Measured, compare
 from samif.config import Params

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from flows import files
 from flows.bundle import Bundle
 from flows.stages.inputs import encoder_of, semantic_of
+from samif import files
 from samif.card import Inference, SemanticCard
 from samif.config import EncoderParams, Params, SemanticParams
 from samif.dataset.pictures import inspect_picture, read_picture
@@ -190,6 +190,5 @@ def _stems(pictures: Sequence[Path]) -> list[str]:
 
 
 def _save_jpeg(path: Path, pixels: np.ndarray[Any, Any]) -> None:
-    temporary = path.with_name(f".{path.name}")
-    Image.fromarray(pixels).save(temporary, format="JPEG", quality=92)
-    temporary.replace(path)
+    with files.written(path) as draft:
+        Image.fromarray(pixels).save(draft, format="JPEG", quality=92)

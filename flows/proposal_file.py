@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from samif import files
 from samif.dataset.model import Picture
 from samif.errors import SamifError
 from samif.propose import Proposals
@@ -22,8 +22,6 @@ def write_proposals(path: Path, pictures: Iterable[tuple[Picture, Proposals]], s
     """Write the proposals of pictures, a row group each, whole or not at all; `semantic` says whether they have that
     column."""
     vectors = _SEMANTIC if semantic else _VECTORS
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     schema = pa.schema(
         [
             ("picture", pa.int64()),
@@ -33,20 +31,16 @@ def write_proposals(path: Path, pictures: Iterable[tuple[Picture, Proposals]], s
             *((name, pa.list_(pa.float32())) for name in vectors),
         ]
     )
-    try:
-        with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
-            for picture, proposals in pictures:
-                columns = {
-                    "picture": np.full(len(proposals), picture.id, dtype=np.int64),
-                    "counts": [mask["counts"] for mask in proposals.masks],
-                    "iou": proposals.iou,
-                    "objectness": proposals.objectness,
-                    **{name: list(getattr(proposals, name)) for name in vectors},
-                }
-                writer.write_table(pa.table(columns, schema=schema))
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with files.written(path) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+        for picture, proposals in pictures:
+            columns = {
+                "picture": np.full(len(proposals), picture.id, dtype=np.int64),
+                "counts": [mask["counts"] for mask in proposals.masks],
+                "iou": proposals.iou,
+                "objectness": proposals.objectness,
+                **{name: list(getattr(proposals, name)) for name in vectors},
+            }
+            writer.write_table(pa.table(columns, schema=schema))
 
 
 class ProposalFile:

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from flows import files
 from flows.layout import Split
+from samif import files
 from samif.config import Strict
 from samif.dataset.pictures import PictureError
 from samif.errors import SamifError

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flows import files
 from flows.exclusive import exclusive
 from flows.layout import Layout
 from flows.pipeline import prune, reproduce, sync_pipeline
 from flows.request import RunRequest, check_unmoved
 from flows.revision import data_revision_of
 from flows.why import StageReason, why
+from samif import files
 from samif.config import Params, load_params
 from samif.errors import SamifError
 from samif.hashing import file_sha256

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from flows import files
+from flows import caches
 from flows.sources import is_remote, local_path, opened, suffix_of
 from flows.transient import Transient, persistently
+from samif import files
 from samif.address import shown
 from samif.errors import SamifError
 from samif.sam.zoo import (
@@ -90,7 +91,7 @@ class Verified:
 
 def cache_folder() -> Path:
     """Where fetched weights lie."""
-    return files.cache_folder("weights")
+    return caches.cache_folder("weights")
 
 
 def list_weights() -> list[WeightsRow]:
@@ -240,7 +241,7 @@ def _store(uri: str, sha256: str | None, progress: Progress | None) -> Path:
         raise SamifError(f"{shown(uri)}: gave up after {_ATTEMPTS} attempts ({error}); try again later") from error
     except OSError as error:
         raise SamifError(
-            f"cannot copy weights to {folder} ({error}); make room there, or set {files.CACHE_VARIABLE} to another one"
+            f"cannot copy weights to {folder} ({error}); make room there, or set {caches.CACHE_VARIABLE} to another one"
         ) from error
 
 
@@ -257,8 +258,6 @@ def _transfer(uri: str, suffix: str, sha256: str | None, folder: Path, progress:
                 done += len(chunk)
                 if progress is not None:
                     progress(done, total)
-            file.flush()
-            os.fsync(file.fileno())
         got = digest.hexdigest()
         if sha256 is not None and got != sha256:
             raise SamifError(
@@ -266,7 +265,7 @@ def _transfer(uri: str, suffix: str, sha256: str | None, folder: Path, progress:
                 "correct the address, or give its digest if you trust this file"
             )
         target = folder / f"{got}{suffix}"
-        os.replace(part, target)
+        files.publish(part, target)
         return target
     finally:
         part.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from flows.exclusive import exclusive
 from flows.layout import Layout
 from flows.params_text import new_text, with_session, without_session
 from flows.pipeline import render_pipeline
+from samif import files
 from samif.config import BASE, CocoSource, DataProtocol, EncoderParams, Params, SessionParams, ShotSource, load_params
 from samif.errors import SamifError
 
@@ -333,17 +334,9 @@ def _put(layout: Layout, text: str) -> Params:
 
 def _replace(path: Path, text: str) -> Params:
     """Check the whole text as parameters, then put it in the place of `path`."""
-    handle, name = tempfile.mkstemp(prefix=".params-", suffix=".yaml", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+    with files.written(path) as draft:
+        draft.write_text(text, encoding="utf-8")
         try:
-            params = load_params(temporary)
+            return load_params(draft)
         except SamifError as error:
-            raise SamifError(str(error).replace(str(temporary), str(path))) from None
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return params
+            raise SamifError(str(error).replace(str(draft), str(path))) from None

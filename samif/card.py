@@ -7,12 +7,12 @@ Only the identity enters `Card.digest`, so doing the same work again gives the s
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+from samif import files
 from samif.config import BASE, EvaluateParams, Name, ProposeParams, Strict, digest
 from samif.errors import SamifError
 from samif.evaluate.model import Evaluation
@@ -123,11 +123,8 @@ class Card(Strict):
         return digest(self._stored or self.model_dump(mode="json", exclude={"provenance"}))
 
     def save(self, path: Path) -> None:
-        """Write the card as JSON: under a temporary name in the same folder, then renamed."""
-        text = json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
+        """Write the card as JSON, whole or not at all."""
+        files.commit(path, (json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> Card:

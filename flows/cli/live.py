@@ -31,9 +31,9 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Score two versions on the same pictures: what the gates say, class by class, and the pictures that differ."""
-    from flows import files
     from flows.compare_page import headline, render_comparison
     from flows.evidence import Examiner
+    from samif import files
 
     opened = open_registry(workspace)
     names = [_written(*opened.registry.resolve(ref)) for ref in (before, after)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from flows.layout import Layout
 from flows.progress import track
 from flows.proposal_file import ProposalFile
 from flows.stages.inputs import check_encoder, decoder_of, encoder_of, semantic_of, source_of
+from samif import files
 from samif.classifier.collect import BaseSamples, Instance, collect_base
 from samif.classifier.heads import Array
 from samif.classifier.incremental import Place, look_at
@@ -87,7 +87,6 @@ def _look(layout: Layout, params: Params, parts: Sequence[FeaturePart], places: 
 
 
 def _save(path: Path, pool: Pool) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     base = [(row, i) for row, found in enumerate(pool.base.instances.values()) for i in found]
     tensors: dict[str, NDArray[np.generic]] = {
         "base": np.concatenate([i.samples for _, i in base]),
@@ -99,9 +98,8 @@ def _save(path: Path, pool: Pool) -> None:
     if pool.looks:
         tensors["looks"] = np.concatenate(list(pool.looks.values()))
         tensors["looks_index"] = np.array([[*place, len(s)] for place, s in pool.looks.items()], dtype=np.int64)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, draft)
-    os.replace(draft, path)
+    with files.written(path) as draft:
+        save_file(tensors, draft)
 
 
 def _load(path: Path, params: Params, parts: Sequence[FeaturePart]) -> Pool | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from samif import files
 from samif.config import BASE, Params
 from samif.evaluate.peers import Published, beside, protocol_of
 from samif.protocol.run import Score
@@ -43,7 +43,6 @@ def peers_beside(params: Params, shots: Sequence[int]) -> tuple[list[Published],
 
 def write(folder: Path, params: Params, scores: Sequence[Score]) -> None:
     """Write `protocol.json`, `protocol.md` and `protocol.png` into a folder, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     rows = summarise(scores)
     comparable, other = peers_beside(params, sorted({row.shots for row in rows}))
     content: dict[str, Any] = {
@@ -55,11 +54,10 @@ def write(folder: Path, params: Params, scores: Sequence[Score]) -> None:
         "published_on_other_data": [asdict(peer) for peer in other],
         "scores": [score.model_dump(mode="json") for score in scores],
     }
-    _replace(folder / "protocol.json", (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
-    _replace(folder / "protocol.md", _markdown(params, rows, comparable, other).encode())
-    draft = folder / f".protocol.{os.getpid()}.png"
-    _plot(draft, params, rows)
-    os.replace(draft, folder / "protocol.png")
+    files.commit(folder / "protocol.json", (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    files.commit(folder / "protocol.md", _markdown(params, rows, comparable, other).encode())
+    with files.written(folder / "protocol.png") as draft:
+        _plot(draft, params, rows)
 
 
 def _markdown(params: Params, rows: Sequence[Row], comparable: Sequence[Published], other: Sequence[Published]) -> str:
@@ -119,7 +117,7 @@ def _plot(path: Path, params: Params, rows: Sequence[Row]) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     FigureCanvasAgg(figure)
-    figure.savefig(path)
+    figure.savefig(path, format="png")
 
 
 def _text(mean: Mean | None, digits: int) -> str:
@@ -131,9 +129,3 @@ def _text(mean: Mean | None, digits: int) -> str:
 
 def _mean(mean: Mean | None) -> str:
     return "-" if mean is None else f"{mean.mean:.2f}"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_bytes(content)
-    os.replace(draft, path)

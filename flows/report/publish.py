@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows import files
 from flows.layout import Layout
 from flows.report.collect import read_json
 from flows.report.page import duration, number, render_page, version
+from samif import files
 from samif.dataset.coco2014 import CLAIMS
 from samif.errors import SamifError
 

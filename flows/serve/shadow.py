@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flows import files
 from flows.serve.answers import instances_of
 from flows.serve.disagreement import Disagreement, disagreements
 from flows.serve.metrics import Metrics
 from flows.serve.settings import ShadowSettings
 from flows.serve.versions import Slot, Version
+from samif import files
 from samif.overlay import draw_instances
 from samif.propose import Proposals
 from samif.segment import Instances, label

@@ -18,7 +18,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flows.files import cache_folder
+from flows.caches import cache_folder
 from flows.sources import is_remote, local_path
 from flows.store.bucket import Bucket
 from flows.store.cache import Cache

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from flows import files
 from flows.store.storage import Chunks, Entry, Lost, Span
+from samif import files
 from samif.errors import SamifError
 
 T = TypeVar("T")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from flows import files
 from flows.mlflow_store import Entry, MlflowStore
 from flows.submit.parcel import Submission
+from samif import files
 
 
 class Kept:
@@ -36,8 +36,8 @@ class Kept:
             for name, content in contents.items():
                 files.commit(folder / name, content)
 
-        with self._store.writing():
-            self._store.replace(Entry(self._line, "submission", self._name, "submission", tags, write))
+        entry = Entry(self._line, "submission", self._name, "submission", tags, write)
+        self._store.written(lambda: self._store.replace(entry))
 
     def fetch(self, folder: Path, log: str) -> None:
         """Download into a folder whatever there is.

@@ -13,7 +13,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from flows import files
 from flows.layout import Layout
 from flows.request import RunRequest
 from flows.submit.jobs import HeadLostError, Jobs, State
@@ -21,6 +20,7 @@ from flows.submit.kept import Kept
 from flows.submit.parcel import Submission, pack
 from flows.submit.reach import is_here
 from flows.transient import Transient
+from samif import files
 from samif.config import load_params
 from samif.errors import SamifError
 

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from flows import files
 from flows.layout import Layout
 from flows.progress import say, track
 from flows.registry import Registry
 from flows.scoring import Scorer
 from flows.stages.inputs import check_encoder, dataset_of, source_of
+from samif import files
 from samif.card import Card
 from samif.config import Params, digest
 from samif.dataset.model import Picture

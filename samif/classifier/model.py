@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from scipy.special import logsumexp
 
+from samif import files
 from samif.classifier.heads import HEADS, Array, HeadName, Transform, evidence, unit
 from samif.config import FeaturePart
 from samif.errors import SamifError
@@ -191,10 +191,7 @@ class Classifier:
             tensors |= {"lift": self.space.lift, "offset": self.space.offset}
         if len(self.negatives):
             tensors["negatives"] = self.negatives
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.write_bytes(_stable(save(tensors, metadata=meta)))
-        os.replace(draft, path)
+        files.commit(path, _stable(save(tensors, metadata=meta)))
 
     @classmethod
     def load(cls, path: Path) -> Classifier:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from samif import files
 from samif.dataset.coco import load_json
 from samif.dataset.coco2014 import CATEGORIES, MASKLESS, Counts
 from samif.dataset.segmentation import BadSegmentation, to_rle
@@ -140,7 +141,7 @@ class _Writer:
                 rest = json.dumps({"images": self.pictures, "categories": categories}, separators=(",", ":"))
                 file.write("],\n" + rest.removeprefix("{"))
         if kind is None:
-            os.replace(self._temporary, self._path)
+            files.publish(self._temporary, self._path)
         self._temporary.unlink(missing_ok=True)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
+from samif import files
 from samif.errors import SamifError
 
 
@@ -145,13 +145,7 @@ class Dataset:
             ],
             "categories": [{"id": category.id, "name": category.name} for category in self.categories],
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        files.commit(path, json.dumps(content, separators=(",", ":")).encode())
 
     @classmethod
     def load(cls, path: Path, root: Path) -> Self:

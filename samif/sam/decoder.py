@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -13,6 +12,7 @@ from safetensors.torch import save
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import Tensor, nn
 
+from samif import files
 from samif.errors import SamifError
 from samif.sam.decode import (
     ALL_MASKS,
@@ -110,11 +110,8 @@ def save_decoder(decoder: InstanceDecoder, architecture: str, path: Path) -> Non
     Args:
         architecture: name of the SAM that it belongs to (`samif.sam.zoo.ARCHITECTURES`).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in decoder.state_dict().items()}
-    draft.write_bytes(save(tensors, metadata={"samif_decoder": architecture}))
-    os.replace(draft, path)
+    files.commit(path, save(tensors, metadata={"samif_decoder": architecture}))
 
 
 def load_decoder(path: Path) -> tuple[InstanceDecoder, str]:

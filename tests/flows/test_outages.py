@@ -15,6 +15,9 @@ import pytest
 import requests
 
 from flows.mlflow_client import Away
+from flows.request import RunRequest
+from flows.submit.kept import Kept
+from flows.submit.parcel import Submission
 from flows.transient import patiently
 from infra.services.daemon import Daemon, Launcher, stamped
 from infra.services.mlflow import MlflowServer
@@ -131,6 +134,30 @@ def test_an_answer_that_is_lost_doubles_nothing(line: TaggedLine, call: str, mon
     line.grow()
     assert len(lost) == 2
     check(line)
+
+
+def test_what_a_submission_left_is_kept_once_where_an_answer_was_lost(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = RunRequest(who="ann", commit=None, data_revision=None, dvc_lock=None, params="0" * 64)
+    sent = Submission(id="job-1", line="kept", attempt=1, request=request, here=None, links=(), shared=())
+    kept = Kept(server.url, tmp_path, sent.line, sent.id)
+    real, lost = kept._store.client.create_run, list[str]()
+
+    def answerless(*words: Any, **more: Any) -> Any:
+        answer = real(*words, **more)
+        lost.append("once")
+        if len(lost) == 1:
+            raise requests.ConnectionError("broken off")
+        return answer
+
+    monkeypatch.setattr(kept._store.client, "create_run", answerless)
+    kept.put(sent, "running", {"driver.log": b"begun"})
+    kept.put(sent, "done", {"driver.log": b"begun, ended"})
+    (run,) = kept._store.runs(sent.line)
+    assert run.data.tags["outcome"] == "done" and len(lost) == 1
+    kept.fetch(tmp_path, "driver.log")
+    assert (tmp_path / "driver.log").read_bytes() == b"begun, ended"
 
 
 def test_what_will_not_pass_is_not_waited_for(line: TaggedLine) -> None:

@@ -41,7 +41,7 @@ def test_processes_that_write_the_same_at_once(tmp_path: Path) -> None:
 def test_a_writer_that_is_killed_leaves_nothing_half(tmp_path: Path) -> None:
     """Killed where the data is there and its manifest is not, and with the temporary file half written."""
     code = (
-        "import os, sys; from pathlib import Path; from flows import files; from flows.store import EmbeddingStore\n"
+        "import os, sys; from pathlib import Path; from samif import files; from flows.store import EmbeddingStore\n"
         "from tests.flows.store_kit import sha, write\n"
         "def die(*_): os.kill(os.getpid(), 9)\n"
         "setattr(files, sys.argv[2], die)\n"
