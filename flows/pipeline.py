@@ -20,6 +20,7 @@ from flows.layout import Layout
 from flows.remote import can_bring, outlasting, send, troubles
 from samif.config import BASE, Params
 from samif.errors import SamifError
+from samif.files import commit
 
 REVISIONS = {
     "dataset": 2,
@@ -88,9 +89,7 @@ def sync_pipeline(layout: Layout, params: Params) -> bool:
     text = render_pipeline(params)
     if layout.pipeline.exists() and layout.pipeline.read_text(encoding="utf-8") == text:
         return False
-    temporary = layout.pipeline.with_name(".dvc.yaml.new")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, layout.pipeline)
+    commit(layout.pipeline, text.encode())
     return True
 
 
