@@ -9,8 +9,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from flows.cluster import Cluster, ray_cluster
@@ -18,6 +20,8 @@ from flows.serve.settings import Settings
 from samif.errors import SamifError
 
 WATCH_SECONDS = 0.25
+START_SECONDS = 30.0
+"""How long the others wait for a line that takes its time to load, and again for one that takes it to start."""
 AGAIN_SECONDS = 30.0
 """How long an application whose processes died while they started is left alone."""
 
@@ -39,7 +43,7 @@ def serving(lines: Sequence[Settings], host: str, port: int, replicas: int, say:
     Raises:
         SamifError: no line can be loaded, or the port is taken.
     """
-    lines = _loadable(lines, say)
+    lines = loadable(lines, say)
     _knock(host, port)
     os.environ.pop("RAY_ADDRESS", None)
     with ray_cluster(None, replicas * len(lines)) as cluster:
@@ -70,28 +74,37 @@ class Applications:
     def __init__(self, lines: Sequence[Settings], replicas: int, shares: tuple[int, float], say: Say) -> None:
         self.lines = lines
         self._replicas, self._shares, self._say = replicas, shares, say
-        self._failed: list[Settings] = []
+        self._waited: list[Settings] = []
 
     def start(self) -> None:
-        """Start all, and wait until each runs or has failed; one that fails beside others is told.
+        """Start all, and wait until each runs or has failed; what fails or takes its time beside others is told.
 
         Raises:
             RuntimeError: none of them runs.
         """
         self._deploy(self.lines)
-        while not (why := self._ended()).keys() >= {line.name for line in self.lines}:
+        until = time.monotonic() + START_SECONDS
+        while (why := self._ended()).keys() < {line.name for line in self.lines}:
+            if "" in why.values() and time.monotonic() >= until:
+                break
             time.sleep(0.1)
-        self._failed = [line for line in self.lines if why[line.name]]
-        if len(self._failed) == len(self.lines):
+        if "" not in why.values():
             raise RuntimeError(why[self.lines[0].name])
-        for line in self._failed:
-            self._say(f"{line.ref} is not served, its replicas end while they start: {why[line.name][-300:]}")
+        self._waited = [line for line in self.lines if why.get(line.name) != ""]
+        for line in self._waited:
+            if line.name not in why:
+                self._say(f"{line.ref} is not served yet: its replicas are still starting")
+                continue
+            self._say(
+                f"{line.ref} is not served yet: its replicas end while they start, and are started again every "
+                f"{AGAIN_SECONDS:g} seconds ({why[line.name][-300:]})"
+            )
 
     def start_again(self) -> None:
         """Start again what has failed. Returns at once; whoever watches the replicas sees what comes of it."""
-        why = self._ended() if self._failed else {}
-        self._failed = [line for line in self._failed if why.get(line.name) != ""]
-        if again := [line for line in self._failed if why.get(line.name)]:
+        why = self._ended() if self._waited else {}
+        self._waited = [line for line in self._waited if why.get(line.name) != ""]
+        if again := [line for line in self._waited if why.get(line.name)]:
             self._deploy(again)
 
     def _deploy(self, lines: Sequence[Settings]) -> None:
@@ -162,28 +175,54 @@ def news(view: dict[str, Any]) -> list[str]:
     return said
 
 
-def _loadable(lines: Sequence[Settings], say: Say) -> list[Settings]:
+def loadable(lines: Sequence[Settings], say: Say) -> list[Settings]:
     """The lines, each tried once here: what is wrong is said in a sentence, and replicas find everything fetched and
-    verified. A version that was named without an alias is the one of now."""
-    from flows.serve.versions import Source, sentence_of
+    verified. A version that was named without an alias is the one of now.
 
-    tried, refused = [], []
-    for line in lines:
+    Raises:
+        SamifError: none can be loaded.
+    """
+    from flows.serve.versions import sentence_of
+
+    tried, refused = list(lines), list[str]()
+    for i, line in enumerate(lines):
         line.state.mkdir(parents=True, exist_ok=True)
         try:
-            source = Source(line)
-            name, number = source.resolve(line.ref)
-            source.load(name, number, None)
-            if "@" not in line.ref and number is not None:
-                line = replace(line, ref=f"{name}/{number}")
+            tried[i] = _tried(line) if len(lines) == 1 else _within(START_SECONDS, partial(_tried, line))
+            continue
+        except TimeoutError:
+            sentence = f"it is still loading after {START_SECONDS:g} seconds"
         except Exception as error:
-            refused.append(f"{line.ref}: {sentence_of(error)}" if len(lines) > 1 else sentence_of(error))
-        tried.append(line)
+            sentence = sentence_of(error)
+            refused.append(sentence if len(lines) == 1 else f"{line.ref}: {sentence}")
+        if len(lines) > 1:
+            say(f"{line.ref} is not served yet, but tried again until it can be: {sentence}")
     if len(refused) == len(lines):
         raise SamifError("; ".join(refused))
-    for sentence in refused:
-        say(f"not served yet, but tried again until it can be: {sentence}")
     return tried
+
+
+def _tried(line: Settings) -> Settings:
+    from flows.serve.versions import Source
+
+    source = Source(line)
+    name, number = source.resolve(line.ref)
+    source.load(name, number, None)
+    return replace(line, ref=f"{name}/{number}") if "@" not in line.ref and number is not None else line
+
+
+def _within(seconds: float, call: Callable[[], Settings]) -> Settings:
+    """What `call` gives or raises; after so many seconds TimeoutError, and it is left to itself."""
+    done: Future[Settings] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(call())
+        except Exception as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return done.result(seconds)
 
 
 def _knock(host: str, port: int) -> None:

@@ -249,7 +249,7 @@ def test_a_line_that_cannot_be_loaded_is_waited_for_beside_one_that_answers(
     both: Service, served: Service, other: ServedLine
 ) -> None:
     waited = both.of("other")
-    assert "but tried again until it can be: other@champion: " in both.log.read_text()
+    assert "other@champion is not served yet, but tried again until it can be: " in both.log.read_text()
     assert requests.get(both.url + "/v1/model", timeout=30).status_code == 404
     with asked(served) as answers:
         refused = waited.segment(PICTURES[0])

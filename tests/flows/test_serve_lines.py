@@ -54,7 +54,9 @@ def test_replicas_that_die_while_they_start_are_started_again_later(lines: tuple
     killer.start()
     try:
         with service(left, "left@champion", "right@champion", "--workspace", str(right.root)) as both:
-            assert "right@champion is not served, its replicas end while they start: " in both.log.read_text()
+            assert (
+                "right@champion is not served yet: its replicas end while they start, and are" in both.log.read_text()
+            )
             enough.set()
             with asked(both.of("left")) as answers:
                 until(lambda: "right@champion is right-classifier/1 since" in both.log.read_text(), 120)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 import threading
 from pathlib import Path
@@ -17,7 +18,7 @@ from flows.serve.follower import Follower
 from flows.serve.limits import Admission
 from flows.serve.lines import Line, lines_of
 from flows.serve.refusals import Refusal
-from flows.serve.server import share
+from flows.serve.server import loadable, share
 from flows.serve.settings import Settings
 from flows.serve.versions import Slot, Source, Version
 from samif.errors import SamifError
@@ -132,6 +133,36 @@ def test_lines_that_do_not_go_together_are_refused(
 ) -> None:
     with pytest.raises(SamifError, match=sentence):
         lines_of(refs, roots, shadows)
+
+
+def two_bad_lines(folder: Path, tracking_uri: str) -> list[Settings]:
+    """One without a workspace, and one with a registry there."""
+    waiting = folder / "waiting"
+    waiting.mkdir()
+    (waiting / "params.yaml").write_text(
+        f"line: waiting\ndataset: {{drawn: {{}}, base_classes: [bolt]}}\nregistry: {{tracking_uri: '{tracking_uri}'}}\n"
+    )
+    return [Settings(f"{name}@champion", folder / name, folder / f"state-{name}", None) for name in ("gone", "waiting")]
+
+
+def test_a_registry_that_keeps_silent_holds_up_the_other_lines_for_a_while_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.serve.server.START_SECONDS", 2.0)
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        lines = two_bad_lines(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert loadable(lines, said.append) == lines
+    assert len(said) == 2 and "gone@champion is not served yet, but tried again" in said[0]
+    assert said[1].endswith("it is still loading after 2 seconds")
+
+
+def test_no_line_that_can_be_loaded_is_no_service(tmp_path: Path) -> None:
+    lines = two_bad_lines(tmp_path, "sqlite:///nothing.db")
+    with pytest.raises(SamifError, match="^gone@champion: .* give --workspace; waiting@champion: there is no registry"):
+        loadable(lines, lambda _: None)
+    with pytest.raises(SamifError, match="^there is no classifier.safetensors in 'gone@champion' and no params.yaml"):
+        loadable(lines[:1], lambda _: None)
 
 
 @pytest.mark.parametrize(
