@@ -13,17 +13,17 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from flows import files
 from flows.allocator import keep_freed_memory
 from flows.bundle import find_model
 from flows.layout import Layout
 from flows.predict import load_segmenter
 from flows.registry import Registry
+from samif import files
 from samif.config import load_params
 from samif.dataset.draw.line import CLASSES, QUALITY, draw_scene
 from samif.dataset.draw.parts import BASE_PARTS, make_parts
 from samif.segment import Segmenter
-from samif.watch.observe import Observation, observe
+from samif.watch.observe import Observation, see
 
 LENGTH, CHANGE = 140, 40
 """Pictures of a stream, and from which on a disturbed one is disturbed."""
@@ -69,7 +69,7 @@ def ordinary(workspace: Path, model: str, unknown: tuple[str, ...], count: int, 
         parts, seen = make_parts(), []
         for index in range(count):
             picture = _ordinary(np.random.default_rng([6, index]), parts, unknown, size)
-            seen.append(_observed(segmenter, _as_jpeg(picture, index)))
+            seen.append(see(segmenter, _as_jpeg(picture, index)))
         _keep(seen, "", file)
     return _kept(file)[0]
 
@@ -90,14 +90,14 @@ def _look(segmenter: Segmenter, unknown: tuple[str, ...], seed: int, size: int) 
     for index in range(LENGTH):
         rng = np.random.default_rng([7, seed, index])
         picture = _ordinary(rng, parts, unknown, size)
-        calm.append(_observed(segmenter, _as_jpeg(picture, index)))
+        calm.append(see(segmenter, _as_jpeg(picture, index)))
         if index < CHANGE:
             continue
         faded = 1.0 - (1.0 - DIMMEST) * (index + 1 - CHANGE) / (LENGTH - CHANGE)
-        dark.append(_observed(segmenter, _as_jpeg((picture * faded).astype(np.uint8), index)))
+        dark.append(see(segmenter, _as_jpeg((picture * faded).astype(np.uint8), index)))
         rng = np.random.default_rng([8, seed, index])
         more = (stranger,) if rng.random() < SHARE else ()
-        strange.append(_observed(segmenter, _as_jpeg(_ordinary(rng, parts, unknown, size, more), index)))
+        strange.append(see(segmenter, _as_jpeg(_ordinary(rng, parts, unknown, size, more), index)))
     return Stream(calm, dark, strange, stranger)
 
 
@@ -120,13 +120,6 @@ def _as_jpeg(picture: Pixels, index: int) -> Pixels:
     return np.array(Image.open(buffer))
 
 
-def _observed(segmenter: Segmenter, picture: Pixels) -> Observation:
-    seen = segmenter.embed([picture])[0]
-    height, width = picture.shape[:2]
-    proposals = segmenter.propose(picture, seen)
-    return observe(proposals, seen.embedding, (height, width), segmenter.classifier, segmenter.evaluate_params)
-
-
 def _keep(seen: list[Observation], stranger: str, file: Path) -> None:
     buffer = io.BytesIO()
     np.savez(
@@ -135,6 +128,7 @@ def _keep(seen: list[Observation], stranger: str, file: Path) -> None:
         embeddings=np.stack([o.embedding for o in seen]),
         names=np.array(json.dumps([o.names for o in seen])),
         features=np.concatenate([o.features.reshape(len(o.names), -1) for o in seen if o.names]),
+        doubt=np.stack([o.doubt for o in seen]),
         stranger=np.array(stranger),
     )
     files.commit(file, buffer.getvalue())
@@ -144,5 +138,5 @@ def _kept(file: Path) -> tuple[list[Observation], str]:
     with np.load(file) as found:
         values, names = json.loads(str(found["values"])), json.loads(str(found["names"]))
         features = np.split(found["features"], np.cumsum([len(n) for n in names])[:-1])
-        rows = zip(values, found["embeddings"], names, features, strict=True)
-        return [Observation(v, e, tuple(n), f) for v, e, n, f in rows], str(found["stranger"])
+        rows = zip(values, found["embeddings"], names, features, found["doubt"], strict=True)
+        return [Observation(v, e, tuple(n), f, d) for v, e, n, f, d in rows], str(found["stranger"])

@@ -20,7 +20,8 @@ class FileIdentity(Strict):
 
 
 class PictureSeen(Strict):
-    """A picture of the stream. `place` is the embedding's, in the directions of the reference."""
+    """A picture of the stream. `place` is the embedding's, in the directions of the reference; `doubt` that of its
+    doubtful objects, which earlier releases did not look at."""
 
     kind: Literal["picture"] = "picture"
     time: AwareDatetime
@@ -28,6 +29,7 @@ class PictureSeen(Strict):
     file: FileIdentity
     values: dict[str, float]
     place: tuple[float, ...]
+    doubt: tuple[float, ...] = ()
 
 
 class Unreadable(Strict):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from samif.watch.charts import Normal
     from samif.watch.observe import Observation
 
-FORMAT = "samif-watch-reference-1"
+FORMAT = "samif-watch-reference-2"
 MOST_TRAINING = 2000
 """Training pictures that directions are found from, evenly chosen."""
 MOST_REFERENCE = 2000
@@ -94,6 +94,7 @@ class Reference:
         return {
             "values": np.stack([vector(seen.values, self.names) for seen in self.seen]),
             "embeddings": np.stack([seen.embedding for seen in self.seen]),
+            "doubt": np.stack([seen.doubt for seen in self.seen]),
             "training": self.training,
             "features": np.concatenate(
                 [*(seen.features for seen in self.seen if seen.names), np.zeros((0, width), np.float32)]
@@ -105,21 +106,28 @@ class Reference:
         """Read what `save` wrote.
 
         Raises:
-            SamifError: the file is damaged.
+            SamifError: the file is damaged, or of an earlier release.
         """
         from samif.watch.observe import Observation
 
         try:
             with safe_open(path, "numpy") as file:
                 meta = file.metadata() or {}
+                if meta["format"] != FORMAT:
+                    raise SamifError(
+                        f"{path} was made by an earlier release, which looked at less; run 'samif watch reference' "
+                        "(with --pictures, if it was made from a folder) to make it again"
+                    )
                 facts = json.loads(meta["facts"])
-                arrays = {key: file.get_tensor(key) for key in ("values", "embeddings", "training", "features")}
+                arrays = {
+                    key: file.get_tensor(key) for key in ("values", "embeddings", "doubt", "training", "features")
+                }
             names, objects = tuple(facts["names"]), [tuple(found) for found in facts["objects"]]
             rows = [
                 {n: float(v) for n, v in zip(names, row, strict=True) if not np.isnan(v)} for row in arrays["values"]
             ]
             features = np.split(arrays["features"], np.cumsum([len(found) for found in objects])[:-1])
-            columns = zip(rows, arrays["embeddings"], objects, features, strict=True)
+            columns = zip(rows, arrays["embeddings"], objects, features, arrays["doubt"], strict=True)
             seen = [Observation(*row) for row in columns]
             return cls(facts["card"], facts["source"], facts["inputs"], names, seen, arrays["training"])
         except (SafetensorError, KeyError, ValueError, OSError) as error:

@@ -38,12 +38,9 @@ class Eye:
         Raises:
             PictureError: the file cannot be used.
         """
-        from samif.watch.observe import observe
+        from samif.watch.observe import see
 
-        picture, model = read_picture(path), self._segmenter
-        seen = model.embed([picture])[0]
-        size = (picture.shape[0], picture.shape[1])
-        return observe(model.propose(picture, seen), seen.embedding, size, model.classifier, model.evaluate_params)
+        return see(self._segmenter, read_picture(path))
 
 
 def arrived(folder: Path, seen: Collection[FileIdentity]) -> list[FileIdentity]:

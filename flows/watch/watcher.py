@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flows.bundle import find_model
 from flows.layout import Layout
@@ -31,6 +32,7 @@ from samif.card import Card
 from samif.config import Params
 from samif.dataset.pictures import PictureError
 from samif.evaluate.model import Evaluation
+from samif.watch.charts import DOUBT, EMBEDDING
 from samif.watch.rules import REPLAY, Due, Standing, due, sentence
 
 if TYPE_CHECKING:
@@ -85,8 +87,13 @@ def levels_of(state: State, subject: Subject) -> Levels:
     levels = Levels.start(subject.normal)
     if state.reference == subject.reference:
         for picture in state.recent:
-            levels = levels.after(picture.values, np.array(picture.place), subject.normal)
+            levels = levels.after(picture.values, places_of(picture), subject.normal)
     return levels
+
+
+def places_of(picture: PictureSeen) -> dict[str, NDArray[np.float64]]:
+    """Where a picture of the history lies, as `Normal.measure` has it."""
+    return {EMBEDDING: np.array(picture.place), DOUBT: np.array(picture.doubt)}
 
 
 def due_now(layout: Layout, params: Params, state: State, subject: Subject) -> list[Due]:
@@ -195,7 +202,7 @@ class Watcher:
                     progress.note(f"{file.name} is left out: {record.reason}")
                 else:
                     look.pictures += 1
-                    levels = levels.after(record.values, np.array(record.place), subject.normal)
+                    levels = levels.after(record.values, places_of(record), subject.normal)
                     self._settle(look, _changes(self._state, subject, levels.readings(subject.normal)))
                 progress.advance()
 
@@ -209,13 +216,14 @@ class Watcher:
             if is_settling(file):
                 return None
             return Unreadable(time=now, file=file, reason=f"it {error.what}; {error.remedy}")
-        values, place = subject.normal.measure(seen)
+        values, places = subject.normal.measure(seen)
         return PictureSeen(
             time=now,
             reference=subject.reference,
             file=file,
             values={name: round(value, DIGITS) for name, value in values.items()},
-            place=tuple(round(float(x), DIGITS) for x in place),
+            place=tuple(round(float(x), DIGITS) for x in places[EMBEDDING]),
+            doubt=tuple(round(float(x), DIGITS) for x in places[DOUBT]),
         )
 
     def _show(self, subject: Subject) -> None:

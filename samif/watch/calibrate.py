@@ -7,7 +7,7 @@ with some hundred reference pictures, what is normal is itself uncertain, and li
 depend on each other (Westfall and Young 1993); the rate is divided evenly among the families (Bonferroni).
 
 Shape legend: N reference pictures, S statistics, D width of the pooled embedding, K directions, B drawn streams,
-M sided charts: the S statistics downward, the S statistics upward, the embedding.
+M sided charts: the S statistics downward, the S statistics upward, the embedding, doubt.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from samif.errors import SamifError
-from samif.watch.charts import EMBEDDING, ONE_SIDED, Array, EmbeddingSpace, Normal, distance
+from samif.watch.charts import DOUBT, EMBEDDING, ONE_SIDED, Normal
+from samif.watch.doubt import learn_doubt
 from samif.watch.objects import learn_objects
 from samif.watch.observe import CLASS_PREFIX, STRANGE, Observation, vector
 from samif.watch.params import WatchParams
+from samif.watch.space import Array, Region, Space, distance
 
 LEAST_PICTURES = 20
 """Fewer reference pictures say too little about what is normal."""
@@ -31,28 +33,29 @@ LEAST_DIFFERENT = 5
 rarer happens is not known well enough to miss it or to wonder at it."""
 LEAST_SPREAD = 0.5
 """A reference drawn anew scatters at least this share of what the reference does."""
+TINY = 1e-9
+"""A smaller spread is none."""
 AT_ONCE = 500
 """Streams drawn side by side: bounds the memory."""
 
 
-def embedding_space(training: NDArray[np.floating], directions: int) -> EmbeddingSpace:
+def embedding_space(training: NDArray[np.floating], directions: int) -> Space:
     """The principal directions of pooled training embeddings (N, D), scaled to unit variance: at most `directions`, and
     never more than a quarter of the pictures, beyond which variances are guesses."""
     count = max(1, min(directions, len(training) // 4, training.shape[1]))
     found = PCA(n_components=count, svd_solver="full").fit(training.astype(np.float64))
     deviation = np.sqrt(found.explained_variance_)
-    return EmbeddingSpace(found.mean_, found.components_.T / np.maximum(deviation, 1e-9))
+    return Space(found.mean_, found.components_.T / np.maximum(deviation, 1e-9))
 
 
-def calibrate(
-    reference: Sequence[Observation], names: tuple[str, ...], space: EmbeddingSpace, params: WatchParams
-) -> Normal:
+def calibrate(reference: Sequence[Observation], names: tuple[str, ...], space: Space, params: WatchParams) -> Normal:
     """Limits such that an undisturbed stream of `params.horizon` pictures raises any alarm with probability
     `params.false_alarm`.
 
     Args:
         reference: undisturbed pictures, in the order of time where they have one.
         names: the statistics that there are; those that `params` leaves out, or that hardly vary, get no limits.
+        space: of the pictures' embeddings.
 
     Raises:
         SamifError: there are fewer than 20 reference pictures.
@@ -65,20 +68,25 @@ def calibrate(
     objects, strange = learn_objects(reference, params.object_directions)
     rows = [seen.values | {STRANGE: count} for seen, count in zip(reference, strange, strict=True)]
     values = np.stack([vector(row, names) for row in rows])
-    places = space.place(np.stack([seen.embedding for seen in reference]))
+    doubt, doubts = learn_doubt(reference, params.object_directions)
+    places = [space.place(np.stack([seen.embedding for seen in reference])), doubts]
     excess = _excess(values, places, params)
-    centre, middle, spread = (row[0] for row in _summary(values, places, np.ones((1, len(values)))))
+    centre, middles, spread = _summary(values, places, np.ones((1, len(values))))
+    centre, spread = centre[0], spread[0]
     limits = np.full(excess.shape[1], np.inf)
-    families = _families(values, names, params)
+    families = _families(values, doubts, names, params)
     for columns in families.values():
         rate = params.false_alarm / len(families)
         limits[columns] = spread[columns] * _joint_limits(excess[:, columns], rate)
-    low, high, reach = centre - limits[: len(names)], centre + limits[len(names) : -1], float(limits[-1])
+    count = len(names)
+    low, high = centre - limits[:count], centre + limits[count : 2 * count]
     low = np.where(low > 0.0, low, -np.inf)  # no statistic is ever below zero
-    return Normal(names, centre, low, high, space, objects, middle, reach, params.window, len(reference))
+    of_each = zip((EMBEDDING, DOUBT), (space, doubt), middles, limits[2 * count :], strict=True)
+    regions = {name: Region(of, middle[0], float(reach)) for name, of, middle, reach in of_each}
+    return Normal(names, centre, low, high, objects, regions, params.window, len(reference))
 
 
-def _families(values: Array, names: tuple[str, ...], params: WatchParams) -> dict[str, list[int]]:
+def _families(values: Array, doubts: Array, names: tuple[str, ...], params: WatchParams) -> dict[str, list[int]]:
     """Columns of the sided charts (M) that are watched, by family."""
     found: dict[str, list[int]] = {}
     for row, name in enumerate(names):
@@ -91,10 +99,12 @@ def _families(values: Array, names: tuple[str, ...], params: WatchParams) -> dic
         found.setdefault(family, []).extend(sides)
     if EMBEDDING in params.statistics:
         found[EMBEDDING] = [2 * len(names)]
+    if DOUBT in params.statistics and doubts.std() > TINY:
+        found[DOUBT] = [2 * len(names) + 1]
     return found
 
 
-def _excess(values: Array, places: Array, params: WatchParams) -> Array:
+def _excess(values: Array, places: Sequence[Array], params: WatchParams) -> Array:
     """How far each sided chart gets from its own reference at most, in each of the drawn streams (B, M), in spreads of
     that reference: how far undisturbed pictures scatter is uncertain as well."""
     rng = np.random.default_rng(params.seed)
@@ -102,28 +112,29 @@ def _excess(values: Array, places: Array, params: WatchParams) -> Array:
     return np.concatenate([_some(values, places, params, min(AT_ONCE, params.streams - s), rng) for s in starts])
 
 
-def _some(values: Array, places: Array, params: WatchParams, count: int, rng: np.random.Generator) -> Array:
+def _some(values: Array, places: Sequence[Array], params: WatchParams, count: int, rng: np.random.Generator) -> Array:
     weight = 2.0 / (params.window + 1.0)
     pictures = len(values)
     drawn = _runs(rng, pictures, pictures, params.block, count)
     often = np.stack([np.bincount(row, minlength=pictures) for row in drawn]).astype(np.float64)
-    centre, middle, spread = _summary(values, places, often)
+    centre, middles, spread = _summary(values, places, often)
     # a reference drawn by chance without what is rare would find everything strange
     spread = np.maximum(spread, LEAST_SPREAD * _summary(values, places, np.ones((1, pictures)))[2])
     # a statistic that a picture does not have gets no weight
     weights, filled = np.where(np.isnan(values), 0.0, weight), np.nan_to_num(values)
-    level, place = centre, middle
-    low, high, away = np.zeros_like(level), np.zeros_like(level), np.zeros(count)
+    level, at = centre, middles
+    low, high, away = np.zeros_like(level), np.zeros_like(level), np.zeros((count, len(places)))
     for rows in _runs(rng, pictures, params.horizon, params.block, count).T:
         level = level + weights[rows] * (filled[rows] - level)
-        place = place + weight * (places[rows] - place)
+        at = [place + weight * (each[rows] - place) for place, each in zip(at, places, strict=True)]
         np.maximum(low, centre - level, out=low)
         np.maximum(high, level - centre, out=high)
-        np.maximum(away, distance(place - middle, weight), out=away)
-    return np.concatenate([low, high, away[:, None]], axis=1) / spread
+        offsets = [distance(place - middle, weight) for place, middle in zip(at, middles, strict=True)]
+        np.maximum(away, np.stack(offsets, axis=1), out=away)
+    return np.concatenate([low, high, away], axis=1) / spread
 
 
-def _summary(values: Array, places: Array, often: Array) -> tuple[Array, Array, Array]:
+def _summary(values: Array, places: Sequence[Array], often: Array) -> tuple[Array, list[Array], Array]:
     """Means of the statistics (B, S) and of the places (B, K), and the spread of each sided chart (B, M), of references
     in which each picture comes `often` (B, N) times."""
     there = ~np.isnan(values)
@@ -131,11 +142,12 @@ def _summary(values: Array, places: Array, often: Array) -> tuple[Array, Array, 
     shown = np.maximum(often @ there, 1.0)
     centre = (often @ filled) / shown
     spread = np.sqrt(np.maximum((often @ filled**2) / shown - centre**2, 0.0))
-    middle = (often @ places) / total
-    scatter = (often @ (places**2).sum(axis=1, keepdims=True)) / total - (middle**2).sum(axis=1, keepdims=True)
-    around = np.sqrt(np.maximum(scatter, 0.0) / places.shape[1])
-    tiny = 1e-12
-    return centre, middle, np.maximum(np.concatenate([spread, spread, around], axis=1), tiny)
+    middles = [(often @ each) / total for each in places]
+    around = []
+    for each, middle in zip(places, middles, strict=True):
+        scatter = (often @ (each**2).sum(axis=1, keepdims=True)) / total - (middle**2).sum(axis=1, keepdims=True)
+        around.append(np.sqrt(np.maximum(scatter, 0.0) / each.shape[1]))
+    return centre, middles, np.maximum(np.concatenate([spread, spread, *around], axis=1), TINY)
 
 
 def _runs(rng: np.random.Generator, pictures: int, length: int, block: int, count: int) -> NDArray[np.int64]:

@@ -1,9 +1,10 @@
 """Charts over a stream of pictures: exponentially weighted levels, held against limits.
 
-Each statistic has a chart of its own (EWMA: Roberts 1959; Lucas and Saccucci 1990); the pooled embedding has one chart
-over all of its directions (MEWMA: Lowry, Woodall, Champ and Rigdon 1992). Limits come from `samif.watch.calibrate`.
+Each statistic has a chart of its own (EWMA: Roberts 1959; Lucas and Saccucci 1990); the pooled embedding and the doubt
+about objects have one chart each over all of their directions (MEWMA: Lowry, Woodall, Champ and Rigdon 1992). Limits
+come from `samif.watch.calibrate`.
 
-Shape legend: S statistics, D width of the pooled embedding, K directions that are watched of it.
+Shape legend: S statistics, K directions that are watched of an embedding or of doubt.
 """
 
 from __future__ import annotations
@@ -13,28 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from samif.segment import UNKNOWN
 from samif.watch.objects import ObjectSpace
 from samif.watch.observe import MARGIN, STRANGE, Observation, vector
+from samif.watch.space import Array, Region, distance
 
-Array = NDArray[np.float64]
-EMBEDDING = "embedding"
+EMBEDDING, DOUBT = "embedding", "doubt"
 ONE_SIDED = {UNKNOWN: "high", STRANGE: "high", MARGIN: "low"}
 """A statistic that can only get worse in one direction; the others are watched in both."""
-
-
-@dataclass(frozen=True)
-class EmbeddingSpace:
-    """Where the training pictures lie: `centre` (D,), and `directions` (D, K) in which they have unit variance."""
-
-    centre: Array
-    directions: Array
-
-    def place(self, embeddings: NDArray[np.floating]) -> Array:
-        """Pooled embeddings (..., D) -> places (..., K)."""
-        return np.asarray((embeddings.astype(np.float64) - self.centre) @ self.directions)
 
 
 @dataclass(frozen=True)
@@ -45,10 +33,8 @@ class Normal:
         names: of the S statistics.
         centre: (S,) their means over the reference pictures.
         low: (S,) and `high`: limits of their levels; minus or plus infinity on a side that is not watched.
-        space: of the embedding.
         objects: of named objects; none where the reference has too few.
-        place: (K,) the mean place of the reference pictures.
-        reach: how far the embedding's level may be from `place`; infinity where it is not watched.
+        regions: `embedding` and `doubt` -> where their levels stay.
         window: pictures that a level rests on.
         pictures: that all this was learnt from.
     """
@@ -57,10 +43,8 @@ class Normal:
     centre: Array
     low: Array
     high: Array
-    space: EmbeddingSpace
     objects: ObjectSpace | None
-    place: Array
-    reach: float
+    regions: dict[str, Region]
     window: int
     pictures: int
 
@@ -69,10 +53,11 @@ class Normal:
         """Of the newest picture in a level."""
         return 2.0 / (self.window + 1.0)
 
-    def measure(self, seen: Observation) -> tuple[dict[str, float], Array]:
-        """All statistics of a picture, and the place (K,) of its embedding."""
+    def measure(self, seen: Observation) -> tuple[dict[str, float], dict[str, Array]]:
+        """All statistics of a picture, and its places (K,) in the regions."""
         values = seen.values if self.objects is None else seen.values | {STRANGE: self.objects.strange(seen)}
-        return values, self.space.place(seen.embedding)
+        numbers = {EMBEDDING: seen.embedding, DOUBT: seen.doubt}
+        return values, {name: region.space.place(numbers[name]) for name, region in self.regions.items()}
 
 
 @dataclass(frozen=True)
@@ -95,34 +80,31 @@ class Reading:
 
 @dataclass(frozen=True)
 class Levels:
-    """The state of all charts after some pictures: `values` (S,) and the embedding's `place` (K,)."""
+    """The state of all charts after some pictures: `values` (S,), and `places` (K,) in each region."""
 
     values: Array
-    place: Array
+    places: dict[str, Array]
 
     @classmethod
     def start(cls, normal: Normal) -> Levels:
         """Before the first picture: everything is normal."""
-        return cls(normal.centre.copy(), normal.place.copy())
+        return cls(normal.centre.copy(), {name: region.middle.copy() for name, region in normal.regions.items()})
 
-    def after(self, values: Mapping[str, float], place: Array, normal: Normal) -> Levels:
+    def after(self, values: Mapping[str, float], places: Mapping[str, Array], normal: Normal) -> Levels:
         """After one more picture, as `Normal.measure` has it; a statistic that it does not have stays as it is."""
         found = vector(values, normal.names)
         step = np.where(np.isnan(found), 0.0, normal.weight * (found - self.values))
-        return Levels(self.values + step, self.place + normal.weight * (place - self.place))
+        moved = {name: level + normal.weight * (places[name] - level) for name, level in self.places.items()}
+        return Levels(self.values + step, moved)
 
     def readings(self, normal: Normal) -> list[Reading]:
-        """Every chart, the embedding's last."""
+        """Every chart, those of the regions last."""
         rows = zip(normal.names, self.values, normal.centre, normal.low, normal.high, strict=True)
         readings = [Reading(n, float(v), float(c), _finite(lo), _finite(hi)) for n, v, c, lo, hi in rows]
-        away = distance(self.place - normal.place, normal.weight)
-        return [*readings, Reading(EMBEDDING, float(away), 0.0, None, _finite(normal.reach))]
-
-
-def distance(offset: Array, weight: float) -> Array:
-    """How far levels are from the reference (..., K) -> (...), in standard errors of a level of undisturbed pictures:
-    the Mahalanobis distance of the weighted mean, the square root of MEWMA's T squared."""
-    return np.asarray(np.linalg.norm(offset, axis=-1) / math.sqrt(weight / (2.0 - weight)))
+        for name, region in normal.regions.items():
+            away = float(distance(self.places[name] - region.middle, normal.weight))
+            readings.append(Reading(name, away, 0.0, None, _finite(region.reach)))
+        return readings
 
 
 def _finite(limit: float) -> float | None:

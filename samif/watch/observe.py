@@ -1,7 +1,7 @@
 """What one picture tells about how well the live version fits what the camera sees.
 
-Shape legend: M named objects, F width of their features, E channels of an embedding, (h, w) its grid, D width of the
-pooled embedding.
+Shape legend: M named objects, F width of their features, C classes, E channels of an embedding, (h, w) its grid, D
+width of the pooled embedding.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from samif.classifier.heads import unit
 from samif.classifier.model import Classifier
 from samif.classifier.samples import features_of
 from samif.config import EvaluateParams
 from samif.masks.pooling import planes
 from samif.propose import Proposals
-from samif.segment import UNKNOWN, label
+from samif.segment import UNKNOWN, Segmenter, label
 
 OBJECTS, BACKGROUND, MARGIN, STRANGE = "objects", "background", "margin", "strange"
 CLASS_PREFIX = "class "
@@ -36,17 +37,27 @@ class Observation:
         embedding: (D,) the pooled embedding.
         names: of the M found objects that bear a class name.
         features: (M, F) their features.
+        doubt: (C + 1,) which classes its doubtful objects are like, and how much doubt there is.
     """
 
     values: dict[str, float]
     embedding: NDArray[np.float32]
     names: tuple[str, ...]
     features: NDArray[np.float32]
+    doubt: NDArray[np.float32]
 
 
 def statistics_of(classes: tuple[str, ...]) -> tuple[str, ...]:
     """The names of all statistics of a version with these classes, in order."""
     return (OBJECTS, BACKGROUND, UNKNOWN, MARGIN, STRANGE, *(f"{CLASS_PREFIX}{name}" for name in classes))
+
+
+def see(segmenter: Segmenter, picture: NDArray[np.uint8]) -> Observation:
+    """What a version sees in a picture (H, W, 3) uint8 RGB, with all features that its classifier takes."""
+    seen = segmenter.embed([picture])[0]
+    size = (picture.shape[0], picture.shape[1])
+    proposals = segmenter.propose(picture, seen)
+    return observe(proposals, seen.embedding, size, segmenter.classifier, segmenter.evaluate_params)
 
 
 def observe(
@@ -60,21 +71,37 @@ def observe(
     """
     found = label(proposals, classifier, params, *size).resolved.above(params.operating_score)
     values = {OBJECTS: float(len(found)), UNKNOWN: float(found.labels.count(UNKNOWN))}
-    features = np.zeros((0, 0), dtype=np.float32)
+    row_of = {mask["counts"]: row for row, mask in enumerate(proposals.masks)}
+    features, doubt = np.zeros((0, 0), dtype=np.float32), np.zeros(len(classifier.classes) + 1)
     if len(proposals):
         features = features_of(proposals, classifier.space.parts)
         probability = classifier.probabilities(features)
+        objects = np.array([row_of[mask["counts"]] for mask in found.masks], dtype=np.int64)
+        doubt = _doubt(features[objects], probability[objects], classifier)
         tagged = probability.argmax(axis=1) < len(classifier.classes)
         values[BACKGROUND] = 1.0 - float(tagged.mean())
         if tagged.any():
             best = np.sort(probability[tagged], axis=1)
             values[MARGIN] = float((best[:, -1] - best[:, -2]).mean())
-    row_of = {mask["counts"]: row for row, mask in enumerate(proposals.masks)}
     named = [(name, row_of[m["counts"]]) for m, name in zip(found.masks, found.labels, strict=True) if name != UNKNOWN]
     names = tuple(name for name, _ in named)
     values |= {f"{CLASS_PREFIX}{name}": float(count) for name, count in sorted(Counter(names).items())}
     rows = np.array([row for _, row in named], dtype=np.int64)
-    return Observation(values, pooled(embedding, size), names, features[rows])
+    return Observation(values, pooled(embedding, size), names, features[rows], doubt.astype(np.float32))
+
+
+def _doubt(
+    features: NDArray[np.float32], probability: NDArray[np.float64], classifier: Classifier
+) -> NDArray[np.float64]:
+    """Which classes doubtful objects are like (C + 1,), from the features (N, F) and probabilities (N, C + 1) of all.
+
+    The doubt about an object is what its best class leaves of certainty. Its cosines to all classes and a one, times
+    the doubt, are summed over the objects: a new part, whatever it is called, pulls the sum its own way every time.
+    """
+    projected, rows = classifier.space.project(features), classifier.rows
+    likeness = unit(projected.astype(np.float64)) @ unit(rows.astype(np.float64)).T
+    doubt = 1.0 - probability[:, :-1].max(axis=1, initial=0.0)
+    return np.asarray(doubt @ np.concatenate([likeness, np.ones((len(likeness), 1))], axis=1), dtype=np.float64)
 
 
 def pooled(embedding: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ from pydantic import Field
 from samif.address import secretless
 from samif.strict import Fraction, Points, Positive, Strict
 
-WatchedStatistic = Literal["objects", "background", "unknown", "margin", "strange", "classes", "embedding"]
+WatchedStatistic = Literal["objects", "background", "unknown", "margin", "strange", "classes", "embedding", "doubt"]
 
 _SIGNED = "let the receiver check the signature that SAMIF_WATCH_SECRET in the environment gives"
 
@@ -22,7 +22,7 @@ class WatchParams(Strict):
     """
 
     statistics: list[WatchedStatistic] = Field(
-        default=["objects", "background", "unknown", "margin", "strange", "classes", "embedding"], min_length=1
+        default=["objects", "background", "unknown", "margin", "strange", "classes", "embedding", "doubt"], min_length=1
     )
     window: Annotated[int, Field(ge=2, le=10_000)] = 50
     """Pictures that a level rests on: shorter sees big changes sooner, longer sees small ones."""
@@ -33,7 +33,7 @@ class WatchParams(Strict):
     directions: Positive = 16
     """Of the pictures' embedding."""
     object_directions: Positive = 32
-    """Of the objects' features."""
+    """Of the objects' features, and of the doubt about them."""
     streams: Annotated[int, Field(ge=200, le=100_000)] = 2000
     """Drawn to find the limits."""
     replay_hours: Annotated[float, Field(ge=0.0)] = 24.0

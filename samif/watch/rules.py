@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from samif.segment import UNKNOWN
-from samif.watch.charts import EMBEDDING, Reading
+from samif.watch.charts import DOUBT, EMBEDDING, Reading
 from samif.watch.observe import BACKGROUND, CLASS_PREFIX, MARGIN, OBJECTS, STRANGE
 from samif.watch.params import WatchParams
 
@@ -55,6 +55,12 @@ def sentence(reading: Reading) -> str:
             f"the pictures look different: they lie {reading.level:.1f} standard errors from the reference pictures, "
             f"at most {limit:.1f} is expected by chance"
         )
+    if name == DOUBT:
+        return (
+            "objects of which the version is unsure are like other classes than usual, as where a new part has come: "
+            f"they lie {reading.level:.1f} standard errors from the reference pictures, at most {limit:.1f} is "
+            "expected by chance"
+        )
     if name == BACKGROUND:
         level, normal, edge = (f"{100 * value:.0f} %" for value in (reading.level, reading.normal, limit))
         return f"{level} of what is cut out is background; {usual.format(normal=normal, limit=edge)}"
@@ -85,7 +91,7 @@ def due(standing: Standing, params: WatchParams) -> list[Due]:
                 "'samif registry verify', mend what it names, and evaluate again before its answers are trusted",
             )
         )
-    strangers = sorted(subjects & {UNKNOWN, STRANGE})
+    strangers = sorted(subjects & {UNKNOWN, STRANGE, DOUBT})
     if strangers:
         found.append(
             Due(

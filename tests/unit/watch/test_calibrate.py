@@ -7,7 +7,7 @@ import pytest
 
 from samif.errors import SamifError
 from samif.watch.calibrate import LEAST_DIFFERENT, _joint_limits, calibrate, embedding_space
-from samif.watch.charts import EMBEDDING, Levels, Normal
+from samif.watch.charts import DOUBT, EMBEDDING, Levels, Normal
 from samif.watch.observe import Observation, statistics_of
 from samif.watch.params import WatchParams
 
@@ -16,8 +16,10 @@ WIDTH = 6
 QUICK = WatchParams(window=20, horizon=150, streams=400, directions=4)
 
 
-def pictures(count: int, seed: int, unknown: float = 0.1, margin: float = 0.8, bolts: float = 1.0, light: float = 0.0):
-    """Drawn pictures: unknown objects are binomial, margins beta, class counts Poisson, embeddings correlated."""
+def pictures(count: int, seed: int, unknown: float = 0.1, margin: float = 0.8, bolts: float = 1.0, light: float = 0.0,
+             likeness: float = 0.0):  # fmt: skip
+    """Drawn pictures: unknown objects are binomial, margins beta, class counts Poisson, embeddings correlated; doubtful
+    objects are few and like any class."""
     rng = np.random.default_rng(seed)
     mix = np.random.default_rng(1).normal(size=(WIDTH, WIDTH))
     seen = []
@@ -31,7 +33,9 @@ def pictures(count: int, seed: int, unknown: float = 0.1, margin: float = 0.8, b
             }
         values |= {f"class {n}": float(c) for n, c in (("bolt", rng.poisson(bolts)), ("gear", rng.poisson(0.5))) if c}
         embedding = (mix @ rng.normal(size=WIDTH) + light).astype(np.float32)
-        seen.append(Observation(values, embedding, (), np.zeros((0, 3), np.float32)))
+        doubts = rng.normal(likeness, 1.0, size=(rng.poisson(1.0), 2))
+        doubt = np.append(doubts.sum(axis=0), len(doubts)).astype(np.float32)
+        seen.append(Observation(values, embedding, (), np.zeros((0, 3), np.float32), doubt))
     return seen
 
 
@@ -72,6 +76,7 @@ def test_undisturbed_streams_keep_the_stated_rate() -> None:
         ({"bolts": 2.5}, "class bolt high"),
         ({"bolts": 0.05}, "class bolt low"),
         ({"light": 1.5}, f"{EMBEDDING} high"),
+        ({"likeness": 1.5}, f"{DOUBT} high"),
     ],
 )
 def test_a_change_is_found_by_its_own_chart(normal: Normal, change: dict[str, float], chart: str) -> None:
@@ -86,7 +91,7 @@ def test_what_gets_better_is_no_alarm(normal: Normal, change: dict[str, float]) 
 
 def test_statistics_that_params_leave_out_are_not_watched(normal: Normal) -> None:
     params = QUICK.model_copy(update={"statistics": ["unknown"]})
-    alone = calibrate(pictures(150, 101), NAMES, normal.space, params)
+    alone = calibrate(pictures(150, 101), NAMES, normal.regions[EMBEDDING].space, params)
     watched = [r.name for r in Levels.start(alone).readings(alone) if r.low is not None or r.high is not None]
     assert watched == ["unknown"]
     # the whole rate is its own now
@@ -96,10 +101,10 @@ def test_statistics_that_params_leave_out_are_not_watched(normal: Normal) -> Non
 @pytest.mark.parametrize(("shown", "watched"), [(LEAST_DIFFERENT - 1, False), (LEAST_DIFFERENT, True)])
 def test_a_class_is_watched_where_enough_reference_pictures_show_it(normal: Normal, shown: int, watched: bool) -> None:
     reference = [
-        Observation({**seen.values, "class gear": float(i < shown)}, seen.embedding, (), seen.features)
+        Observation({**seen.values, "class gear": float(i < shown)}, seen.embedding, (), seen.features, seen.doubt)
         for i, seen in enumerate(pictures(60, 5))
     ]
-    high = calibrate(reference, NAMES, normal.space, QUICK).high[NAMES.index("class gear")]
+    high = calibrate(reference, NAMES, normal.regions[EMBEDDING].space, QUICK).high[NAMES.index("class gear")]
     assert np.isfinite(high) == watched
 
 
@@ -108,12 +113,14 @@ def test_a_lower_limit_below_zero_is_none(normal: Normal) -> None:
 
 
 def test_equal_reference_gives_equal_limits(normal: Normal) -> None:
-    again = calibrate(pictures(150, 101), NAMES, normal.space, QUICK)
-    assert np.array_equal(again.high, normal.high) and again.reach == normal.reach
+    again = calibrate(pictures(150, 101), NAMES, normal.regions[EMBEDDING].space, QUICK)
+    assert np.array_equal(again.high, normal.high) and all(
+        again.regions[name].reach == normal.regions[name].reach for name in (EMBEDDING, DOUBT)
+    )
 
 
 def test_a_shorter_reference_gives_wider_limits(normal: Normal) -> None:
-    few = calibrate(pictures(150, 101)[:25], NAMES, normal.space, QUICK)
+    few = calibrate(pictures(150, 101)[:25], NAMES, normal.regions[EMBEDDING].space, QUICK)
     spread = np.std([seen.values["background"] for seen in pictures(150, 101)])
     wide = [(n.high - n.centre)[NAMES.index("background")] / spread for n in (few, normal)]
     assert wide[0] > wide[1]
@@ -121,14 +128,14 @@ def test_a_shorter_reference_gives_wider_limits(normal: Normal) -> None:
 
 def test_too_few_reference_pictures_are_refused(normal: Normal) -> None:
     with pytest.raises(SamifError, match="19 reference pictures are too few"):
-        calibrate(pictures(19, 5), NAMES, normal.space, QUICK)
+        calibrate(pictures(19, 5), NAMES, normal.regions[EMBEDDING].space, QUICK)
 
 
 def test_batches_ask_for_wider_limits(normal: Normal) -> None:
     """Pictures that come in runs of ten equal ones: as if single, their levels would wander out of the limits."""
     runs = [seen for seen in pictures(30, 11) for _ in range(10)]
-    single = calibrate(runs, NAMES, normal.space, QUICK)
-    in_runs = calibrate(runs, NAMES, normal.space, QUICK.model_copy(update={"block": 10}))
+    single = calibrate(runs, NAMES, normal.regions[EMBEDDING].space, QUICK)
+    in_runs = calibrate(runs, NAMES, normal.regions[EMBEDDING].space, QUICK.model_copy(update={"block": 10}))
     assert in_runs.high[NAMES.index("unknown")] > single.high[NAMES.index("unknown")]
 
 

@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samif.watch.charts import EMBEDDING, EmbeddingSpace, Levels, Normal, Reading
+from samif.watch.charts import EMBEDDING, Levels, Normal, Reading
+from samif.watch.space import Region, Space
 
 NAMES = ("unknown", "class bolt")
 
 
 def normal(window: int = 9, centre: tuple[float, float] = (0.2, 1.0), reach: float = 3.0) -> Normal:
-    space = EmbeddingSpace(np.zeros(2), np.eye(2))
+    region = Region(Space(np.zeros(2), np.eye(2)), np.zeros(2), reach)
     low, high = np.array([-np.inf, 0.5]), np.array([0.4, np.inf])
-    return Normal(NAMES, np.array(centre), low, high, space, None, np.zeros(2), reach, window, 50)
+    return Normal(NAMES, np.array(centre), low, high, None, {EMBEDDING: region}, window, 50)
 
 
 @given(st.lists(st.tuples(st.one_of(st.none(), st.floats(0, 1)), st.integers(0, 9)), max_size=40), st.integers(2, 60))
@@ -23,7 +24,7 @@ def test_a_level_is_the_weighted_mean_of_what_was_there(pictures: list[tuple[flo
     state, rule = Levels.start(normal(window)), normal(window)
     for share, bolts in pictures:
         values = {"class bolt": float(bolts)} | ({} if share is None else {"unknown": share})
-        state = state.after(values, np.zeros(2), rule)
+        state = state.after(values, {EMBEDDING: np.zeros(2)}, rule)
     weight = 2.0 / (window + 1.0)
     for column, shown in enumerate(([s for s, _ in pictures if s is not None], [b for _, b in pictures])):
         ages = np.arange(len(shown))[::-1]
@@ -34,7 +35,7 @@ def test_a_level_is_the_weighted_mean_of_what_was_there(pictures: list[tuple[flo
 
 
 def test_a_class_of_which_nothing_is_found_counts_as_zero_and_an_undefined_share_not_at_all() -> None:
-    state = Levels.start(normal()).after({}, np.zeros(2), normal())
+    state = Levels.start(normal()).after({}, {EMBEDDING: np.zeros(2)}, normal())
     assert state.values.tolist() == pytest.approx([0.2, 0.8])
 
 
@@ -43,7 +44,7 @@ def test_the_embedding_chart_measures_in_standard_errors() -> None:
     rng, rule = np.random.default_rng(0), normal()
     state, squares = Levels.start(rule), []
     for number in range(6000):
-        state = state.after({}, rng.normal(size=2), rule)
+        state = state.after({}, {EMBEDDING: rng.normal(size=2)}, rule)
         if number > 100:
             squares.append(state.readings(rule)[-1].level ** 2)
     assert np.mean(squares) == pytest.approx(2.0, rel=0.1)  # chi-squared of two directions

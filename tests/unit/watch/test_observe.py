@@ -45,6 +45,15 @@ def test_the_margin_is_small_between_two_classes_and_absent_of_nothing() -> None
     assert "margin" not in see("background").values and "margin" not in see().values
 
 
+def test_doubt_points_to_the_classes_that_a_doubtful_object_is_like() -> None:
+    """Both classes of a torn one; nothing is doubtful about a clear one, nor where there is nothing."""
+    bolt, gear, much = see("torn", "bolt").doubt
+    assert bolt == pytest.approx(much / np.sqrt(2), rel=0.05) and gear == pytest.approx(much / np.sqrt(2), rel=0.05)
+    assert (
+        np.allclose(see("bolt").doubt, 0.0, atol=0.01) and not see().doubt.any() and see("background").doubt[-1] > 0.9
+    )
+
+
 def test_a_bad_mask_of_background_is_no_object() -> None:
     assert see("background", quality=0.4).values["objects"] == 0
 
@@ -64,7 +73,9 @@ def drawn(names: tuple[str, ...], rng: np.random.Generator, far: float = 0.0) ->
     centres = {"bolt": np.zeros(5), "gear": np.full(5, 4.0)}
     features = [centres[name] + rng.normal(size=5) * np.array([1, 1, 1, 1, 0.1]) for name in names]
     features[0] = features[0] + np.array([0, 0, 0, 0, far])
-    return Observation({}, np.zeros(1, np.float32), names, np.array(features, dtype=np.float32))
+    return Observation(
+        {}, np.zeros(1, np.float32), names, np.array(features, dtype=np.float32), np.zeros(1, np.float32)
+    )
 
 
 def test_an_object_unlike_its_class_is_strange_in_the_direction_in_which_they_are_alike() -> None:

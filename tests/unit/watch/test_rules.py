@@ -18,6 +18,7 @@ PARAMS = WatchParams(max_novel_share=0.5, max_forgetting=2.0)
         ([("replay", "differs")], 10, 0, None, ["re-evaluation"]),
         ([("unknown", "high")], 10, 0, None, ["new session"]),
         ([("strange", "high")], 10, 0, None, ["new session"]),
+        ([("doubt", "high")], 10, 0, None, ["new session"]),
         ([("class bolt", "low")], 10, 0, None, ["re-evaluation"]),
         ([("embedding", "high")], 10, 0, None, ["re-evaluation"]),
         ([("margin", "low")], 10, 0, None, ["re-evaluation"]),
@@ -48,6 +49,7 @@ def test_what_is_due(
         (Reading("strange", 0.7, 0.1, None, 0.5), ["0.70 objects", "0.10 is usual", "at most 0.50"]),
         (Reading("objects", 9.0, 5.0, 3.0, 7.0), ["9.00 objects are found", "at most 7.00"]),
         (Reading("class bolt", 0.1, 1.0, 0.4, 2.0), ["0.10 'bolt' are found", "at least 0.40"]),
+        (Reading("doubt", 9.1, 0.0, None, 7.5), ["unsure", "9.1 standard errors", "at most 7.5"]),
         (Reading("embedding", 12.5, 0.0, None, 10.0), ["12.5 standard errors", "at most 10.0"]),
     ],
 )
