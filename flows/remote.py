@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from flows.transient import Transient, patiently
@@ -106,12 +106,15 @@ def _may_pass(error: BaseException) -> bool:
         return False
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, and what it came from."""
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error, and what it came from. A list, made at once: to raise one of them again, as `_may_pass` does, hangs
+    the error that is being handled behind it."""
+    found: list[BaseException] = []
     following: BaseException | None = error
-    while following is not None:
-        yield following
+    while following is not None and following not in found:
+        found.append(following)
         following = following.__cause__ or following.__context__
+    return found
 
 
 def _reason(error: Exception) -> str:

@@ -11,12 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
 
 from flows import pipeline
 from flows.exclusive import exclusive
 from flows.layout import Layout
 from flows.params_text import new_text
 from flows.pipeline import FAILURE_VARIABLE, leave_sentence, prune, render_pipeline, reproduce, sync_pipeline
+from flows.remote import outlasting
 from flows.request import request_of
 from flows.run import last_run, run
 from flows.why import why
@@ -51,8 +54,7 @@ if stage == "embed" and "\\nsemantic: null" not in params:
 if stage == "dataset" and "drawn:" in params:
     outs.append("drawn/p")
 elif stage == "dataset":
-    line = next(line for line in params.splitlines() if "annotations:" in line)
-    text = pathlib.Path(line.split(": ")[1]).read_text()
+    text = pathlib.Path(params.split("annotations:")[1].split()[0]).read_text()
 for out in outs:
     path = pathlib.Path("artifacts", out)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -377,3 +379,17 @@ def test_a_remote_that_is_away_costs_no_result(workspace: Path, tmp_path: Path) 
     away.unlink()
     assert go(workspace) == {}
     assert any(path.is_file() for path in away.rglob("*"))
+
+
+def test_a_trouble_that_comes_from_another_is_passed_on() -> None:
+    """Looking through what it came from must end, though each look hangs more behind it."""
+
+    def fails() -> None:
+        try:
+            raise ValueError("the gear is blurred")
+        except ValueError as cause:
+            raise DvcException("failed to reproduce") from cause
+
+    with pytest.raises(DvcException, match="failed to reproduce") as trouble:
+        outlasting(Repo.__new__(Repo), fails)
+    assert isinstance(trouble.value.__cause__, ValueError)
