@@ -224,29 +224,29 @@ def test_one_worker_gives_the_bits_that_it_gave_before_there_were_teams(
     monkeypatch.setattr(train, "CELLS_AT_ONCE", cells)
     given = (with_objectness(decoder, 5.0, masks=False), scenes.pictures[:3], everything, read, params(4))
     now = tune(*given)
-    monkeypatch.setattr(train, "_accumulate", lambda decoder, batch, _: before_accumulate(decoder, batch))
+    monkeypatch.setattr(train, "_accumulate", lambda *given: before_accumulate(*given[:3]))
     before = tune(*given)
     assert now.kept == "after" and now.curve == before.curve and same(state(now.decoder), state(before.decoder))
 
 
-def before_accumulate(decoder: InstanceDecoder, batch: train._Batch) -> tuple[float, float]:
+def before_accumulate(decoder: InstanceDecoder, embeddings: Tensor, batch: train._Batch) -> tuple[float, float]:
     """As it stood when one worker was all there was."""
     pictures, prompts = batch.points.shape[:2]
-    at_once = max(1, train.CELLS_AT_ONCE // (prompts * batch.embeddings.shape[-1] ** 2))
+    at_once = max(1, train.CELLS_AT_ONCE // (prompts * embeddings.shape[-1] ** 2))
     sums = np.zeros(2)
     for start in range(0, pictures, at_once):
-        part = batch.pictures(slice(start, min(start + at_once, pictures)))
-        loss, iou = before_loss(decoder, part)
-        share = len(part.embeddings) / pictures
+        rows = slice(start, min(start + at_once, pictures))
+        loss, iou = before_loss(decoder, embeddings[rows], batch.pictures(rows))
+        share = len(embeddings[rows]) / pictures
         (loss * share).backward()  # type: ignore[no-untyped-call]
         sums += share * np.array([float(loss.detach()), iou])
     return float(sums[0]), float(sums[1])
 
 
-def before_loss(decoder: InstanceDecoder, batch: train._Batch) -> tuple[Tensor, float]:
+def before_loss(decoder: InstanceDecoder, embeddings: Tensor, batch: train._Batch) -> tuple[Tensor, float]:
     with train.training_autocast():
-        answer, objectness = decoder(batch.embeddings, batch.points, train.SINGLE_MASK)
-        centre_logits = decoder.heads.centres(batch.embeddings).float()
+        answer, objectness = decoder(embeddings, batch.points, train.SINGLE_MASK)
+        centre_logits = decoder.heads.centres(embeddings).float()
     logits, targets, weight = answer.masks[:, 0].float(), batch.targets, batch.is_object.float()
     bce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean((-2, -1))
     probability = logits.sigmoid()
