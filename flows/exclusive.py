@@ -18,7 +18,7 @@ class BusyError(SamifError):
 
 @contextmanager
 def exclusive(root: Path) -> Iterator[None]:
-    """Hold the workspace alone: a run and an edit of params.yaml must not meet. Released by the kernel on any death.
+    """Hold the workspace alone: a run and an edit of params.yaml must not meet.
 
     Raises:
         SamifError: `root` is no workspace, or (BusyError) another command holds it.
@@ -26,14 +26,26 @@ def exclusive(root: Path) -> Iterator[None]:
     layout = Layout(root)
     if not layout.params.exists():
         raise SamifError(f"{root} is not a workspace (no params.yaml); run 'samif init' to make one")
+    busy = BusyError(f"another samif command is at work in {root}; try again when it has ended")
+    with held(layout.state / "lock", busy):
+        yield
+
+
+@contextmanager
+def held(path: Path, busy: SamifError) -> Iterator[None]:
+    """Hold a lock file, or raise `busy` at once. Released by the kernel on any death.
+
+    Raises:
+        SamifError: `busy`, or the file's folder cannot be written in.
+    """
     try:
-        layout.state.mkdir(exist_ok=True)
-        lock = FileLock(layout.state / "lock", timeout=0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, timeout=0)
         lock.acquire()
     except Timeout:
-        raise BusyError(f"another samif command is at work in {root}; try again when it has ended") from None
+        raise busy from None
     except OSError as error:
-        raise SamifError(f"cannot write in {layout.state}: {error.strerror}; check its permissions") from None
+        raise SamifError(f"cannot write in {path.parent}: {error.strerror}; check its permissions") from None
     try:
         yield
     finally:

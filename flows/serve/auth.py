@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from flows.exclusive import held
 from samif.errors import SamifError
 
 VARIABLE = "SAMIF_SERVE_TOKEN"
@@ -69,17 +68,12 @@ def bearer_token(file: Path | None, made: Path, host: str, wanted: bool) -> Iter
     if not wanted or file is not None or VARIABLE in os.environ:
         yield find_token(file, made, host, wanted)
         return
-    made.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(made.with_suffix(".lock"), timeout=0)  # released by the kernel on any death
-    try:
-        lock.acquire()
-    except Timeout:
-        raise SamifError(f"another service keeps its token in {made}; choose another --port, or end it") from None
-    try:
-        yield find_token(file, made, host, wanted)
-    finally:
-        made.unlink(missing_ok=True)
-        lock.release()
+    busy = SamifError(f"another service keeps its token in {made}; choose another --port, or end it")
+    with held(made.with_suffix(".lock"), busy):
+        try:
+            yield find_token(file, made, host, wanted)
+        finally:
+            made.unlink(missing_ok=True)
 
 
 def digest_of(token: str) -> str:

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from flows.exclusive import held
 from flows.watch.records import RECORD, Alarm, Cleared, FileIdentity, PictureSeen, Record, Replayed, Told, Unreadable
 from samif.errors import SamifError
 
@@ -111,19 +111,11 @@ class History:
         Raises:
             SamifError: another process watches this workspace.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path.with_name("lock"), timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise SamifError(
-                f"another 'samif watch run' is at work in {self.path.parent}; wait for it, or end it first"
-            ) from None
-        try:
+        folder = self.path.parent
+        busy = SamifError(f"another 'samif watch run' is at work in {folder}; wait for it, or end it first")
+        with held(self.path.with_name("lock"), busy):
             self._cut_torn_line()
             yield
-        finally:
-            lock.release()
 
     def append(self, records: Iterable[Record]) -> None:
         """Write lines; they are on the disk when this returns."""

@@ -10,8 +10,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from flows.exclusive import held
 from infra.services.ceph import DAEMONS as CEPH
 from infra.services.ceph import Ceph, require_installed
 from infra.services.daemon import Daemon, Launcher, kill_stamped
@@ -303,15 +302,6 @@ class Stack:
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """One command at a time."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / "lock", timeout=0)
-            lock.acquire()
-        except Timeout:
-            raise SamifError(f"another command is at work on the services in {self.folder}; wait for it") from None
-        except OSError as error:
-            raise SamifError(f"cannot write in {self.folder}: {error.strerror}; check its permissions") from None
-        try:
+        busy = SamifError(f"another command is at work on the services in {self.folder}; wait for it")
+        with held(self.folder / "lock", busy):
             yield
-        finally:
-            lock.release()
