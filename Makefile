@@ -22,9 +22,9 @@ env: .venv/.installed
 demo: env
 	$(BIN)/samif run
 
-# Two files of tests at a time: most wait for a service or use one core.
+# Two files of tests at a time, the longest ones first: most wait for a service or use one core.
 test: env
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=20
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 
 # Whole stacks, started, killed and ended for minutes: not in every run of the tests.
 test-slow: env
