@@ -171,8 +171,8 @@ def page(
         f"Limits: an undisturbed stream of {watch.horizon} pictures raises any alarm with probability "
         f"{watch.false_alarm:g}; so {len(streams)} streams of {LENGTH} are expected to raise about "
         f"{len(streams) * watch.false_alarm * LENGTH / watch.horizon:.1f}. Window {watch.window}. "
-        "A disturbed stream that ended without an alarm is a miss. All streams of a row are held against one reference; "
-        "what is unlucky about it they share: see the last table.", "",
+        "A disturbed stream that ended without an alarm is a miss. All streams of a row share one reference, and "
+        "what is unlucky about it: see the last table.", "",
         *table(streams, normals), "",
         f"Undisturbed streams of {watch.horizon} pictures, {AGAINST_EACH} against each of many references, all drawn "
         f"from the {len(more.seen) + LENGTH * len(streams)} undisturbed pictures above (± is a 95 % interval):", "",
