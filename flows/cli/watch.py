@@ -15,7 +15,6 @@ from samif.errors import SamifError
 
 if TYPE_CHECKING:
     from flows.watch.history import State
-    from flows.watch.records import Record
     from flows.watch.watcher import Look, Subject
     from samif.watch.charts import Reading
     from samif.watch.rules import Due
@@ -141,6 +140,7 @@ def history(
 ) -> None:
     """What was seen when: looks at pictures day by day, replays, alarms and their end."""
     from flows.watch.history import History
+    from flows.watch.history_table import history_rows
     from flows.watch.watcher import watch_folder
 
     kept = History(watch_folder(open_registry(workspace).layout))
@@ -148,7 +148,7 @@ def history(
         for record in kept.read():
             print(record.model_dump_json())
         return
-    rows = _history_rows(kept.read())
+    rows = history_rows(kept.read())
     if not rows:
         console().print("nothing was watched yet; 'samif watch run --pictures FOLDER' begins")
         return
@@ -230,38 +230,3 @@ def _plain(reading: Reading) -> dict[str, Any]:
 
 def _outcome(complaints: tuple[str, ...]) -> str:
     return f"{len(complaints)} things differ" if complaints else "as registered"
-
-
-def _history_rows(records: Any) -> list[list[str]]:
-    from flows.watch.records import Alarm, Cleared, PictureSeen, Replayed, Unreadable
-
-    rows: list[list[str]] = []
-    counts = {"pictures": 0, "left out": 0}
-    first: datetime | None = None
-    last: datetime | None = None
-
-    def flush() -> None:
-        nonlocal first
-        if first is not None and last is not None:
-            out = f", {counts['left out']} files left out" if counts["left out"] else ""
-            rows.append([f"{first:%Y-%m-%d %H:%M}", "stream", f"{counts['pictures']} pictures until {last:%H:%M}{out}"])
-        counts.update({"pictures": 0, "left out": 0})
-        first = None
-
-    record: Record
-    for record in records:
-        if isinstance(record, PictureSeen | Unreadable):
-            if first is not None and record.time.date() != first.date():
-                flush()
-            first, last = first or record.time, record.time
-            counts["pictures" if isinstance(record, PictureSeen) else "left out"] += 1
-        elif isinstance(record, Alarm | Cleared | Replayed):
-            flush()
-            when = f"{record.time:%Y-%m-%d %H:%M}"
-            if isinstance(record, Replayed):
-                why = "; ".join(record.complaints) or f"as registered, on {record.pictures} pictures"
-                rows.append([when, "replay", f"{record.model}: {why}"])
-            else:
-                rows.append([when, "ALARM" if isinstance(record, Alarm) else "cleared", record.sentence])
-    flush()
-    return rows
