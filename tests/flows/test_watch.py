@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import requests
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
 import flows.cli.watch  # noqa: F401  (registers its commands)
@@ -83,6 +85,18 @@ def test_a_reference_of_ordinary_pictures_leaves_out_broken_ones(line: WatchedLi
     assert content["pictures"] == 21 and content["reference"] == status(line)["reference"]
     # it holds although the validation pictures are there; without a folder they are taken again
     assert json.loads(samif(line, "reference", "--json").stdout)["pictures"] == REFERENCE
+
+
+def test_a_reference_of_an_earlier_release_is_made_again(line: WatchedLine) -> None:
+    (path,) = (watch_folder(line.layout) / "references").iterdir()
+    with safe_open(path, "numpy") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys() if key != "doubt"}  # noqa: SIM118
+        meta = file.metadata() | {"format": "samif-watch-reference-1"}
+    save_file(tensors, path, meta)
+    refused = samif(line, "status")
+    assert isinstance(refused.exception, SamifError) and "made by an earlier release" in str(refused.exception)
+    assert samif(line, "reference").exit_code == 0
+    assert status(line)["alarms"] == []
 
 
 def test_tables_fit_a_narrow_terminal(line: WatchedLine, monkeypatch: pytest.MonkeyPatch) -> None:
