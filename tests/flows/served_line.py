@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -29,7 +28,7 @@ from samif.evaluate.model import Evaluation
 from samif.hashing import file_sha256
 from samif.sam.decoder import InstanceDecoder, save_decoder
 from samif.sam.encoder import load_encoder
-from tests.flows.services import free_port
+from tests.flows.services import free_port, interrupt
 from tests.handmade import random_tiny
 
 TOKEN_WIDTH = 64
@@ -174,12 +173,7 @@ def service(line: ServedLine, ref: str, *options: str) -> Iterator[Service]:
             time.sleep(0.1)
         yield Service(f"http://127.0.0.1:{port}", process, log)
     finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        interrupt(process)
 
 
 @contextmanager

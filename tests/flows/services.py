@@ -28,6 +28,16 @@ from infra.services.postgres import Postgres, installed
 from samif.errors import SamifError
 
 
+def interrupt(process: subprocess.Popen[bytes]) -> None:
+    """End a command that leads a session, as Ctrl-C does; kill it and what it has left if that takes too long."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 @dataclass(frozen=True)
 class Service:
     """A running service: its address, and its process."""

@@ -7,7 +7,6 @@ import base64
 import os
 import re
 import secrets
-import signal
 import subprocess
 import sys
 import time
@@ -26,7 +25,7 @@ from flows.params_text import new_text
 from infra.services.stack import BUCKET, SECRET, Stack
 from samif.config import EncoderParams, SessionParams
 from samif.dataset.draw.parts import BASE_PARTS
-from tests.flows.services import CommandLines, free_port, ten_free_ports
+from tests.flows.services import CommandLines, free_port, interrupt, ten_free_ports
 
 T = TypeVar("T")
 LINE = "watched"
@@ -81,12 +80,7 @@ class Site:
         try:
             yield until(lambda: re.search(ready, said.read_text()), process), psutil.Process(process.pid)
         finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            interrupt(process)
 
     def _said(self, name: str) -> Path:
         (self.folder / "said").mkdir(exist_ok=True)
