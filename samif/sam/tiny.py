@@ -109,8 +109,8 @@ class TinyMaskDecoder(MaskDecoder):  # type: ignore[misc]  # the package has no 
         up = self.output_upscaling
         mid = up["mid"](F.pixel_shuffle(embeddings[:, CORE : CORE + 4 * MID], 2))
         fine = up["fine"](F.pixel_shuffle(embeddings[:, CORE + 4 * MID :], 4))
-        at8 = F.relu(up["norm8"](up["to8"](src) + mid[picture]))
-        at4 = F.relu(up["to4"](at8) + fine[picture])
+        at8 = F.relu(up["norm8"](up["to8"](src) + _rows(mid, picture)))
+        at4 = F.relu(up["to4"](at8) + _rows(fine, picture))
         merged: Tensor = at4 + F.relu(up["merge"](at4))
         return merged
 
@@ -124,6 +124,12 @@ class TinyMaskDecoder(MaskDecoder):  # type: ignore[misc]  # the package has no 
         """As the official method: an embedding (1, 256, 16, 16) and N prompts -> masks (N, 4, 64, 64), IoU (N, 4)."""
         answer = decode_tokens(self, image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings)
         return answer.masks, answer.iou
+
+
+def _rows(planes: Tensor, picture: Tensor) -> Tensor:
+    """`planes[picture]`, rows of (B, C, h, w) for each of (N,). Its gradient adds up what prompts of one picture send
+    back in their order; that of indexing lets threads race where numbers are float32, and ends in other last bits."""
+    return F.embedding(picture, planes.flatten(1)).view(-1, *planes.shape[1:])
 
 
 def build_tiny() -> Sam:
