@@ -35,7 +35,7 @@ def _compare(what: str, sam: Sam, embedding: Tensor, prompts: int = 64) -> Compa
     decoder, predictor = InstanceDecoder.of(sam).eval(), SamPredictor(sam)
     side = decoder.image_size
     points = torch.rand(1, prompts, 2) * side
-    at_once = max(1, CELLS_AT_ONCE // embedding[0, 0].numel())
+    at_once = max(1, CELLS_AT_ONCE["cpu"] // embedding[0, 0].numel())
 
     @torch.inference_mode()
     def ours() -> Tensor:

@@ -20,6 +20,7 @@ from segment_anything import SamAutomaticMaskGenerator
 
 from benchmarks.measure import Comparison, summarise, timed
 from benchmarks.weights import random_vit_b
+from flows.device import device_here
 from samif.config import DrawnParams, ProposeParams
 from samif.dataset.coco import read_coco
 from samif.dataset.draw.line import draw_line
@@ -50,8 +51,9 @@ def run(images: Path | None = None, annotations: Path | None = None) -> Iterator
 
 
 def _compare(what: str, dataset: Dataset) -> Comparison:
-    loaded = load_sam("tiny")
-    encoder, decoder = ImageEncoder(loaded), InstanceDecoder.of(loaded.sam)
+    loaded, device = load_sam("tiny"), device_here()
+    loaded.sam.to(device)  # whose modules ours shares
+    encoder, decoder = ImageEncoder(loaded, device=device), InstanceDecoder.of(loaded.sam)
 
     def ours(picture: Pixels) -> list[Rle]:
         return propose(decoder, encoder.encode([picture])[0], encoder.frame(picture), ProposeParams()).masks
@@ -84,8 +86,9 @@ def _compare(what: str, dataset: Dataset) -> Comparison:
 
 def _compare_vit_b() -> Comparison:
     with tempfile.TemporaryDirectory(prefix="samif-bench-") as name:
-        loaded = load_sam("vit_b", random_vit_b(Path(name)))
-    encoder, decoder = ImageEncoder(loaded, "bfloat16"), InstanceDecoder.of(loaded.sam).eval()
+        loaded, device = load_sam("vit_b", random_vit_b(Path(name))), device_here()
+    loaded.sam.to(device)
+    encoder, decoder = ImageEncoder(loaded, "bfloat16", device), InstanceDecoder.of(loaded.sam).eval()
     params = ProposeParams(min_objectness=0.0, duplicate_iou=1.0)
     picture = np.random.default_rng(0).integers(0, 256, (768, 1024, 3), dtype=np.uint8)
 

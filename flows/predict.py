@@ -36,7 +36,11 @@ class Prediction:
 
 
 def load_segmenter(
-    bundle: Bundle, params: Params | None, checkpoint: str | None = None, semantic_checkpoint: str | None = None
+    bundle: Bundle,
+    params: Params | None,
+    checkpoint: str | None = None,
+    semantic_checkpoint: str | None = None,
+    device: str = "cpu",
 ) -> Segmenter:
     """Encoders, decoder and classifier of a bundle, the encoders checked against the card.
 
@@ -45,6 +49,7 @@ def load_segmenter(
             without a card proposes and labels.
         checkpoint: path or address of the encoder's checkpoint, instead of the workspace's.
         semantic_checkpoint: the same of the semantic encoder, where the classifier's features name it.
+        device: where encoders and decoder compute, "cpu" or "cuda".
 
     Raises:
         SamifError: an encoder cannot be had, or is not the one that the model was made with.
@@ -60,7 +65,7 @@ def load_segmenter(
     name = EncoderParams.model_validate({"name": architecture}).name
     sha256 = None if name == "tiny" else wanted
     precision = bundle.card.encoder.precision if bundle.card else (known.precision if known else "float32")
-    encoder = encoder_of(EncoderParams(name=name, checkpoint=address, sha256=sha256, precision=precision))
+    encoder = encoder_of(EncoderParams(name=name, checkpoint=address, sha256=sha256, precision=precision), device)
     if bundle.card is not None and encoder.digest != bundle.card.encoder.digest:
         raise SamifError(
             f"encoder '{name}' has digest {encoder.digest[:12]}, the model was made with "
@@ -73,11 +78,13 @@ def load_segmenter(
     classifier = Classifier.load(bundle.classifier)
     semantic = None
     if "semantic" in classifier.space.parts:
-        semantic = _load_semantic(bundle.card.semantic if bundle.card else None, params, semantic_checkpoint)
-    return Segmenter(encoder, decoder, classifier, inference.propose, inference.evaluate, semantic)
+        semantic = _load_semantic(bundle.card.semantic if bundle.card else None, params, semantic_checkpoint, device)
+    return Segmenter(encoder, decoder.to(device), classifier, inference.propose, inference.evaluate, semantic)
 
 
-def _load_semantic(card: SemanticCard | None, params: Params | None, checkpoint: str | None) -> SemanticEncoder:
+def _load_semantic(
+    card: SemanticCard | None, params: Params | None, checkpoint: str | None, device: str
+) -> SemanticEncoder:
     """The semantic encoder of a card, or of the workspace where there is no card."""
     here = params.semantic if params is not None else None
     if card is None:
@@ -86,7 +93,7 @@ def _load_semantic(card: SemanticCard | None, params: Params | None, checkpoint:
                 "the model needs a semantic encoder and has no card that says which; give the workspace that it was "
                 "made in with --workspace, or a registered version"
             )
-        return semantic_of(here if checkpoint is None else here.model_copy(update={"checkpoint": checkpoint}))
+        return semantic_of(here if checkpoint is None else here.model_copy(update={"checkpoint": checkpoint}), device)
     if checkpoint is None and here is not None and here.sha256 == card.checkpoint:
         checkpoint = here.checkpoint
     if checkpoint is None:
@@ -95,7 +102,7 @@ def _load_semantic(card: SemanticCard | None, params: Params | None, checkpoint:
             "params.yaml here names; give it with --semantic-checkpoint"
         )
     encoder = semantic_of(
-        SemanticParams(model=card.name, checkpoint=checkpoint, sha256=card.checkpoint, size=card.size)
+        SemanticParams(model=card.name, checkpoint=checkpoint, sha256=card.checkpoint, size=card.size), device
     )
     if (encoder.digest, encoder.preprocessing_digest) != (card.digest, card.preprocessing):
         raise SamifError(

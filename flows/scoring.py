@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from flows.device import device_here
 from flows.embedding_manifest import EmbeddingManifest
 from flows.layout import Layout
 from flows.progress import track
@@ -95,7 +96,7 @@ class Scorer:
                 "whose features are not here; compare it in a workspace whose section 'semantic' names that encoder"
             )
         source = source_of(self._layout, self._params, "val")
-        decoder = load_decoder(folder / DECODER)[0]
+        decoder = load_decoder(folder / DECODER)[0].to(device_here())
         with track(len(source.dataset.pictures), "pictures", "propose with the version's decoder") as progress:
             proposed = propose_each(decoder, source, card.inference.propose, progress)
             write_proposals(kept, proposed, semantic=source.read_semantic is not None)

@@ -21,9 +21,11 @@ from samif.masks.pooling import pool
 from samif.masks.rle import Rle, areas, encode, overlaps
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.frame import Frame, grid_points
+from samif.sam.precision import full_float32
 
-CELLS_AT_ONCE = 1 << 15
-"""Prompts times grid cells of one pass through the decoder: more would not stay near the processor."""
+CELLS_AT_ONCE = {"cpu": 1 << 15, "cuda": 1 << 20}
+"""Prompts times grid cells of one pass through the decoder: more would not stay near a processor, fewer would not fill
+a GPU."""
 MIN_CELLS = 3
 """A mask of fewer low-resolution cells is noise: it has neither a shape nor features."""
 
@@ -97,7 +99,9 @@ def prompt_points(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, par
     depth = decoder.heads.centres(embedding.unsqueeze(0))[0]
     cell = decoder.image_size / depth.shape[-1]
     peaks = depth == F.max_pool2d(depth[None], 3, stride=1, padding=1)[0]
-    y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in depth.shape), indexing="ij")
+    y, x = torch.meshgrid(
+        *(torch.arange(n, dtype=torch.float32, device=depth.device) for n in depth.shape), indexing="ij"
+    )
     points = torch.stack([(x.flatten() + 0.5) * cell, (y.flatten() + 0.5) * cell], dim=1)
     allowed = frame.inside(points)
     # peaks first, then whatever else is deep inside: big objects deserve a second prompt
@@ -128,25 +132,26 @@ class _Answers:
         flat = (self.logits > 0).flatten(1).float()
         both = flat @ flat.T
         area = flat.sum(dim=1)
-        return np.asarray((both / (area[:, None] + area[None, :] - both).clamp_min(1.0)).numpy(), dtype=np.float64)
+        iou = both / (area[:, None] + area[None, :] - both).clamp_min(1.0)
+        return iou.cpu().numpy().astype(np.float64)
 
     def proposals(self, embedding: Tensor, frame: Frame) -> Proposals:
         """The answers as masks in picture pixels, with pooled features."""
         return Proposals(
-            encode(frame.full_masks(self.logits).numpy()),
-            self.iou.numpy(),
-            self.objectness.numpy(),
-            self.tokens.numpy(),
-            pool(embedding, (self.logits > 0).float()).numpy(),
+            encode(frame.full_masks(self.logits).cpu().numpy()),
+            self.iou.cpu().numpy(),
+            self.objectness.cpu().numpy(),
+            self.tokens.cpu().numpy(),
+            pool(embedding, (self.logits > 0).float()).cpu().numpy(),
         )
 
 
 def _ask(decoder: InstanceDecoder, embedding: Tensor, points: Tensor, min_objectness: float = 0.0) -> _Answers:
     """The answers whose objectness is enough, in the order of their points; no mask of another one is ever drawn."""
     pictures = decoder.look_at(embedding.unsqueeze(0).float())
-    at_once = max(1, CELLS_AT_ONCE // embedding[0].numel())
+    at_once = max(1, CELLS_AT_ONCE[embedding.device.type] // embedding[0].numel())
     rows: list[tuple[Tensor, ...]] = []
-    for chunk in torch.split(points, at_once):
+    for chunk in torch.split(points.to(embedding.device), at_once):
         answer, logits = decoder.ask(pictures, chunk.unsqueeze(0))
         objectness = logits.sigmoid()
         enough = objectness >= min_objectness
@@ -156,32 +161,38 @@ def _ask(decoder: InstanceDecoder, embedding: Tensor, points: Tensor, min_object
     return _Answers(logits, iou.clamp(0.0, 1.0), objectness, tokens)
 
 
+@full_float32()
 @torch.inference_mode()
 def answer_points(
     decoder: InstanceDecoder, embedding: Tensor, frame: Frame, points: Tensor
 ) -> tuple[Proposals, NDArray[np.bool_]]:
-    """Prompt one picture's embedding (C, h, w) with points (P, 2) in encoder pixels; one proposal per point.
+    """Prompt one picture's embedding (C, h, w) with points (P, 2) in encoder pixels; one proposal per point. The work
+    is done where the decoder lies, wherever the embedding comes from.
 
     Returns:
         P proposals in the order of the points, and which of them are large enough to be something (P,).
     """
+    embedding = embedding.to(decoder.device)
     answers = _ask(decoder, embedding, points)
     proposals = answers.proposals(embedding, frame)
-    return proposals, answers.large_enough.numpy() & (areas(proposals.masks) > 0)
+    return proposals, answers.large_enough.cpu().numpy() & (areas(proposals.masks) > 0)
 
 
+@full_float32()
 @torch.inference_mode()
 def propose(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, params: ProposeParams) -> Proposals:
     """Proposals of one picture from its embedding (C, h, w), best first: prompted, filtered by objectness, duplicates
-    removed. Masks are drawn only of objects, and stay at low resolution until they have survived."""
+    removed. Masks are drawn only of objects, and stay at low resolution until they have survived. The work is done
+    where the decoder lies, wherever the embedding comes from."""
+    embedding = embedding.to(decoder.device)
     points = prompt_points(decoder, embedding.float(), frame, params)
     answers = _ask(decoder, embedding, points, params.min_objectness)
     answers = answers.take(answers.large_enough)
-    quality = (answers.iou * answers.objectness).numpy().astype(np.float64)
+    quality = (answers.iou * answers.objectness).cpu().numpy().astype(np.float64)
     kept = greedy(answers.overlap(), quality, params.duplicate_iou)[: params.max_proposals]
     if not len(kept):
         return _nothing(decoder, embedding)
-    proposals = answers.take(torch.from_numpy(kept)).proposals(embedding, frame)
+    proposals = answers.take(torch.from_numpy(kept).to(embedding.device)).proposals(embedding, frame)
     proposals = proposals.take(np.flatnonzero(areas(proposals.masks) > 0))
     # cells are coarse: masks that were apart there may be one in pixels
     return proposals.take(suppress(proposals.masks, proposals.quality.astype(np.float64), params.duplicate_iou))
@@ -189,6 +200,6 @@ def propose(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, params: P
 
 def _nothing(decoder: InstanceDecoder, embedding: Tensor) -> Proposals:
     none = np.zeros(0, dtype=np.float32)
-    width = pool(embedding, torch.zeros(1, 4, 4)).shape[1]
+    width = pool(embedding, torch.zeros(1, 4, 4, device=embedding.device)).shape[1]
     tokens = np.zeros((0, decoder.mask_decoder.transformer_dim), dtype=np.float32)
     return Proposals([], none, none, tokens, np.zeros((0, width), dtype=np.float32))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.app import HERE, AsJson, Workspace, app, console, print_json, print_rows
+from flows.device import device_here
 from flows.layout import Layout
 from samif.config import load_params
 
@@ -36,7 +37,7 @@ def predict(
     params = load_params(layout.params) if layout.params.exists() else None
     registry = Registry(params.registry.tracking_uri, layout.root) if params else None
     bundle = find_model(model, layout, registry)
-    segmenter = load_segmenter(bundle, params, checkpoint, semantic_checkpoint)
+    segmenter = load_segmenter(bundle, params, checkpoint, semantic_checkpoint, device_here())
     least = segmenter.evaluate_params.operating_score if score is None else score
     with track(len(files), "pictures", "predict") as progress:
         predictions = predict_pictures(segmenter, files, out, least, progress.advance)

@@ -13,6 +13,7 @@ from typing import Any
 
 from flows.allocator import keep_freed_memory
 from flows.cluster import Cluster
+from flows.device import device_of_worker
 from flows.embedding.encoder import EncoderFactory
 from flows.embedding.shard_encoder import Shard, ShardEncoder, ShardOutcome
 from flows.progress import Tracker
@@ -55,7 +56,7 @@ class _Worker:
     def _loaded(self) -> ShardEncoder:
         with self._loading:
             if self._encoder is None:
-                encoder = self._factory(_device_of_worker())
+                encoder = self._factory(device_of_worker())
                 if encoder.digest != self._digest:
                     raise SamifError(
                         f"a worker loaded encoder '{encoder.name}' with digest {encoder.digest[:12]}, the run is for "
@@ -63,12 +64,6 @@ class _Worker:
                     )
                 self._encoder = ShardEncoder(encoder, self._store, self._batch)
             return self._encoder
-
-
-def _device_of_worker() -> str:
-    import ray
-
-    return "cuda" if ray.get_runtime_context().get_accelerator_ids().get("GPU") else "cpu"
 
 
 def divide(pictures: Sequence[tuple[Path, str]], largest: int, workers: int) -> list[Shard]:

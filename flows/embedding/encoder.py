@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,7 +10,6 @@ import numpy.typing as npt
 
 from flows.embedding_manifest import Shape
 from samif.config import EncoderParams, SemanticParams
-from samif.errors import SamifError
 
 if TYPE_CHECKING:
     import torch
@@ -46,23 +44,8 @@ def load_encoder(params: EncoderParams | SemanticParams, device: str) -> Encoder
     """The encoder that a section of params.yaml names, fetched if need be and checked.
 
     Raises:
-        SamifError: `device` is "cuda" and PyTorch finds none, or see `encoder_of` and `semantic_of` of
-            `flows.stages.inputs`.
+        SamifError: see `encoder_of` and `semantic_of` of `flows.stages.inputs`.
     """
-    import torch
-
     from flows.stages.inputs import encoder_of, semantic_of
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SamifError(
-            f"Ray gave a worker on {socket.gethostname()} a GPU that PyTorch cannot use; mend the driver there, or "
-            "start that node with --num-gpus=0"
-        )
     return semantic_of(params, device) if isinstance(params, SemanticParams) else encoder_of(params, device)
-
-
-def device_here() -> str:
-    """The device for an encoder in this process outside Ray: the GPU where there is one."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

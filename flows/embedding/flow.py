@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.cluster import ray_cluster
+from flows.device import device_here
 from flows.embedding.dispatch import WorkerPool, divide
-from flows.embedding.encoder import EncoderFactory, device_here, load_encoder
+from flows.embedding.encoder import EncoderFactory, load_encoder
 from flows.embedding.shard_encoder import Shard, ShardEncoder
 from flows.embedding_manifest import EmbeddingManifest, EncoderIdentity
 from flows.progress import Tracker, track

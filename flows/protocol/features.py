@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from flows.device import device_here
 from flows.layout import Layout
 from flows.progress import track
 from flows.proposal_file import ProposalFile
@@ -64,7 +65,7 @@ def _key(layout: Layout, params: Params, parts: Sequence[str]) -> str:
 
 
 def _collect(layout: Layout, params: Params, parts: Sequence[FeaturePart]) -> Pool:
-    source, decoder = source_of(layout, params, "train"), decoder_of(layout)
+    source, decoder = source_of(layout, params, "train"), decoder_of(layout, device_here())
     proposals = ProposalFile(layout.proposals("train"))
     with track(len(source.dataset.pictures), "pictures", "collect features") as progress:
         base = collect_base(
@@ -78,9 +79,10 @@ def _collect(layout: Layout, params: Params, parts: Sequence[FeaturePart]) -> Po
 
 
 def _look(layout: Layout, params: Params, parts: Sequence[FeaturePart], places: Sequence[Place]) -> dict[Place, Array]:
-    encoder, decoder = encoder_of(params.encoder), decoder_of(layout)
+    device = device_here()
+    encoder, decoder = encoder_of(params.encoder, device), decoder_of(layout, device)
     check_encoder(layout, encoder.digest)
-    semantic = semantic_of(params.semantic).encode if params.semantic is not None else None
+    semantic = semantic_of(params.semantic, device).encode if params.semantic is not None else None
     dataset = source_of(layout, params, "train").dataset
     with track(len({picture for picture, _ in places}), "pictures", "look at shots") as progress:
         return look_at(places, dataset, decoder, encoder.encode, parts, params.incremental, semantic, progress.advance)

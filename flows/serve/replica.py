@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ray import serve
 
 from flows.allocator import keep_freed_memory
+from flows.device import device_of_worker
 from flows.serve.answers import ReplicaView, slot_view
 from flows.serve.board import Board
 from flows.serve.follower import Follower
@@ -68,7 +69,7 @@ class Replica:
         self._telling, self._told = threading.Lock(), dict[str, Any]()
         self._swaps: Counter[str] = Counter()
         self._failures: dict[str, object] = {}
-        source = Source(settings, self._count_load)
+        source = Source(settings, self._count_load, device_of_worker())
         self.champion = Slot(source, settings.ref, told=self._tell)
         self.challenger: Slot | None = None
         self.shadow: Shadow | None = None

@@ -75,13 +75,17 @@ class Source:
 
     Args:
         loaded: told of every part that is read from a file.
+        device: where versions compute, "cpu" or "cuda".
     """
 
-    def __init__(self, settings: Settings, loaded: Callable[[Part], None] = lambda _: None) -> None:
+    def __init__(
+        self, settings: Settings, loaded: Callable[[Part], None] = lambda _: None, device: str = "cpu"
+    ) -> None:
         self._layout = Layout(settings.root)
         self._params: Params | None = None
         self._registry: Registry | None = None
         self._checkpoints, self._loaded = (settings.checkpoint, settings.semantic_checkpoint), loaded
+        self._device = device
         self._turn = FileLock(settings.state / "loading.lock")
 
     def resolve(self, ref: str) -> tuple[str, int | None]:
@@ -118,7 +122,7 @@ class Source:
             raise SamifError(f"{ref} was made with another encoder or decoder: its head cannot score these proposals")
         else:
             with self._turn:  # one replica at a time: two models of each in memory at once would be many
-                segmenter = load_segmenter(bundle, self._params, *self._checkpoints)
+                segmenter = load_segmenter(bundle, self._params, *self._checkpoints, self._device)
             parts = ("encoder", "decoder", "classifier")
         digests.setdefault("encoder", segmenter.encoder.digest)
         _try_out(segmenter, ref)

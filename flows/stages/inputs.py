@@ -126,8 +126,8 @@ def semantic_of(params: SemanticParams, device: str = "cpu") -> SemanticEncoder:
     return load_semantic(params.model, path, params.sha256, params.size, device)
 
 
-def decoder_of(layout: Layout) -> InstanceDecoder:
-    """The workspace's frozen decoder."""
+def decoder_of(layout: Layout, device: str = "cpu") -> InstanceDecoder:
+    """The workspace's frozen decoder, on a device."""
     from samif.sam.decoder import load_decoder
 
-    return load_decoder(layout.decoder / "decoder.safetensors")[0]
+    return load_decoder(layout.decoder / "decoder.safetensors")[0].to(device)

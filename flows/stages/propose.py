@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from flows.device import device_here
 from flows.layout import Layout
 from flows.progress import Tracker, track
 from flows.proposal_file import write_proposals
@@ -17,7 +18,7 @@ from samif.sam.frame import Frame
 
 def run(layout: Layout, params: Params, session: str | None) -> None:
     """Write `artifacts/proposals/{train,val}.parquet`."""
-    decoder = decoder_of(layout)
+    decoder = decoder_of(layout, device_here())
     for split in ("train", "val"):
         source = source_of(layout, params, split)
         with track(len(source.dataset.pictures), "pictures", f"propose {split}") as progress:

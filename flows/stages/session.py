@@ -6,6 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
+from flows.device import device_here
 from flows.layout import Layout
 from flows.progress import track
 from flows.session_record import SessionRecord
@@ -31,9 +32,10 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     if section.background:
         shots = {BACKGROUND: [(p.id, a.id) for p in dataset.pictures for a in p.annotations if not a.crowd]}
     before = Classifier.load(layout.classifier(section.after) / "classifier.safetensors")
-    encoder, decoder = encoder_of(params.encoder), decoder_of(layout)
+    device = device_here()
+    encoder, decoder = encoder_of(params.encoder, device), decoder_of(layout, device)
     check_encoder(layout, encoder.digest)
-    semantic = semantic_of(params.semantic) if params.semantic and "semantic" in before.space.parts else None
+    semantic = semantic_of(params.semantic, device) if params.semantic and "semantic" in before.space.parts else None
     if semantic is not None:
         check_semantic(layout, semantic.digest)
     places = [place for of_class in shots.values() for place in of_class]

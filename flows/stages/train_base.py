@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 
+from flows.device import device_here
 from flows.layout import Layout
 from flows.progress import track
 from flows.proposal_file import ProposalFile
@@ -19,7 +20,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     """Write `artifacts/classifiers/base/{classifier.safetensors,session.json}`."""
     started = time.monotonic()
     section = params.train_base
-    source, decoder = source_of(layout, params, "train"), decoder_of(layout)
+    source, decoder = source_of(layout, params, "train"), decoder_of(layout, device_here())
     proposals = ProposalFile(layout.proposals("train"))
     with track(len(source.dataset.pictures), "pictures", "collect features") as progress:
         samples = collect_base(

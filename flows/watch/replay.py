@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from flows.device import device_here
 from flows.layout import Layout
 from flows.progress import track
 from flows.registry import Registry
@@ -70,7 +71,7 @@ def _encoded_again(layout: Layout, params: Params) -> tuple[int, list[str]]:
     count = min(params.watch.replay_pictures, len(source.dataset.pictures))
     if not count:
         return 0, []
-    encoder = encoder_of(params.encoder)
+    encoder = encoder_of(params.encoder, device_here())
     allowed = TOLERANCE[params.encoder.stored_as] + BFLOAT16_TOLERANCE * (encoder.precision == "bfloat16")
     chosen = [source.dataset.pictures[i] for i in np.linspace(0, len(source.dataset.pictures) - 1, count).astype(int)]
     apart, worst = [], 0.0

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.device import device_here
 from flows.predict import SUFFIXES, load_segmenter
 from flows.watch.records import FileIdentity
 from samif.config import Params
@@ -30,7 +31,7 @@ class Eye:
     """
 
     def __init__(self, bundle: Bundle, params: Params) -> None:
-        self._segmenter = load_segmenter(bundle, params)
+        self._segmenter = load_segmenter(bundle, params, device=device_here())
 
     def see(self, path: Path) -> Observation:
         """What the version finds in a picture file.

@@ -126,13 +126,14 @@ def tune(
     """
     started = time.monotonic()
     lesson = _Lesson.of(pictures, classes, read, params)
-    before = measure(decoder, lesson.check, classes, read, seed=params.seed)
+    there = copy.deepcopy(decoder).to(team.device)
+    before = measure(there, lesson.check, classes, read, seed=params.seed)
     tuned, curve = _train(decoder, lesson, team, advance)
     after = measure(tuned, lesson.check, classes, read, seed=params.seed)
     better = after.score >= before.score
     if not better:
         log.warning("fine-tuning did not help (%.3f before, %.3f after): kept as it was", before.score, after.score)
-    best, kept = (tuned, "after") if better else (decoder, "before")
+    best, kept = (tuned.cpu(), "after") if better else (decoder, "before")
     return Tuned(best, curve, before, after, kept, time.monotonic() - started)
 
 
@@ -213,7 +214,7 @@ def _train(
         if step % max(1, steps // CURVE_POINTS) == 0 or step == steps - 1:
             curve.append({"step": step + 1, **{k: round(v, 4) for k, v in running.items()}})
         advance(1)
-    return tuned.cpu().eval().requires_grad_(False), curve
+    return tuned.eval().requires_grad_(False), curve
 
 
 def _choose(lesson: _Lesson) -> list[Picture]:

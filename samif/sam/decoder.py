@@ -52,6 +52,11 @@ class InstanceDecoder(nn.Module):
         return decoder.instance_heads if isinstance(decoder, TinyMaskDecoder) else self.instance_heads
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.parameters()).device
+
+    @property
     def image_size(self) -> int:
         """Side in pixels of the square, padded picture that prompts refer to."""
         return int(self.prompt_encoder.input_image_size[0])

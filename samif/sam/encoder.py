@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from samif.sam.frame import Frame
 from samif.sam.pixels import padded_batch, resize_longest
+from samif.sam.precision import full_float32
 from samif.sam.vit import FastViT
 from samif.sam.zoo import ARCHITECTURES, LoadedSam, load_sam
 
@@ -73,7 +74,8 @@ class ImageEncoder:
     def encode_prepared(self, prepared: Sequence[Tensor]) -> Tensor:
         """What `prepare` gave -> embeddings (N, C, h, w) float32 on the CPU."""
         batch = padded_batch(prepared, self.image_size, self._mean, self._std)
-        embeddings: Tensor = self._network(batch)
+        with full_float32():
+            embeddings: Tensor = self._network(batch)
         return embeddings.float().cpu()
 
 

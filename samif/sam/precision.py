@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 
@@ -17,3 +20,12 @@ def training_autocast(device: str = "cpu") -> torch.autocast:
     if device == "cuda":
         return torch.autocast(device, torch.bfloat16, enabled=torch.cuda.is_bf16_supported(including_emulation=False))
     return torch.autocast(device, torch.bfloat16, enabled=bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Convolutions of float32 multiply in float32 on a GPU too. cuDNN's default is TF32, whose 10 bits of mantissa
+    would make "float32" mean one thing on a GPU and another on a CPU."""
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False):
+        yield

@@ -85,7 +85,7 @@ def test_as_many_points_as_asked_for_and_as_the_picture_has(decoder: InstanceDec
 
 
 def test_answers_come_in_the_order_of_the_points(decoder: InstanceDecoder, embedding: Tensor) -> None:
-    at_once = CELLS_AT_ONCE // 16**2
+    at_once = CELLS_AT_ONCE["cpu"] // 16**2
     count = at_once + 3  # more than go at once
     points = torch.rand(count, 2, generator=torch.Generator().manual_seed(0)) * 256
     found, usable = answer_points(decoder, embedding, FRAME, points)
