@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 watch_app = group("watch", "Performance over time: the live version replayed, the line's pictures charted, alarms.")
 
+STEADY_PICTURES = 300
+"""Of a reference against which false alarms do not come in clumps (benchmarks/WATCH.md)."""
+
 Model = Annotated[str | None, typer.Option(help="The version to watch.", show_default="LINE@champion")]
 Pictures = Annotated[Path | None, typer.Option(help="Folder that the camera writes to.", show_default="no stream")]
 
@@ -65,6 +68,12 @@ def reference(
         soft_wrap=True,
         markup=False,
     )
+    if len(made.seen) < STEADY_PICTURES:
+        console().print(
+            f"that is so over many references: against this one of {len(made.seen)} it may be several times as often, "
+            f"or never; --pictures with {STEADY_PICTURES} ordinary pictures of the line or more steadies it",
+            markup=False,
+        )
 
 
 @watch_app.command()
