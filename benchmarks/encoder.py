@@ -9,6 +9,7 @@ from segment_anything import sam_model_registry
 from torch import nn
 
 from benchmarks.measure import Comparison, compare
+from samif.sam.precision import multiplies_bfloat16
 from samif.sam.vit import FastViT
 
 
@@ -20,7 +21,7 @@ def run() -> Iterator[Comparison]:
         if "pos" in name:  # zero until trained, and then they would cost nothing to leave out
             nn.init.normal_(parameter, std=0.05)
     picture = torch.randn(1, 3, 1024, 1024)
-    for dtype in (torch.bfloat16, torch.float32):
+    for dtype in (torch.bfloat16, torch.float32) if multiplies_bfloat16("cpu") else (torch.float32,):
         yield _compare(official, picture, dtype)
 
 

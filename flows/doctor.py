@@ -46,7 +46,8 @@ class Check:
 
 def examine(root: Path) -> list[Check]:
     """Every check of the machine, and those of the workspace `root` if it is one; nothing is raised or changed."""
-    checks = [_python(), *map(_package, _PACKAGES), _cores(), _memory(), _shared_memory(), _gpu(), _tiny(), _fonts()]
+    checks = [_python(), *map(_package, _PACKAGES), _cores(), _memory(), _shared_memory()]
+    checks += [_gpu(), _bfloat16(), _tiny(), _fonts()]
     layout = Layout(root.resolve())
     checks.append(_disk(layout.root))
     if not layout.params.exists():
@@ -123,6 +124,18 @@ def _gpu() -> Check:
     except Exception as error:  # the row of torch itself says what is wrong
         return Check("gpu", True, f"not asked: {type(error).__name__}", "")
     return Check("gpu", True, ", ".join(names) or "none, the processor does the work", "")
+
+
+def _bfloat16() -> Check:
+    """Never required, too: `encoder.precision` may ask for it anywhere."""
+    try:
+        from flows.device import device_here
+        from samif.sam.precision import multiplies_bfloat16
+
+        here = multiplies_bfloat16(device_here())
+    except Exception as error:  # as above
+        return Check("bfloat16", True, f"not asked: {type(error).__name__}", "")
+    return Check("bfloat16", True, "in hardware" if here else "not in hardware, float32 stands in for it", "")
 
 
 def _tiny() -> Check:

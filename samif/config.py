@@ -91,7 +91,7 @@ class EncoderParams(Strict):
     checkpoint: Checkpoint | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the encoder's matrix products, so a part of what embeddings are."""
+    """Of the encoder's matrix products, so a part of what embeddings are; bfloat16 only where hardware has it."""
     stored_as: StoredAs = "float16"
     """What embeddings are rounded to in the store, so a part of what they are."""
 

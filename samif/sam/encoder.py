@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from samif.sam.frame import Frame
 from samif.sam.pixels import padded_batch, resize_longest
-from samif.sam.precision import full_float32
+from samif.sam.precision import full_float32, multiplies_bfloat16
 from samif.sam.vit import FastViT
 from samif.sam.zoo import ARCHITECTURES, LoadedSam, load_sam
 
@@ -26,7 +26,8 @@ class ImageEncoder:
     """SAM's image encoder behind the official preprocessing.
 
     Args:
-        precision: of the matrix products; part of what names an embedding.
+        precision: of the matrix products; part of what names an embedding. bfloat16 is the least that they have: a
+            device that does not multiply it in hardware works in float32, with the weights unrounded.
         device: where it runs; on a GPU, pixels travel as bytes from pinned memory.
 
     Attributes:
@@ -42,7 +43,7 @@ class ImageEncoder:
         self.precision = precision
         self.device = torch.device(device)
         self.image_size = int(self.sam.image_encoder.img_size)
-        self._network = _network(self.sam, precision).to(self.device)
+        self._network = _network(self.sam, _dtype(precision, self.device)).to(self.device)
         self._mean, self._std = (x.to(self.device) for x in (self.sam.pixel_mean, self.sam.pixel_std))
 
     @property
@@ -90,9 +91,13 @@ def load_encoder(
     return ImageEncoder(load_sam(name, checkpoint, sha256), precision, device)
 
 
-def _network(sam: Sam, precision: Precision) -> nn.Module:
+def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    rounded = precision == "bfloat16" and multiplies_bfloat16(device.type)
+    return torch.bfloat16 if rounded else torch.float32
+
+
+def _network(sam: Sam, dtype: torch.dtype) -> nn.Module:
     """The forward pass: our arrangement of the official architectures, tiny's own."""
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     if isinstance(sam.image_encoder, ImageEncoderViT):
         return FastViT(sam.image_encoder, dtype)
     return _Cast(sam.image_encoder, dtype)

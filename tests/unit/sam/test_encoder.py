@@ -13,7 +13,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 
 from samif.sam.encoder import ImageEncoder
 from samif.sam.frame import Frame, grid_points
-from tests.handmade import rectangle
+from tests.handmade import loaded, rectangle
 
 SIZES = [(256, 256), (300, 200), (211, 317), (64, 48), (31, 500), (513, 512)]
 sides = st.integers(8, 300)
@@ -55,6 +55,20 @@ def test_pictures_of_any_sizes_go_together(encoder: ImageEncoder) -> None:
 def test_a_strided_picture_is_the_same_picture(encoder: ImageEncoder) -> None:
     turned = np.rot90(picture(60, 90))
     assert torch.equal(encoder.encode([turned]), encoder.encode([np.ascontiguousarray(turned)]))
+
+
+@pytest.mark.parametrize("hardware", [True, False])
+def test_bfloat16_is_left_to_hardware(
+    sam: Sam, encoder: ImageEncoder, monkeypatch: pytest.MonkeyPatch, hardware: bool
+) -> None:
+    """On a processor without it one product takes a hundred times as long: float32 is what a run can wait for."""
+    monkeypatch.setattr("samif.sam.encoder.multiplies_bfloat16", lambda device: hardware)
+    asked = ImageEncoder(loaded(sam), "bfloat16")
+    shown = picture(64, 48)
+    rounded = not torch.equal(asked.encode([shown]), encoder.encode([shown]))
+    assert rounded == hardware
+    torch.testing.assert_close(asked.encode([shown]), encoder.encode([shown]), atol=0.1, rtol=0.1)
+    assert asked.preprocessing_digest != encoder.preprocessing_digest
 
 
 def test_frame_takes_height_before_width(encoder: ImageEncoder) -> None:
