@@ -30,6 +30,8 @@ from flows.stages import run_stage
 from flows.stages.inputs import semantic_of, source_of, store_of
 from flows.store.upkeep import stat
 from flows.verify import complaints, verify
+from flows.watch.reference import References
+from flows.watch.stream import Eye
 from flows.workspace import add_session
 from samif.card import Card
 from samif.classifier.model import Classifier
@@ -265,6 +267,20 @@ def test_a_version_is_scored_again_in_its_workspace_only(line: Line, registered:
     other = line.params.model_copy(update={"semantic": None})
     with pytest.raises(SamifError, match=f"was made with semantic encoder '{SMALL}' .* whose features are not here"):
         Scorer(line.layout, other, registered).measure("demo/2")
+
+
+def test_a_picture_is_watched_with_what_both_encoders_see(line: Line, registered: Registry) -> None:
+    """A camera's picture, and the same one as the reference knows it from the stages."""
+    made = References(line.layout, line.params, registered).make("demo/2")
+    eye = Eye(find_model("demo/2", line.layout, registered), line.params)
+    dataset = source_of(line.layout, line.params, "val").dataset
+    assert len(made.seen) == len(dataset.pictures) == 2
+    for picture, kept in zip(dataset.pictures, made.seen, strict=True):
+        seen = eye.see(dataset.path_of(picture))
+        assert seen.names == kept.names
+        assert seen.values == pytest.approx(kept.values, abs=0.02)
+        for now, before in ((seen.embedding, kept.embedding), (seen.features, kept.features), (seen.doubt, kept.doubt)):
+            np.testing.assert_allclose(now, before, atol=0.02)
 
 
 def test_without_the_checkpoint_one_sentence_says_what_to_give(
