@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+_QUIET = [f"--disable-{what}" for what in ("quic", "background-networking", "component-update", "sync")] + [
+    "--no-first-run"
+]
+"""Nothing is looked up on the network, which may be closed."""
 _REPORT = """<script>
 addEventListener("load", () => {
   const pictures = [...document.images];
@@ -41,11 +45,11 @@ class Look:
 def look(page: Path, width: int, scratch: Path) -> Look:
     """Open a copy of the page, which may run a script to measure itself, in a window of `width` pixels."""
     if CHROMIUM is None:
-        pytest.skip("no chromium here to look at a page with")
+        pytest.skip("no chromium here to look at a page with (infra/test-services.sh installs it)")
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text(encoding="utf-8"))
     copy = scratch / f"{width}.html"
     copy.write_text(text.replace("</body>", f"{_REPORT}</body>"), encoding="utf-8")
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *_QUIET]
     command += [f"--user-data-dir={scratch / 'profile'}", f"--window-size={width},900", "--virtual-time-budget=4000"]
     command += ["--dump-dom", copy.as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
