@@ -11,6 +11,7 @@ import tempfile
 import traceback
 
 from flows.cli.app import app
+from flows.memory import full_memory
 from flows.threads import wait_without_spinning
 from samif.errors import SamifError
 
@@ -48,6 +49,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except Exception as error:
+        if (memory := full_memory(error)) is not None:
+            hide = ", or work on the processor with CUDA_VISIBLE_DEVICES= before the command" if "GPU" in memory else ""
+            _say(f"the {memory} is full; end what else uses it{hide}; what is done is kept")
+            raise SystemExit(1) from None
         with tempfile.NamedTemporaryFile("w", prefix="samif-", suffix=".txt", delete=False) as file:
             traceback.print_exc(file=file)
         _say(f"a defect of samif: {type(error).__name__}: {error}; please report it with the details in {file.name}")

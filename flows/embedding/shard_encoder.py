@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.embedding.encoder import Encoder
+from flows.memory import full_memory
 from flows.quarantine import Quarantined
 from flows.store import EmbeddingStore
 from samif.errors import SamifError
@@ -111,7 +112,7 @@ class ShardEncoder:
         try:
             return self._encoding.submit(self._encoder.encode_prepared, batch).result()
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if full_memory(error) is None:
                 raise
         # Outside the handler: the error's traceback would keep the tensors of the failed attempt alive.
         if len(batch) == 1:
@@ -151,10 +152,3 @@ class _Ahead:
                 self.quarantined.append(picture)
             else:
                 yield sha256, picture
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    import torch
-
-    # The allocator of the CPU has no error class of its own.
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
