@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from flows.layout import Layout
+from flows.process import end_with
 from flows.remote import can_bring, outlasting, send, troubles
 from samif.config import BASE, Params
 from samif.errors import SamifError
@@ -37,6 +38,8 @@ an upgrade runs it again everywhere (docs/adr/0003)."""
 
 FAILURE_VARIABLE = "SAMIF_FAILURE_FILE"
 """Names the file into which a stage under `samif run` writes its one sentence, so that it is shown once, last."""
+RUN_VARIABLE = "SAMIF_RUN_PID"
+"""Names that `samif run` to its stages."""
 
 How = Literal["ran", "restored"]
 
@@ -123,6 +126,12 @@ def leave_sentence(error: SamifError) -> bool:
         return False
     Path(path).write_text(str(error), encoding="utf-8")
     return True
+
+
+def end_with_run() -> None:
+    """Called by a stage: be interrupted when the `samif run` above dies, or the next run would meet it at work."""
+    if RUN_VARIABLE in os.environ:
+        end_with(int(os.environ[RUN_VARIABLE]))
 
 
 def reproduce(root: Path, say: Callable[[str], None] = lambda _: None) -> Outcome:
@@ -222,7 +231,7 @@ def dvc_surroundings(root: Path, log_handler: logging.Handler, failure: Path | N
         "DVC_NO_ANALYTICS": "1",
     }
     if failure is not None:
-        environment[FAILURE_VARIABLE] = str(failure)
+        environment |= {FAILURE_VARIABLE: str(failure), RUN_VARIABLE: str(os.getpid())}
     before = {key: os.environ.get(key) for key in environment}
     import dvc.logger  # noqa: F401  (installs its own handlers on import, which are set aside below)
 

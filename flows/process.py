@@ -1,9 +1,11 @@
-"""Which process on which machine wrote something, and whether it is still there."""
+"""Which process on which machine wrote something, and whether it is still there; processes that end together."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 from functools import cache
 
 import psutil
@@ -46,3 +48,23 @@ def _own_identity(pid: int) -> ProcessIdentity:
 def identity_of(pid: int) -> ProcessIdentity:
     """The identity of a process of this machine, which is running or not yet waited for."""
     return ProcessIdentity(host=socket.gethostname(), pid=pid, started=round(psutil.Process(pid).create_time(), 2))
+
+
+def end_with(pid: int) -> None:
+    """Interrupt this process when an ancestor of it has ended, however it ended; to be called in the main thread.
+
+    The kernel's own way (PR_SET_PDEATHSIG) tells of the parent only, and a shell may stand between.
+
+    Raises:
+        KeyboardInterrupt: it has ended already.
+    """
+    above = next((process for process in psutil.Process().parents() if process.pid == pid), None)
+    if above is None:
+        raise KeyboardInterrupt
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+
+    def wait() -> None:
+        above.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=wait, daemon=True).start()

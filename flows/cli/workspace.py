@@ -181,9 +181,10 @@ def stage(
     workspace: Workspace = HERE,
 ) -> None:
     """Run one stage; dvc.yaml calls this."""
-    from flows.pipeline import REVISIONS, leave_sentence, shipped_weights
+    from flows.pipeline import REVISIONS, end_with_run, leave_sentence, shipped_weights
     from flows.stages import run_stage
 
+    end_with_run()
     layout = Layout(workspace.resolve())
     try:
         expected = REVISIONS.get(name.removesuffix("_base") if name == "evaluate_base" else name)

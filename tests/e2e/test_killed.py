@@ -1,0 +1,55 @@
+"""A run that is killed leaves nothing at work that the next one would meet."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+from ruamel.yaml import YAML
+
+from flows.params_text import new_text
+from samif.config import EncoderParams
+from samif.dataset.draw.parts import BASE_PARTS
+from tests.e2e.console import SAMIF
+
+
+def workspace(root: Path) -> Path:
+    """Whose first stage draws for a while."""
+    yaml = YAML()
+    params = yaml.load(new_text("demo", list(BASE_PARTS), EncoderParams(), {}))
+    params["dataset"]["drawn"] = {"seed": 6, "base_pictures": 400, "mixed_pictures": 4, "val_pictures": 4, "size": 192}
+    yaml.dump(params, root / "params.yaml")
+    (root / ".dvc").mkdir()
+    (root / ".dvc" / "config").write_text(
+        "[core]\n    no_scm = True\n    analytics = False\n    check_update = False\n"
+    )
+    return root
+
+
+def at_work(run: psutil.Popen) -> list[psutil.Process]:
+    """The processes below the run, once a stage is among them."""
+    for _ in range(600):
+        below: list[psutil.Process] = run.children(recursive=True)
+        if any("stage" in process.cmdline() for process in below):
+            return below
+        time.sleep(0.1)
+    raise AssertionError("no stage was started")
+
+
+def test_a_run_that_is_killed_takes_its_stage_along(tmp_path: Path) -> None:
+    root = workspace(tmp_path)
+    with (root / "said.txt").open("w") as said:
+        run = psutil.Popen([str(SAMIF), "run"], cwd=root, stdout=said, stderr=subprocess.STDOUT)
+    below = at_work(run)
+    while not any((root / "artifacts").rglob("*.png")) and not any((root / "artifacts").rglob("*.jpg")):
+        assert run.poll() is None, (root / "said.txt").read_text()
+        time.sleep(0.05)  # now it draws
+    run.kill()
+    run.wait()
+    gone, alive = psutil.wait_procs(below, timeout=10)
+    for process in alive:
+        process.kill()
+    assert gone and not alive
+    assert "Traceback" not in (root / "said.txt").read_text()
