@@ -15,6 +15,12 @@ from flows.memory import full_memory
 from flows.threads import wait_without_spinning
 from samif.errors import SamifError
 
+_FULL = {
+    "memory": "the memory is full; end what else uses it; what is done is kept",
+    "GPU memory": "the memory of the GPU is full; end what else uses it, or work on the processor with "
+    "CUDA_VISIBLE_DEVICES= before the command; what is done is kept",
+}
+
 
 def main() -> None:
     """Entry point of the console script."""
@@ -50,8 +56,7 @@ def main() -> None:
         raise SystemExit(1) from None
     except Exception as error:
         if (memory := full_memory(error)) is not None:
-            hide = ", or work on the processor with CUDA_VISIBLE_DEVICES= before the command" if "GPU" in memory else ""
-            _say(f"the {memory} is full; end what else uses it{hide}; what is done is kept")
+            _say(_FULL[memory])
             raise SystemExit(1) from None
         with tempfile.NamedTemporaryFile("w", prefix="samif-", suffix=".txt", delete=False) as file:
             traceback.print_exc(file=file)

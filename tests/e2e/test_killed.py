@@ -7,25 +7,9 @@ import time
 from pathlib import Path
 
 import psutil
-from ruamel.yaml import YAML
 
-from flows.params_text import new_text
-from samif.config import EncoderParams
-from samif.dataset.draw.parts import BASE_PARTS
 from tests.e2e.console import SAMIF
-
-
-def workspace(root: Path) -> Path:
-    """Whose first stage draws for a while."""
-    yaml = YAML()
-    params = yaml.load(new_text("demo", list(BASE_PARTS), EncoderParams(), {}))
-    params["dataset"]["drawn"] = {"seed": 6, "base_pictures": 400, "mixed_pictures": 4, "val_pictures": 4, "size": 192}
-    yaml.dump(params, root / "params.yaml")
-    (root / ".dvc").mkdir()
-    (root / ".dvc" / "config").write_text(
-        "[core]\n    no_scm = True\n    analytics = False\n    check_update = False\n"
-    )
-    return root
+from tests.e2e.drawn import drawn_workspace
 
 
 def at_work(run: psutil.Popen) -> list[psutil.Process]:
@@ -39,7 +23,7 @@ def at_work(run: psutil.Popen) -> list[psutil.Process]:
 
 
 def test_a_run_that_is_killed_takes_its_stage_along(tmp_path: Path) -> None:
-    root = workspace(tmp_path)
+    root = drawn_workspace(tmp_path, {}, base_pictures=400, mixed_pictures=4, val_pictures=4)  # it draws for a while
     with (root / "said.txt").open("w") as said:
         run = psutil.Popen([str(SAMIF), "run"], cwd=root, stdout=said, stderr=subprocess.STDOUT)
     below = at_work(run)

@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 from safetensors.numpy import load_file
 
-from flows.params_text import new_text
-from samif.config import DrawnParams, EncoderParams, SessionParams
+from samif.config import DrawnParams, SessionParams
 from samif.dataset.draw.line import draw_line
 from samif.dataset.draw.parts import BASE_PARTS
 from tests.e2e.console import SAMIF, Done, refusal, samif
+from tests.e2e.drawn import drawn_workspace
 
 STAGES = ["dataset", "embed", "pretrain_decoder", "propose", "train_base", "evaluate_base", "report"]
 SESSIONS = {
@@ -38,20 +37,7 @@ SESSIONS = {
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace of the demo line, small, not yet run."""
     root = tmp_path_factory.mktemp("line")
-    yaml = YAML()
-    params = yaml.load(new_text("demo", list(BASE_PARTS), EncoderParams(), SESSIONS))
-    params["dataset"]["drawn"] = {
-        "seed": 6, "base_pictures": 22, "mixed_pictures": 14, "val_pictures": 10, "size": 192,
-    }  # fmt: skip
-    params["pretrain_decoder"].update(steps=6, pictures_per_step=4)
-    params["propose"].update(points=32)
-    yaml.dump(params, root / "params.yaml")
-    (root / ".dvc").mkdir()
-    (root / ".dvc" / "config").write_text(
-        "[core]\n    no_scm = True\n    analytics = False\n    check_update = False\n"
-    )
-    (root / ".dvcignore").write_text("/.samif\n/reports\n")
-    return root
+    return drawn_workspace(root, SESSIONS, base_pictures=22, mixed_pictures=14, val_pictures=10)
 
 
 @dataclass(frozen=True)

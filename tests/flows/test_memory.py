@@ -22,7 +22,7 @@ def of_a_gpu() -> None:
 CASES = [
     (lambda: np.empty(NEVER_HAD, dtype=np.uint8), "memory"),
     (lambda: torch.empty(NEVER_HAD, dtype=torch.uint8), "memory"),
-    (of_a_gpu, "memory of the GPU"),
+    (of_a_gpu, "GPU memory"),
     (lambda: torch.ones(2) @ torch.ones(3), None),
 ]
 

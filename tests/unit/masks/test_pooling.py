@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from samif.masks.pooling import planes, pool
+from samif.masks.pooling import MASKS_AT_ONCE, _largest, planes, pool
 from samif.sam.tiny import CORE, EMBEDDING_DIM, FINE, MID
 
 
@@ -51,6 +51,12 @@ def test_masks_are_pooled_one_by_one() -> None:
     first, second = mask(slice(0, 4), slice(0, 4)), mask(slice(8, 16), slice(3, 11))
     together = pool(ramp(), torch.cat([first, second]))
     torch.testing.assert_close(together, torch.cat([pool(ramp(), first), pool(ramp(), second)]))
+
+
+def test_a_gpu_s_way_to_the_top_gives_the_same_bits() -> None:
+    values, inner = torch.randn(6, 25), torch.rand(2 * MASKS_AT_ONCE + 1, 25) > 0.7
+    inner[:, 3] = True  # no mask is without cells
+    assert torch.equal(_largest(values, inner), torch.stack([values[:, row].amax(dim=1) for row in inner]))
 
 
 def test_an_empty_mask_gives_finite_features() -> None:
