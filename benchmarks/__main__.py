@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks import decoder, embedding_flow, encoder, evaluation, everything, store, store_index
 from benchmarks.measure import Comparison
-from flows.allocator import keep_freed_memory
+from flows.runtime.tuning import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

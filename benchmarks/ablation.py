@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.layout import Layout
 from flows.protocol.flow import Plan, run_protocol
-from flows.threads import wait_without_spinning
+from flows.runtime.tuning import wait_without_spinning
+from flows.workspace.layout import Layout
 from samif.config import BASE, EvaluateParams, IncrementalParams, TrainBaseParams, load_params
 from samif.protocol.run import Score, Variant
 from samif.protocol.summary import MEASURES, Mean, mean_of

@@ -8,7 +8,7 @@ from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTra
 from torch import Tensor, nn
 
 from benchmarks.measure import Comparison, compare
-from samif.propose import CELLS_AT_ONCE
+from samif.inference.propose import CELLS_AT_ONCE
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.zoo import load_sam
 

@@ -22,12 +22,12 @@ from PIL import Image
 
 from benchmarks.measure import Comparison, summarise
 from benchmarks.weights import random_vit_b
-from flows.cluster import Cluster, ray_cluster
-from flows.device import device_here
 from flows.embedding.dispatch import WorkerPool, divide
 from flows.embedding.encoder import load_encoder
 from flows.embedding.shard_encoder import ShardEncoder
-from flows.progress import track
+from flows.runtime.device import device_here
+from flows.runtime.progress import track
+from flows.runtime.ray_cluster import Cluster, ray_cluster
 from flows.store import EmbeddingStore, open_store
 from samif.config import EncoderParams
 from samif.dataset.pictures import picture_sha256, read_picture

@@ -20,14 +20,14 @@ from segment_anything import SamAutomaticMaskGenerator
 
 from benchmarks.measure import Comparison, summarise, timed
 from benchmarks.weights import random_vit_b
-from flows.device import device_here
+from flows.runtime.device import device_here
 from samif.config import DrawnParams, ProposeParams
 from samif.dataset.coco import read_coco
 from samif.dataset.draw.line import draw_line
 from samif.dataset.model import Dataset
 from samif.dataset.pictures import read_picture
+from samif.inference.propose import propose
 from samif.masks.rle import Rle, encode, overlaps
-from samif.propose import propose
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.encoder import ImageEncoder
 from samif.sam.zoo import load_sam

@@ -27,7 +27,7 @@ from benchmarks.faulty_run import Job, draw_noise
 from flows.embedding.encoder import load_encoder
 from flows.store import open_store
 from samif.config import EncoderParams
-from tests.flows.services import Ceph, ceph
+from tests.support.services import Ceph, ceph
 
 NOTE = Path(__file__).parent / "FAULTS.md"
 PICTURES, SHARD, WORKERS, SEED = 500, 20, 2, 0

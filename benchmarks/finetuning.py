@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from flows.layout import Layout
-from flows.stages.inputs import decoder_of, sam_of, source_of
-from flows.threads import wait_without_spinning
+from flows.loaders.inputs import decoder_of, sam_of, source_of
+from flows.runtime.tuning import wait_without_spinning
+from flows.workspace.layout import Layout
 from samif.config import load_params
 from samif.finetune.quality import Quality, measure
 from samif.sam.decoder import InstanceDecoder

@@ -25,15 +25,15 @@ import requests
 from rich.console import Console
 from ruamel.yaml import YAML
 
-from flows.layout import Layout
-from flows.params_text import new_text
-from flows.registry import Registry
-from flows.verify import complaints, verify
+from flows.registry.registry import Registry
+from flows.registry.verification import complaints, verify
+from flows.workspace.layout import Layout
+from flows.workspace.params_edit import new_text
 from infra.services.daemon import kill_stamped, stamped
 from infra.services.stack import BUCKET, Stack
 from samif.config import EncoderParams, SessionParams, load_params
 from samif.dataset.draw.parts import BASE_PARTS
-from samif.hashing import file_sha256
+from samif.io.hashing import file_sha256
 
 NOTE = Path(__file__).parent / "OUTAGES.md"
 FIRST_PORT = 23400

@@ -27,11 +27,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from flows.mlflow_client import SETTINGS
-from flows.mlflow_store import MlflowStore
-from flows.promotion import CHALLENGER, Evidence, Promotions, Request
+from flows.registry.mlflow_client import SETTINGS
+from flows.registry.mlflow_store import MlflowStore
+from flows.registry.promotion import CHALLENGER, Evidence, Promotions, Request
 from samif.errors import SamifError
-from samif.gates import Verdict
+from samif.versions.gates import Verdict
 
 RESULTS = Path(__file__).parent / "PROMOTION.md"
 WRITES = (
@@ -364,7 +364,7 @@ def main() -> None:
         print(json.dumps({name: vars(tally) for name, tally in tallies.items()}))
         raise SystemExit(0 if all(tally.is_clean for tally in tallies.values()) else 1)
 
-    from tests.flows.services import mlflow_server, postgres
+    from tests.support.services import mlflow_server, postgres
 
     head = (
         f"# Promotion under fire\n\n`python -m benchmarks.promotion_faults` on {os.cpu_count()} cores: two operators "

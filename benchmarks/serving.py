@@ -21,12 +21,12 @@ from pathlib import Path
 import psutil
 import torch
 
-from flows.bundle import find_model
-from flows.predict import load_segmenter
-from flows.registry import Registry
+from flows.inference.predict import load_segmenter
+from flows.registry.model_files import find_model
+from flows.registry.registry import Registry
 from samif.dataset.pictures import read_picture
-from tests.flows.hostile import CASES, answer
-from tests.flows.served_line import ServedLine, Service, png, service
+from tests.support.hostile import CASES, answer
+from tests.support.served_line import ServedLine, Service, png, service
 
 CLIENTS = 2
 WAIT_SECONDS = 60.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import Comparison, compare
-from flows.embedding_manifest import EmbeddingManifest, EncoderIdentity
+from flows.artifacts.embedding_manifest import EmbeddingManifest, EncoderIdentity
 from flows.store import EmbeddingReader, EmbeddingStore
 from samif.config import StoredAs
 

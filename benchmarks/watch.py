@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.watch_streams import CHANGE, DIMMEST, LENGTH, SHARE, Stream, look, ordinary
-from flows.layout import Layout
-from flows.progress import track
-from flows.registry import Registry
+from flows.registry.registry import Registry
+from flows.runtime.progress import track
 from flows.watch.reference import Reference, References
+from flows.workspace.layout import Layout
 from samif.config import BASE, Params, load_params
 from samif.errors import SamifError
 from samif.watch.charts import Levels, Normal

@@ -13,16 +13,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from flows.allocator import keep_freed_memory
-from flows.bundle import find_model
-from flows.layout import Layout
-from flows.predict import load_segmenter
-from flows.registry import Registry
-from samif import files
+from flows.inference.predict import load_segmenter
+from flows.registry.model_files import find_model
+from flows.registry.registry import Registry
+from flows.runtime.tuning import keep_freed_memory
+from flows.workspace.layout import Layout
 from samif.config import load_params
 from samif.dataset.draw.line import CLASSES, QUALITY, draw_scene
 from samif.dataset.draw.parts import BASE_PARTS, make_parts
-from samif.segment import Segmenter
+from samif.inference.segment import Segmenter
+from samif.io import files
 from samif.watch.observe import Observation, see
 
 LENGTH, CHANGE = 140, 40

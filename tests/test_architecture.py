@@ -47,6 +47,12 @@ def test_stages_start_without_torchvision_and_the_official_package_stays_whole(f
     assert done.stdout.split() == [str(bool(first)), "build_sam_vit_b", "SamPredictor", "True", "False"], done.stderr
 
 
+def test_every_module_lies_in_a_package() -> None:
+    """A loose module says nothing of its layer, and the contracts of pyproject.toml would not hold it."""
+    loose = {package: {path.name for path in (ROOT / package).glob("*.py")} for package in ("flows", "samif")}
+    assert loose == {"flows": {"__init__.py"}, "samif": {"__init__.py", "errors.py"}}
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_module_has_one_reason_to_exist(path: Path) -> None:
     source = path.read_text(encoding="utf-8")

@@ -54,7 +54,7 @@ def descriptions(model: type[BaseModel]) -> dict[str, str]:
 
 def _sections(model: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
-        part = _model_in(field.annotation)
+        part = model_in(field.annotation)
         if part is None:
             continue
         key = f"{prefix}{name}" + (".NAME" if "dict" in str(field.annotation) else "")
@@ -69,7 +69,7 @@ def _table(model: type[BaseModel], prefix: str) -> Iterator[str]:
     texts = descriptions(model)
     yield "| key | value | default | meaning |\n|---|---|---|---|"
     for name, field in model.model_fields.items():
-        part = _model_in(field.annotation)
+        part = model_in(field.annotation)
         if part is not None:
             value, default = "section", "" if field.is_required() else "see below"
             if not field.is_required() and field.get_default() is None:
@@ -80,11 +80,11 @@ def _table(model: type[BaseModel], prefix: str) -> Iterator[str]:
         yield f"| `{prefix}{name}` | {value} | {default} | {_cell(texts.get(name) or _summary(part))} |"
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def model_in(annotation: Any) -> type[BaseModel] | None:
     """The model that a field holds, also optional or as values of a dictionary."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for part in get_args(annotation) if (found := _model_in(part)) is not None), None)
+    return next((found for part in get_args(annotation) if (found := model_in(part)) is not None), None)
 
 
 def _value(schema: dict[str, Any], definitions: dict[str, Any]) -> str:

@@ -11,8 +11,7 @@ import tempfile
 import traceback
 
 from flows.cli.app import app
-from flows.memory import full_memory
-from flows.threads import wait_without_spinning
+from flows.runtime.tuning import full_memory, wait_without_spinning
 from samif.errors import SamifError
 
 _FULL = {
@@ -29,8 +28,8 @@ def main() -> None:
     from flows.cli import (  # noqa: F401
         data,
         init_coco2014,
-        live,
         predict,
+        promotion,
         protocol,
         registry,
         serve,

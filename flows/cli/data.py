@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.app import HERE, AsJson, Workspace, console, group, print_json, print_rows
-from flows.layout import Layout
+from flows.workspace.layout import Layout
 from samif.config import CocoSource, load_params
 from samif.errors import SamifError
 
@@ -23,7 +23,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check pictures and COCO files; findings per picture and annotation, and what each class has."""
-    from flows.progress import track
+    from flows.runtime.progress import track
     from samif.dataset.check import class_counts
     from samif.dataset.coco import read_coco
 

@@ -29,8 +29,8 @@ def init_coco2014(
     line: Annotated[str | None, typer.Option(help="Name of the line in the registry.", show_default="folder")] = None,
 ) -> None:
     """Make a workspace of the published COCO2014 protocol: 60 base classes, the 20 of Pascal VOC as one session."""
-    from flows.coco2014 import FOLDER
-    from flows.coco2014 import init_coco2014 as make
+    from flows.workspace.init_coco2014 import FOLDER
+    from flows.workspace.init_coco2014 import init_coco2014 as make
     from samif.dataset.coco2014 import CLAIMS
 
     made = make(

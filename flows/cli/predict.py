@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from flows.cli.app import HERE, AsJson, Workspace, app, console, print_json, print_rows
-from flows.device import device_here
-from flows.layout import Layout
+from flows.runtime.device import device_here
+from flows.workspace.layout import Layout
 from samif.config import load_params
 
 
@@ -26,11 +26,11 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Segment pictures with a model: COCO results and overlay pictures."""
-    from flows.bundle import find_model
-    from flows.predict import find_pictures, load_segmenter
-    from flows.predict import predict as predict_pictures
-    from flows.progress import track
-    from flows.registry import Registry
+    from flows.inference.predict import find_pictures, load_segmenter
+    from flows.inference.predict import predict as predict_pictures
+    from flows.registry.model_files import find_model
+    from flows.registry.registry import Registry
+    from flows.runtime.progress import track
 
     files = find_pictures(pictures)
     layout = Layout(workspace.resolve())

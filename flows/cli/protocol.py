@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.app import HERE, AsJson, Workspace, app, console, print_json, print_rows
-from flows.layout import Layout
+from flows.workspace.layout import Layout
 from samif.config import load_params
 
 

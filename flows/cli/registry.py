@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.app import HERE, AsJson, Workspace, console, group, print_json, print_rows
-from flows.layout import Layout
+from flows.workspace.layout import Layout
 from samif.config import Params, load_params
 from samif.errors import SamifError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from flows.registry import Registry
+    from flows.registry.registry import Registry
 
 registry_app = group("registry", "Registered versions.")
 
@@ -31,7 +31,7 @@ class Opened:
 
 def open_registry(workspace: Path) -> Opened:
     """The workspace with its registry; SamifError where there is no workspace."""
-    from flows.registry import Registry
+    from flows.registry.registry import Registry
 
     layout = Layout(workspace.resolve())
     params = load_params(layout.params)
@@ -103,7 +103,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Hash a version again, and what it was made of as far as it is at hand; 1 where something differs."""
-    from flows.verify import verify as check
+    from flows.registry.verification import verify as check
 
     opened = open_registry(workspace)
     items = check(opened.registry, ref, (opened.layout, opened.params))

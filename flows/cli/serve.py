@@ -64,8 +64,8 @@ def serve(
     ] = [HERE],  # noqa: B006  (typer copies it)
 ) -> None:
     """Answer pictures over HTTP with the live version; another version goes live without a stop."""
-    from flows.serve.auth import bearer_token, digest_of
-    from flows.serve.lines import Line, lines_of
+    from flows.http.auth import bearer_token, digest_of
+    from flows.serve.routes import Line, lines_of
     from flows.serve.server import serving, watch
     from flows.serve.settings import Limits, Settings, ShadowSettings
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.app import HERE, AsJson, Workspace, console, group, print_json, print_rows
-from flows.layout import Layout
+from flows.workspace.layout import Layout
 from samif.config import load_params
 from samif.errors import SamifError
 
 if TYPE_CHECKING:
-    from flows.embedding_manifest import EmbeddingManifest
+    from flows.artifacts.embedding_manifest import EmbeddingManifest
     from flows.store import EmbeddingStore
 
 store_app = group("store", "The embedding store.")
@@ -26,7 +26,7 @@ Location = Annotated[
 @store_app.command()
 def stat(store: Location = None, workspace: Workspace = HERE, as_json: AsJson = False) -> None:
     """What the store holds, by encoder, and what is damaged at first sight (verify looks closer)."""
-    from flows.store.upkeep import stat as stat_namespaces
+    from flows.store.gc import stat as stat_namespaces
 
     opened = _open(store, workspace)
     rows = list(stat_namespaces(opened.storage))
@@ -63,9 +63,9 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Hash every shard anew. Damage ends in exit code 1, unless --mend could remove it."""
-    from flows.progress import track
+    from flows.runtime.progress import track
     from flows.store.catalogue import Catalogue
-    from flows.store.upkeep import namespaces
+    from flows.store.gc import namespaces
     from flows.store.verify import verify as verify_namespace
 
     opened = _open(store, workspace)
@@ -116,7 +116,7 @@ def gc(
 
     Name everything that uses the store: other branches too, by their embeddings.json and semantic.json.
     """
-    from flows.store.upkeep import garbage
+    from flows.store.gc import garbage
 
     manifests = [manifest for path in keep for manifest in _manifests(path)]
     opened = _open(store, workspace)
@@ -160,7 +160,7 @@ def _open(store: str | None, workspace: Path) -> EmbeddingStore:
 
 def _manifests(path: Path) -> list[EmbeddingManifest]:
     """That of a file; those of a workspace, of whose encoders only the first must have run."""
-    from flows.embedding_manifest import EmbeddingManifest
+    from flows.artifacts.embedding_manifest import EmbeddingManifest
 
     layout = Layout(path)
     places = [layout.embeddings, *([layout.semantic] if layout.semantic.exists() else [])] if path.is_dir() else [path]

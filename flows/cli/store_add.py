@@ -9,7 +9,7 @@ import typer
 
 from flows.cli.app import HERE, AsJson, Workspace, console, print_json, print_rows
 from flows.cli.store import Location, store_app
-from flows.layout import Layout
+from flows.workspace.layout import Layout
 from samif.config import EmbedParams, EncoderParams, load_params
 from samif.errors import SamifError
 
@@ -26,7 +26,7 @@ def add(
 ) -> None:
     """Embed pictures that have no labels. Broken ones are left out and listed; the rest is done."""
     from flows.embedding.folder import add_pictures
-    from flows.predict import find_pictures
+    from flows.inference.predict import find_pictures
     from flows.store import open_store
 
     layout = Layout(workspace.resolve())

@@ -30,8 +30,8 @@ def submit(
     in reach of both: s3:// addresses, an MLflow server, or folders named with --shared. Credentials are not sent: set
     RAY_AUTH_TOKEN here, and AWS_* and MLFLOW_TRACKING_* here and on the cluster's nodes.
     """
-    from flows.request import request_of
     from flows.submit.submit import submit as submit_run
+    from flows.workspace.run_request import request_of
 
     out = console()
     request = request_of(workspace, who or whoami(), why)

@@ -32,11 +32,11 @@ def serve(
     workspace: Workspace = HERE,
 ) -> None:
     """Receive signed events (MLflow webhooks, S3 events) at POST /v1/events, and run for them, one run at a time."""
-    from flows.request import request_of
+    from flows.http.signature import find_secret
     from flows.triggers.app import Receiver
     from flows.triggers.server import serve as listen
     from flows.triggers.server import words_of
-    from flows.triggers.signature import find_secret
+    from flows.workspace.run_request import request_of
 
     root = workspace.resolve()
     request_of(root, "webhook")  # a workspace at all, and one that can be read
@@ -79,8 +79,8 @@ def work(address: Address = None, shared: Shared = None, workspace: Workspace = 
 def comparison(workspace: Workspace = HERE) -> None:
     """The newest version against the live one, as a Markdown table for a pull request."""
     from flows.cli.registry import open_registry
-    from flows.evidence import Examiner
-    from flows.triggers.comparison import markdown
+    from flows.comparison.examiner import Examiner
+    from flows.comparison.markdown import markdown
 
     opened = open_registry(workspace)
     name, newest = opened.registry.resolve(opened.params.line)

@@ -38,7 +38,7 @@ def reference(
     as_json: AsJson = False,
 ) -> None:
     """Learn what is normal for a version, and show the limits of every chart."""
-    from flows.bundle import find_model
+    from flows.registry.model_files import find_model
     from flows.watch.history import History
     from flows.watch.reference import References
     from flows.watch.stream import Eye
@@ -89,7 +89,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Look at the live version and at new pictures; tell what is no longer as it was. Nothing is ever promoted."""
-    from flows.progress import say
+    from flows.runtime.progress import say
     from flows.watch.watcher import Watcher
 
     if once and every is not None:

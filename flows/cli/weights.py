@@ -14,7 +14,7 @@ weights_app = group("weights", "SAM checkpoints.")
 @weights_app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """Architectures, and which weights are here."""
-    from flows.weights import list_weights
+    from flows.loaders.checkpoints import list_weights
 
     rows = list_weights()
     if as_json:
@@ -38,7 +38,7 @@ def pull(
     sha256: Annotated[str | None, typer.Option(help="Digest that it must have.")] = None,
 ) -> None:
     """Bring a checkpoint into the cache, checked."""
-    from flows.weights import pull as pull_weights
+    from flows.loaders.checkpoints import pull as pull_weights
 
     pulled = pull_weights(name, source, sha256)
     out = console()
@@ -53,7 +53,7 @@ def verify(
     sha256: Annotated[str | None, typer.Option(help="Digest that it must have.")] = None,
 ) -> None:
     """Read weights again and compare their digest and layout."""
-    from flows.weights import verify as verify_weights
+    from flows.loaders.checkpoints import verify as verify_weights
 
     found = verify_weights(target, sha256)
     which = "published" if found.published else "not the published"

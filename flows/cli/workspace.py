@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.app import HERE, AsJson, Workspace, app, console, group, print_json, print_rows, whoami
-from flows.layout import Layout
+from flows.workspace.layout import Layout
 from samif.config import CocoSource, load_params
 from samif.errors import SamifError
 
@@ -32,7 +32,7 @@ def init(
     line: Annotated[str | None, typer.Option(help="Name of the line in the registry.", show_default="folder")] = None,
 ) -> None:
     """Make a workspace for your own pictures; every class in no session is base."""
-    from flows.workspace import init_workspace
+    from flows.workspace.edit import init_workspace
 
     if (val_images is None) != (val_annotations is None):
         raise typer.BadParameter("give --val-images and --val-annotations together, or neither")
@@ -58,8 +58,8 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run whatever params.yaml and the pictures call for; register every version; write the report."""
-    from flows.request import request_of
-    from flows.run import run as run_workspace
+    from flows.pipeline.run import run as run_workspace
+    from flows.workspace.run_request import request_of
 
     out = console()
     request = request_of(workspace, who or whoami(), why)
@@ -82,8 +82,8 @@ def run(
 @app.command()
 def why(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
     """Say what `samif run` would do now and why, and what the last run did and why."""
-    from flows.run import last_run
-    from flows.why import why as reasons_of
+    from flows.pipeline.explain import why as reasons_of
+    from flows.pipeline.run import last_run
 
     if not Layout(workspace).params.exists():
         raise SamifError(f"{workspace.resolve()} is not a workspace (no params.yaml); run 'samif init' to make one")
@@ -111,7 +111,7 @@ def why(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
 @app.command()
 def doctor(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
     """Check this machine and this workspace; a remedy for everything that is missing."""
-    from flows.doctor import examine
+    from flows.workspace.doctor import examine
 
     checks = examine(workspace)
     if as_json:
@@ -139,7 +139,7 @@ def session_add(
     workspace: Workspace = HERE,
 ) -> None:
     """Append a session to params.yaml; `samif run` then learns it and nothing else."""
-    from flows.workspace import add_background, add_session
+    from flows.workspace.edit import add_background, add_session
 
     if (images is None) != (annotations is None):
         raise typer.BadParameter("give --images and --annotations together, or neither")
@@ -164,7 +164,7 @@ def session_add(
 @session_app.command("remove")
 def session_remove(name: Annotated[str, typer.Argument(help="The last session.")], workspace: Workspace = HERE) -> None:
     """Take the last session out of params.yaml; its registered version stays in the registry."""
-    from flows.workspace import remove_session
+    from flows.workspace.edit import remove_session
 
     remove_session(workspace, name)
     console().print(f"session {name} removed; registered versions stay; next: samif run")
@@ -181,8 +181,9 @@ def stage(
     workspace: Workspace = HERE,
 ) -> None:
     """Run one stage; dvc.yaml calls this."""
-    from flows.pipeline import REVISIONS, end_with_run, leave_sentence, shipped_weights
+    from flows.pipeline.reproduce import end_with_run, leave_sentence
     from flows.stages import run_stage
+    from flows.workspace.dvc_yaml import REVISIONS, shipped_weights
 
     end_with_run()
     layout = Layout(workspace.resolve())

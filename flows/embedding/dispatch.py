@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.allocator import keep_freed_memory
-from flows.cluster import Cluster
-from flows.device import device_of_worker
+from flows.artifacts.quarantine import Quarantined
 from flows.embedding.encoder import EncoderFactory
 from flows.embedding.shard_encoder import Shard, ShardEncoder, ShardOutcome
-from flows.progress import Tracker
-from flows.quarantine import Quarantined
+from flows.runtime.device import device_of_worker
+from flows.runtime.progress import Tracker
+from flows.runtime.ray_cluster import Cluster
+from flows.runtime.tuning import keep_freed_memory
 from flows.store import EmbeddingStore
 from samif.errors import SamifError
 

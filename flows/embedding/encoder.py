@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from flows.embedding_manifest import Shape
+from flows.artifacts.embedding_manifest import Shape
 from samif.config import EncoderParams, SemanticParams
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def load_encoder(params: EncoderParams | SemanticParams, device: str) -> Encoder
     """The encoder that a section of params.yaml names, fetched if need be and checked.
 
     Raises:
-        SamifError: see `encoder_of` and `semantic_of` of `flows.stages.inputs`.
+        SamifError: see `encoder_of` and `semantic_of` of `flows.loaders.inputs`.
     """
-    from flows.stages.inputs import encoder_of, semantic_of
+    from flows.loaders.inputs import encoder_of, semantic_of
 
     return semantic_of(params, device) if isinstance(params, SemanticParams) else encoder_of(params, device)

@@ -13,14 +13,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.cluster import ray_cluster
-from flows.device import device_here
+from flows.artifacts.embedding_manifest import EmbeddingManifest, EncoderIdentity
+from flows.artifacts.quarantine import Quarantined
 from flows.embedding.dispatch import WorkerPool, divide
 from flows.embedding.encoder import EncoderFactory, load_encoder
 from flows.embedding.shard_encoder import Shard, ShardEncoder
-from flows.embedding_manifest import EmbeddingManifest, EncoderIdentity
-from flows.progress import Tracker, track
-from flows.quarantine import Quarantined
+from flows.runtime.device import device_here
+from flows.runtime.progress import Tracker, track
+from flows.runtime.ray_cluster import ray_cluster
 from flows.store import EmbeddingStore
 from samif.config import EmbedParams, EncoderParams, SemanticParams
 from samif.errors import SamifError
@@ -55,16 +55,16 @@ def embed_pictures(
     """Make sure that the store holds the embedding of every picture that can be read.
 
     What fits into one shard is computed in this process, since a cluster could not divide it; more is divided among
-    `params.workers` workers of a Ray cluster (`flows.cluster`), each with one encoder and, where the cluster has GPUs,
-    one GPU. The store and the pictures must be visible to the workers under the same path. `params.store` is not read:
-    the caller opened the store.
+    `params.workers` workers of a Ray cluster (`flows.runtime.ray_cluster`), each with one encoder and, where the
+    cluster has GPUs, one GPU. The store and the pictures must be visible to the workers under the same path.
+    `params.store` is not read: the caller opened the store.
 
     Args:
         pictures: path and SHA-256 (hex) of each picture file; a picture given twice is computed once.
         params: shards, batches and workers.
         encoder_params: the encoder to load, unless a factory is given.
         store: where embeddings are looked up and written, and as which dtype.
-        progress: called with total, unit and description if anything is computed (see `flows.progress.track`).
+        progress: called with total, unit and description if anything is computed (see `flows.runtime.progress.track`).
         encoder_factory: makes the encoder, here and in each worker; must be picklable.
 
     Raises:

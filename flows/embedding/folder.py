@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.artifacts.embedding_manifest import EmbeddingManifest
+from flows.artifacts.quarantine import Quarantined
 from flows.embedding.flow import embed_pictures
-from flows.embedding_manifest import EmbeddingManifest
-from flows.progress import track
-from flows.quarantine import Quarantined
+from flows.runtime.progress import track
 from flows.store import EmbeddingStore
 from samif.config import EmbedParams, EncoderParams
 from samif.dataset.pictures import PictureError, picture_sha256

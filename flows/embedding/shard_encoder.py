@@ -14,9 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.artifacts.quarantine import Quarantined
 from flows.embedding.encoder import Encoder
-from flows.memory import full_memory
-from flows.quarantine import Quarantined
+from flows.runtime.tuning import full_memory
 from flows.store import EmbeddingStore
 from samif.errors import SamifError
 

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from flows.device import device_here
-from flows.layout import Layout
-from flows.progress import track
-from flows.proposal_file import ProposalFile
-from flows.stages.inputs import check_encoder, decoder_of, encoder_of, semantic_of, source_of
-from samif import files
+from flows.artifacts.proposal_file import ProposalFile
+from flows.loaders.inputs import check_encoder, decoder_of, encoder_of, semantic_of, source_of
+from flows.runtime.device import device_here
+from flows.runtime.progress import track
+from flows.workspace.layout import Layout
 from samif.classifier.collect import BaseSamples, Instance, collect_base
 from samif.classifier.heads import Array
 from samif.classifier.incremental import Place, look_at
 from samif.config import FeaturePart, Params, digest
-from samif.hashing import file_sha256
+from samif.io import files
+from samif.io.hashing import file_sha256
 from samif.protocol.pool import Pool
 
 

@@ -10,17 +10,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from flows.layout import Layout
-from flows.progress import say, track
-from flows.proposal_file import ProposalFile
+from flows.artifacts.proposal_file import ProposalFile
+from flows.loaders.inputs import dataset_of
 from flows.protocol.features import pool_of
-from flows.stages.inputs import dataset_of
+from flows.runtime.progress import say, track
+from flows.workspace.layout import Layout
 from samif.config import BASE, Params, digest
 from samif.dataset.check import class_counts
 from samif.dataset.model import Picture
 from samif.errors import SamifError
-from samif.hashing import file_sha256
-from samif.propose import Proposals
+from samif.inference.propose import Proposals
+from samif.io.hashing import file_sha256
 from samif.protocol.run import Line, Score, Variant, base_of, chain, places_of, score
 
 

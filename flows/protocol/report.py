@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from samif import files
 from samif.config import BASE, Params
-from samif.evaluate.peers import Published, beside, protocol_of
+from samif.evaluate.published_baselines import Published, beside, protocol_of
+from samif.io import files
 from samif.protocol.run import Score
 from samif.protocol.summary import Mean, Row, summarise
 

@@ -12,17 +12,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from flows.embedding_manifest import EmbeddingManifest
-from flows.layout import Layout
-from flows.quarantine import Quarantine
+from flows.artifacts.embedding_manifest import EmbeddingManifest
+from flows.artifacts.quarantine import Quarantine
+from flows.loaders.inputs import dataset_of
 from flows.report.pictures import choose, render
-from flows.stages.inputs import dataset_of
+from flows.workspace.layout import Layout
 from samif.config import BASE, Params, digest
 from samif.dataset.model import Dataset
 from samif.errors import SamifError
 from samif.evaluate.matching import KINDS, match_all
 from samif.evaluate.model import Evaluation
-from samif.hashing import file_sha256
+from samif.io.hashing import file_sha256
 
 PICTURES_PER_KIND = 4
 

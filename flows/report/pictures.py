@@ -14,8 +14,8 @@ from samif.dataset.model import Dataset, Picture
 from samif.dataset.pictures import read_picture
 from samif.errors import SamifError
 from samif.evaluate.matching import KINDS, Kind, Matched
+from samif.inference.overlay import draw_instances
 from samif.masks.rle import Rle, decode
-from samif.overlay import draw_instances
 
 LONGER_SIDE = 480
 JPEG_QUALITY = 80

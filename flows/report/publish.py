@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.layout import Layout
 from flows.report.collect import read_json
 from flows.report.page import duration, number, render_page, version
-from samif import files
+from flows.workspace.layout import Layout
 from samif.dataset.coco2014 import CLAIMS
 from samif.errors import SamifError
+from samif.io import files
 
 if TYPE_CHECKING:
     from rich.table import Table

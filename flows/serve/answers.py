@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from flows.serve.versions import Slot, Version
-from samif.segment import UNKNOWN, Instances
+from samif.inference.segment import UNKNOWN, Instances
 
 
 class Mask(BaseModel):

@@ -16,11 +16,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from flows.http.auth import matches
+from flows.http.errors import Refusal, busy
 from flows.serve.answers import Answer, ErrorAnswer, Replicas, ShadowView, Word, instances_of, model_of
-from flows.serve.auth import matches
 from flows.serve.limits import Admission, read_picture_bytes
 from flows.serve.metrics import Metrics
-from flows.serve.refusals import Refusal, busy
 
 if TYPE_CHECKING:
     from flows.serve.replica import Outcome, Replica

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from flows.serve.auth import VARIABLE, digest_of, find_token
-from flows.serve.lines import ALONE, line_of
+from flows.http.auth import VARIABLE, digest_of, find_token
+from flows.serve.routes import ALONE, line_of
 from flows.serve.settings import Settings, ShadowSettings
 from samif.config import Strict
 from samif.errors import SamifError

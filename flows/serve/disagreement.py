@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from samif.inference.segment import Instances
 from samif.masks.rle import overlaps
-from samif.segment import Instances
 
 SAME_IOU = 0.5
 """Overlap from which two masks are one object."""

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from flows.serve.refusals import Refusal, busy
+from flows.http.errors import Refusal, busy
 from flows.serve.settings import Limits
 
 PLAIN_TYPES = ("application/octet-stream", "")

@@ -18,20 +18,20 @@ from fastapi import FastAPI
 from numpy.typing import NDArray
 from ray import serve
 
-from flows.allocator import keep_freed_memory
-from flows.device import device_of_worker
+from flows.http.errors import Refusal, busy
+from flows.runtime.device import device_of_worker
+from flows.runtime.tuning import keep_freed_memory
+from flows.serve.alias_poller import Follower
 from flows.serve.answers import ReplicaView, slot_view
-from flows.serve.board import Board
-from flows.serve.follower import Follower
 from flows.serve.metrics import Metrics, environment
-from flows.serve.refusals import Refusal, busy
+from flows.serve.replica_status import Board
 from flows.serve.settings import Settings
 from flows.serve.shadow import Answered, Shadow
 from flows.serve.versions import Part, Slot, Source, Version
 from samif.dataset.pictures import PictureError, read_picture
 from samif.errors import SamifError
-from samif.propose import Proposals
-from samif.segment import Instances, label
+from samif.inference.propose import Proposals
+from samif.inference.segment import Instances, label
 
 DECODERS = 2
 """Pictures that are decoded at once."""

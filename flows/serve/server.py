@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from flows.cluster import Cluster, ray_cluster
+from flows.runtime.ray_cluster import Cluster, ray_cluster
 from flows.serve.settings import Settings
 from samif.errors import SamifError
 
@@ -139,7 +139,7 @@ def share(cluster: Cluster, replicas: int) -> tuple[int, float]:
 
 def watch(applications: Applications, say: Say, stop: threading.Event) -> None:
     """Say in one sentence each what the replicas report, until `stop` is set."""
-    from flows.serve.board import Board
+    from flows.serve.replica_status import Board
 
     boards = [(line, Board(line.state)) for line in applications.lines]
     told, seen = set[str](), dict[int, str]()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.serve.lines import ALONE
+from flows.serve.routes import ALONE
 
 
 @dataclass(frozen=True)

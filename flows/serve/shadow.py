@@ -22,10 +22,10 @@ from flows.serve.disagreement import Disagreement, disagreements
 from flows.serve.metrics import Metrics
 from flows.serve.settings import ShadowSettings
 from flows.serve.versions import Slot, Version
-from samif import files
-from samif.overlay import draw_instances
-from samif.propose import Proposals
-from samif.segment import Instances, label
+from samif.inference.overlay import draw_instances
+from samif.inference.propose import Proposals
+from samif.inference.segment import Instances, label
+from samif.io import files
 
 WAITING = 4
 """Pictures that wait for the shadow; what comes on top is left out and counted, so that it never holds up an answer."""

@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from flows.bundle import Bundle, find_model
-from flows.layout import Layout
-from flows.predict import load_segmenter
-from flows.registry import Registry
+from flows.inference.predict import load_segmenter
+from flows.registry.model_files import Bundle, find_model
+from flows.registry.registry import Registry
 from flows.serve.settings import Settings
+from flows.workspace.layout import Layout
 from samif.classifier.model import Classifier
 from samif.classifier.samples import features_of
 from samif.config import Params, digest, load_params
 from samif.errors import SamifError
-from samif.hashing import file_sha256
-from samif.propose import answer_points
-from samif.segment import Segmenter
+from samif.inference.propose import answer_points
+from samif.inference.segment import Segmenter
+from samif.io.hashing import file_sha256
 
 RETRY_SECONDS = 10.0
 """How long a version that could not be loaded is left alone, unless the alias moves."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import cast
 
-from flows.allocator import keep_freed_memory
-from flows.layout import Layout
+from flows.runtime.tuning import keep_freed_memory
+from flows.workspace.layout import Layout
 from samif.config import Params
 from samif.errors import SamifError
 

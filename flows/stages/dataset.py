@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.layout import SPLITS, Layout, Split
-from flows.progress import say, track
-from flows.quarantine import BrokenPicture, Quarantine
+from flows.artifacts.quarantine import BrokenPicture, Quarantine
+from flows.runtime.progress import say, track
+from flows.workspace.layout import SPLITS, Layout, Split
 from samif.config import Params
 from samif.dataset import coco2014
 from samif.dataset.check import class_counts, raise_on_errors, without_broken

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from flows.artifacts.quarantine import BrokenPicture, Quarantine
 from flows.embedding.flow import embed_pictures
-from flows.layout import SPLITS, Layout
-from flows.progress import say
-from flows.quarantine import BrokenPicture, Quarantine
-from flows.stages.inputs import index_of, semantic_of, store_of
+from flows.loaders.inputs import index_of, semantic_of, store_of
+from flows.runtime.progress import say
+from flows.workspace.layout import SPLITS, Layout
 from samif.config import Params
 from samif.errors import SamifError
 

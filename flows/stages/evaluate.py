@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 
-from flows.layout import Layout
-from flows.progress import track
-from flows.proposal_file import ProposalFile
-from flows.stages.inputs import dataset_of
+from flows.artifacts.proposal_file import ProposalFile
+from flows.loaders.inputs import dataset_of
+from flows.runtime.progress import track
+from flows.workspace.layout import Layout
 from samif.classifier.model import Classifier
 from samif.config import BASE, Params
 from samif.evaluate.evaluate import evaluate

@@ -7,12 +7,12 @@ import json
 import shutil
 from dataclasses import asdict
 
-from flows.embedding_manifest import EmbeddingManifest
-from flows.layout import Layout
-from flows.pretrain.team import has_gpu, tune_together
-from flows.pretrain.work import Job
-from flows.progress import track
-from flows.stages.inputs import check_encoder, reader_of, sam_of, source_of, store_of
+from flows.artifacts.embedding_manifest import EmbeddingManifest
+from flows.finetuning.distributed import has_gpu, tune_together
+from flows.finetuning.worker import Job
+from flows.loaders.inputs import check_encoder, reader_of, sam_of, source_of, store_of
+from flows.runtime.progress import track
+from flows.workspace.layout import Layout
 from samif.config import Params
 from samif.finetune.train import learnable, planned_steps, tune
 from samif.sam.decoder import InstanceDecoder, save_decoder

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flows.device import device_here
-from flows.layout import Layout
-from flows.progress import Tracker, track
-from flows.proposal_file import write_proposals
-from flows.stages.inputs import Source, decoder_of, source_of
+from flows.artifacts.proposal_file import write_proposals
+from flows.loaders.inputs import Source, decoder_of, source_of
+from flows.runtime.device import device_here
+from flows.runtime.progress import Tracker, track
+from flows.workspace.layout import Layout
 from samif.config import Params, ProposeParams
 from samif.dataset.model import Picture
-from samif.propose import Proposals, propose
+from samif.inference.propose import Proposals, propose
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.frame import Frame
 

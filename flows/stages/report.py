@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flows.layout import Layout
 from flows.report.collect import collect
+from flows.workspace.layout import Layout
 from samif.config import Params
 
 

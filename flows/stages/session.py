@@ -6,11 +6,11 @@ import shutil
 import time
 from pathlib import Path
 
-from flows.device import device_here
-from flows.layout import Layout
-from flows.progress import track
-from flows.session_record import SessionRecord
-from flows.stages.inputs import check_encoder, check_semantic, dataset_of, decoder_of, encoder_of, semantic_of
+from flows.artifacts.session_record import SessionRecord
+from flows.loaders.inputs import check_encoder, check_semantic, dataset_of, decoder_of, encoder_of, semantic_of
+from flows.runtime.device import device_here
+from flows.runtime.progress import track
+from flows.workspace.layout import Layout
 from samif.classifier.incremental import learn_session, look_at
 from samif.classifier.model import Classifier
 from samif.config import Params, SessionParams

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 import time
 
-from flows.device import device_here
-from flows.layout import Layout
-from flows.progress import track
-from flows.proposal_file import ProposalFile
-from flows.session_record import SessionRecord
-from flows.stages.inputs import decoder_of, source_of
+from flows.artifacts.proposal_file import ProposalFile
+from flows.artifacts.session_record import SessionRecord
+from flows.loaders.inputs import decoder_of, source_of
+from flows.runtime.device import device_here
+from flows.runtime.progress import track
+from flows.workspace.layout import Layout
 from samif.classifier.base import steps, train_base
 from samif.classifier.collect import collect_base
 from samif.config import BASE, Params

@@ -18,13 +18,13 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flows.caches import cache_folder
-from flows.sources import is_remote, local_path
+from flows.runtime.cache_dir import cache_folder
+from flows.runtime.remote_files import is_remote, local_path
 from flows.store.bucket import Bucket
 from flows.store.cache import Cache
 from flows.store.folder import Folder
-from flows.store.identity import Identity
 from flows.store.namespace import Namespace
+from flows.store.namespace_key import Identity
 from flows.store.reader import EmbeddingReader
 from flows.store.storage import Storage
 from samif.config import EmbedParams, StoredAs

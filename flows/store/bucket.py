@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from flows.runtime.retry import Transient, patiently, persistently
 from flows.store.cache import Cache, Parts
 from flows.store.storage import Chunks, Entry, Lost, Span
-from flows.transient import Transient, patiently, persistently
 from samif.errors import SamifError
 
 if TYPE_CHECKING:
     from tenacity import Retrying
 
-    from flows.s3 import Refused
+    from flows.runtime.s3 import Refused
 
 T = TypeVar("T")
 
@@ -153,7 +153,7 @@ class Bucket:
 
     def _call(self, request: Callable[[Any], T], **answers: T) -> T:
         """Make a request, repeatedly if need be; `answers` are what refusals that are expected mean."""
-        from flows import s3
+        from flows.runtime import s3
 
         def attempt() -> T:
             with s3.explained():
@@ -183,7 +183,7 @@ class Bucket:
             ) from error
 
     def _connected(self) -> Any:
-        from flows import s3
+        from flows.runtime import s3
 
         with self._lock:
             if self._client is None or self._client[0] != os.getpid():  # a fork may not use its parent's connections

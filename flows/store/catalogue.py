@@ -20,7 +20,7 @@ from flows.store.index import Index, Words, unpack
 from flows.store.shard import Damage, ShardManifest, broken, data_name, manifest_name, read_manifest
 from flows.store.storage import Entry, Lost, Storage
 from samif.errors import SamifError
-from samif.files import is_temporary
+from samif.io.files import is_temporary
 
 T = TypeVar("T")
 U = TypeVar("U")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from flows.store.storage import Chunks, Entry, Lost, Span
-from samif import files
 from samif.errors import SamifError
+from samif.io import files
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flows.store.catalogue import Catalogue, Place
 from flows.store.codec import Layout, encode, keys_of, row_sums, serialise
-from flows.store.identity import Identity
+from flows.store.namespace_key import Identity
 from flows.store.open_shard import OpenShard
 from flows.store.shard import Damage, ShardManifest, broken, data_name, manifest_name, read_manifest
 from flows.store.storage import Lost, Storage

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flows.embedding_manifest import EmbeddingManifest
+from flows.artifacts.embedding_manifest import EmbeddingManifest
 from flows.store.catalogue import Place
 from flows.store.open_shard import OpenShard
 from samif.errors import SamifError

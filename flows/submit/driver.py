@@ -19,18 +19,18 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from flows.dvc_config import default_remote
-from flows.layout import Layout
-from flows.pipeline import dvc_surroundings, one_line
-from flows.remote import outlasting, send, troubles
-from flows.run import last_run, run
-from flows.submit.kept import Kept
-from flows.submit.parcel import SUBMISSION, WORKSPACE, Submission
+from flows.pipeline.dvc_remote import outlasting, send, troubles
+from flows.pipeline.reproduce import dvc_surroundings, one_line
+from flows.pipeline.run import last_run, run
+from flows.runtime.tuning import wait_without_spinning
+from flows.submit.job_artifacts import Kept
+from flows.submit.package import SUBMISSION, WORKSPACE, Submission
 from flows.submit.submit import LOG, RECORD
-from flows.threads import wait_without_spinning
+from flows.workspace.dvc_config import default_remote
+from flows.workspace.layout import Layout
 from samif.config import load_params
 from samif.errors import SamifError
-from samif.hashing import file_sha256
+from samif.io.hashing import file_sha256
 
 KEEP_SECONDS = 30.0
 _CLONE, _LOCK = "samif-job-", "lock"

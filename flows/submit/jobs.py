@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flows.cluster import set_surroundings
-from flows.transient import Transient
-from samif.address import has_credentials, shown
+from flows.runtime.ray_cluster import set_surroundings
+from flows.runtime.retry import Transient
 from samif.errors import SamifError
+from samif.io.address import has_credentials, shown
 
 _HTTP_SECONDS = (10.0, 120.0)  # to connect, between two bytes
 _QUIET_SECONDS = 10.0  # without a line of log, the job's state is asked for

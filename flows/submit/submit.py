@@ -13,16 +13,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from flows.layout import Layout
-from flows.request import RunRequest
+from flows.runtime.retry import Transient
+from flows.submit.job_artifacts import Kept
 from flows.submit.jobs import HeadLostError, Jobs, State
-from flows.submit.kept import Kept
-from flows.submit.parcel import Submission, pack
-from flows.submit.reach import is_here
-from flows.transient import Transient
-from samif import files
+from flows.submit.package import Submission, pack
+from flows.submit.reachability import is_here
+from flows.workspace.layout import Layout
+from flows.workspace.run_request import RunRequest
 from samif.config import load_params
 from samif.errors import SamifError
+from samif.io import files
 
 LOG, RECORD = "driver.log", "record.json"
 PATIENCE_SECONDS = 60.0
@@ -38,7 +38,7 @@ class Submitted:
         attached: there was such a job already.
         status: SUCCEEDED, or where the job stood when it was left alone.
         folder: `.samif/runs/ID/` with the driver's log, the run's record, dvc.lock and reports as far as they came.
-        record: of the run, see `flows.run.Record`; none while it is not over.
+        record: of the run, see `flows.pipeline.run.Record`; none while it is not over.
     """
 
     id: str

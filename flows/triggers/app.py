@@ -15,11 +15,11 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
-from flows.request import request_of
-from flows.serve.refusals import Refusal
+from flows.http.errors import Refusal
+from flows.http.signature import check, replayed
 from flows.triggers.events import cause_of
 from flows.triggers.queue import Queue
-from flows.triggers.signature import check, replayed
+from flows.workspace.run_request import request_of
 from samif.errors import SamifError
 
 MOST_BYTES = 1_000_000

@@ -10,7 +10,7 @@ from urllib.parse import unquote_plus
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flows.serve.refusals import Refusal
+from flows.http.errors import Refusal
 
 _LONGEST = 300
 _OWN = ("-decoder", "-classifier", "-journal")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from flows.layout import Layout
-from flows.request import RunRequest
-from flows.triggers.signature import Delivery
+from flows.http.signature import Delivery
+from flows.workspace.layout import Layout
+from flows.workspace.run_request import RunRequest
 from samif.config import digest
 from samif.errors import SamifError
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import uvicorn
 
+from flows.http.signature import VARIABLE
 from flows.triggers.app import Receiver, build_app
 from flows.triggers.queue import Queue
-from flows.triggers.signature import VARIABLE
 from samif.errors import SamifError
 
 POLL_SECONDS = 5.0

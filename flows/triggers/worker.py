@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.exclusive import BusyError
-from flows.request import RunRequest, request_of
 from flows.triggers.queue import Queue, Waiting
+from flows.workspace.lock import BusyError
+from flows.workspace.run_request import RunRequest, request_of
 from samif.errors import SamifError
 
 Run = Callable[[Path, RunRequest], str]
@@ -48,7 +48,7 @@ def run_here(say: Callable[[str], None]) -> Run:
     """`samif run`."""
 
     def here(root: Path, request: RunRequest) -> str:
-        from flows.run import run
+        from flows.pipeline.run import run
 
         return str(run(root, request, say)["id"])
 

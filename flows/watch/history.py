@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from flows.exclusive import held
+from flows.runtime.locks import held
 from flows.watch.records import RECORD, Alarm, Cleared, FileIdentity, PictureSeen, Record, Replayed, Told, Unreadable
 from samif.errors import SamifError
 

@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from flows.layout import Layout
-from flows.progress import say, track
-from flows.registry import Registry
-from flows.scoring import Scorer
-from flows.stages.inputs import check_encoder, dataset_of, source_of
-from samif import files
-from samif.card import Card
+from flows.comparison.scorer import Scorer
+from flows.loaders.inputs import check_encoder, dataset_of, source_of
+from flows.registry.registry import Registry
+from flows.runtime.progress import say, track
+from flows.workspace.layout import Layout
 from samif.config import Params, digest
 from samif.dataset.model import Picture
 from samif.dataset.pictures import PictureError
 from samif.errors import SamifError
+from samif.io import files
+from samif.versions.card import Card
 
 if TYPE_CHECKING:
-    from flows.stages.inputs import Source
+    from flows.loaders.inputs import Source
     from flows.watch.stream import Eye
     from samif.watch.charts import Normal
     from samif.watch.observe import Observation

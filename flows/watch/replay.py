@@ -8,20 +8,20 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from flows.device import device_here
-from flows.layout import Layout
-from flows.progress import track
-from flows.registry import Registry
-from flows.scoring import Scorer
-from flows.stages.inputs import encoder_of, source_of
-from flows.verify import complaints, verify
+from flows.comparison.scorer import Scorer
+from flows.loaders.inputs import encoder_of, source_of
+from flows.registry.registry import Registry
+from flows.registry.verification import complaints, verify
+from flows.runtime.device import device_here
+from flows.runtime.progress import track
 from flows.watch.records import Replayed
-from samif.card import evaluation_digest
+from flows.workspace.layout import Layout
 from samif.config import Params
 from samif.dataset.model import Dataset
 from samif.dataset.pictures import picture_sha256, read_picture
 from samif.errors import SamifError
 from samif.evaluate.model import Evaluation
+from samif.versions.card import evaluation_digest
 
 TOLERANCE = {"float16": 0.002, "bfloat16": 0.01, "int8": 0.03}
 """How far an embedding may lie from the stored one, relative to its length: what rounding in the store makes of it."""

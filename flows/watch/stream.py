@@ -8,15 +8,15 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.device import device_here
-from flows.predict import SUFFIXES, load_segmenter
+from flows.inference.predict import SUFFIXES, load_segmenter
+from flows.runtime.device import device_here
 from flows.watch.records import FileIdentity
 from samif.config import Params
 from samif.dataset.pictures import read_picture
 from samif.errors import SamifError
 
 if TYPE_CHECKING:
-    from flows.bundle import Bundle
+    from flows.registry.model_files import Bundle
     from samif.watch.observe import Observation
 
 SETTLING_SECONDS = 60.0

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.bundle import find_model
-from flows.layout import Layout
-from flows.progress import say, track
-from flows.registry import Registry
+from flows.registry.model_files import find_model
+from flows.registry.registry import Registry
+from flows.runtime.progress import say, track
 from flows.watch.history import History, State
 from flows.watch.metrics import Metrics
 from flows.watch.records import Alarm, Cleared, FileIdentity, PictureSeen, Record, Side, Told, Unreadable
@@ -28,10 +27,11 @@ from flows.watch.reference import References
 from flows.watch.replay import replay
 from flows.watch.stream import Eye, arrived, is_settling
 from flows.watch.webhook import Webhook
-from samif.card import Card
+from flows.workspace.layout import Layout
 from samif.config import Params
 from samif.dataset.pictures import PictureError
 from samif.evaluate.model import Evaluation
+from samif.versions.card import Card
 from samif.watch.charts import DOUBT, EMBEDDING
 from samif.watch.rules import REPLAY, Due, Standing, due, sentence
 

@@ -8,8 +8,6 @@ check them.
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 import json
 import os
 import time
@@ -18,7 +16,8 @@ from urllib.parse import urlsplit
 
 import requests
 
-from flows.transient import Transient, persistently
+from flows.http.signature import sign
+from flows.runtime.retry import Transient, persistently
 from samif.errors import SamifError
 
 SECRET_VARIABLE = "SAMIF_WATCH_SECRET"
@@ -26,12 +25,6 @@ ATTEMPTS = 4
 TIMEOUT_SECONDS = 10.0
 PREFIX = "whsec_"
 """Marks a secret whose rest is base64."""
-
-
-def signature(secret: bytes, identity: str, timestamp: int, body: bytes) -> str:
-    """The header `webhook-signature`."""
-    signed = f"{identity}.{timestamp}.".encode() + body
-    return "v1," + base64.b64encode(hmac.new(secret, signed, hashlib.sha256).digest()).decode()
 
 
 class Webhook:
@@ -81,7 +74,7 @@ class Webhook:
             "user-agent": "samif-watch",
             "webhook-id": identity,
             "webhook-timestamp": str(timestamp),
-            "webhook-signature": signature(self._secret, identity, timestamp, body),
+            "webhook-signature": sign(self._secret, identity, timestamp, body),
         }
         try:
             answer = requests.post(

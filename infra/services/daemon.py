@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from flows.process import ProcessIdentity, identity_of
+from flows.runtime.process import ProcessIdentity, identity_of
 from samif.errors import SamifError
 
 STAMP = "SAMIF_SERVICE"

@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows.exclusive import held
+from flows.runtime.locks import held
 from infra.services.ceph import DAEMONS as CEPH
 from infra.services.ceph import Ceph, require_installed
 from infra.services.daemon import Daemon, Launcher, kill_stamped

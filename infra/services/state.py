@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from flows.process import ProcessIdentity
+from flows.runtime.process import ProcessIdentity
 from infra.services.files import write_private
 from samif.config import Strict
 from samif.errors import SamifError

@@ -16,7 +16,7 @@ from samif.classifier.heads import Array
 from samif.classifier.samples import background_rows, features_of, instance_samples
 from samif.config import FeaturePart, TrainBaseParams
 from samif.dataset.model import Dataset, Picture
-from samif.propose import Proposals
+from samif.inference.propose import Proposals
 from samif.sam.decoder import InstanceDecoder
 
 

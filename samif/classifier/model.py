@@ -21,10 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from scipy.special import logsumexp
 
-from samif import files
 from samif.classifier.heads import HEADS, Array, HeadName, Transform, evidence, unit
 from samif.config import FeaturePart
 from samif.errors import SamifError
+from samif.io import files
 
 FORMAT = "samif-classifier-2"
 FIRST_FORMAT = "samif-classifier-1"

@@ -16,9 +16,9 @@ from samif.config import FeaturePart
 from samif.dataset.model import Annotation, Picture
 from samif.errors import SamifError
 from samif.finetune.targets import PictureTargets, to_points
+from samif.inference.propose import Proposals, answer_points
 from samif.masks.pooling import pool
 from samif.masks.rle import decode, overlaps
-from samif.propose import Proposals, answer_points
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.frame import Frame
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from samif import files
 from samif.dataset.coco import load_json
 from samif.dataset.coco2014 import CATEGORIES, MASKLESS, Counts
 from samif.dataset.segmentation import BadSegmentation, to_rle
 from samif.errors import SamifError
+from samif.io import files
 
 SPLITS = ("train2014", "val2014")
 _IDS_IN = ("instances_minival2014.json", "instances_val2017.json")

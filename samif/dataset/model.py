@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from samif import files
 from samif.errors import SamifError
+from samif.io import files
 
 
 @dataclass(frozen=True)

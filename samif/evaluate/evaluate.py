@@ -24,9 +24,9 @@ from samif.evaluate.model import (
     GroupScores,
     Unknown,
 )  # fmt: skip
+from samif.inference.propose import Proposals
+from samif.inference.segment import Instances, label
 from samif.masks.rle import overlaps
-from samif.propose import Proposals
-from samif.segment import Instances, label
 
 MATCH_IOU = 0.5
 FALSE_IOU = 0.3

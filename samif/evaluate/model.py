@@ -7,9 +7,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from samif import files
 from samif.config import Strict
 from samif.errors import SamifError
+from samif.io import files
 
 BACKGROUND = "background"
 """Last label of a confusion matrix: no object (row), or no detection (column)."""

@@ -13,8 +13,8 @@ from torch import Tensor
 from samif.config import ProposeParams
 from samif.dataset.model import Picture
 from samif.finetune.targets import PictureTargets, to_points
+from samif.inference.propose import answer_points, propose
 from samif.masks.rle import overlaps
-from samif.propose import answer_points, propose
 from samif.sam.decoder import InstanceDecoder
 
 BACKGROUND_POINTS = 12

@@ -14,7 +14,7 @@ from samif.dataset.model import Dataset, Picture
 from samif.dataset.sessions import draw_shots
 from samif.evaluate.evaluate import evaluate
 from samif.evaluate.model import BACKGROUND, Evaluation, GroupScores, Unknown
-from samif.propose import Proposals
+from samif.inference.propose import Proposals
 from samif.protocol.pool import Pool
 
 

@@ -12,8 +12,8 @@ from safetensors.torch import save
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import Tensor, nn
 
-from samif import files
 from samif.errors import SamifError
+from samif.io import files
 from samif.sam.decode import (
     ALL_MASKS,
     SINGLE_MASK,

@@ -24,7 +24,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from samif.errors import SamifError
-from samif.hashing import file_sha256
+from samif.io.hashing import file_sha256
 
 TINY = "tiny"
 SUFFIXES = (".pth", ".pt", ".safetensors")

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
+from samif.config.watch import WatchParams
 from samif.errors import SamifError
 from samif.watch.charts import DOUBT, EMBEDDING, ONE_SIDED, Normal
 from samif.watch.doubt import learn_doubt
 from samif.watch.objects import learn_objects
 from samif.watch.observe import CLASS_PREFIX, STRANGE, Observation, vector
-from samif.watch.params import WatchParams
 from samif.watch.space import Array, Region, Space, distance
 
 LEAST_PICTURES = 20

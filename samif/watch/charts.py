@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from samif.segment import UNKNOWN
+from samif.inference.segment import UNKNOWN
 from samif.watch.objects import ObjectSpace
 from samif.watch.observe import MARGIN, STRANGE, Observation, vector
 from samif.watch.space import Array, Region, distance

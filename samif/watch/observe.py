@@ -19,9 +19,9 @@ from samif.classifier.heads import unit
 from samif.classifier.model import Classifier
 from samif.classifier.samples import features_of
 from samif.config import EvaluateParams
+from samif.inference.propose import Proposals
+from samif.inference.segment import UNKNOWN, Segmenter, label
 from samif.masks.pooling import planes
-from samif.propose import Proposals
-from samif.segment import UNKNOWN, Segmenter, label
 
 OBJECTS, BACKGROUND, MARGIN, STRANGE = "objects", "background", "margin", "strange"
 CLASS_PREFIX = "class "

@@ -7,10 +7,10 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import Literal
 
-from samif.segment import UNKNOWN
+from samif.config.watch import WatchParams
+from samif.inference.segment import UNKNOWN
 from samif.watch.charts import DOUBT, EMBEDDING, Reading
 from samif.watch.observe import BACKGROUND, CLASS_PREFIX, MARGIN, OBJECTS, STRANGE
-from samif.watch.params import WatchParams
 
 REPLAY = "replay"
 """Subject of the alarm that the live version is no longer what it was."""

@@ -13,7 +13,7 @@ import pytest
 
 from samif.config import DrawnParams
 from samif.dataset.draw.line import draw_line
-from tests.e2e.console import Done, refusal, samif
+from tests.support.console import Done, refusal, samif
 
 Coco = dict[str, Any]
 

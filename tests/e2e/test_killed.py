@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.e2e.console import SAMIF
-from tests.e2e.drawn import drawn_workspace
+from tests.support.console import SAMIF
+from tests.support.drawn import drawn_workspace
 
 
 def at_work(run: psutil.Popen) -> list[psutil.Process]:

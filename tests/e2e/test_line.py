@@ -23,8 +23,8 @@ from safetensors.numpy import load_file
 from samif.config import DrawnParams, SessionParams
 from samif.dataset.draw.line import draw_line
 from samif.dataset.draw.parts import BASE_PARTS
-from tests.e2e.console import SAMIF, Done, refusal, samif
-from tests.e2e.drawn import drawn_workspace
+from tests.support.console import SAMIF, Done, refusal, samif
+from tests.support.drawn import drawn_workspace
 
 STAGES = ["dataset", "embed", "pretrain_decoder", "propose", "train_base", "evaluate_base", "report"]
 SESSIONS = {

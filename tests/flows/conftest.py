@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.registry import Registry
-from tests.flows.services import Ceph, ceph, mlflow_server, postgres
+from flows.registry.registry import Registry
+from tests.support.services import Ceph, ceph, mlflow_server, postgres
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.journal import Chain, JournalEntry, Kind, Slot, chain_of
-from flows.live import fold
-from flows.process import ProcessIdentity
+from flows.registry.journal import Chain, JournalEntry, Kind, Slot, chain_of
+from flows.registry.live_state import fold
+from flows.runtime.process import ProcessIdentity
 from samif.errors import SamifError
 
 PROCESS = ProcessIdentity(host="h", pid=1, started=0.0)

@@ -8,7 +8,7 @@ from segment_anything.modeling import Sam
 from samif.dataset.model import Dataset
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.encoder import ImageEncoder
-from tests.handmade import draw_dataset, loaded, random_tiny
+from tests.support.handmade import draw_dataset, loaded, random_tiny
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from samif.classifier.model import Classifier, HeadName, row_from
 from samif.errors import SamifError
-from tests.handmade import classifier, space
+from tests.support.handmade import classifier, space
 
 WIDTH = 4
 EMPTY = np.zeros((1, WIDTH), np.float32)

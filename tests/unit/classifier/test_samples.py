@@ -11,14 +11,14 @@ from samif.config import FeaturePart
 from samif.dataset.model import Dataset
 from samif.dataset.pictures import read_picture
 from samif.errors import SamifError
-from samif.masks.cover import mean_under
+from samif.inference.propose import Proposals
+from samif.masks.patch_pooling import mean_under
 from samif.masks.pooling import pool
 from samif.masks.rle import decode
-from samif.propose import Proposals
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.encoder import ImageEncoder
 from samif.sam.frame import Frame
-from tests.handmade import annotation, pixels, proposals
+from tests.support.handmade import annotation, pixels, proposals
 
 SHAPE = (20, 20)
 OBJECT = pixels(SHAPE, 100)

@@ -27,7 +27,7 @@ from samif.dataset.coco2014 import (
 from samif.dataset.coco2014_files import LeftOut, Parts, write_parts
 from samif.dataset.model import Annotation, Category, Dataset, Picture
 from samif.errors import SamifError
-from tests.coco2014_copy import COUNTS, SHOWN, TEST, TRAIN, VAL, Copy
+from tests.support.coco2014_copy import COUNTS, SHOWN, TEST, TRAIN, VAL, Copy
 
 GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 """Ids from 1 to 90 that COCO's 80 classes leave free."""

@@ -16,7 +16,7 @@ from PIL import Image
 
 from samif.dataset.pictures import PictureError, inspect_picture, picture_sha256, picture_size, read_picture
 from samif.errors import SamifError
-from tests.unprivileged import unprivileged_folder
+from tests.support.unprivileged import unprivileged_folder
 
 MARK = (250, 10, 10)
 

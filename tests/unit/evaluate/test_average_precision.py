@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from samif.dataset.model import Category, Dataset
 from samif.evaluate.average_precision import Detection, average_precision, group_mean
 from samif.masks.rle import boxes
-from tests.handmade import annotation, picture, rectangle, rle
+from tests.support.handmade import annotation, picture, rectangle, rle
 
 SHAPE = (60, 80)
 CLASSES = ("bolt", "gear", "nut", "hook")  # no hook is ever labelled

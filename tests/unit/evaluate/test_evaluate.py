@@ -12,8 +12,8 @@ from samif.config import EvaluateParams
 from samif.dataset.model import Category, Dataset, Picture
 from samif.evaluate.evaluate import evaluate
 from samif.evaluate.model import Evaluation
-from samif.propose import Proposals
-from tests.handmade import annotation, classifier, picture, pixels, proposals, rectangle
+from samif.inference.propose import Proposals
+from tests.support.handmade import annotation, classifier, picture, pixels, proposals, rectangle
 
 SHAPE = (30, 30)
 CLASSES = ("bolt", "gear", "hook")  # bolt and gear are base, hook is novel; "wing" is known to nobody

@@ -8,7 +8,7 @@ import pytest
 from samif.dataset.model import Annotation
 from samif.finetune.targets import LABELS, SEAM, PictureTargets, to_points
 from samif.sam.frame import Frame
-from tests.handmade import annotation, picture, rectangle
+from tests.support.handmade import annotation, picture, rectangle
 
 SQUARE = (LABELS, LABELS)
 BOLT = frozenset({"bolt"})

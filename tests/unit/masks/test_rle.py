@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from samif.masks.rle import areas, boxes, decode, encode, overlaps
-from tests.handmade import pixels, rectangle, rle
+from tests.support.handmade import pixels, rectangle, rle
 
 stacks = hnp.arrays(bool, st.tuples(st.integers(1, 4), st.integers(1, 12), st.integers(1, 12)))
 

@@ -18,7 +18,7 @@ from samif.sam.decode import DetailedDecoder, decode_tokens
 from samif.sam.decoder import InstanceDecoder, load_decoder, save_decoder
 from samif.sam.heads import InstanceHeads
 from samif.sam.tiny import EMBEDDING_DIM, IMAGE_SIZE, TinyMaskDecoder
-from tests.handmade import random_tiny, shaken
+from tests.support.handmade import random_tiny, shaken
 
 WIDTH, GRID, SIDE = 32, 8, 128
 PICTURES, PROMPTS = 3, 5

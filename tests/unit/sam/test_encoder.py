@@ -13,7 +13,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 
 from samif.sam.encoder import ImageEncoder
 from samif.sam.frame import Frame, grid_points
-from tests.handmade import loaded, rectangle
+from tests.support.handmade import loaded, rectangle
 
 SIZES = [(256, 256), (300, 200), (211, 317), (64, 48), (31, 500), (513, 512)]
 sides = st.integers(8, 300)

@@ -18,10 +18,10 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor
 
 from samif.errors import SamifError
-from samif.hashing import file_sha256
+from samif.io.hashing import file_sha256
 from samif.semantic.encoder import SemanticEncoder, load_semantic
 from samif.semantic.network import LoadedNetwork, load_network
-from tests.semantic_checkpoints import SMALL, checkpoint, save, weights
+from tests.support.semantic_checkpoints import SMALL, checkpoint, save, weights
 
 SIZE = 96
 ROTARY = "vit_small_patch16_dinov3"

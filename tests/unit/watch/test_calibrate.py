@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from samif.config.watch import WatchParams
 from samif.errors import SamifError
 from samif.watch.calibrate import LEAST_DIFFERENT, _joint_limits, calibrate, embedding_space
 from samif.watch.charts import DOUBT, EMBEDDING, Levels, Normal
 from samif.watch.observe import Observation, statistics_of
-from samif.watch.params import WatchParams
 
 NAMES = statistics_of(("bolt", "gear"))
 WIDTH = 6

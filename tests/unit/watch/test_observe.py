@@ -9,7 +9,7 @@ import torch
 from samif.config import EvaluateParams
 from samif.watch.objects import LEAST_OBJECTS, STRANGE_SHARE, learn_objects, object_space
 from samif.watch.observe import Observation, observe, pooled, statistics_of, vector
-from tests.handmade import classifier, proposals, rectangle
+from tests.support.handmade import classifier, proposals, rectangle
 
 SHAPE = (40, 40)
 HEAD = classifier({"bolt": [9.0, 0.0, 0.0], "gear": [0.0, 9.0, 0.0]}, [0.0, 0.0, 9.0])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from samif.config.watch import WatchParams
 from samif.watch.charts import Reading
-from samif.watch.params import WatchParams
 from samif.watch.rules import Standing, due, sentence
 
 PARAMS = WatchParams(max_novel_share=0.5, max_forgetting=2.0)

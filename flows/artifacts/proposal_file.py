@@ -1,0 +1,76 @@
+"""Proposals and their features as Parquet: one row per proposal, pictures together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from samif.dataset.model import Picture
+from samif.errors import SamifError
+from samif.inference.propose import Proposals
+from samif.io import files
+
+_VECTORS = ("tokens", "pooled")
+_SEMANTIC = (*_VECTORS, "semantic")
+
+
+def write_proposals(path: Path, pictures: Iterable[tuple[Picture, Proposals]], semantic: bool = False) -> None:
+    """Write the proposals of pictures, a row group each, whole or not at all; `semantic` says whether they have that
+    column."""
+    vectors = _SEMANTIC if semantic else _VECTORS
+    schema = pa.schema(
+        [
+            ("picture", pa.int64()),
+            ("counts", pa.string()),
+            ("iou", pa.float32()),
+            ("objectness", pa.float32()),
+            *((name, pa.list_(pa.float32())) for name in vectors),
+        ]
+    )
+    with files.written(path) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+        for picture, proposals in pictures:
+            columns = {
+                "picture": np.full(len(proposals), picture.id, dtype=np.int64),
+                "counts": [mask["counts"] for mask in proposals.masks],
+                "iou": proposals.iou,
+                "objectness": proposals.objectness,
+                **{name: list(getattr(proposals, name)) for name in vectors},
+            }
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+class ProposalFile:
+    """Read access by picture."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            table = pq.read_table(path)
+        except FileNotFoundError:
+            raise SamifError(f"{path} does not exist; run 'samif run'") from None
+        except (pa.ArrowException, OSError) as error:
+            raise SamifError(f"{path} is damaged ({error}); delete it and run 'samif run'") from None
+        self._table = table
+        self._vectors = _SEMANTIC if _SEMANTIC[-1] in table.column_names else _VECTORS
+        ids = table["picture"].to_numpy()
+        order = np.argsort(ids, kind="stable")
+        pictures, starts = np.unique(ids[order], return_index=True)
+        self._rows = dict(zip(pictures.tolist(), np.split(order, starts[1:]), strict=False))
+
+    def of(self, picture: Picture) -> Proposals:
+        """The proposals of a picture; none where the segmenter found nothing."""
+        rows = self._rows.get(picture.id)
+        if rows is None:
+            nothing = np.zeros(0, np.float32)
+            return Proposals([], nothing, nothing, *(np.zeros((0, 0), np.float32) for _ in self._vectors))
+        part = self._table.take(rows)
+        size = [picture.height, picture.width]
+        return Proposals(
+            [{"size": size, "counts": counts} for counts in part["counts"].to_pylist()],
+            part["iou"].to_numpy(),
+            part["objectness"].to_numpy(),
+            *(np.stack(part[name].to_numpy(zero_copy_only=False)) for name in self._vectors),
+        )

@@ -1,0 +1,90 @@
+"""Pictures that cannot be used: which, why, what to do; and the file in which a stage keeps their list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from flows.workspace.layout import Split
+from samif.config import Strict
+from samif.dataset.pictures import PictureError
+from samif.errors import SamifError
+from samif.io import files
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A picture file that could not be used.
+
+    Attributes:
+        path: the file.
+        sha256: of its content when it was indexed; "" where it never was.
+        reason: a phrase whose subject is the file, such as "is empty (0 bytes)".
+        remedy: what to do, as an order.
+    """
+
+    path: Path
+    sha256: str
+    reason: str
+    remedy: str
+
+    @classmethod
+    def of(cls, path: Path, sha256: str, error: PictureError) -> Quarantined:
+        return cls(path, sha256, error.what, error.remedy)
+
+
+class BrokenPicture(Strict):
+    """One line of a stage's list: `file` is relative to the folder of its split."""
+
+    split: Split
+    file: str
+    sha256: str = ""
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.file} {self.reason}; {self.remedy}"
+
+
+class Quarantine(Strict):
+    """The list that a stage writes, empty or not, and the policy under which it was made."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    policy: Literal["refuse", "quarantine"]
+    pictures: tuple[BrokenPicture, ...]
+
+    @property
+    def sentence(self) -> str:
+        """How many, and of the first few which and why."""
+        more = f" | and {len(self.pictures) - _SHOWN} more" if len(self.pictures) > _SHOWN else ""
+        noun = "picture" if len(self.pictures) == 1 else "pictures"
+        return f"{len(self.pictures)} broken {noun}: {' | '.join(map(str, self.pictures[:_SHOWN]))}{more}"
+
+    @property
+    def sha256s(self) -> frozenset[str]:
+        """Content of the pictures in the list."""
+        return frozenset(picture.sha256 for picture in self.pictures)
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, atomically."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.commit(path, (self.model_dump_json(indent=1, by_alias=True) + "\n").encode())
+
+    @classmethod
+    def load(cls, path: Path) -> Quarantine:
+        """Read what `save` wrote.
+
+        Raises:
+            SamifError: the file is missing or is something else.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise SamifError(f"{path} does not exist; run 'samif run', which writes it") from None
+        except ValidationError:
+            raise SamifError(f"{path} is not a list of broken pictures; delete it and run 'samif run'") from None

@@ -1,0 +1,80 @@
+"""What each worker does: its share of every step, gradients added up by torch.distributed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flows.runtime.tuning import keep_freed_memory
+from samif.config import PretrainDecoderParams
+from samif.dataset.model import Picture
+from samif.errors import SamifError
+from samif.finetune.train import ReadEmbeddings, Team, Tuned, assist, tune
+from samif.sam.decoder import InstanceDecoder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is tuned on what. The decoder travels with it, since heads that a checkpoint lacks start at random.
+
+    Attributes:
+        open_reader: gives the reader of embeddings on a worker; must be picklable.
+    """
+
+    decoder: InstanceDecoder
+    pictures: Sequence[Picture]
+    classes: frozenset[str]
+    open_reader: Callable[[], ReadEmbeddings]
+    params: PretrainDecoderParams
+
+
+class Board:
+    """The Ray actor on which the first worker writes how far it is."""
+
+    def __init__(self) -> None:
+        self._attempt, self._steps = 0, 0
+
+    def start(self) -> None:
+        self._attempt, self._steps = self._attempt + 1, 0
+
+    def advance(self, n: int) -> None:
+        self._steps += n
+
+    def read(self) -> tuple[int, int]:
+        """Number of the attempt, from 1, and steps done in it."""
+        return self._attempt, self._steps
+
+
+def work(job: Job, board: Any) -> Tuned | None:
+    """Runs on every worker at once, inside a process group of torch.distributed.
+
+    Returns:
+        What came of it on the first worker, None on the others.
+    """
+    import ray.train
+    from ray.train.torch import get_device
+
+    keep_freed_memory()
+    context = ray.train.get_context()
+    team = Team(context.get_world_rank(), context.get_world_size(), _add_up, get_device().type)
+    if team.rank == 0:
+        board.start.remote()
+    try:
+        given = (job.decoder, job.pictures, job.classes, job.open_reader(), job.params)
+        if team.rank > 0:
+            assist(*given, team)
+            return None
+        return tune(*given, lambda n: board.advance.remote(n), team)
+    except SamifError as error:
+        # Subclasses with arguments of their own do not survive pickling.
+        raise SamifError(str(error)) from None
+
+
+def _add_up(tensor: Tensor) -> None:
+    import torch.distributed
+
+    torch.distributed.all_reduce(tensor)

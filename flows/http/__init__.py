@@ -1,0 +1,1 @@
+"""What every HTTP service shares: error answers, bearer tokens, signatures."""

@@ -1,0 +1,1 @@
+"""Prediction with a registered version or a model folder."""

@@ -1,0 +1,1 @@
+"""What stages read: data sets, embeddings, checkpoints, encoders, the decoder."""

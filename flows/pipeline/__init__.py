@@ -1,0 +1,1 @@
+"""Runs of a workspace: reproduction by DVC, its remote, what would run and why."""

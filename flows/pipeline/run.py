@@ -1,0 +1,162 @@
+"""One run: the request, the pipeline, registration and reports, and a record of it that outlives any crash."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flows.pipeline.explain import StageReason, why
+from flows.pipeline.reproduce import reproduce
+from flows.workspace.dvc_yaml import prune, sync_pipeline
+from flows.workspace.layout import Layout
+from flows.workspace.lock import exclusive
+from flows.workspace.revision import data_revision_of
+from flows.workspace.run_request import RunRequest, check_unmoved
+from samif.config import Params, load_params
+from samif.errors import SamifError
+from samif.io import files
+from samif.io.hashing import file_sha256
+
+Record = dict[str, Any]
+"""A run's record, as .samif/runs/ID.json keeps it: {"schema": 1, "id", "request", "who", "why", "cause", "commit",
+"params", "data_revision", "dvc_lock", "started", "ended", "outcome": running|done|failed|interrupted, "error",
+"reasons": [{"stage", "will_run", "reasons"}], "stages": [{"stage", "how": ran|restored, "seconds"}], "versions"}."""
+
+
+def run(root: Path, request: RunRequest, say: Callable[[str], None] = lambda _: None) -> Record:
+    """Bring a workspace up to date: stages, versions in the registry, reports; returns the run's record.
+
+    Args:
+        root: the workspace.
+        request: who asks and why, for the registry; made for the params.yaml that is there.
+        say: called with one line of progress at a time.
+
+    Raises:
+        SamifError: another run is under way, params.yaml is wrong or has changed since the request, or a stage refused.
+            The record of a refused stage says failed.
+    """
+    layout = Layout(root.resolve())
+    with exclusive(layout.root):
+        params = load_params(layout.params)
+        check_unmoved(request, params, layout.params)
+        if sync_pipeline(layout, params):
+            say("dvc.yaml renewed: it was not what this version of samif writes")
+        for path in prune(layout, params):
+            say(f"removed {path.relative_to(layout.root)}: no session of that name in params.yaml")
+        _mark_interrupted(layout)
+        record = _begun(request, why(layout.root))
+        _write(layout, record)
+        try:
+            _work(layout, params, record, say)
+        except BaseException as error:
+            record["outcome"] = "failed" if isinstance(error, SamifError) else "interrupted"
+            record["error"] = str(error)
+            raise
+        finally:
+            record["ended"] = _now()
+            _write(layout, record)
+    return record
+
+
+def last_run(root: Path) -> Record | None:
+    """The record of the latest run, finished or not; None before the first."""
+    records = _records(Layout(root.resolve()))
+    return _read(records[-1]) if records else None
+
+
+def _work(layout: Layout, params: Params, record: Record, say: Callable[[str], None]) -> None:
+    started = time.monotonic()
+    _refuse_foreign(layout, params)
+    _mend_store(layout, params, say)
+    record["stages"] = [asdict(stage) for stage in reproduce(layout.root, say).stages]
+    record["data_revision"], record["dvc_lock"] = data_revision_of(layout), file_sha256(layout.lock)
+
+    from flows.registry.registration import register_all
+    from flows.report.publish import publish
+
+    versions = register_all(layout, params, record)
+    publish(layout, versions)
+    record["versions"] = versions
+    record["seconds"] = round(time.monotonic() - started, 3)
+    record["outcome"] = "done"
+
+
+def _refuse_foreign(layout: Layout, params: Params) -> None:
+    """Say before hours of work that the line is another workspace's; a registry that is away may be back by the end."""
+    if params.registry.tracking_uri is not None:
+        from flows.registry.mlflow_store import MlflowStore
+        from flows.registry.ownership import ForeignLineError, check
+
+        try:
+            check(MlflowStore(params.registry.tracking_uri, layout.root), params)
+        except ForeignLineError:
+            raise
+        except SamifError:
+            return
+
+
+def _mend_store(layout: Layout, params: Params, say: Callable[[str], None]) -> None:
+    """Compute again what the embedding store has lost: DVC tracks the manifest only, and finds it unchanged."""
+    from flows.artifacts.embedding_manifest import EmbeddingManifest
+    from flows.loaders.inputs import store_of
+
+    store, lost = store_of(layout, params), set[str]()
+    for path in (layout.embeddings, layout.semantic):
+        if path.exists():
+            manifest = EmbeddingManifest.load(path)
+            namespace = store.namespace(manifest.encoder.digest, manifest.preprocessing, manifest.dtype)
+            lost.update(namespace.missing(list(manifest.pictures)))
+    if lost:
+        from flows.stages import run_stage
+
+        say(f"the embedding store lacks {len(lost)} pictures that it had; computing them again")
+        run_stage("embed", None, layout, params)
+
+
+def _begun(request: RunRequest, reasons: Sequence[StageReason]) -> Record:
+    now = datetime.now(UTC)
+    return {
+        "schema": 1,
+        "id": now.strftime("%Y%m%dT%H%M%S%fZ"),
+        "request": request.digest,
+        **request.model_dump(mode="json", exclude={"schema_version"}),
+        "started": now.isoformat(),
+        "ended": None,
+        "outcome": "running",
+        "error": None,
+        "reasons": [asdict(reason) for reason in reasons],
+        "stages": [],
+        "versions": None,
+    }
+
+
+def _mark_interrupted(layout: Layout) -> None:
+    """The caller holds the workspace, so a record that still says running is of a run that was killed."""
+    for path in _records(layout)[-1:]:
+        record = _read(path)
+        if record["outcome"] == "running":
+            _write(layout, record | {"outcome": "interrupted"})
+
+
+def _records(layout: Layout) -> list[Path]:
+    return sorted((layout.state / "runs").glob("*.json"))
+
+
+def _read(path: Path) -> Record:
+    record: Record = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
+def _write(layout: Layout, record: Record) -> None:
+    path = layout.state / "runs" / f"{record['id']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.commit(path, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

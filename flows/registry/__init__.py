@@ -1,0 +1,1 @@
+"""Versions in MLflow: registration, verification, promotion, and whose a line is."""

@@ -1,0 +1,331 @@
+"""An MLflow tracking store and model registry, opened safely and answering failures in one sentence.
+
+Knows how versions are kept, not what they mean: that is the task of `registry`, `journal` and `promotion` beside it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from filelock import FileLock, Timeout
+
+from flows.registry.mlflow_client import Away, first_line, may_pass, open_client, probe
+from flows.runtime.retry import patiently
+from samif.errors import SamifError
+from samif.io.address import shown
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+T = TypeVar("T")
+
+LOCK_SECONDS = 300.0
+METRICS_PER_CALL = 1000  # MLflow refuses longer batches
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A registered version; `created` is false where the same content already had one."""
+
+    version: int
+    created: bool
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A version to be: the tag `key` of `tags` holds the digest that makes it unique in its model.
+
+    `write(folder, run_id)` puts the version's files into an empty folder.
+    """
+
+    line: str
+    kind: str
+    run_name: str
+    key: str
+    tags: dict[str, str]
+    write: Callable[[Path, str], None]
+    params: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    description: str | None = None
+
+    @property
+    def model(self) -> str:
+        return f"{self.line}-{self.kind}"
+
+
+class MlflowStore:
+    """One MLflow server, or one SQLite file with its artifacts (`mlartifacts/`) and its lock beside it.
+
+    Args:
+        uri: `http(s)://...` or `sqlite:///FILE`, FILE relative to `root`; none means `<root>/.samif/mlflow.db`.
+        root: the workspace.
+
+    Raises:
+        SamifError: another kind of address; later, from every method, that the store does not answer.
+    """
+
+    def __init__(self, uri: str | None, root: Path) -> None:
+        root = root.absolute()
+        uri = uri or f"sqlite:///{root / '.samif' / 'mlflow.db'}"
+        self.database: Path | None = None
+        if uri.startswith("sqlite:///"):
+            self.database = root / uri.removeprefix("sqlite:///")
+            uri = f"sqlite:///{self.database}"
+        self.uri = uri
+        self.shown = shown(uri)
+        if self.database is None and urlsplit(uri).scheme not in ("http", "https"):
+            raise SamifError(f"registry.tracking_uri: expected http(s)://HOST or sqlite:///FILE, got '{self.shown}'")
+        state = self.database.parent if self.database else root / ".samif"
+        self._lock = FileLock(state / "registry.lock", timeout=LOCK_SECONDS)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Around calls that only read; does not make a missing SQLite store."""
+        if self.database is not None and not self.database.exists():
+            raise SamifError(f"there is no registry at {self.database} yet; run 'samif run' to register a version")
+        with self._sentences():
+            yield
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around calls that write: one writer per SQLite file, or per workspace on a server."""
+        path = Path(self._lock.lock_file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise SamifError(
+                f"another registration has held {path} for {LOCK_SECONDS:.0f} s; wait for it or end it, and run again"
+            ) from None
+        try:
+            with self._sentences():
+                yield
+        finally:
+            self._lock.release()
+
+    def written(self, write: Callable[[], T]) -> T:
+        """What `write` gives, called inside `writing`; again, for a minute, while the server, its database or its
+        bucket is away. So it has to find what an attempt before has done."""
+
+        def attempt() -> T:
+            with self.writing():
+                return write()
+
+        return patiently()(attempt)
+
+    @contextmanager
+    def _sentences(self) -> Iterator[None]:
+        _ = self.client  # sets up MLflow before anything of it is imported
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except (MlflowException, OSError) as error:  # errors of `requests` are OSErrors
+            if self.database is None:
+                probe(self.uri, self.shown)
+            said = first_line(error).replace(self.uri, self.shown)
+            if "error code 401" in said:
+                raise SamifError(
+                    f"the registry at {self.shown} does not know you; set MLFLOW_TRACKING_USERNAME and "
+                    "MLFLOW_TRACKING_PASSWORD, and run again"
+                ) from None
+            kind = Away if self.database is None and may_pass(error) else SamifError
+            raise kind(f"the registry at {self.shown} refused or broke off: {said}; mend that and run again") from None
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's client; use it inside `reading` or `writing`."""
+        return open_client(self.uri, self.shown, self.database)
+
+    def register(self, entry: Entry) -> Registration:
+        """Find the version that has the entry's digest, else make its run and then the version.
+
+        A run without a version (a crash in between) is filled again and used. Call inside `writing`.
+        """
+        mine = f"tags.{entry.key} = '{entry.tags[entry.key]}'"
+        found = self.client.search_model_versions(f"name = '{entry.model}' and {mine}")
+        if found:
+            oldest = min(found, key=lambda item: int(item.version))
+            return Registration(int(oldest.version), False, str(oldest.run_id))
+        run = self._filled_run(entry)
+        self.make_model(entry.model)
+        made = self.client.create_model_version(
+            entry.model,
+            self._files_uri(run),
+            str(run.info.run_id),
+            tags=entry.tags,
+            description=entry.description,
+            await_creation_for=0,
+        )
+        return Registration(int(made.version), True, str(run.info.run_id))
+
+    def record(self, entry: Entry) -> str:
+        """Find the finished run that has the entry's digest, else make it; returns its id. Call inside `writing`."""
+        mine = f"tags.{entry.key} = '{entry.tags[entry.key]}'"
+        done = self.runs(entry.line, f"tags.kind = '{entry.kind}' and {mine} and attributes.status = 'FINISHED'")
+        return str((next(done, None) or self._filled_run(entry)).info.run_id)
+
+    def replace(self, entry: Entry) -> str:
+        """As `record`, but what a run with the entry's digest held is written over. Call inside `writing`."""
+        return str(self._filled_run(entry).info.run_id)
+
+    def _filled_run(self, entry: Entry) -> Run:
+        """A run with everything of the entry; one that a crash left unfinished is filled again."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        mine = f"tags.{entry.key} = '{entry.tags[entry.key]}'"
+        run = next(self.runs(entry.line, f"tags.kind = '{entry.kind}' and {mine}"), None)
+        if run is None:
+            identity = {"kind": entry.kind, entry.key: entry.tags[entry.key]}
+            run = self.client.create_run(self._experiment(entry.line), tags=identity, run_name=entry.run_name)
+        run_id = str(run.info.run_id)
+        now = int(datetime.now(UTC).timestamp() * 1000)
+        points = [Metric(name, value, now, 0) for name, value in entry.metrics.items()]
+        params = [Param(name, value) for name, value in entry.params.items()]
+        self.client.log_batch(run_id, params=params, tags=[RunTag(name, value) for name, value in entry.tags.items()])
+        for start in range(0, len(points), METRICS_PER_CALL):
+            self.client.log_batch(run_id, metrics=points[start : start + METRICS_PER_CALL])
+        with tempfile.TemporaryDirectory() as folder:
+            entry.write(Path(folder), run_id)
+            self._files(run).log_artifacts(folder)
+        self.client.set_terminated(run_id, "FINISHED")
+        return run
+
+    def runs(self, line: str, where: str = "") -> Iterator[Run]:
+        """The runs of a line, newest first; `where` is an MLflow search filter."""
+        experiment, token = self.client.get_experiment_by_name(line), None
+        while experiment is not None:
+            page = self.client.search_runs([experiment.experiment_id], where, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def fetch(self, version: ModelVersion, path: str, folder: Path) -> Path:
+        """Download one file of a version into a folder."""
+        return Path(self._files(self._run(version)).download_artifacts(path, str(folder)))
+
+    def paths(self, version: ModelVersion) -> list[str]:
+        """Artifact paths of all files of a version."""
+        files = self._files(self._run(version))
+        folders, found = [""], list[str]()
+        while folders:
+            for item in files.list_artifacts(folders.pop() or None):
+                (folders if item.is_dir else found).append(item.path)
+        return sorted(found)
+
+    def fetch_all(self, version: ModelVersion, names: Iterable[str], folder: Path) -> set[str]:
+        """Download those of these files that a version has; returns which."""
+        there = set(self.paths(version)) & set(names)
+        for name in there:
+            self.fetch(version, name, folder)
+        return there
+
+    def fetch_run(self, run: Run, folder: Path) -> set[str]:
+        """Download the files of a run that lie in no folder; their names."""
+        files = self._files(run)
+        names = {item.path for item in files.list_artifacts(None) if not item.is_dir}
+        for name in names:
+            files.download_artifacts(name, str(folder))
+        return names
+
+    def metrics(self, version: ModelVersion) -> dict[str, float]:
+        """The metrics of a version's run."""
+        return dict(self._run(version).data.metrics)
+
+    def find_model(self, name: str) -> RegisteredModel | None:
+        """The registered model called `name` with its aliases, or none."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_registered_model(name)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+
+    def model(self, name: str) -> RegisteredModel:
+        """As `find_model`, but an unknown name is a SamifError that lists the known ones."""
+        model = self.find_model(name)
+        if model is None:
+            known = ", ".join(item.name for item in self.client.search_registered_models()) or "nothing"
+            raise SamifError(f"the registry at {self.shown} has no '{name}' (it has: {known}); check the name")
+        return model
+
+    def make_model(self, name: str) -> None:
+        """Create the registered model `name`, unless it is there. Call inside `writing`."""
+        if self.find_model(name) is None:
+            make_once(self.client.create_registered_model, name)
+
+    def versions(self, name: str) -> dict[int, ModelVersion]:
+        """Version number -> version of a model, oldest first. MLflow leaves the aliases out here."""
+        return self.find_versions(self.model(name).name)
+
+    def find_versions(self, name: str) -> dict[int, ModelVersion]:
+        """As `versions`; nothing where there is no such model."""
+        found: list[ModelVersion] = []
+        token = None
+        while True:
+            page = self.client.search_model_versions(f"name = '{name}'", page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return {int(item.version): item for item in sorted(found, key=lambda item: int(item.version))}
+
+    def version(self, name: str, number: int) -> ModelVersion:
+        """One version; an unknown number is a SamifError that lists the known ones."""
+        found = self.versions(name)
+        if number not in found:
+            known = ", ".join(map(str, found)) or "none"
+            raise SamifError(f"{name} has no version {number} (it has: {known}); see 'samif registry list'")
+        return found[number]
+
+    def _run(self, version: ModelVersion) -> Run:
+        if not version.run_id:
+            raise SamifError(f"{version.name}/{version.version} has no run; it was not registered by samif")
+        return self.client.get_run(str(version.run_id))
+
+    def _experiment(self, line: str) -> str:
+        if self.client.get_experiment_by_name(line) is None:
+            location = self._local_files.as_uri() if self._local_files else None
+            make_once(self.client.create_experiment, line, location)
+        experiment = self.client.get_experiment_by_name(line)
+        assert experiment is not None
+        return str(experiment.experiment_id)
+
+    def _files(self, run: Run) -> Any:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        return get_artifact_repository(self._files_uri(run), tracking_uri=self.uri)
+
+    @property
+    def _local_files(self) -> Path | None:
+        return self.database.parent / "mlartifacts" if self.database else None
+
+    def _files_uri(self, run: Run) -> str:
+        # The SQLite store remembers absolute paths, which are false once a workspace has been moved.
+        if self._local_files is None:
+            return str(run.info.artifact_uri)
+        return (self._local_files / str(run.info.run_id) / "artifacts").as_uri()
+
+
+def make_once(create: Callable[..., Any], *arguments: Any) -> None:
+    """Create what has a unique name, unless it is there: somebody else may have made it since we looked."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        create(*arguments)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise

@@ -1,0 +1,102 @@
+"""Whose a line is: its name in a registry belongs to one workspace and the clones of that (docs/adr/0022).
+
+The mark is a set of tags of the registered model `<line>-decoder`, given when that is created. A name is created once,
+so of two workspaces that come at the same moment one owns the line and the other reads who does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flows.registry.mlflow_store import MlflowStore, make_once
+from samif.config import Params, digest
+from samif.errors import SamifError
+
+WORKSPACE, BASE_CLASSES, FOUNDED = "workspace", "base_classes", "founded"
+
+
+class ForeignLineError(SamifError):
+    """The line belongs to another workspace."""
+
+
+def claim(store: MlflowStore, params: Params, who: str) -> None:
+    """Make the line this workspace's where it is nobody's, before anything is registered in it.
+
+    Raises:
+        ForeignLineError: it is another workspace's.
+        SamifError: the registry does not answer.
+    """
+    model = _model(params)
+    # the base classes last: where marking breaks off before them, the line is still nobody's
+    mine = {FOUNDED: f"by {who} on {datetime.now(UTC):%Y-%m-%d}"} | _mark(params)
+
+    def mark() -> None:
+        if store.find_model(model) is None:
+            make_once(store.client.create_registered_model, model, mine)
+        found = store.model(model).tags
+        if BASE_CLASSES not in found:  # somebody made the model by hand
+            for key, value in mine.items():
+                store.client.set_registered_model_tag(model, key, value)
+            found = store.model(model).tags  # of two that mark it at once, the one that was overwritten gives way
+        _compare(store, params, found)
+
+    store.written(mark)
+
+
+def check(store: MlflowStore, params: Params) -> None:
+    """Refuse a line that is another workspace's; changes nothing, and an unmarked line is anybody's.
+
+    Raises:
+        ForeignLineError: it is another workspace's.
+        SamifError: the registry does not answer.
+    """
+    with store.reading():
+        model = store.find_model(_model(params))
+        if model is not None and BASE_CLASSES in model.tags:
+            _compare(store, params, model.tags)
+
+
+def check_promotion(store: MlflowStore, params: Params, root: Path, classifier: str) -> None:
+    """Refuse to promote a version of another line, or of a line that is another workspace's.
+
+    Args:
+        root: the workspace, for the sentence.
+        classifier: name of the registered model whose version is to go live.
+
+    Raises:
+        ForeignLineError: the line is another workspace's.
+        SamifError: the classifier is not of the line in params.yaml, or the registry does not answer.
+    """
+    if classifier != f"{params.line}-classifier":
+        raise SamifError(
+            f"{classifier} is not of line '{params.line}', whose gates and pictures {root} has; promote "
+            "it from a workspace of its own line"
+        )
+    check(store, params)
+
+
+def _model(params: Params) -> str:
+    return f"{params.line}-decoder"
+
+
+def _mark(params: Params) -> dict[str, str]:
+    return {WORKSPACE: params.workspace or "-", BASE_CLASSES: digest({"names": sorted(params.dataset.base_classes)})}
+
+
+def _compare(store: MlflowStore, params: Params, found: Mapping[str, str]) -> None:
+    mine = _mark(params)
+    named = f"line '{params.line}' in the registry at {store.shown}"
+    if found.get(WORKSPACE) != mine[WORKSPACE]:
+        theirs = found.get(WORKSPACE, "-")
+        same = f"'workspace: {theirs}'" if theirs != "-" else "no 'workspace'"
+        raise ForeignLineError(
+            f"{named} belongs to another workspace (founded {found.get(FOUNDED, 'long ago')}); give 'line' in "
+            f"params.yaml another name, or, to go on with that very line, have {same} there"
+        )
+    if found[BASE_CLASSES] != mine[BASE_CLASSES]:
+        raise ForeignLineError(
+            f"{named} was founded {found.get(FOUNDED, 'long ago')} with other base classes; restore "
+            "'dataset.base_classes' in params.yaml, or give 'line' another name"
+        )

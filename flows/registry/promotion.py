@@ -1,0 +1,320 @@
+"""Put a version live, or take it back: decided in the journal, then carried out on the alias, then read back.
+
+The journal is the truth and the alias follows it. A decision is an entry written upon the very entry that it was
+taken on, so of two operators one decides and the other must look again. Whoever comes next carries out what a crash
+left undone: carrying out is the same writes whoever does it and however often (docs/adr/0007).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+from flows.registry.journal import Chain, Journal, JournalEntry, Kind, LostRaceError
+from flows.registry.live_state import Live, fold
+from flows.registry.mlflow_store import MlflowStore
+from flows.runtime.process import this_process
+from samif.errors import SamifError
+from samif.versions.gates import Verdict
+
+CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
+LEASE_SECONDS = 15.0
+"""How long somebody on another machine is given to carry out a decision before others do it."""
+POLL_SECONDS = 0.25
+ATTEMPTS = 10
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A verdict on a candidate against the version that is live, and the MLflow run that holds it."""
+
+    verdict: Verdict
+    run: str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an operator asks for.
+
+    Attributes:
+        approve: person who approves the verdict; none where nobody has.
+        verdict: first digits of the verdict that was looked at; another one is then refused. Empty takes any.
+        always_ask: approval is asked for even where every check has passed.
+        force: override failed checks and missing approval; never a version that is not what its card says.
+    """
+
+    who: str
+    why: str = ""
+    approve: str | None = None
+    verdict: str = ""
+    always_ask: bool = False
+    force: bool = False
+
+
+class Promotions:
+    """Promotion and rollback of one line.
+
+    Args:
+        say: called with one sentence for whatever was found undone or out of place, and mended.
+        lease: see LEASE_SECONDS.
+    """
+
+    def __init__(
+        self,
+        store: MlflowStore,
+        line: str,
+        say: Callable[[str], None] = lambda _: None,
+        lease: float = LEASE_SECONDS,
+    ) -> None:
+        self._store, self._say, self._lease = store, say, lease
+        self._journal = Journal(store, line)
+        self.model = f"{line}-classifier"
+
+    def state(self) -> tuple[Chain, Live, int | None]:
+        """Journal, what it says, and where the alias stands; changes nothing.
+
+        Raises:
+            SamifError: the journal was tampered with, or the registry does not answer.
+        """
+        with self._store.reading():
+            chain = self._journal.read()
+            return chain, fold(chain.entries), self._aliases().get(CHAMPION)
+
+    def promote(self, version: int, request: Request, evidence_on: Callable[[int | None], Evidence]) -> Live:
+        """Put `version` live.
+
+        Args:
+            evidence_on: judges the version against the live one (its number, or none); called again when another
+                version went live meanwhile.
+
+        Returns:
+            The state afterwards.
+
+        Raises:
+            SamifError: refused by verification, gates, or for want of an approval; it is live already; the journal
+                was tampered with; others kept being faster.
+        """
+        approved = ""
+        for _ in range(ATTEMPTS):
+            with self._store.writing():
+                self._store.version(self.model, version)
+                chain, live = self._settle()
+            if live.version == version:
+                raise SamifError(f"{self.model}/{version} is live already; see 'samif registry history'")
+            evidence = evidence_on(live.version)
+            if request.approve and approved not in ("", evidence.verdict.digest):
+                raise SamifError(
+                    f"{self.model}/{live.version} went live meanwhile, so the approval by {request.approve} is void; "
+                    "look at 'samif registry compare' again"
+                )
+            approved = evidence.verdict.digest
+            approver, overrode = self._allow(version, evidence.verdict, live, request)
+            facts = {
+                "was": live.version,
+                "version": version,
+                "card": evidence.verdict.candidate_card,
+                "verdict": evidence.verdict.digest,
+                "outcome": evidence.verdict.outcome,
+                "evidence": evidence.run,
+                "approved_by": approver,
+            }
+            try:
+                with self._store.writing():
+                    chain = self._unmoved(chain)
+                    if request.approve and not _approval(live, evidence.verdict):
+                        chain = self._write(chain, "approve", request, **facts)
+                    chain = self._write(chain, "promote", request, forced=bool(overrode), overrode=overrode, **facts)
+                    return self._carried_out(chain.entries[-1])
+            except LostRaceError:
+                continue
+        raise SamifError(f"others kept changing what is live of {self.model}; look at its history and try again")
+
+    def rollback(self, request: Request, check: Callable[[int], str | None]) -> Live:
+        """Put live again what was live before; no gates, but the version must be what its card says.
+
+        Args:
+            check: gives the digest of a version's card; raises SamifError where the version is not what it says.
+
+        Raises:
+            SamifError: nothing was live before, or as `promote`.
+        """
+        for _ in range(ATTEMPTS):
+            with self._store.writing():
+                chain, live = self._settle()
+            if live.previous is None:
+                raise SamifError(
+                    f"nothing was live before {self.model}/{live.version}; promote another version instead"
+                    if live.version is not None
+                    else f"no version of {self.model} is live; promote one first"
+                )
+            card = check(live.previous)
+            try:
+                with self._store.writing():
+                    chain = self._unmoved(chain)
+                    facts = {"was": live.version, "version": live.previous, "card": card}
+                    chain = self._write(chain, "rollback", request, **facts)
+                    return self._carried_out(chain.entries[-1])
+            except LostRaceError:
+                continue
+        raise SamifError(f"others kept changing what is live of {self.model}; look at its history and try again")
+
+    def _allow(
+        self, version: int, verdict: Verdict, live: Live, request: Request
+    ) -> tuple[str | None, tuple[str, ...]]:
+        """Who approved, and what force had to override; SamifError where the promotion is refused."""
+        name = f"{self.model}/{version}"
+        if not verdict.digest.startswith(request.verdict):
+            raise SamifError(
+                f"the verdict on {name} is now {verdict.digest[:12]}, not {request.verdict[:12]}: the live version, "
+                "the policy or the evidence has changed since; look at 'samif registry compare' again"
+            )
+        unverified = [c.reason for c in verdict.checks if c.name == "verified" and c.outcome == "failed"]
+        if unverified:
+            raise SamifError(f"{name} is not what its card says ({unverified[0]}); register it again, force is no help")
+        failed = verdict.reasons("failed")
+        if failed and not request.force:
+            raise SamifError(f"{name} is refused: {_few(failed)}; see 'samif registry compare'")
+        approver = request.approve or _approval(live, verdict)
+        if approver is None and (verdict.outcome == "unclear" or request.always_ask) and not request.force:
+            unclear = verdict.reasons("unclear")
+            about = f" about this: {_few(unclear)}" if unclear else ""
+            void = next((entry for entry in reversed(live.approvals) if entry.version == version), None)
+            stale = f" (the approval by {void.approved_by} is void: the evidence has changed since)" if void else ""
+            raise SamifError(
+                f"{name} needs a person's approval{about}{stale}; look at 'samif registry compare', then give "
+                f"--approve PERSON --verdict {verdict.digest[:12]}"
+            )
+        if not request.force:
+            return approver, ()
+        unapproved = [] if approver else [*verdict.reasons("unclear"), *(["no approval"] if request.always_ask else [])]
+        return approver, tuple(reason[:300] for reason in (*failed, *unapproved)[:20])
+
+    def _unmoved(self, chain: Chain) -> Chain:
+        found = self._journal.read()
+        if found.head != chain.head:
+            raise LostRaceError
+        return found
+
+    def _write(self, chain: Chain, kind: Kind, request: Request, **facts: Any) -> Chain:
+        try:
+            entry = JournalEntry(
+                number=len(chain.entries) + 1,
+                after=chain.head,
+                id=uuid4().hex,
+                kind=kind,
+                time=datetime.now(UTC),
+                who=request.who,
+                why=request.why,
+                process=this_process(),
+                **facts,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise SamifError(f"the journal cannot take '{first['loc'][0]}': {first['msg'].lower()}") from None
+        return self._journal.append(entry)
+
+    def _carried_out(self, decision: JournalEntry) -> Live:
+        chain, live = self._settle()
+        if any(entry.kind == "void" and entry.closes == decision.id for entry in chain.entries):
+            raise SamifError(f"{self.model}/{decision.version} vanished while it was to go live; {live.version} stays")
+        return live
+
+    def _settle(self) -> tuple[Chain, Live]:
+        """Carry out what is undone and put the alias where the journal says. Call inside `writing`."""
+        waited = False
+        for _ in range(ATTEMPTS):
+            chain = self._journal.read()
+            live = fold(chain.entries)
+            try:
+                if live.unfinished is None:
+                    if self._mended(chain, live):
+                        return chain, live
+                elif not waited and self._may_be_at_work(live.unfinished):
+                    self._wait(chain)
+                    waited = True
+                else:
+                    self._carry_out(chain, live, live.unfinished)
+            except LostRaceError:
+                continue
+        raise SamifError(f"the journal of {self.model} kept moving; look at its history and try again")
+
+    def _mended(self, chain: Chain, live: Live) -> bool:
+        """True where the alias stands as the journal says; else mend it, journal that, and say so."""
+        aliases = self._aliases()
+        at = aliases.get(CHAMPION)
+        operator = Request(who="samif", why="")
+        if at == live.version or (at is None and live.version not in self._store.find_versions(self.model)):
+            self._point(live, aliases)
+            return True
+        if not live.terms and at is not None:
+            self._write(chain, "adopt", Request("samif", "it was live before the journal began"), version=at)
+            return False
+        self._point(live, aliases)
+        self._say(f"alias '{CHAMPION}' of {self.model} stood at {at}, not by the journal; put back to {live.version}")
+        self._write(chain, "repair", operator, was=at, version=live.version)
+        return False
+
+    def _carry_out(self, chain: Chain, live: Live, decision: JournalEntry) -> None:
+        mine = decision.process == this_process()
+        operator = Request(decision.who) if mine else Request("samif", f"carried out for {decision.who}")
+        if decision.version not in self._store.find_versions(self.model):
+            self._point(live, self._aliases())
+            gone = Request("samif", f"{self.model}/{decision.version} is no longer there")
+            self._write(chain, "void", gone, was=live.version, version=live.version, closes=decision.id)
+            self._say(f"the {decision.kind} of version {decision.version} by {decision.who} is void: it is gone")
+            return
+        wanted = live.decided
+        self._point(wanted, self._aliases())
+        found = self._aliases()
+        if found.get(CHAMPION) != wanted.version:
+            raise SamifError(
+                f"alias '{CHAMPION}' of {self.model} reads {found.get(CHAMPION)} after it was set to {wanted.version}; "
+                "somebody else is moving it: run the same command again"
+            )
+        self._write(chain, "done", operator, was=live.version, version=wanted.version, closes=decision.id)
+        if not mine:
+            self._say(
+                f"the {decision.kind} of {self.model}/{decision.version} by {decision.who} had broken off and was "
+                "carried out"
+            )
+
+    def _point(self, live: Live, aliases: dict[str, int]) -> None:
+        """Aliases as the state says. `previous` first: while `champion` still stands, nothing is lost."""
+        client = self._store.client
+        for alias, version in ((PREVIOUS, live.previous), (CHAMPION, live.version)):
+            if aliases.get(alias) == version:
+                continue
+            if version is not None and version in self._store.find_versions(self.model):
+                client.set_registered_model_alias(self.model, alias, str(version))
+            elif alias in aliases:
+                client.delete_registered_model_alias(self.model, alias)
+        if live.version is not None and aliases.get(CHALLENGER) == live.version:
+            client.delete_registered_model_alias(self.model, CHALLENGER)
+
+    def _aliases(self) -> dict[str, int]:
+        return {alias: int(number) for alias, number in self._store.model(self.model).aliases.items()}
+
+    def _may_be_at_work(self, decision: JournalEntry) -> bool:
+        """Somebody elsewhere may be carrying it out right now: let them, so that the alias does not flicker."""
+        return decision.process != this_process() and not decision.process.is_gone
+
+    def _wait(self, chain: Chain) -> None:
+        deadline = time.monotonic() + self._lease
+        while time.monotonic() < deadline and self._journal.read().head == chain.head:
+            time.sleep(POLL_SECONDS)
+
+
+def _approval(live: Live, verdict: Verdict) -> str | None:
+    """Who approved exactly this verdict on exactly this card since the last change."""
+    given = (e for e in live.approvals if (e.card, e.verdict) == (verdict.candidate_card, verdict.digest))
+    return next((entry.approved_by for entry in given), None)
+
+
+def _few(reasons: list[str]) -> str:
+    return "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")

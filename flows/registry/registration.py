@@ -1,0 +1,160 @@
+"""Put every classifier of a workspace into the registry, beside its frozen decoder; what is there already stays.
+
+Outside the DVC graph, because a stage that DVC restores from its cache runs no code and would register nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from flows.artifacts.embedding_manifest import EmbeddingManifest
+from flows.loaders.checkpoints import resolve
+from flows.loaders.inputs import dataset_of
+from flows.registry.mlflow_store import MlflowStore
+from flows.registry.ownership import claim
+from flows.registry.registry import Registry
+from flows.workspace.layout import SPLITS, Layout
+from samif.config import BASE, Params, digest
+from samif.evaluate.model import Evaluation
+from samif.io.hashing import file_sha256
+from samif.versions.card import (
+    Card,
+    DecoderCard,
+    EncoderCard,
+    Identity,
+    Inference,
+    Provenance,
+    SemanticCard,
+    evaluation_digest,
+)
+
+
+def register_all(layout: Layout, params: Params, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Register the decoder, the base classifier and every session's classifier, in order.
+
+    Args:
+        request: record of the run: `who`, `why`, `commit`, `dvc_lock`, `data_revision`.
+
+    Returns:
+        {"decoder": version, "classifiers": {"base" or session: version}}.
+
+    Raises:
+        SamifError: the line is another workspace's, the registry does not answer, or refuses (an old row changed, a
+            file is not what its card says).
+    """
+    claim(MlflowStore(params.registry.tracking_uri, layout.root), params, str(request["who"]))
+    registry = Registry(params.registry.tracking_uri, layout.root)
+    decoder_sha256 = file_sha256(layout.decoder / "decoder.safetensors")
+    decoder_version = registry.register_decoder(params.line, layout.decoder, decoder_sha256)
+    versions: dict[str, int] = {}
+    previous: Card | None = None
+    shared = _Shared(layout, params, decoder_sha256, request)
+    for name in (BASE, *params.sessions):
+        card = shared.card(name)
+        done = registry.register_classifier(params.line, card, _files(layout, name), decoder_version, previous)
+        versions[name] = done.version
+        previous = card
+    return {"decoder": decoder_version, "classifiers": versions}
+
+
+class _Shared:
+    """What the cards of one workspace have in common."""
+
+    def __init__(self, layout: Layout, params: Params, decoder_sha256: str, request: Mapping[str, Any]) -> None:
+        self._layout, self._params, self._decoder, self._request = layout, params, decoder_sha256, request
+        self._manifest = EmbeddingManifest.load(layout.embeddings)
+        self._semantic = _semantic(layout, params)
+        self._dataset = digest({split: dataset_of(layout, params, split).digest for split in SPLITS})
+        training = json.loads((layout.decoder / "training.json").read_text(encoding="utf-8"))
+        self._pretrain_classes = training["classes"]
+        checkpoint = resolve(params.encoder.name, params.encoder.checkpoint, params.encoder.sha256)
+        self._checkpoint = file_sha256(checkpoint.path) if checkpoint.path else None
+
+    def card(self, name: str) -> Card:
+        from samif.classifier.model import Classifier
+
+        layout, params, request = self._layout, self._params, self._request
+        classifier = layout.classifier(name) / "classifier.safetensors"
+        learnt = Classifier.load(classifier)
+        evaluation = Evaluation.load(layout.evaluation(name) / "evaluation.json")
+        return Card(
+            line=params.line,
+            name=name,
+            after=None if name == BASE else params.sessions[name].after,
+            classes=learnt.classes,
+            identity=Identity(
+                dataset=self._dataset,
+                params=params_digest(params, name),
+                encoder=self._manifest.encoder.digest,
+                decoder=self._decoder,
+                classifier=file_sha256(classifier),
+                evaluation=evaluation_digest(evaluation),
+            ),
+            rows=learnt.row_digests(),
+            encoder=EncoderCard(
+                name=self._manifest.encoder.name,
+                digest=self._manifest.encoder.digest,
+                checkpoint=self._checkpoint,
+                precision=params.encoder.precision,
+            ),
+            semantic=self._semantic if "semantic" in learnt.space.parts else None,
+            decoder=DecoderCard(sha256=self._decoder),
+            pretrain_classes=self._pretrain_classes,
+            inference=Inference(propose=params.propose, evaluate=params.evaluate),
+            provenance=Provenance(
+                created=datetime.now(UTC),
+                who=str(request["who"]),
+                why=str(request["why"]),
+                commit=request["commit"],
+                dvc_lock=request["dvc_lock"],
+                params_file=file_sha256(layout.params),
+                data_revision=request["data_revision"],
+                samif=version("samif"),
+            ),
+        )
+
+
+def params_digest(params: Params, name: str) -> str:
+    """The parameters that decide a version: all that its stages name, and the sessions up to it."""
+    chain = list(params.sessions)
+    upto = [] if name == BASE else chain[: chain.index(name) + 1]
+    return digest(
+        params.dataset, params.encoder, params.pretrain_decoder, params.propose, params.train_base, params.incremental,
+        params.evaluate, {session: params.sessions[session].model_dump(mode="json") for session in upto},
+        *([params.semantic] if params.semantic is not None and "semantic" in params.train_base.features else []),
+    )  # fmt: skip
+
+
+def _semantic(layout: Layout, params: Params) -> SemanticCard | None:
+    """The semantic encoder of the workspace, as its features were made."""
+    if params.semantic is None:
+        return None
+    manifest = EmbeddingManifest.load(layout.semantic)
+    return SemanticCard(
+        name=manifest.encoder.name,
+        digest=manifest.encoder.digest,
+        preprocessing=manifest.preprocessing,
+        checkpoint=params.semantic.sha256,
+        size=params.semantic.size,
+    )
+
+
+def _files(layout: Layout, name: str) -> dict[str, Path]:
+    """Artifact path -> file of one version, the report's pictures of it among them."""
+    files = {
+        "classifier.safetensors": layout.classifier(name) / "classifier.safetensors",
+        "session.json": layout.classifier(name) / "session.json",
+        "evaluation.json": layout.evaluation(name) / "evaluation.json",
+        "params.yaml": layout.params,
+    }
+    if layout.lock.exists():
+        files["dvc.lock"] = layout.lock
+    pictures = layout.report / "pictures" / name
+    if pictures.is_dir():
+        files |= {f"pictures/{path.name}": path for path in sorted(pictures.iterdir())}
+    return files

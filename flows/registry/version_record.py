@@ -1,0 +1,96 @@
+"""What a classifier version says of itself in MLflow (tags, parameters, metrics), and a row of a listing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from samif.evaluate.model import Evaluation
+from samif.versions.card import Card
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+GROUPS = ("base", "novel", "all")
+
+
+@dataclass(frozen=True)
+class VersionRow:
+    """One classifier version in a listing.
+
+    `ap` and `ap50` by group (base, novel, all) in points (0-100), None for an empty group; `created` is ISO 8601
+    in UTC. A version that somebody registered by hand has no session, classes, decoder version or card digest.
+    """
+
+    version: int
+    session: str
+    classes: int
+    ap: dict[str, float | None]
+    ap50: dict[str, float | None]
+    created: str
+    aliases: tuple[str, ...]
+    decoder_version: int | None
+    card_digest: str
+
+
+def tags_of(card: Card, decoder_version: int) -> dict[str, str]:
+    tags = {
+        "session": card.name,
+        "after": card.after,
+        "classes": str(len(card.classes)),
+        "decoder_version": str(decoder_version),
+        "decoder_sha256": card.decoder.sha256,
+        "dataset_digest": card.identity.dataset,
+        "encoder_digest": card.encoder.digest,
+        "semantic_digest": card.semantic.digest if card.semantic else None,
+        "card_digest": card.digest,
+        "commit": card.provenance.commit,
+        "dvc_lock": card.provenance.dvc_lock,
+    }
+    return {key: value for key, value in tags.items() if value is not None}
+
+
+def params_of(card: Card, session: dict[str, Any]) -> dict[str, str]:
+    """Only what the card's digest covers: MLflow refuses to change a parameter of a run that is taken up again."""
+    params = {
+        "session": card.name,
+        "after": card.after,
+        "encoder": card.encoder.name,
+        "pretrain_classes": card.pretrain_classes,
+        "params_digest": card.identity.params,
+        "shots": session.get("shots"),
+        "seed": session.get("seed"),
+    }
+    return {key: str(value) for key, value in params.items() if value is not None}
+
+
+def metrics_of(evaluation: Evaluation) -> dict[str, float]:
+    """`AP/GROUP` and `AP/class.NAME` (likewise AP50) in points, `unknown/...`; an empty group has no metric."""
+    scores = {f"AP/{group}": getattr(evaluation.ap, group) for group in GROUPS}
+    scores |= {f"AP50/{group}": getattr(evaluation.ap50, group) for group in GROUPS}
+    for name, score in evaluation.per_class.items():
+        # MLflow takes only these characters; the others are told apart by their code.
+        safe = re.sub(r"[^\w .:-]", lambda match: f"_x{ord(match[0]):x}_", name)
+        scores |= {f"AP/class.{safe}": score.ap, f"AP50/class.{safe}": score.ap50}
+    scores["unknown/auroc"] = evaluation.unknown.auroc
+    scores["unknown/false_tags_per_image"] = evaluation.unknown.false_tags_per_image
+    return {name: float(value) for name, value in scores.items() if value is not None}
+
+
+def row_of(version: ModelVersion, model: RegisteredModel, metrics: Mapping[str, float]) -> VersionRow:
+    tags, number = version.tags, int(version.version)
+    decoder = tags.get("decoder_version")
+    return VersionRow(
+        version=number,
+        session=tags.get("session", ""),
+        classes=int(tags.get("classes", 0)),
+        ap={group: metrics.get(f"AP/{group}") for group in GROUPS},
+        ap50={group: metrics.get(f"AP50/{group}") for group in GROUPS},
+        created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+        aliases=tuple(sorted(alias for alias, at in model.aliases.items() if int(at) == number)),
+        decoder_version=int(decoder) if decoder else None,
+        card_digest=tags.get("card_digest", ""),
+    )

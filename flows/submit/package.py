@@ -1,0 +1,176 @@
+"""What is sent to a cluster: a wheel of samif, the workspace's small files, and the submission that they belong to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from flows.submit.reachability import check_reach, is_here, sources_of
+from flows.submit.wheel import build_wheel
+from flows.workspace.dvc_config import check_secrets, read_config
+from flows.workspace.dvc_yaml import render_pipeline
+from flows.workspace.layout import Layout
+from flows.workspace.run_request import RunRequest, check_unmoved
+from samif.config import Params, Strict, digest, load_params
+from samif.errors import SamifError
+from samif.io.hashing import file_sha256
+
+MOST_BYTES = 16 * 2**20
+"""Of the workspace's small files together: text, so more means a picture among them."""
+
+SUBMISSION, WORKSPACE = "submission.json", "workspace"
+_NEVER = frozenset({".git", ".samif", ".dvc", "artifacts", "reports"})
+"""Folders of a workspace that hold no .dvc file of a person."""
+
+
+class Submission(Strict):
+    """What the driver on the cluster is told.
+
+    Attributes:
+        id: of the job: the digest of what is asked for and sent, and the attempt.
+        here: the workspace itself, where the cluster is this machine: the job then uses its registry, embeddings and
+            DVC cache. None anywhere else.
+        links: paths of the workspace, inside it, that the job reads from `here`.
+        shared: folders that must exist on the cluster.
+    """
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    id: str
+    line: str
+    attempt: int
+    request: RunRequest
+    here: str | None
+    links: tuple[str, ...]
+    shared: tuple[str, ...]
+
+    @classmethod
+    def load(cls, path: Path) -> Submission:
+        """Read the file that a parcel holds.
+
+        Raises:
+            SamifError: it is missing or of another schema.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise SamifError(f"{path} is no submission of this samif ({type(error).__name__}); submit again") from None
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A folder to send as working directory, and a wheel to install beside it."""
+
+    folder: Path
+    wheel: Path
+    submission: Submission
+
+
+def pack(root: Path, request: RunRequest, address: str, attempt: int, shared: Sequence[Path], build: Path) -> Parcel:
+    """Gather what is sent; nothing of the workspace is changed.
+
+    Args:
+        address: of the cluster. On another machine everything must be in reach of both; on this one a workspace whose
+            data is all here is used where it lies.
+        shared: folders that the cluster sees at the same paths.
+        build: an empty folder to build in.
+
+    Raises:
+        SamifError: something is out of the cluster's reach, a file holds a password, params.yaml has changed since the
+            request, or the files are too large.
+    """
+    layout = Layout(root.resolve())
+    params = load_params(layout.params)
+    check_unmoved(request, params, layout.params)
+    check_secrets(layout)
+    shared = [path.absolute() for path in shared]
+    here: str | None = None
+    links: tuple[str, ...] = ()
+    try:
+        check_reach(layout, params, shared)
+    except SamifError:
+        if not is_here(address):
+            raise
+        here, links = str(layout.root), _links(layout, params)
+    folder = build / "parcel"
+    files = _copy(layout, params, folder / WORKSPACE, here)
+    wheel = build_wheel(build)
+    identity = {"request": request.digest, "files": files, "wheel": wheel.name, "here": here}
+    submission = Submission(
+        id=f"samif-{params.line}-{digest(identity)[:16]}-{attempt}",
+        line=params.line,
+        attempt=attempt,
+        request=request,
+        here=here,
+        links=links,
+        shared=tuple(map(str, shared)),
+    )
+    (folder / SUBMISSION).write_text(submission.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return Parcel(folder, wheel, submission)
+
+
+def _copy(layout: Layout, params: Params, target: Path, here: str | None) -> dict[str, str]:
+    """Copy the workspace's small files; path -> SHA-256 of each."""
+    for path in _small_files(layout):
+        inside = path.relative_to(layout.root)
+        (target / inside).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target / inside)
+    # as a run would renew it
+    (target / "dvc.yaml").write_text(render_pipeline(params), encoding="utf-8")
+    (target / ".dvc" / "config.local").write_text(_local_config(layout, here), encoding="utf-8")
+    files = {path.relative_to(target).as_posix(): path for path in sorted(target.rglob("*")) if path.is_file()}
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    if sum(sizes.values()) > MOST_BYTES:
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise SamifError(
+            f"the workspace's small files hold {sum(sizes.values()) / 2**20:.0f} MiB, at most {MOST_BYTES / 2**20:.0f} "
+            f"are sent; the largest is {largest}"
+        )
+    return {name: file_sha256(path) for name, path in files.items()}
+
+
+def _small_files(layout: Layout) -> Iterator[Path]:
+    named = (layout.params, layout.lock, layout.root / ".dvc" / "config", layout.root / ".dvcignore")
+    yield from (path for path in named if path.is_file())
+    for folder, inner, names in os.walk(layout.root):
+        inner[:] = [name for name in inner if name not in _NEVER]
+        yield from (Path(folder) / name for name in names if name.endswith(".dvc"))
+
+
+def _local_config(layout: Layout, here: str | None) -> str:
+    """.dvc/config.local of the clone: no git there, and paths that mean what they mean in the workspace."""
+    config = read_config(layout)
+    lines = ["[core]", "    no_scm = True"]
+    cache = config["cache"].get("dir") or (layout.root / ".dvc" / "cache" if here else None)
+    if cache:
+        lines += ["[cache]", f"    dir = {cache}"]
+    for name, options in config["remote"].items():
+        if "://" not in str(options.get("url", "://")):
+            lines += [f"['remote \"{name}\"']", f"    url = {options['url']}"]
+    return "\n".join(lines) + "\n"
+
+
+def _links(layout: Layout, params: Params) -> tuple[str, ...]:
+    """Pictures, annotations and store that params.yaml names relative to the workspace.
+
+    Raises:
+        SamifError: so is the registry, whose files a link would tear apart.
+    """
+    uri = params.registry.tracking_uri or ""
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        raise SamifError(
+            f"'registry.tracking_uri' in {layout.params} is relative to the workspace, a job lies elsewhere; write the "
+            "whole path (sqlite:////...), or null for the workspace's own registry"
+        )
+    paths = {path for source in sources_of(params) for path in (source.images, source.annotations)}
+    if "://" not in params.embed.store:
+        paths.add(params.embed.store)
+    inside = (Path(path) for path in paths if not Path(path).is_absolute())
+    return tuple(sorted(path.as_posix() for path in inside if path.parts[0] != layout.state.name))

@@ -1,0 +1,56 @@
+"""What .dvc/config, the file that goes wherever the workspace goes, says of remotes and cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.workspace.layout import Layout
+from samif.errors import SamifError
+from samif.io.address import has_credentials
+
+_CREDENTIALS = ("password", "secret_access_key", "access_key_id", "session_token", "token", "sas_token", "account_key")
+"""Options of a DVC remote that belong in .dvc/config.local or the environment."""
+
+
+def read_config(layout: Layout) -> dict[str, Any]:
+    """The file without what lies only on this machine (.dvc/config.local); paths in it are absolute.
+
+    Raises:
+        SamifError: there is none, or it is no configuration of DVC.
+    """
+    folder = layout.root / ".dvc"
+    if not (folder / "config").exists():
+        raise SamifError(f"{layout.root} has no .dvc/config; run 'samif init' or 'dvc init' there")
+    from dvc.config import Config, ConfigError
+
+    try:
+        found: dict[str, Any] = Config(str(folder), validate=False).load_one("repo")
+    except ConfigError as error:
+        raise SamifError(f"{folder / 'config'} cannot be read: {' '.join(str(error).split())}") from None
+    return {"core": {}, "cache": {}, "remote": {}} | found
+
+
+def default_remote(layout: Layout) -> str | None:
+    """Address of the remote that the file names as default; none where there is none."""
+    config = read_config(layout)
+    remote = config["remote"].get(config["core"].get("remote"), {})
+    return str(remote["url"]) if "url" in remote else None
+
+
+def check_secrets(layout: Layout) -> None:
+    """Refuse a credential in the file, which is committed, and sent by `samif submit`.
+
+    Raises:
+        SamifError: it holds one; the sentence says under which key, never what it is.
+    """
+    path = layout.root / ".dvc" / "config"
+    if not path.exists():
+        return
+    for name, options in read_config(layout)["remote"].items():
+        for key, value in options.items():
+            if key in _CREDENTIALS or (key.endswith("url") and has_credentials(str(value))):
+                raise SamifError(
+                    f"'{key}' of DVC remote '{name}' in {path} is or holds a credential, and that file goes wherever "
+                    "the workspace goes; move it to .dvc/config.local, or set the variables of the service instead, "
+                    "such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                )

@@ -1,0 +1,84 @@
+"""dvc.yaml of a workspace: its text, the stages' revisions, and results that params.yaml no longer has."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from flows.workspace.layout import Layout
+from samif.config import BASE, Params
+from samif.io.files import commit
+
+REVISIONS = {
+    "dataset": 2,
+    "embed": 2,
+    "pretrain_decoder": 2,
+    "propose": 1,
+    "train_base": 2,
+    "session": 2,
+    "evaluate": 2,
+    "report": 3,
+}
+"""Raise a stage's number when a change of the software changes what the stage writes: then, and only then,
+an upgrade runs it again everywhere (docs/adr/0003)."""
+
+
+def render_pipeline(params: Params) -> str:
+    """The text of dvc.yaml; params decide only whether the pictures are drawn, whether `val` is given, whether there is
+    a semantic encoder, and whether the encoder is the shipped one, whose digest then stands in the command, since no
+    file of the workspace has it."""
+    from jinja2 import Environment, StrictUndefined
+
+    template = (files("flows") / "templates" / "dvc.yaml.j2").read_text(encoding="utf-8")
+    return (
+        Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+        .from_string(template)
+        .render(
+            revisions=REVISIONS,
+            own_data=params.dataset.train is not None,
+            own_val=params.dataset.val is not None,
+            semantic=params.semantic is not None,
+            shipped=shipped_weights() if params.encoder.name == "tiny" and params.encoder.checkpoint is None else "",
+        )
+    )
+
+
+@cache
+def shipped_weights() -> str:
+    """First digits of the SHA-256 of the `tiny` that this package ships."""
+    return hashlib.sha256((files("samif") / "assets" / "tiny.safetensors").read_bytes()).hexdigest()[:12]
+
+
+def sync_pipeline(layout: Layout, params: Params) -> bool:
+    """Bring dvc.yaml to what this version of samif writes; True if it had to change."""
+    text = render_pipeline(params)
+    if layout.pipeline.exists() and layout.pipeline.read_text(encoding="utf-8") == text:
+        return False
+    commit(layout.pipeline, text.encode())
+    return True
+
+
+def leftovers(layout: Layout, params: Params) -> list[Path]:
+    """Results of sessions that params.yaml no longer has.
+
+    The report depends on the folders of all classifiers and evaluations, so a leftover would enter it.
+    """
+    known = {BASE, *params.sessions}
+    return [
+        path
+        for folder in (layout.classifier().parent, layout.evaluation().parent)
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if path.is_dir() and path.name not in known
+    ]
+
+
+def prune(layout: Layout, params: Params) -> list[Path]:
+    """Remove the leftovers (DVC's cache keeps them); returns what went."""
+    stale = leftovers(layout, params)
+    for path in stale:
+        shutil.rmtree(path)
+    return stale

@@ -1,0 +1,205 @@
+"""Embedding -> proposals: masks of single objects with their features (SAM-IF, inference, before classification).
+
+Shape legend: P prompts, N proposals kept, D token width, F pooled width, S semantic width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from samif.config import ProposeParams
+from samif.masks.mask_nms import greedy, suppress
+from samif.masks.patch_pooling import mean_under
+from samif.masks.pooling import pool
+from samif.masks.rle import Rle, areas, encode, overlaps
+from samif.sam.decoder import InstanceDecoder
+from samif.sam.frame import Frame, grid_points
+from samif.sam.precision import full_float32
+
+CELLS_AT_ONCE = {"cpu": 1 << 15, "cuda": 1 << 20}
+"""Prompts times grid cells of one pass through the decoder: more would not stay near a processor, fewer would not fill
+a GPU."""
+MIN_CELLS = 3
+"""A mask of fewer low-resolution cells is noise: it has neither a shape nor features."""
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Class-agnostic instances of one picture, best first.
+
+    Attributes:
+        masks: N run-length codes in picture pixels.
+        iou: predicted IoU (N,), 0..1.
+        objectness: probability (N,) that the mask is one object.
+        tokens: mask-token embeddings (N, D).
+        pooled: pooled image features (N, F).
+        semantic: mean features of the semantic encoder under the masks (N, S); None where there is no such encoder.
+    """
+
+    masks: list[Rle]
+    iou: NDArray[np.float32]
+    objectness: NDArray[np.float32]
+    tokens: NDArray[np.float32]
+    pooled: NDArray[np.float32]
+    semantic: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        rows = {name: len(getattr(self, name)) for name in ("iou", "objectness", "tokens", "pooled")}
+        if self.semantic is not None:
+            rows["semantic"] = len(self.semantic)
+        wrong = {name: count for name, count in rows.items() if count != len(self.masks)}
+        if wrong:
+            raise ValueError(f"expected {len(self.masks)} rows as there are masks, got {wrong}")
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    @property
+    def quality(self) -> NDArray[np.float32]:
+        """Predicted IoU x objectness (N,): how good a mask of a single object each one is."""
+        return self.iou * self.objectness
+
+    @cached_property
+    def overlap(self) -> NDArray[np.float64]:
+        """IoU of every pair of masks (N, N)."""
+        return overlaps(self.masks, self.masks)
+
+    @cached_property
+    def inside(self) -> NDArray[np.float64]:
+        """Share of each mask that each other one covers (N, N)."""
+        return overlaps(self.masks, self.masks, within_a=True)
+
+    def take(self, rows: NDArray[np.int64]) -> Proposals:
+        """The proposals at these indices, in that order."""
+        return Proposals(
+            [self.masks[i] for i in rows], self.iou[rows], self.objectness[rows], self.tokens[rows], self.pooled[rows],
+            None if self.semantic is None else self.semantic[rows],
+        )  # fmt: skip
+
+    def with_semantic(self, features: Tensor | None) -> Proposals:
+        """The same with semantic features of the picture (S, g, g) pooled under each mask; as they are without."""
+        return self if features is None else replace(self, semantic=mean_under(features, self.masks))
+
+
+def prompt_points(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, params: ProposeParams) -> Tensor:
+    """Where to prompt a picture: (P, 2) in encoder pixels.
+
+    `grid` is the uniform grid of the paper. `points` takes the `params.points` strongest peaks of the proposal map,
+    which says how deep inside an object each place is.
+    """
+    if params.prompts == "grid":
+        return grid_points(params.grid, frame)
+    depth = decoder.heads.centres(embedding.unsqueeze(0))[0]
+    cell = decoder.image_size / depth.shape[-1]
+    peaks = depth == F.max_pool2d(depth[None], 3, stride=1, padding=1)[0]
+    y, x = torch.meshgrid(
+        *(torch.arange(n, dtype=torch.float32, device=depth.device) for n in depth.shape), indexing="ij"
+    )
+    points = torch.stack([(x.flatten() + 0.5) * cell, (y.flatten() + 0.5) * cell], dim=1)
+    allowed = frame.inside(points)
+    # peaks first, then whatever else is deep inside: big objects deserve a second prompt
+    rank = depth.flatten() + 100.0 * peaks.flatten() - 1e6 * ~allowed
+    best = rank.topk(min(params.points, int(allowed.sum()))).indices
+    return points[best]
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What the decoder says to P prompts: logits (P, r, r), iou (P,), objectness (P,), tokens (P, D)."""
+
+    logits: Tensor
+    iou: Tensor
+    objectness: Tensor
+    tokens: Tensor
+
+    def take(self, rows: Tensor) -> _Answers:
+        return _Answers(self.logits[rows], self.iou[rows], self.objectness[rows], self.tokens[rows])
+
+    @property
+    def large_enough(self) -> Tensor:
+        """Which masks have enough cells to be something (P,)."""
+        return (self.logits > 0).flatten(1).sum(dim=1) >= MIN_CELLS
+
+    def overlap(self) -> NDArray[np.float64]:
+        """IoU of every pair of masks (P, P), counted in cells."""
+        flat = (self.logits > 0).flatten(1).float()
+        both = flat @ flat.T
+        area = flat.sum(dim=1)
+        iou = both / (area[:, None] + area[None, :] - both).clamp_min(1.0)
+        return iou.cpu().numpy().astype(np.float64)
+
+    def proposals(self, embedding: Tensor, frame: Frame) -> Proposals:
+        """The answers as masks in picture pixels, with pooled features."""
+        return Proposals(
+            encode(frame.full_masks(self.logits).cpu().numpy()),
+            self.iou.cpu().numpy(),
+            self.objectness.cpu().numpy(),
+            self.tokens.cpu().numpy(),
+            pool(embedding, (self.logits > 0).float()).cpu().numpy(),
+        )
+
+
+def _ask(decoder: InstanceDecoder, embedding: Tensor, points: Tensor, min_objectness: float = 0.0) -> _Answers:
+    """The answers whose objectness is enough, in the order of their points; no mask of another one is ever drawn."""
+    pictures = decoder.look_at(embedding.unsqueeze(0).float())
+    at_once = max(1, CELLS_AT_ONCE[embedding.device.type] // embedding[0].numel())
+    rows: list[tuple[Tensor, ...]] = []
+    for chunk in torch.split(points.to(embedding.device), at_once):
+        answer, logits = decoder.ask(pictures, chunk.unsqueeze(0))
+        objectness = logits.sigmoid()
+        enough = objectness >= min_objectness
+        answer = answer.take(enough)
+        rows.append((decoder.draw(pictures, answer), answer.iou[:, 0], objectness[enough], answer.mask_tokens[:, 0]))
+    logits, iou, objectness, tokens = (torch.cat(column) for column in zip(*rows, strict=True))
+    return _Answers(logits, iou.clamp(0.0, 1.0), objectness, tokens)
+
+
+@full_float32()
+@torch.inference_mode()
+def answer_points(
+    decoder: InstanceDecoder, embedding: Tensor, frame: Frame, points: Tensor
+) -> tuple[Proposals, NDArray[np.bool_]]:
+    """Prompt one picture's embedding (C, h, w) with points (P, 2) in encoder pixels; one proposal per point. The work
+    is done where the decoder lies, wherever the embedding comes from.
+
+    Returns:
+        P proposals in the order of the points, and which of them are large enough to be something (P,).
+    """
+    embedding = embedding.to(decoder.device)
+    answers = _ask(decoder, embedding, points)
+    proposals = answers.proposals(embedding, frame)
+    return proposals, answers.large_enough.cpu().numpy() & (areas(proposals.masks) > 0)
+
+
+@full_float32()
+@torch.inference_mode()
+def propose(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, params: ProposeParams) -> Proposals:
+    """Proposals of one picture from its embedding (C, h, w), best first: prompted, filtered by objectness, duplicates
+    removed. Masks are drawn only of objects, and stay at low resolution until they have survived. The work is done
+    where the decoder lies, wherever the embedding comes from."""
+    embedding = embedding.to(decoder.device)
+    points = prompt_points(decoder, embedding.float(), frame, params)
+    answers = _ask(decoder, embedding, points, params.min_objectness)
+    answers = answers.take(answers.large_enough)
+    quality = (answers.iou * answers.objectness).cpu().numpy().astype(np.float64)
+    kept = greedy(answers.overlap(), quality, params.duplicate_iou)[: params.max_proposals]
+    if not len(kept):
+        return _nothing(decoder, embedding)
+    proposals = answers.take(torch.from_numpy(kept).to(embedding.device)).proposals(embedding, frame)
+    proposals = proposals.take(np.flatnonzero(areas(proposals.masks) > 0))
+    # cells are coarse: masks that were apart there may be one in pixels
+    return proposals.take(suppress(proposals.masks, proposals.quality.astype(np.float64), params.duplicate_iou))
+
+
+def _nothing(decoder: InstanceDecoder, embedding: Tensor) -> Proposals:
+    none = np.zeros(0, dtype=np.float32)
+    width = pool(embedding, torch.zeros(1, 4, 4, device=embedding.device)).shape[1]
+    tokens = np.zeros((0, decoder.mask_decoder.transformer_dim), dtype=np.float32)
+    return Proposals([], none, none, tokens, np.zeros((0, width), dtype=np.float32))

@@ -1,0 +1,168 @@
+"""Picture -> labelled instances: the whole of inference in one place.
+
+Proposals -> features -> class probability x predicted IoU x objectness -> duplicate removal (SAM-IF, inference).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from samif.classifier.model import Classifier
+from samif.classifier.samples import features_of
+from samif.config import EvaluateParams, ProposeParams
+from samif.inference.propose import Proposals, propose
+from samif.masks.mask_nms import diffuse, greedy, soften
+from samif.masks.rle import Rle, boxes
+from samif.sam.decoder import InstanceDecoder
+from samif.sam.encoder import ImageEncoder
+from samif.semantic.encoder import SemanticEncoder
+
+UNKNOWN = "unknown"
+"""Label of a mask that is an object, but of no known class."""
+UNKNOWN_QUALITY = 0.5
+"""Predicted IoU x objectness from which a mask without a class is called an unknown object."""
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Labelled instances of one picture of `height` x `width` pixels, best first.
+
+    Attributes:
+        masks: N run-length codes in picture pixels.
+        boxes: (N, 4) as x, y, width, height.
+        labels: N class names, or `unknown`.
+        scores: (N,) in 0..1.
+    """
+
+    height: int
+    width: int
+    masks: list[Rle]
+    boxes: NDArray[np.float64]
+    labels: tuple[str, ...]
+    scores: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        count = len(self.masks)
+        if self.boxes.shape != (count, 4) or len(self.labels) != count or self.scores.shape != (count,):
+            raise ValueError(
+                f"expected boxes ({count}, 4), {count} labels and scores ({count},) for {count} masks, "
+                f"got {self.boxes.shape}, {len(self.labels)} and {self.scores.shape}"
+            )
+        if any(mask["size"] != [self.height, self.width] for mask in self.masks):
+            raise ValueError(f"expected masks of {self.height} x {self.width} pixels, got another size")
+        if count and not (self.scores.min() >= 0.0 and self.scores.max() <= 1.0):
+            raise ValueError(f"expected scores in 0..1, got {self.scores.min()}..{self.scores.max()}")
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def take(self, rows: NDArray[np.int64]) -> Instances:
+        """The instances at these indices, in that order."""
+        return Instances(
+            self.height, self.width, [self.masks[i] for i in rows], self.boxes[rows],
+            tuple(self.labels[i] for i in rows), self.scores[rows],
+        )  # fmt: skip
+
+    @property
+    def known(self) -> Instances:
+        """Those of a known class."""
+        return self.take(np.array([i for i, label in enumerate(self.labels) if label != UNKNOWN], dtype=np.int64))
+
+    @property
+    def resolved(self) -> Instances:
+        """What a person sees: one name per mask, best first. A mask that is `unknown` loses the class name that it
+        would rank under, and is left out where it is not even a good object."""
+        strange = {m["counts"] for m, label in zip(self.masks, self.labels, strict=True) if label == UNKNOWN}
+        rows = [
+            i
+            for i, label in enumerate(self.labels)
+            if (self.scores[i] >= UNKNOWN_QUALITY if label == UNKNOWN else self.masks[i]["counts"] not in strange)
+        ]
+        return self.take(np.array(sorted(rows, key=lambda i: -self.scores[i]), dtype=np.int64))
+
+    def above(self, score: float) -> Instances:
+        """Those that score at least `score`; unknown objects stay."""
+        rows = [i for i, label in enumerate(self.labels) if label == UNKNOWN or self.scores[i] >= score]
+        return self.take(np.array(rows, dtype=np.int64))
+
+
+def label(proposals: Proposals, classifier: Classifier, params: EvaluateParams, height: int, width: int) -> Instances:
+    """Name the proposals of one picture.
+
+    A mask is tagged with its most probable class; where none of the classes is more probable, or the best is less so
+    than the classifier's rejection asks, it is listed again as `unknown`, scored by its quality: AP ranks the first
+    entry, a person sees the second if it is a good object (`Instances.resolved`).
+    """
+    if not len(proposals):
+        return Instances(height, width, [], np.zeros((0, 4)), (), np.zeros(0))
+    features = features_of(proposals, classifier.space.parts)
+    probability = classifier.probabilities(features)
+    best = probability[:, :-1].argmax(axis=1)
+    quality = proposals.quality.astype(np.float64)
+    scores = probability[np.arange(len(best)), best] * quality
+    if params.duplicates != "nms":
+        merge = soften if params.duplicates == "soft" else diffuse
+        scores = merge(proposals.inside, scores, classifier.space.project(features), best)
+    kept = greedy(proposals.overlap, scores, params.duplicate_iou)[: params.max_detections]
+    named = probability[kept, best[kept]]
+    stranger = (probability[kept, -1] > named) | (named < classifier.space.rejection)
+    instances = Instances(
+        height,
+        width,
+        [proposals.masks[i] for i in kept],
+        boxes([proposals.masks[i] for i in kept]),
+        tuple(classifier.classes[best[i]] for i in kept),
+        np.clip(scores[kept], 0.0, 1.0),
+    )
+    if not stranger.any():
+        return instances
+    rows = kept[stranger]
+    unknown = Instances(
+        height, width, [proposals.masks[i] for i in rows], boxes([proposals.masks[i] for i in rows]),
+        (UNKNOWN,) * len(rows), quality[rows].clip(0.0, 1.0),
+    )  # fmt: skip
+    return Instances(
+        height, width, instances.masks + unknown.masks, np.concatenate([instances.boxes, unknown.boxes]),
+        instances.labels + unknown.labels, np.concatenate([instances.scores, unknown.scores]),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What the encoders see in one picture: SAM's embedding (C, h, w), and semantic features (S, g, g) or none."""
+
+    embedding: Tensor
+    semantic: Tensor | None
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """Encoders, frozen decoder and classifier, ready to segment pictures; `semantic` where the classifier's features
+    name it."""
+
+    encoder: ImageEncoder
+    decoder: InstanceDecoder
+    classifier: Classifier
+    propose_params: ProposeParams
+    evaluate_params: EvaluateParams
+    semantic: SemanticEncoder | None = None
+
+    def embed(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Embedded]:
+        """What the encoders see in each picture (H, W, 3) uint8 RGB."""
+        semantic = [None] * len(pictures) if self.semantic is None else self.semantic.encode(pictures)
+        return [Embedded(*seen) for seen in zip(self.encoder.encode(pictures), semantic, strict=True)]
+
+    def propose(self, picture: NDArray[np.uint8], seen: Embedded) -> Proposals:
+        """The proposals of a picture, with all features that the classifier takes."""
+        found = propose(self.decoder, seen.embedding, self.encoder.frame(picture), self.propose_params)
+        return found.with_semantic(seen.semantic)
+
+    def segment(self, picture: NDArray[np.uint8]) -> Instances:
+        """A picture (H, W, 3) uint8 RGB -> its instances, unknown objects among them."""
+        proposals = self.propose(picture, self.embed([picture])[0])
+        return label(proposals, self.classifier, self.evaluate_params, *picture.shape[:2]).resolved

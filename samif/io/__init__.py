@@ -1,0 +1,1 @@
+"""Files written whole, digests of content, addresses without secrets."""

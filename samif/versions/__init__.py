@@ -1,0 +1,1 @@
+"""What a version is, and whether it may go live."""

@@ -1,0 +1,242 @@
+"""Where two versions differ on the same pictures: scores with intervals, and the pictures on which they disagree.
+
+Scores are compared over the classes that both versions know, so that classes which came in between neither lift nor
+lower a group; `before` is the version that is live or older, `after` the one that would follow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samif.config import Strict
+from samif.dataset.model import Picture
+from samif.errors import SamifError
+from samif.evaluate.average_precision import Detection, group_mean
+from samif.evaluate.match_cache import Records
+from samif.evaluate.matching import MATCH_IOU, Matched
+from samif.evaluate.model import Evaluation
+from samif.masks.rle import overlaps
+
+Metric = Literal["ap", "ap50"]
+Floats = NDArray[np.float64]
+GROUPS = ("base", "novel", "all")
+_THRESHOLDS = {"ap": slice(None), "ap50": slice(0, 1)}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A version scored on one set of pictures."""
+
+    evaluation: Evaluation
+    records: Records
+    detections: list[Detection]
+
+
+class Change(Strict):
+    """One quantity of both versions, with the bootstrap interval of after - before; None where it does not exist."""
+
+    before: float | None
+    after: float | None
+    low: float | None
+    high: float | None
+    instances: int
+
+    @property
+    def change(self) -> float | None:
+        """after - before."""
+        return None if self.before is None or self.after is None else self.after - self.before
+
+    @property
+    def is_none(self) -> bool:
+        """Both came out the same, on every resample."""
+        return self.change == 0.0 and self.low == 0.0 and self.high == 0.0
+
+    @property
+    def is_noise(self) -> bool:
+        """The interval holds zero: other pictures of the same kind could show no difference, or its opposite."""
+        return self.low is not None and self.high is not None and self.low <= 0.0 <= self.high
+
+
+class Comparison(Strict):
+    """Two versions on the same pictures.
+
+    `groups` (base, novel, all) and `classes` hold points of `metric` (0-100) over the classes that both know;
+    `false_tags` are names per picture hung on what no class covers. `added` and `lost` name the other classes.
+    """
+
+    metric: Metric
+    pictures: int
+    resamples: int
+    confidence: float
+    groups: dict[str, Change]
+    classes: dict[str, Change]
+    false_tags: Change
+    added: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+def compare(
+    before: Measured, after: Measured, metric: Metric, resamples: int, confidence: float, seed: int
+) -> Comparison:
+    """Compare two versions by a paired bootstrap over pictures: each resample draws as many pictures as there are,
+    with replacement, and scores both versions on it; the interval is that of the differences' percentiles.
+
+    Raises:
+        SamifError: the versions were scored on different pictures.
+    """
+    one, two = before.evaluation, after.evaluation
+    if one.dataset != two.dataset:
+        raise SamifError(
+            f"'{one.name}' was scored on pictures {one.dataset[:12]}, '{two.name}' on {two.dataset[:12]}; "
+            "score both on the same pictures"
+        )
+    shared = [name for name in one.per_class if name in two.per_class]
+    pictures = len(before.records.false_tags)
+    weights = _draw(pictures, resamples, seed)
+    differences = {name: _difference(before, after, name, weights, metric) for name in shared}
+
+    def interval(values: Floats) -> tuple[float | None, float | None]:
+        usable = values[~np.isnan(values)]
+        if not usable.size:
+            return None, None
+        tail = 50.0 * (1.0 - confidence)
+        low, high = np.percentile(usable, [tail, 100.0 - tail])
+        return float(low), float(high)
+
+    def change(names: Sequence[str]) -> Change:
+        scores = [group_mean({n: getattr(e.per_class[n], metric) for n in names}, names) for e in (one, two)]
+        low, high = interval(_mean([differences[n] for n in names]))
+        instances = sum(two.per_class[n].instances for n in names)
+        return Change(before=scores[0], after=scores[1], low=low, high=high, instances=instances)
+
+    members = {
+        "base": [n for n in shared if one.per_class[n].group == "base"],
+        "novel": [n for n in shared if one.per_class[n].group == "novel"],
+        "all": shared,
+    }
+    tags = (after.records.false_tags - before.records.false_tags).astype(np.float64)
+    low, high = interval(weights @ tags / pictures) if pictures else (None, None)
+    return Comparison(
+        metric=metric,
+        pictures=pictures,
+        resamples=resamples,
+        confidence=confidence,
+        groups={group: change(members[group]) for group in GROUPS},
+        classes={name: change([name]) for name in shared},
+        false_tags=Change(
+            before=one.unknown.false_tags_per_image,
+            after=two.unknown.false_tags_per_image,
+            low=low,
+            high=high,
+            instances=two.unknown.objects,
+        ),
+        added=tuple(name for name in two.per_class if name not in one.per_class),
+        lost=tuple(name for name in one.per_class if name not in two.per_class),
+    )
+
+
+def _draw(pictures: int, resamples: int, seed: int) -> NDArray[np.int32]:
+    """How often each resample draws each picture, (R, P)."""
+    if not pictures:
+        return np.zeros((resamples, 0), dtype=np.int32)
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(pictures, np.full(pictures, 1.0 / pictures), size=resamples).astype(np.int32)
+
+
+def _difference(before: Measured, after: Measured, name: str, weights: NDArray[np.int32], metric: Metric) -> Floats:
+    one, two = (side.records.classes[name].average_precision(weights, _THRESHOLDS[metric]) for side in (before, after))
+    return two - one
+
+
+def _mean(differences: Sequence[Floats]) -> Floats:
+    """Mean over classes, (R,): as in a group's AP, a class that a resample does not show is left out of it."""
+    if not differences:
+        return np.zeros(0)
+    stacked = np.stack(differences)
+    shown = ~np.isnan(stacked)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(shown, stacked, 0.0).sum(axis=0) / shown.sum(axis=0))
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """One picture on which two versions differ, at their operating scores.
+
+    Attributes:
+        lost: annotation ids that `before` found under their right name and `after` did not.
+        won: the reverse.
+        tagged: indices into `after.detections`: false tags that `before` does not have.
+        untagged: indices into `before.detections`: false tags that `after` does not have.
+    """
+
+    before: Matched
+    after: Matched
+    lost: frozenset[int]
+    won: frozenset[int]
+    tagged: frozenset[int]
+    untagged: frozenset[int]
+
+    @property
+    def picture(self) -> Picture:
+        return self.after.picture
+
+    @property
+    def worse(self) -> int:
+        """Objects lost and false tags new."""
+        return len(self.lost) + len(self.tagged)
+
+    @property
+    def better(self) -> int:
+        """Objects won and false tags gone."""
+        return len(self.won) + len(self.untagged)
+
+
+def disagreements(before: Iterable[Matched], after: Iterable[Matched]) -> list[Disagreement]:
+    """The pictures on which two versions differ: the worst regression first, after the regressions the best
+    improvement.
+
+    Args:
+        before, after: the same pictures in the same order.
+    """
+    found = [_disagreement(one, two) for one, two in zip(before, after, strict=True)]
+    differing = [item for item in found if item.worse or item.better]
+    return sorted(differing, key=_rank)
+
+
+def _rank(item: Disagreement) -> tuple[bool, int, int, int]:
+    net = item.worse - item.better
+    return net <= 0, -abs(net), -item.worse, item.picture.id
+
+
+def _disagreement(before: Matched, after: Matched) -> Disagreement:
+    def found(side: Matched) -> set[int]:
+        return {side.truth[index].id for index in side.partner if index is not None}
+
+    return Disagreement(
+        before,
+        after,
+        lost=frozenset(found(before) - found(after)),
+        won=frozenset(found(after) - found(before)),
+        tagged=_without_twin(after, before),
+        untagged=_without_twin(before, after),
+    )
+
+
+def _without_twin(side: Matched, other: Matched) -> frozenset[int]:
+    """Indices of false tags for which the other version has no false tag of the same name on the same place."""
+    rows = [index for index, wrong in enumerate(side.wrong) if wrong]
+    columns = [index for index, wrong in enumerate(other.wrong) if wrong]
+    iou = overlaps([side.detections[i].rle for i in rows], [other.detections[i].rle for i in columns])
+    return frozenset(
+        row
+        for at, row in enumerate(rows)
+        if not any(
+            iou[at, c] >= MATCH_IOU and other.detections[column].category == side.detections[row].category
+            for c, column in enumerate(columns)
+        )
+    )

@@ -1,0 +1,54 @@
+"""Memory that runs out is told from a defect, by errors that numpy and PyTorch really raise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from flows import cli
+from flows.runtime.tuning import full_memory
+
+NEVER_HAD = 1 << 50
+"""Bytes."""
+
+
+def of_a_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")  # no machine of the tests has one
+
+
+CASES = [
+    (lambda: np.empty(NEVER_HAD, dtype=np.uint8), "memory"),
+    (lambda: torch.empty(NEVER_HAD, dtype=torch.uint8), "memory"),
+    (of_a_gpu, "GPU memory"),
+    (lambda: torch.ones(2) @ torch.ones(3), None),
+]
+
+
+@pytest.mark.parametrize(("act", "expected"), CASES)
+def test_an_error_says_which_memory_was_full(act: Callable[[], object], expected: str | None) -> None:
+    with pytest.raises((RuntimeError, MemoryError)) as raised:
+        act()
+    assert full_memory(raised.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("act", "sentence"),
+    [
+        (CASES[1][0], "samif: the memory is full; end what else uses it; what is done is kept\n"),
+        (
+            of_a_gpu,
+            "samif: the memory of the GPU is full; end what else uses it, or work on the processor with "
+            "CUDA_VISIBLE_DEVICES= before the command; what is done is kept\n",
+        ),
+    ],
+)
+def test_a_command_that_runs_out_says_what_to_do(
+    act: Callable[[], object], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "app", act)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code, capsys.readouterr().err) == (1, sentence)

@@ -1,0 +1,338 @@
+"""The parts of the service that need no service: token, queue, follower, what a disagreement is."""
+
+from __future__ import annotations
+
+import socket
+import stat
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.http.auth import VARIABLE, bearer_token, digest_of, find_token, is_loopback, matches
+from flows.http.errors import Refusal
+from flows.runtime.ray_cluster import fit
+from flows.serve.alias_poller import Follower
+from flows.serve.disagreement import disagreements
+from flows.serve.limits import Admission
+from flows.serve.replica_status import Board
+from flows.serve.routes import Line, lines_of
+from flows.serve.server import loadable, share
+from flows.serve.settings import Settings
+from flows.serve.versions import Slot, Source, Version
+from samif.errors import SamifError
+from samif.inference.segment import Instances
+from samif.masks.rle import boxes
+from tests.support.handmade import rectangle, rle
+
+# The token
+
+
+def test_a_token_is_made_once_for_its_owner_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    made = tmp_path / "new" / "serve.token"
+    token, written = find_token(None, made, "127.0.0.1", True)
+    assert written == made and made.read_text().strip() == token and len(token or "") >= 32
+    assert stat.S_IMODE(made.stat().st_mode) == 0o600
+    assert find_token(None, made, "127.0.0.1", True)[0] != token
+
+
+def test_a_given_token_is_taken_from_a_file_before_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "e" * 20)
+    (tmp_path / "t").write_text("f" * 20 + "\n")
+    assert find_token(tmp_path / "t", tmp_path / "made", "::1", True) == ("f" * 20, None)
+    assert find_token(None, tmp_path / "made", "0.0.0.0", True) == ("e" * 20, None)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("content", ["", "short", "with a space in it, long", "ü" * 20])
+def test_a_weak_token_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "t").write_text(content)
+    with pytest.raises(SamifError, match="16 or more plain characters; make a longer one"):
+        find_token(tmp_path / "t", tmp_path / "made", "127.0.0.1", True)
+    with pytest.raises(SamifError, match="cannot be read"):
+        find_token(tmp_path / "gone", tmp_path / "made", "127.0.0.1", True)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "camera.local"])
+def test_beyond_loopback_a_token_is_a_must(tmp_path: Path, host: str) -> None:
+    assert not is_loopback(host)
+    with pytest.raises(SamifError, match="leave out --no-token"):
+        find_token(None, tmp_path / "made", host, False)
+
+
+def test_no_token_is_for_loopback(tmp_path: Path) -> None:
+    assert find_token(None, tmp_path / "made", "localhost", False) == (None, None)
+    assert matches(None, None) and matches("x", None)
+    assert matches("x", digest_of("x")) and not matches("y", digest_of("x")) and not matches(None, digest_of("x"))
+
+
+def test_two_services_at_one_port_do_not_take_each_other_s_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    made = tmp_path / "serve-8090.token"
+    made.write_text("of a service that was killed")
+    with bearer_token(None, made, "127.0.0.1", True) as (token, written):
+        with (
+            pytest.raises(SamifError, match=r"keeps its token in .*8090.token; choose another --port"),
+            bearer_token(None, made, "127.0.0.2", True),
+        ):
+            pass
+        assert written == made and made.read_text().strip() == token
+        with bearer_token(None, made, "127.0.0.1", False) as nothing:
+            assert nothing == (None, None)
+    assert not made.exists()
+
+
+# The lines
+
+A, B = Path("/lines/a"), Path("/lines/b")
+
+
+@pytest.mark.parametrize(
+    ("refs", "roots", "shadows", "expected"),
+    [
+        (["a@champion"], [A], [], [Line("a@champion", A)]),
+        (["models/x"], [A], ["b@challenger"], [Line("models/x", A, "b@challenger", "samif", "/")]),
+        (
+            ["a@champion", "b-classifier/3"], [A], ["b@challenger"],
+            [Line("a@champion", A, None, "a", "/a"), Line("b-classifier/3", A, "b@challenger", "b", "/b")],
+        ),
+        (
+            ["b@champion", "a@champion"], [B, A], ["a@x", "b@y"],
+            [Line("b@champion", B, "b@y", "b", "/b"), Line("a@champion", A, "a@x", "a", "/a")],
+        ),
+    ],
+)  # fmt: skip
+def test_lines_have_names_and_paths_of_their_own(
+    refs: list[str], roots: list[Path], shadows: list[str], expected: list[Line]
+) -> None:
+    assert lines_of(refs, roots, shadows) == expected
+
+
+@pytest.mark.parametrize(
+    ("refs", "roots", "shadows", "sentence"),
+    [
+        (["a@champion", "a-classifier/2"], [A], [], "line 'a' has two models, a@champion and a-classifier/2; leave"),
+        (["a@champion", "b"], [A], [], "'b' names no model beside others; write NAME@alias or NAME/VERSION"),
+        (["./models/a", "b/1"], [A], [], "'./models/a' names no model beside others"),
+        (["a@champion"], [A, B], [], "1 references and 2 workspaces; give --workspace once for all or once for each"),
+        (["a/1", "b/1", "c/1"], [A, B], [], "3 references and 2 workspaces"),
+        (["a@champion"], [A], ["a@x", "a@y"], "a@champion cannot have 2 shadows; give --shadow once"),
+        (["a/1", "b/1"], [A], ["a@x", "a@y"], "line 'a' has two shadows, a@x and a@y"),
+        (["a/1", "b/1"], [A], ["c@x"], "the shadow c@x is of none of the lines a, b"),
+        (["a/1", "b/1"], [A], ["x"], "'x' names no shadow beside others"),
+    ],
+)
+def test_lines_that_do_not_go_together_are_refused(
+    refs: list[str], roots: list[Path], shadows: list[str], sentence: str
+) -> None:
+    with pytest.raises(SamifError, match=sentence):
+        lines_of(refs, roots, shadows)
+
+
+def two_bad_lines(folder: Path, tracking_uri: str) -> list[Settings]:
+    """One without a workspace, and one with a registry there."""
+    waiting = folder / "waiting"
+    waiting.mkdir()
+    (waiting / "params.yaml").write_text(
+        f"line: waiting\ndataset: {{drawn: {{}}, base_classes: [bolt]}}\nregistry: {{tracking_uri: '{tracking_uri}'}}\n"
+    )
+    return [Settings(f"{name}@champion", folder / name, folder / f"state-{name}", None) for name in ("gone", "waiting")]
+
+
+def test_a_registry_that_keeps_silent_holds_up_the_other_lines_for_a_while_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.serve.server.START_SECONDS", 2.0)
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        lines = two_bad_lines(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert loadable(lines, said.append) == lines
+    assert len(said) == 2 and "gone@champion is not served yet, but tried again" in said[0]
+    assert said[1].endswith("it is still loading after 2 seconds")
+
+
+def test_no_line_that_can_be_loaded_is_no_service(tmp_path: Path) -> None:
+    lines = two_bad_lines(tmp_path, "sqlite:///nothing.db")
+    with pytest.raises(SamifError, match="^gone@champion: .* give --workspace; waiting@champion: there is no registry"):
+        loadable(lines, lambda _: None)
+    with pytest.raises(SamifError, match="^there is no classifier.safetensors in 'gone@champion' and no params.yaml"):
+        loadable(lines[:1], lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "replicas", "expected"),
+    [
+        (2, 0, 1, (2, 0.0)), (2, 0, 2, (1, 0.0)), (4, 0, 4, (1, 0.0)), (8, 0, 3, (2, 0.0)),
+        (16, 1, 1, (16, 1.0)), (16, 1, 2, (8, 0.5)), (16, 2, 3, (4, 0.5)), (16, 4, 2, (8, 1.0)), (3, 2, 3, (1, 0.5)),
+    ],
+)  # fmt: skip
+def test_all_replicas_fit_at_once(cpus: int, gpus: int, replicas: int, expected: tuple[int, float]) -> None:
+    got = share(fit(replicas, [(cpus, gpus)]), replicas)
+    assert got == expected
+    assert got[0] * replicas <= cpus
+    if gpus:  # a replica lies on one GPU
+        assert int(1 / got[1]) * gpus >= replicas
+
+
+# The queue
+
+
+def test_the_queue_is_as_long_as_said() -> None:
+    counts: list[int] = []
+    admission = Admission(2, counts.append)
+    admission.enter()
+    admission.enter()
+    with pytest.raises(Refusal) as refusal:
+        admission.enter()
+    assert (refusal.value.status, refusal.value.headers) == (503, {"Retry-After": "1"})
+    admission.leave()
+    admission.enter()
+    assert counts == [1, 2, 1, 2]
+
+
+# The follower and the slot
+
+
+def test_a_hint_makes_it_look_at_once(tmp_path: Path) -> None:
+    looks = threading.Semaphore(0)
+    follower = Follower(looks.release, 3600.0, tmp_path / "hint")
+    follower.start()
+    assert looks.acquire(timeout=30)
+    assert not looks.acquire(timeout=0.2)
+    (tmp_path / "hint").touch()
+    assert looks.acquire(timeout=30)
+    follower.stop()
+
+
+class Told(Source):
+    """A source that says what it is told: where the alias stands, and which versions are bad."""
+
+    def __init__(self) -> None:
+        self.at: int | Exception = 1
+        self.bad: dict[int, Exception] = {}
+        self.loaded: list[int | None] = []
+
+    def resolve(self, ref: str) -> tuple[str, int | None]:
+        if isinstance(self.at, Exception):
+            raise self.at
+        return "demo-classifier", self.at
+
+    def load(self, name: str, number: int | None, beside: Version | None, heads_only: bool = False) -> Version:
+        self.loaded.append(number)
+        if number in self.bad:
+            raise self.bad[number]
+        return Version(name, number, {}, None)  # type: ignore[arg-type]
+
+
+def live(slot: Slot) -> int | None:
+    assert slot.state.live is not None
+    return slot.state.live.number
+
+
+def test_going_back_reads_nothing() -> None:
+    source = Told()
+    slot = Slot(source, "demo@champion")
+    slot.start()
+    for number in (2, 1, 2, 1):
+        source.at = number
+        slot.look()
+        assert live(slot) == number and not slot.behind
+    assert source.loaded == [1, 2] and slot.state.swaps == 4
+
+
+@pytest.mark.parametrize("error", [SamifError("not the card's"), RuntimeError("size mismatch"), MemoryError()])
+def test_a_bad_version_is_told_once_and_tried_again_later(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, told = Told(), []
+    slot = Slot(source, "demo@champion", told=lambda slot: told.append(slot.failure))
+    slot.start()
+    source.at, source.bad = 2, {2: error}
+    for _ in range(3):
+        slot.look()
+    assert live(slot) == 1 and slot.behind and source.loaded == [1, 2]
+    assert slot.failure is not None and slot.failure.version == "demo-classifier/2"
+    assert (str(error) or type(error).__name__) in slot.failure.why
+    monkeypatch.setattr("flows.serve.versions.time.monotonic", lambda: slot.failure.until + 1)
+    slot.look()
+    assert source.loaded == [1, 2, 2] and len(told) == 2
+    source.bad = {}
+    monkeypatch.setattr("flows.serve.versions.time.monotonic", lambda: slot.failure.until + 2)
+    slot.look()
+    assert live(slot) == 2 and not slot.behind
+
+
+def test_a_registry_that_does_not_answer_changes_nothing() -> None:
+    source = Told()
+    slot = Slot(source, "demo@champion")
+    slot.start()
+    source.at = SamifError("the registry does not answer")
+    slot.look()
+    assert live(slot) == 1 and slot.trouble == "the registry does not answer"
+    source.at = 1
+    slot.look()
+    assert slot.trouble is None and source.loaded == [1]
+
+
+def test_params_that_are_mended_are_read_again(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("line: demo\nlines: 2\n")
+    slot = Slot(Source(Settings("demo@champion", tmp_path, tmp_path, None)), "demo@champion")
+    slot.look()
+    assert "lines" in (slot.trouble or "")
+    (tmp_path / "params.yaml").write_text("line: demo\ndataset: {drawn: {}, base_classes: [bolt]}\n")
+    slot.look()
+    assert "there is no registry at" in (slot.trouble or "")
+
+
+def test_the_board_shows_living_processes_only(tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    board.publish({"replica": "a"})
+    (tmp_path / "replicas" / "99999999.json").write_text('{"replica": "dead"}')
+    assert [view["replica"] for view in board.read()] == ["a"]
+
+
+def test_a_reference_needs_a_workspace_or_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(SamifError, match="no params.yaml here; give --workspace"):
+        Source(Settings("demo@champion", tmp_path, tmp_path, None)).resolve("demo@champion")
+
+
+# Disagreement
+
+SIDE = 32
+PLACES = [rectangle((SIDE, SIDE), top, left, 12, 12) for top in (2, 18) for left in (2, 18)]
+
+
+def found(**named: int) -> Instances:
+    """One instance per place, called so."""
+    masks = [rle(PLACES[place]) for place in named.values()]
+    return Instances(SIDE, SIDE, masks, boxes(masks), tuple(named), np.ones(len(named)))
+
+
+@pytest.mark.parametrize(
+    ("champion", "challenger", "expected"),
+    [
+        ({}, {}, []),
+        ({"bolt": 0, "gear": 1}, {"gear": 1, "bolt": 0}, []),
+        ({"bolt": 0}, {}, [("only_champion", "bolt", None)]),
+        ({}, {"hook": 2}, [("only_challenger", None, "hook")]),
+        ({"bolt": 0, "gear": 1}, {"hook": 0, "gear": 1}, [("renamed", "bolt", "hook")]),
+        ({"unknown": 0}, {"wing": 0, "bolt": 3}, [("renamed", "unknown", "wing"), ("only_challenger", None, "bolt")]),
+    ],
+)
+def test_what_a_disagreement_is(
+    champion: dict[str, int], challenger: dict[str, int], expected: list[tuple[str, str | None, str | None]]
+) -> None:
+    got = disagreements(found(**champion), found(**challenger))
+    assert [(item.kind, item.champion, item.challenger) for item in got] == expected
+
+
+def test_masks_that_nearly_agree_are_one_object() -> None:
+    shifted = rle(np.roll(PLACES[0], 1, axis=1))
+    other = Instances(SIDE, SIDE, [shifted], boxes([shifted]), ("bolt",), np.ones(1))
+    assert disagreements(found(bolt=0), other) == []
+    [only] = disagreements(found(gear=0), other)
+    assert only.box == (2.0, 2.0, 12.0, 12.0)

@@ -1,0 +1,336 @@
+"""Parts of `samif watch`: the history and its crashes, signed alarms, the replay and what it finds."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import flows.watch.webhook as webhook_module
+from flows.artifacts.embedding_manifest import EmbeddingManifest
+from flows.artifacts.proposal_file import ProposalFile, write_proposals
+from flows.loaders.inputs import dataset_of, store_of
+from flows.watch.history import History, State
+from flows.watch.records import RECORD, Alarm, Cleared, FileIdentity, PictureSeen, Told
+from flows.watch.replay import _encoded_again, replay
+from flows.watch.stream import arrived
+from flows.watch.watcher import Watcher, watch_folder
+from flows.watch.webhook import SECRET_VARIABLE, Webhook
+from flows.workspace.layout import Layout
+from samif.config import load_params
+from samif.errors import SamifError
+from tests.support.services import at_work
+from tests.support.tagged_line import ROWS, TaggedLine
+from tests.support.watched_line import WatchedLine
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def seen(number: int, reference: str = "r") -> PictureSeen:
+    file = FileIdentity(name=f"{number}.png", size=number, modified=number)
+    return PictureSeen(time=NOW, reference=reference, file=file, values={"unknown": 0.25}, place=(0.5, -1.0))
+
+
+def alarm(name: str = "a", subject: str = "unknown") -> Alarm:
+    return Alarm(
+        time=NOW, id=name, source="stream", model="demo-classifier/1", reference="r", subject=subject, side="high",
+        level=0.3, limit=0.2, pictures=7, sentence="30 % of the objects found bear no known name",
+    )  # fmt: skip
+
+
+# History
+
+
+@given(st.integers(0, 400), st.integers(1, 4))
+def test_wherever_a_crash_cuts_the_file_the_whole_lines_are_there_and_the_next_follow(cut: int, count: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        history = History(Path(folder))
+        history.append([seen(number) for number in range(count)])
+        content = history.path.read_bytes()
+        kept = content[: min(cut, len(content))]
+        history.path.write_bytes(kept)
+        whole = kept.count(b"\n")
+        assert [r.file.size for r in history.read() if isinstance(r, PictureSeen)] == list(range(whole))
+        with history.writing():
+            history.append([seen(99)])
+        assert [r.file.size for r in history.read() if isinstance(r, PictureSeen)] == [*range(whole), 99]
+
+
+def test_a_long_torn_line_is_cut_off_whole(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    history.append([seen(1)])
+    with history.path.open("ab") as file:
+        file.write(b"x" * 200_000)
+    with history.writing():
+        history.append([seen(2)])
+    assert len(list(history.read())) == 2
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    history.append([seen(1), seen(2), seen(3)])
+    lines = history.path.read_bytes().splitlines(keepends=True)
+    history.path.write_bytes(lines[0] + b'{"kind": "picture"}\n' + lines[2])
+    with pytest.raises(SamifError, match=r"line 2 of .* is damaged"):
+        history.state(50)
+
+
+def test_records_come_back_as_they_were(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    records = [seen(1), alarm(), Told(time=NOW, alarm="a"), Cleared(time=NOW, alarm="a", sentence="as usual")]
+    history.append(records)
+    assert list(history.read()) == records
+    assert all(RECORD.validate_json(record.model_dump_json()) == record for record in records)
+
+
+def test_the_state_is_what_the_lines_say() -> None:
+    state = State(window=1)
+    for record in (*(seen(n) for n in range(30)), alarm("a"), alarm("b", "objects"), Told(time=NOW, alarm="a")):
+        state.add(record)
+    assert state.pictures == 30 and [p.file.size for p in state.recent] == list(range(10, 30))
+    assert {a.id for a in state.standing.values()} == {"a", "b"} and state.told == {"a"}
+    state.add(Cleared(time=NOW, alarm="a", sentence=""))
+    state.add(seen(31, reference="another"))
+    assert {a.id for a in state.standing.values()} == {"b"}
+    assert state.pictures == 1 and len(state.recent) == 1 and len(state.seen) == 31
+
+
+# Stream
+
+
+def test_pictures_come_oldest_first_from_folders_below_too(tmp_path: Path) -> None:
+    for age, name in enumerate(("b.png", "day/a.JPG", "a.png")):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+        os.utime(path, ns=(age, age))
+    for name in (".coming.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    found = arrived(tmp_path, set())
+    assert [file.name for file in found] == ["b.png", "day/a.JPG", "a.png"]
+    assert [file.name for file in arrived(tmp_path, set(found[:2]))] == ["a.png"]
+
+
+# Webhook
+
+
+class Receiver(ThreadingHTTPServer):
+    """Keeps what it is sent; answers with `codes` one after the other, then 204."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.codes: list[int] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/alarms/key-of-its-own"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
+        self.send_response(self.server.codes.pop(0) if self.server.codes else 204)
+        self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    monkeypatch.setenv(SECRET_VARIABLE, "a secret of the tests")
+    server = Receiver()
+    with at_work(server):
+        yield server
+
+
+@pytest.mark.parametrize("secret", ["a plain secret", "whsec_" + base64.b64encode(bytes(range(24))).decode()])
+def test_an_alarm_is_signed_as_the_specification_says(
+    receiver: Receiver, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SECRET_VARIABLE, secret)
+    Webhook(receiver.url).tell("alarm_1", {"type": "samif.watch.alarm", "größe": 1})
+    ((headers, body),) = receiver.got
+    key = base64.b64decode(secret[6:]) if secret.startswith("whsec_") else secret.encode()
+    signed = f"alarm_1.{headers['webhook-timestamp']}.".encode() + body
+    expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    assert headers["webhook-signature"] == f"v1,{expected}" and headers["webhook-id"] == "alarm_1"
+    assert abs(int(headers["webhook-timestamp"]) - time.time()) < 60 and json.loads(body)["größe"] == 1
+
+
+def test_passing_trouble_is_outlasted_under_one_id(receiver: Receiver) -> None:
+    receiver.codes = [503, 429]
+    Webhook(receiver.url).tell("alarm_1", {})
+    assert [headers["webhook-id"] for headers, _ in receiver.got] == ["alarm_1"] * 3
+
+
+@pytest.mark.parametrize(
+    ("codes", "asked", "words"),
+    [([500] * 9, webhook_module.ATTEMPTS, "did not take"), ([401], 1, "refused an alarm with 401"), ([302], 1, "302")],
+)
+def test_lasting_trouble_is_one_sentence_without_the_address(
+    receiver: Receiver, codes: list[int], asked: int, words: str
+) -> None:
+    receiver.codes = codes
+    with pytest.raises(SamifError, match=words) as refusal:
+        Webhook(receiver.url).tell("alarm_1", {})
+    assert len(receiver.got) == asked
+    assert "key-of-its-own" not in str(refusal.value) and "secret of the tests" not in str(refusal.value)
+
+
+def test_a_dead_receiver_is_told(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_module, "ATTEMPTS", 1)
+    with pytest.raises(SamifError, match="did not take an alarm: ConnectionError"):
+        Webhook("http://127.0.0.1:9/x").tell("alarm_1", {})
+
+
+@pytest.mark.parametrize(("secret", "words"), [(None, "is not set"), ("whsec_%%%", "no base64")])
+def test_a_secret_that_cannot_sign_is_refused(monkeypatch: pytest.MonkeyPatch, secret: str | None, words: str) -> None:
+    monkeypatch.delenv(SECRET_VARIABLE, raising=False)
+    if secret is not None:
+        monkeypatch.setenv(SECRET_VARIABLE, secret)
+    with pytest.raises(SamifError, match=words) as refusal:
+        Webhook("http://127.0.0.1:9/x")
+    assert "%%%" not in str(refusal.value)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> WatchedLine:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    line = WatchedLine(tmp_path_factory.mktemp("watched") / "line", migrated)
+    torch.set_num_threads(before)
+    return line
+
+
+def test_what_the_webhook_did_not_take_is_sent_at_the_next_look(
+    made: WatchedLine, tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This line's registered scores are made up, so its replay raises an alarm."""
+    line = made.copy(tmp_path / "line")
+    line.set_watch(webhook=receiver.url)
+    monkeypatch.setattr(webhook_module, "ATTEMPTS", 1)
+    receiver.codes = [503]
+
+    def look() -> None:
+        watcher = Watcher(line.layout, line.params, line.registry, "demo@champion", None)
+        with watcher.history.writing():
+            watcher.look()
+
+    with pytest.raises(SamifError, match="did not take"):
+        look()
+    look()
+    look()
+    bodies = [json.loads(body) for _, body in receiver.got]
+    assert len(bodies) == 2 and bodies[0] == bodies[1]
+    assert bodies[0]["type"] == "samif.watch.alarm" and bodies[0]["data"]["subject"] == "replay"
+    assert bodies[0]["data"]["line"] == "demo" and bodies[0]["data"]["due"][0]["what"] == "re-evaluation"
+    for path in watch_folder(line.layout).rglob("*"):
+        assert not path.is_file() or b"secret of the tests" not in path.read_bytes()
+
+
+# Replay
+
+
+@pytest.fixture(scope="module")
+def tagged(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> TaggedLine:
+    line = TaggedLine(tmp_path_factory.mktemp("tagged") / "line", migrated)
+    line.add("base", bolt=ROWS["bolt"], gear=ROWS["gear"])
+    return line
+
+
+def _lighten(layout: Layout) -> None:
+    path = next((layout.drawn / "val" / "images").iterdir())
+    Image.fromarray(np.full((64, 64, 3), 7, np.uint8)).save(path)
+
+
+def _lose(layout: Layout) -> None:
+    next((layout.drawn / "val" / "images").iterdir()).unlink()
+
+
+def _propose_otherwise(layout: Layout) -> None:
+    """As if another library cut out less: eight bolts are missed."""
+    dataset, found = dataset_of(layout, load_params(layout.params), "val"), ProposalFile(layout.proposals("val"))
+    fewer = [(p, found.of(p).take(np.arange(1 if p.id < 9 else 0, 4))) for p in dataset.pictures]
+    write_proposals(layout.proposals("val"), fewer)
+
+
+def _damage_proposals(layout: Layout) -> None:
+    layout.proposals("val").write_bytes(b"PAR1 no more")
+
+
+def _rot(layout: Layout) -> None:
+    path = next(layout.state.glob("mlartifacts/**/classifier.safetensors"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (None, ()),
+        (_lighten, ("frozen pictures: ", "gone or changed")),
+        (_lose, ("frozen pictures: ", "gone or changed")),
+        (_propose_otherwise, ("scores: AP50 of all was", "bolt most")),
+        (_damage_proposals, ("could not be scored again", "damaged")),
+        (_rot, ("classifier: ",)),
+    ],
+)
+def test_a_replay_finds_what_is_no_longer_as_registered(
+    tagged: TaggedLine, tmp_path: Path, harm: Callable[[Layout], None] | None, words: tuple[str, ...]
+) -> None:
+    line = tagged.copy(tmp_path / "line")
+    if harm is not None:
+        harm(line.layout)
+    watch = line.params.watch.model_copy(update={"replay_pictures": 0})
+    done = replay(line.layout, line.params.model_copy(update={"watch": watch}), line.registry, "demo-classifier/1")
+    assert bool(done.complaints) == bool(words) and all(word in "; ".join(done.complaints) for word in words)
+    assert done.pictures == 24
+
+
+def test_pictures_encoded_again_are_what_the_store_holds(made: WatchedLine, tmp_path: Path) -> None:
+    line = made.copy(tmp_path / "line")
+    assert _encoded_again(line.layout, line.params) == (2, [])
+    store = line.root / ".samif" / "embeddings"
+    other = line.copy(tmp_path / "other")
+    shutil.rmtree(store)
+    with pytest.raises(SamifError):
+        _encoded_again(line.layout, line.params)
+    _overwrite(other)
+    count, complaints = _encoded_again(other.layout, other.params)
+    assert count == 2 and len(complaints) == 1 and "encoded again differ from the stored ones" in complaints[0]
+
+
+def _overwrite(line: WatchedLine) -> None:
+    """A store that holds other embeddings under the same names: what a changed library would leave."""
+    manifest = EmbeddingManifest.load(line.layout.embeddings)
+    shutil.rmtree(line.root / ".samif" / "embeddings")
+    namespace = store_of(line.layout, line.params).namespace(manifest.encoder.digest, manifest.preprocessing)
+    generator = torch.Generator().manual_seed(0)
+    namespace.write(manifest.pictures, torch.randn((len(manifest.pictures), *manifest.shape), generator=generator))

@@ -1,0 +1,282 @@
+"""`samif watch` from end to end: reference, stream, alarms, history, metrics, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from typer.testing import CliRunner, Result
+
+import flows.cli.watch  # noqa: F401  (registers its commands)
+from flows.cli.app import app
+from flows.watch.history import History
+from flows.watch.records import Alarm, PictureSeen, Replayed, Unreadable
+from flows.watch.watcher import Watcher, watch_folder
+from samif.errors import SamifError
+from tests.support.watched_line import REFERENCE, WatchedLine
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Two threads for pictures this small wait for each other more than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> WatchedLine:
+    line = WatchedLine(tmp_path_factory.mktemp("watched") / "line", migrated)
+    assert samif(line, "reference").exit_code == 0
+    return line
+
+
+@pytest.fixture
+def line(made: WatchedLine, tmp_path: Path) -> WatchedLine:
+    """The same line for one test alone."""
+    return made.copy(tmp_path / "line")
+
+
+def samif(line: WatchedLine, *words: str) -> Result:
+    return CliRunner().invoke(app, ["watch", *words, "--workspace", str(line.root)])
+
+
+def look(line: WatchedLine) -> None:
+    result = samif(line, "run", "--pictures", str(line.camera))
+    assert result.exit_code == 0, result.output
+
+
+def status(line: WatchedLine) -> dict:
+    return json.loads(samif(line, "status", "--json").stdout)
+
+
+def alarms(line: WatchedLine) -> list[Alarm]:
+    return [record for record in History(watch_folder(line.layout)).read() if isinstance(record, Alarm)]
+
+
+# What is normal
+
+
+def test_the_reference_is_what_shows_no_unknown_class(line: WatchedLine) -> None:
+    result = samif(line, "reference", "--json")
+    content = json.loads(result.stdout)
+    assert (content["model"], content["pictures"]) == ("demo-classifier/1", REFERENCE)
+    names = {statistic["name"] for statistic in content["statistics"]}
+    assert {"objects", "unknown", "margin", "embedding", "class bolt"} <= names
+
+
+def test_a_reference_of_ordinary_pictures_leaves_out_broken_ones(line: WatchedLine) -> None:
+    line.shoot(21)
+    (line.camera / "broken.jpg").write_bytes(b"no picture")
+    content = json.loads(samif(line, "reference", "--pictures", str(line.camera), "--json").stdout)
+    assert content["pictures"] == 21 and content["reference"] == status(line)["reference"]
+    # it holds although the validation pictures are there; without a folder they are taken again
+    assert json.loads(samif(line, "reference", "--json").stdout)["pictures"] == REFERENCE
+
+
+def test_a_reference_of_an_earlier_release_is_made_again(line: WatchedLine) -> None:
+    (path,) = (watch_folder(line.layout) / "references").iterdir()
+    with safe_open(path, "numpy") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys() if key != "doubt"}  # noqa: SIM118
+        meta = file.metadata() | {"format": "samif-watch-reference-1"}
+    save_file(tensors, path, meta)
+    refused = samif(line, "status")
+    assert isinstance(refused.exception, SamifError) and "made by an earlier release" in str(refused.exception)
+    made = samif(line, "reference")
+    assert made.exit_code == 0 and "300 ordinary pictures of the line or more" in " ".join(made.stdout.split())
+    assert status(line)["alarms"] == []
+
+
+def test_tables_fit_a_narrow_terminal(line: WatchedLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    line.shoot(2)
+    look(line)
+    for words in (("status",), ("history",), ("reference",)):
+        shown = samif(line, *words).stdout.splitlines()
+        assert max(len(row) for row in shown if "demo-classifier" not in row) <= 80
+
+
+# A stream
+
+
+def test_an_undisturbed_stream_is_silent_and_a_dark_one_is_not(line: WatchedLine) -> None:
+    line.shoot(20)
+    look(line)
+    assert not [alarm for alarm in alarms(line) if alarm.source == "stream"]
+    line.shoot(10, start=20, dark=True)
+    look(line)
+    found = {alarm.subject: alarm for alarm in alarms(line)}
+    assert 20 < found["embedding"].pictures <= 30
+    content = status(line)
+    assert "embedding" in {alarm["subject"] for alarm in content["alarms"]}
+    assert "re-evaluation" in {item["what"] for item in content["due"]} and content["pictures"] == 30
+    assert "ALARM since" in samif(line, "status").stdout and "look different" in samif(line, "history").stdout
+
+
+def test_an_alarm_is_raised_once_and_cleared_when_the_light_is_back(line: WatchedLine) -> None:
+    line.shoot(8, dark=True)
+    line.shoot(20, start=8)
+    look(line)
+    look(line)
+    lines = [r.model_dump() for r in History(watch_folder(line.layout)).read()]
+    raised = [r["id"] for r in lines if r["kind"] == "alarm" and r["subject"] == "embedding"]
+    assert len(raised) == 1 and raised[0] in [r["alarm"] for r in lines if r["kind"] == "cleared"]
+
+
+def test_a_picture_is_looked_at_once_and_a_rewritten_one_again(line: WatchedLine) -> None:
+    (first, *_) = line.shoot(3)
+    look(line)
+    look(line)
+    assert status(line)["pictures"] == 3
+    shutil.copy(line.camera / "0002.png", first)
+    look(line)
+    assert status(line)["pictures"] == 4
+
+
+def test_a_broken_file_is_named_and_a_fresh_one_may_still_be_coming(line: WatchedLine) -> None:
+    line.shoot(1)
+    for name, age in (("old.png", 3600), ("coming.png", 0)):
+        path = line.camera / name
+        path.write_bytes((line.camera / "0000.png").read_bytes()[:50])
+        os.utime(path, (time.time() - age, time.time() - age))
+    content = json.loads(samif(line, "run", "--pictures", str(line.camera), "--json").stdout)
+    assert (content["pictures"], content["unreadable"], content["waiting"]) == (1, 1, 1)
+    left = [r for r in History(watch_folder(line.layout)).read() if isinstance(r, Unreadable)]
+    assert [r.file.name for r in left] == ["old.png"] and "; " in left[0].reason
+
+
+def test_levels_do_not_depend_on_how_many_looks_it_took(line: WatchedLine, tmp_path: Path) -> None:
+    twin = line.copy(tmp_path / "twin")
+    for number in range(4):
+        line.shoot(2, start=2 * number)
+        look(line)
+        twin.shoot(2, start=2 * number)
+    look(twin)
+    levels = [[s["level"] for s in status(each)["statistics"]] for each in (line, twin)]
+    assert levels[0] == levels[1]
+
+
+def test_another_live_version_begins_anew(line: WatchedLine) -> None:
+    line.shoot(8, dark=True)
+    look(line)
+    line.add("s1", 3, after="base")
+    line.alias("champion", 2)
+    look(line)
+    content = status(line)
+    assert content["model"] == "demo-classifier/2" and content["pictures"] == 0
+    assert not [alarm for alarm in content["alarms"] if alarm["source"] == "stream"]
+
+
+# What is told
+
+
+def test_metrics_are_a_file_and_answer_over_http(line: WatchedLine) -> None:
+    line.shoot(8, dark=True)
+    look(line)
+    text = (watch_folder(line.layout) / "metrics.prom").read_text()
+    assert 'samif_watch_alarm{side="high",subject="embedding"} 1.0' in text and "samif_watch_pictures 8.0" in text
+    watcher = Watcher(line.layout, line.params, line.registry, "demo@champion", None)
+    with watcher.history.writing():
+        watcher.look()
+    port = watcher.metrics.serve(0)
+    assert "samif_watch_pictures 8.0" in requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+
+
+def test_nothing_is_promoted(line: WatchedLine) -> None:
+    before = line.registry.aliases("demo")
+    line.shoot(8, dark=True)
+    look(line)
+    assert line.registry.aliases("demo") == before
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("run", "--pictures", "/no/such/folder"), "is no folder"),
+        (("status", "--model", "demo/9"), "9"),
+        (("reference", "--pictures", "{empty}"), "no usable picture"),
+    ],
+)
+def test_bad_input_gets_one_sentence(line: WatchedLine, tmp_path: Path, words: tuple[str, ...], expected: str) -> None:
+    (tmp_path / "empty").mkdir()
+    result = samif(line, *(word.format(empty=tmp_path / "empty") for word in words))
+    assert isinstance(result.exception, SamifError)
+    assert expected in str(result.exception) and "\n" not in str(result.exception)
+
+
+@pytest.mark.parametrize("words", [("run", "--once", "--every", "5"), ("run", "--metrics-port", "0")])
+def test_options_that_do_not_go_together_are_wrong_usage(line: WatchedLine, words: tuple[str, ...]) -> None:
+    assert samif(line, *words).exit_code == 2
+
+
+def test_without_a_live_version_the_sentence_says_how_to_get_one(line: WatchedLine) -> None:
+    line.alias("champion", None)
+    with pytest.raises(SamifError, match="no version of 'demo' is live; promote one"):
+        raise samif(line, "status").exception  # type: ignore[misc]
+
+
+def test_two_watchers_are_refused(line: WatchedLine) -> None:
+    with History(watch_folder(line.layout)).writing():
+        assert "another 'samif watch run' is at work" in str(samif(line, "run").exception)
+
+
+def test_a_killed_watcher_loses_nothing(line: WatchedLine) -> None:
+    """SIGKILL in the middle of a stream; the next look goes on where the history ends, and comes to the same levels."""
+    twin = line.copy(line.root.parent / "twin")
+    for each in (line, twin):
+        each.shoot(12)
+        each.shoot(8, start=12, dark=True)
+    history = History(watch_folder(line.layout))
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "watch", "run"]
+    command += ["--pictures", str(line.camera), "--workspace", str(line.root)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    try:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and sum(isinstance(r, PictureSeen) for r in history.read()) < 5:
+            time.sleep(0.01)
+        assert process.poll() is None, "it ended before it could be killed"
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    assert 5 <= status(line)["pictures"] < 20
+    look(line)
+    look(twin)
+    seen = [r.file.name for r in history.read() if isinstance(r, PictureSeen)]
+    assert len(seen) == len(set(seen)) == 20
+    assert [s["level"] for s in status(line)["statistics"]] == [s["level"] for s in status(twin)["statistics"]]
+    assert {a.subject for a in alarms(line)} == {a.subject for a in alarms(twin)}
+
+
+def test_a_replay_is_due_by_the_clock_and_by_the_version(line: WatchedLine) -> None:
+    def replays() -> list[str]:
+        return [r.model for r in History(watch_folder(line.layout)).read() if isinstance(r, Replayed)]
+
+    look(line)
+    look(line)
+    assert replays() == ["demo-classifier/1"]
+    line.set_watch(replay_hours=0.0)
+    look(line)
+    line.set_watch()
+    line.add("s1", 3, after="base")
+    line.alias("champion", 2)
+    look(line)
+    assert replays() == ["demo-classifier/1"] * 2 + ["demo-classifier/2"]
