@@ -39,8 +39,13 @@ def _compare(what: str, sam: Sam, embedding: Tensor, prompts: int = 64) -> Compa
 
     @torch.inference_mode()
     def ours() -> Tensor:
-        pictures = decoder.look_at(embedding)
-        return torch.cat([decoder.draw(pictures, decoder.ask(pictures, c)[0]) for c in points.split(at_once, dim=1)])
+        context = decoder.prepare_image(embedding)
+        return torch.cat(
+            [
+                decoder.predict_masks(context, decoder.run_transformer(context, c)[0])
+                for c in points.split(at_once, dim=1)
+            ]
+        )
 
     @torch.inference_mode()
     def official() -> Tensor:

@@ -80,8 +80,8 @@ def _prompting(name: str, sam: Sam, device: torch.device) -> str:
     points = torch.rand(1, POINTS, 2, device=device) * 1024
 
     def ours() -> torch.Tensor:
-        pictures = decoder.look_at(embedding)
-        return decoder.draw(pictures, decoder.ask(pictures, points)[0])
+        context = decoder.prepare_image(embedding)
+        return decoder.predict_masks(context, decoder.run_transformer(context, points)[0])
 
     def official() -> torch.Tensor:
         prompt = (points[0].unsqueeze(1), torch.ones(POINTS, 1, dtype=torch.int64, device=device))

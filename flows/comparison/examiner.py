@@ -17,16 +17,16 @@ from samif.errors import SamifError
 from samif.evaluate.model import Evaluation
 from samif.io import files
 from samif.versions.card import Card
-from samif.versions.compare import Comparison, Measured, compare
-from samif.versions.gates import Standing, Verdict, judge
+from samif.versions.compare import Comparison, ScoredVersion, compare
+from samif.versions.gates import Verdict, VersionStatus, evaluate_gates
 
 
 @dataclass(frozen=True)
 class Side:
     """One version: what is known of it, and what it scored; `measured` is none where it could not be scored."""
 
-    standing: Standing
-    measured: Measured | None
+    status: VersionStatus
+    measured: ScoredVersion | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Examiner:
             comparison = compare(
                 before.measured, after.measured, policy.metric, policy.resamples, policy.confidence, policy.seed
             )
-        verdict = judge(policy, after.standing, before.standing if before else None, comparison)
+        verdict = evaluate_gates(policy, after.status, before.status if before else None, comparison)
         return Examination(before, after, comparison, verdict, self._scorer.dataset if self._scorer else None)
 
     def evidence(self, candidate: str, champion: str | None) -> Evidence:
@@ -69,7 +69,7 @@ class Examiner:
     def keep(self, examination: Examination, page: str | None = None) -> str:
         """Keep verdict and, where there is one, the page as an MLflow run; returns its id."""
         verdict = examination.verdict
-        line = examination.after.standing.card.line
+        line = examination.after.status.card.line
 
         def write(folder: Path) -> None:
             files.commit(folder / "verdict.json", (verdict.model_dump_json(indent=1) + "\n").encode())
@@ -104,10 +104,10 @@ class Examiner:
         card = Card.load(folder / "card.json")
         registered = Evaluation.load(folder / "evaluation.json")
         lock = lock_state(self._layout, card.provenance.dvc_lock)
-        standing = Standing(ref, card, registered, None, complaints=found, lock=lock)
+        status = VersionStatus(ref, card, registered, None, complaints=found, lock=lock)
         try:
             self._scorer = self._scorer or Scorer(self._layout, self._params, self._registry)
             measured = self._scorer.measure(ref)
         except SamifError as error:
-            return Side(replace(standing, why_not=str(error)), None)
-        return Side(replace(standing, scored=measured.evaluation), measured)
+            return Side(replace(status, why_not=str(error)), None)
+        return Side(replace(status, scored=measured.evaluation), measured)

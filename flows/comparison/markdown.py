@@ -49,7 +49,7 @@ def _row(name: str, change: Change) -> str:
 
 
 def _scores(examination: Examination) -> list[str]:
-    evaluation = examination.after.standing.registered
+    evaluation = examination.after.status.registered
     head = ["| classes | AP | AP50 |", "|---|--:|--:|"]
     groups = ("base", "novel", "all")
     return head + [

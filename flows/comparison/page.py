@@ -19,7 +19,7 @@ from flows.report.page import PICTURE_BUDGET, environment
 from flows.report.pictures import JPEG_QUALITY, draw_detections, draw_truth, shrink
 from samif.dataset.model import Dataset
 from samif.evaluate.matching import Matched, match_all
-from samif.versions.compare import Change, Comparison, Disagreement, Measured, disagreements
+from samif.versions.compare import Change, Comparison, Disagreement, ScoredVersion, disagreements
 from samif.versions.gates import Verdict
 
 WORSE_PICTURES, BETTER_PICTURES = 8, 4
@@ -109,7 +109,7 @@ def _rows(titles: Mapping[str, str], changes: Mapping[str, Change], verdict: Ver
 def _class_rows(comparison: Comparison, verdict: Verdict, examination: Examination) -> list[dict[str, Any]]:
     """Every class that both know, the worst change first."""
     rows = _rows({name: name for name in comparison.classes}, comparison.classes, verdict)
-    of = examination.after.standing.registered.per_class
+    of = examination.after.status.registered.per_class
     for row in rows:
         row["group"] = of[row["name"]].group if row["name"] in of else "base"
     return sorted(rows, key=lambda row: (row["change"] is None, row["change"] or 0.0))
@@ -117,7 +117,7 @@ def _class_rows(comparison: Comparison, verdict: Verdict, examination: Examinati
 
 def _added(comparison: Comparison, examination: Examination) -> list[dict[str, Any]]:
     """Classes that only the newer version knows, the best first."""
-    of = examination.after.standing.registered.per_class
+    of = examination.after.status.registered.per_class
     rows = [{"name": name, "value": getattr(of[name], comparison.metric)} for name in comparison.added if name in of]
     return sorted(rows, key=lambda row: -(row["value"] or 0.0))
 
@@ -134,7 +134,7 @@ def _scale(comparison: Comparison) -> float:
     return next((step for step in (1.0, 2.0, 5.0, 10.0, 20.0, 50.0) if step >= widest), 100.0)
 
 
-def _albums(dataset: Dataset, before: Measured, after: Measured) -> dict[str, Any]:
+def _albums(dataset: Dataset, before: ScoredVersion, after: ScoredVersion) -> dict[str, Any]:
     """The pictures on which the versions differ most, worst regressions first, inlined until the budget is spent."""
     found = disagreements(_matched(dataset, before), _matched(dataset, after))
     worse = [item for item in found if item.worse > item.better]
@@ -154,7 +154,7 @@ def _albums(dataset: Dataset, before: Measured, after: Measured) -> dict[str, An
     return albums | {"dropped": dropped}
 
 
-def _matched(dataset: Dataset, side: Measured) -> list[Matched]:
+def _matched(dataset: Dataset, side: ScoredVersion) -> list[Matched]:
     evaluation = side.evaluation
     known = [*evaluation.classes.base, *evaluation.classes.novel]
     return match_all(dataset, side.detections, known, evaluation.operating_score)
@@ -189,8 +189,8 @@ def _card(dataset: Dataset, item: Disagreement) -> tuple[dict[str, Any], int]:
 def _shown(side: Matched, moved: frozenset[int], tags: frozenset[int]) -> list[bool]:
     """Per detection: it found an object that the other version lacks, or is a false tag of this version alone."""
     return [
-        index in tags or (partner is not None and side.truth[partner].id in moved)
-        for index, partner in enumerate(side.partner)
+        index in tags or (matched_gt is not None and side.truth[matched_gt].id in moved)
+        for index, matched_gt in enumerate(side.matched_gt)
     ]
 
 

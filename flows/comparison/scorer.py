@@ -20,7 +20,7 @@ from samif.evaluate.model import Evaluation
 from samif.inference.propose import Proposals
 from samif.io.hashing import file_sha256
 from samif.versions.card import Card
-from samif.versions.compare import Measured
+from samif.versions.compare import ScoredVersion
 
 
 class Scorer:
@@ -34,7 +34,7 @@ class Scorer:
         self._layout, self._params, self._registry = layout, params, registry
         self.dataset = dataset_of(layout, params, "val")
 
-    def measure(self, ref: str) -> Measured:
+    def measure(self, ref: str) -> ScoredVersion:
         """Score a version as its card says that it proposes and labels.
 
         Raises:
@@ -54,7 +54,7 @@ class Scorer:
                 card.name, self.dataset, proposals_of, classifier, base, card.inference.evaluate, progress.advance
             )
         records = match_records(self.dataset, scored.detections, classifier.classes, scored.false_tags)
-        return Measured(scored.evaluation, records, scored.detections)
+        return ScoredVersion(scored.evaluation, records, scored.detections)
 
     def proposals(self, card: Card, folder: Path) -> Callable[[Picture], Proposals]:
         """Of a version in `folder`: the workspace's own proposals where its decoder made them; else made now, and kept.

@@ -14,10 +14,11 @@ from flows.finetuning.worker import Board, Job, work
 from flows.runtime.progress import Tracker
 from flows.runtime.ray_cluster import Cluster, ray_cluster
 from samif.errors import SamifError
-from samif.finetune.train import Tuned
+from samif.finetune.train import TrainingResult
 
 _RETRIES = 2
-"""So often all start again after one has died: what is tuned in minutes needs no checkpoint, and comes out the same."""
+"""So often all start again after one has died: what is fine-tuned in minutes needs no checkpoint, and comes out the
+same."""
 _START_SECONDS = "300"
 """For the workers to come up; Ray's 60 are not enough where a machine has other things to do."""
 _LOOK_SECONDS = 0.5
@@ -39,8 +40,8 @@ def has_gpu(address: str | None) -> bool:
         return cluster.gpus_per_worker > 0
 
 
-def tune_together(job: Job, workers: int, address: str | None, tracker: Tracker) -> Tuned:
-    """Tune a decoder with `workers` workers of a Ray cluster, each with a GPU where there are GPUs.
+def finetune_distributed(job: Job, workers: int, address: str | None, tracker: Tracker) -> TrainingResult:
+    """Fine-tune a decoder with `workers` workers of a Ray cluster, each with a GPU where there are GPUs.
 
     It differs from what one worker gives by the order in which numbers are added. The embeddings must be visible to
     the workers under the same path.
@@ -69,7 +70,7 @@ def tune_together(job: Job, workers: int, address: str | None, tracker: Tracker)
         return _fit(job, workers, cluster, tracker)
 
 
-def _fit(job: Job, workers: int, cluster: Cluster, tracker: Tracker) -> Tuned:
+def _fit(job: Job, workers: int, cluster: Cluster, tracker: Tracker) -> TrainingResult:
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_SECONDS)
     import ray
     import ray.train.torch
@@ -92,7 +93,7 @@ def _fit(job: Job, workers: int, cluster: Cluster, tracker: Tracker) -> Tuned:
             ),
         )
         try:
-            return cast(Tuned, _watch(trainer, board, tracker).return_value)
+            return cast(TrainingResult, _watch(trainer, board, tracker).return_value)
         except train.TrainingFailedError as error:
             raise _sentence(error, workers) from None
 
@@ -136,13 +137,13 @@ def _sentence(error: Exception, workers: int) -> SamifError:
     for cause in causes:
         if isinstance(cause, RayError):
             return SamifError(
-                f"workers that tune the decoder keep dying ({_first_line(cause)}); lower 'pretrain_decoder.workers' in "
-                "params.yaml if memory ran out, then rerun 'samif run'"
+                f"workers that fine-tune the decoder keep dying ({_first_line(cause)}); lower "
+                "'pretrain_decoder.workers' in params.yaml if memory ran out, then rerun 'samif run'"
             )
     cause = next(iter(causes), getattr(error, "controller_failure", error))
     return SamifError(
-        f"{workers} workers could not tune the decoder ({type(cause).__name__}: {_first_line(cause)}); see that the "
-        "cluster has room for them all at once, or set 'pretrain_decoder.workers' in params.yaml to 1, then rerun "
+        f"{workers} workers could not fine-tune the decoder ({type(cause).__name__}: {_first_line(cause)}); see that "
+        "the cluster has room for them all at once, or set 'pretrain_decoder.workers' in params.yaml to 1, then rerun "
         "'samif run'"
     )
 

@@ -10,7 +10,7 @@ from flows.runtime.tuning import keep_freed_memory
 from samif.config import PretrainDecoderParams
 from samif.dataset.model import Picture
 from samif.errors import SamifError
-from samif.finetune.train import ReadEmbeddings, Team, Tuned, assist, tune
+from samif.finetune.train import DistributedContext, ReadEmbeddings, TrainingResult, finetune, run_worker
 from samif.sam.decoder import InstanceDecoder
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """What is tuned on what. The decoder travels with it, since heads that a checkpoint lacks start at random.
+    """What is fine-tuned on what. The decoder travels with it, since heads that a checkpoint lacks start at random.
 
     Attributes:
         open_reader: gives the reader of embeddings on a worker; must be picklable.
@@ -49,7 +49,7 @@ class Board:
         return self._attempt, self._steps
 
 
-def work(job: Job, board: Any) -> Tuned | None:
+def work(job: Job, board: Any) -> TrainingResult | None:
     """Runs on every worker at once, inside a process group of torch.distributed.
 
     Returns:
@@ -60,21 +60,21 @@ def work(job: Job, board: Any) -> Tuned | None:
 
     keep_freed_memory()
     context = ray.train.get_context()
-    team = Team(context.get_world_rank(), context.get_world_size(), _add_up, get_device().type)
-    if team.rank == 0:
+    distributed = DistributedContext(context.get_world_rank(), context.get_world_size(), _all_reduce, get_device().type)
+    if distributed.rank == 0:
         board.start.remote()
     try:
         given = (job.decoder, job.pictures, job.classes, job.open_reader(), job.params)
-        if team.rank > 0:
-            assist(*given, team)
+        if distributed.rank > 0:
+            run_worker(*given, distributed)
             return None
-        return tune(*given, lambda n: board.advance.remote(n), team)
+        return finetune(*given, lambda n: board.advance.remote(n), distributed)
     except SamifError as error:
         # Subclasses with arguments of their own do not survive pickling.
         raise SamifError(str(error)) from None
 
 
-def _add_up(tensor: Tensor) -> None:
+def _all_reduce(tensor: Tensor) -> None:
     import torch.distributed
 
     torch.distributed.all_reduce(tensor)

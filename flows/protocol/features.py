@@ -17,15 +17,15 @@ from flows.runtime.progress import track
 from flows.workspace.layout import Layout
 from samif.classifier.collect import BaseSamples, Instance, collect_base
 from samif.classifier.heads import Array
-from samif.classifier.incremental import Place, look_at
+from samif.classifier.incremental import InstanceKey, extract_shot_features
 from samif.config import FeaturePart, Params, digest
 from samif.io import files
 from samif.io.hashing import file_sha256
 from samif.protocol.pool import Pool
 
 
-def pool_of(layout: Layout, params: Params, places: Sequence[Place]) -> Pool:
-    """The pool of a workspace with looks at these instances; what is not kept yet is taken and kept.
+def pool_of(layout: Layout, params: Params, keys: Sequence[InstanceKey]) -> Pool:
+    """The pool of a workspace with the features of these instances; what is not kept yet is taken and kept.
 
     Raises:
         SamifError: the workspace was not run, or its encoder is another one by now.
@@ -38,9 +38,9 @@ def pool_of(layout: Layout, params: Params, places: Sequence[Place]) -> Pool:
     if pool is None:
         pool = _collect(layout, params, parts)
         _save(kept, pool)
-    missing = [place for place in places if place not in pool.looks]
+    missing = [key for key in keys if key not in pool.shot_features]
     if missing:
-        pool = pool.with_looks(_look(layout, params, parts, missing))
+        pool = pool.with_shot_features(_extract(layout, params, parts, missing))
         _save(kept, pool)
     return pool
 
@@ -59,7 +59,7 @@ def _key(layout: Layout, params: Params, parts: Sequence[str]) -> str:
         "parts": list(parts),
         "classes": list(params.dataset.base_classes),
         "base": [section.prompts_per_object, section.seed],
-        "looks": [params.incremental.prompts_per_shot, list(params.incremental.rotations)],
+        "shot_features": [params.incremental.prompts_per_shot, list(params.incremental.rotations)],
     }
     return digest(content)[:32]
 
@@ -78,14 +78,18 @@ def _collect(layout: Layout, params: Params, parts: Sequence[FeaturePart]) -> Po
     return Pool(base, {}, widths)
 
 
-def _look(layout: Layout, params: Params, parts: Sequence[FeaturePart], places: Sequence[Place]) -> dict[Place, Array]:
+def _extract(
+    layout: Layout, params: Params, parts: Sequence[FeaturePart], keys: Sequence[InstanceKey]
+) -> dict[InstanceKey, Array]:
     device = device_here()
     encoder, decoder = encoder_of(params.encoder, device), decoder_of(layout, device)
     check_encoder(layout, encoder.digest)
     semantic = semantic_of(params.semantic, device).encode if params.semantic is not None else None
     dataset = source_of(layout, params, "train").dataset
-    with track(len({picture for picture, _ in places}), "pictures", "look at shots") as progress:
-        return look_at(places, dataset, decoder, encoder.encode, parts, params.incremental, semantic, progress.advance)
+    with track(len({picture for picture, _ in keys}), "pictures", "shot features") as progress:
+        return extract_shot_features(
+            keys, dataset, decoder, encoder.encode, parts, params.incremental, semantic, progress.advance
+        )
 
 
 def _save(path: Path, pool: Pool) -> None:
@@ -97,9 +101,11 @@ def _save(path: Path, pool: Pool) -> None:
         "background_pictures": pool.base.background_pictures,
         "widths": np.array(list(pool.widths.values()), dtype=np.int64),
     }
-    if pool.looks:
-        tensors["looks"] = np.concatenate(list(pool.looks.values()))
-        tensors["looks_index"] = np.array([[*place, len(s)] for place, s in pool.looks.items()], dtype=np.int64)
+    if pool.shot_features:
+        tensors["shot_features"] = np.concatenate(list(pool.shot_features.values()))
+        tensors["shot_features_index"] = np.array(
+            [[*key, len(s)] for key, s in pool.shot_features.items()], dtype=np.int64
+        )
     with files.written(path) as draft:
         save_file(tensors, draft)
 
@@ -116,12 +122,12 @@ def _load(path: Path, params: Params, parts: Sequence[FeaturePart]) -> Pool | No
     for (row, picture, _), samples in zip(index.tolist(), _cut(tensors["base"], index[:, 2]), strict=True):
         instances[names[row]].append(Instance(picture, samples))
     base = BaseSamples(instances, tensors["background"], tensors["background_pictures"])
-    looks: dict[Place, Array] = {}
-    if "looks" in tensors:
-        index = tensors["looks_index"]
-        cut = _cut(tensors["looks"], index[:, 2])
-        looks = {(row[0], row[1]): samples for row, samples in zip(index.tolist(), cut, strict=True)}
-    return Pool(base, looks, dict(zip(parts, tensors["widths"].tolist(), strict=True)))
+    shot_features: dict[InstanceKey, Array] = {}
+    if "shot_features" in tensors:
+        index = tensors["shot_features_index"]
+        cut = _cut(tensors["shot_features"], index[:, 2])
+        shot_features = {(row[0], row[1]): samples for row, samples in zip(index.tolist(), cut, strict=True)}
+    return Pool(base, shot_features, dict(zip(parts, tensors["widths"].tolist(), strict=True)))
 
 
 def _cut(samples: Array, counts: NDArray[np.int64]) -> list[Array]:

@@ -21,7 +21,7 @@ from samif.dataset.model import Picture
 from samif.errors import SamifError
 from samif.inference.propose import Proposals
 from samif.io.hashing import file_sha256
-from samif.protocol.run import Line, Score, Variant, base_of, chain, places_of, score
+from samif.protocol.run import Line, Score, Variant, base_of, chain, instance_keys, score
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def run_protocol(layout: Layout, params: Params, plan: Plan, variant: Variant | 
     line = line_of(layout, params)
     how = variant or Variant(params.train_base, params.incremental, params.evaluate)
     plan = Plan(possible(line, plan.shots), plan.seeds)
-    pool = pool_of(layout, params, places_of(line, plan.shots, plan.seeds))
+    pool = pool_of(layout, params, instance_keys(line, plan.shots, plan.seeds))
     kept = _Kept(layout.state / "protocol" / f"{_key(layout, line, how)}.jsonl")
     wanted = [(shots, seed) for shots in plan.shots for seed in plan.seeds]
     names = list(line.sessions)

@@ -167,9 +167,9 @@ def _decoder_rows(quality: Mapping[str, Any]) -> list[dict[str, Any]]:
     before, after = quality.get("before") or {}, quality.get("after") or {}
     titles = {
         "iou_base": ("Outline of base parts", "overlap (IoU) of mask and true outline for one click on a part"),
-        "iou_other": ("Outline of other parts", "the same for parts that the decoder was not tuned on"),
+        "iou_other": ("Outline of other parts", "the same for parts that the decoder was not fine-tuned on"),
         "recall_base": ("Base parts found", "share of base parts that proposals outline, over IoU 0.5 to 0.95"),
-        "recall_other": ("Other parts found", "the same for parts that the decoder was not tuned on"),
+        "recall_other": ("Other parts found", "the same for parts that the decoder was not fine-tuned on"),
         "background_silent": ("Silence on background", "share of clicks on background that rightly give no object"),
     }
     return [

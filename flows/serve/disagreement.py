@@ -30,21 +30,21 @@ def disagreements(champion: Instances, challenger: Instances) -> list[Disagreeme
     Masks are paired best overlap first, from an IoU of a half.
     """
     iou = overlaps(champion.masks, challenger.masks)
-    partner: dict[int, int] = {}
+    matched: dict[int, int] = {}
     for flat in (-iou).argsort(axis=None, kind="stable"):
         row, column = divmod(int(flat), iou.shape[1])
         if iou[row, column] < SAME_IOU:
             break
-        if row not in partner and column not in partner.values():
-            partner[row] = column
+        if row not in matched and column not in matched.values():
+            matched[row] = column
     found = []
     for row in range(len(champion)):
         name = champion.labels[row]
-        if row not in partner:
+        if row not in matched:
             found.append(Disagreement("only_champion", _box(champion, row), name, None))
-        elif (other := challenger.labels[partner[row]]) != name:
+        elif (other := challenger.labels[matched[row]]) != name:
             found.append(Disagreement("renamed", _box(champion, row), name, other))
-    alone = set(range(len(challenger))) - set(partner.values())
+    alone = set(range(len(challenger))) - set(matched.values())
     found += [
         Disagreement("only_challenger", _box(challenger, row), None, challenger.labels[row]) for row in sorted(alone)
     ]

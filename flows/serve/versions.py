@@ -22,7 +22,7 @@ from samif.classifier.model import Classifier
 from samif.classifier.samples import features_of
 from samif.config import Params, digest, load_params
 from samif.errors import SamifError
-from samif.inference.propose import answer_points
+from samif.inference.propose import predict_points
 from samif.inference.segment import Segmenter
 from samif.io.hashing import file_sha256
 
@@ -240,7 +240,7 @@ def _try_out(segmenter: Segmenter, ref: str) -> None:
     frame = segmenter.encoder.frame(PROBE)
     middle = torch.full((1, 2), segmenter.encoder.image_size / 2.0)
     classifier = segmenter.classifier
-    proposals, _ = answer_points(segmenter.decoder, seen.embedding, frame, middle)
+    proposals, _ = predict_points(segmenter.decoder, seen.embedding, frame, middle)
     features = features_of(proposals.with_semantic(seen.semantic), classifier.space.parts)
     found = classifier.probabilities(features)
     if not np.isfinite(found).all():

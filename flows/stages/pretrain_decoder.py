@@ -1,4 +1,4 @@
-"""Stage `pretrain_decoder`: tune the mask decoder once; from here on it is frozen."""
+"""Stage `pretrain_decoder`: fine-tune the mask decoder once; from here on it is frozen."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import shutil
 from dataclasses import asdict
 
 from flows.artifacts.embedding_manifest import EmbeddingManifest
-from flows.finetuning.distributed import has_gpu, tune_together
+from flows.finetuning.distributed import finetune_distributed, has_gpu
 from flows.finetuning.worker import Job
 from flows.loaders.inputs import check_encoder, reader_of, sam_of, source_of, store_of
 from flows.runtime.progress import track
 from flows.workspace.layout import Layout
 from samif.config import Params
-from samif.finetune.train import learnable, planned_steps, tune
+from samif.finetune.train import finetune, learnable, planned_steps
 from samif.sam.decoder import InstanceDecoder, save_decoder
 
 
@@ -29,22 +29,22 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     classes = frozenset(names)
     pictures = learnable(source.dataset.pictures, classes)
     steps = planned_steps(section, len(pictures))
-    with track(steps, "steps", "tune decoder") as progress:
+    with track(steps, "steps", "fine-tune decoder") as progress:
         if section.workers == 1 and not has_gpu(params.embed.address):
-            tuned = tune(decoder, pictures, classes, source.read, section, progress.advance)
+            finetuned = finetune(decoder, pictures, classes, source.read, section, progress.advance)
         else:
             reader = functools.partial(reader_of, store_of(layout, params), EmbeddingManifest.load(layout.embeddings))
             job = Job(decoder, pictures, classes, reader, section)
-            tuned = tune_together(job, section.workers, params.embed.address, progress)
+            finetuned = finetune_distributed(job, section.workers, params.embed.address, progress)
     shutil.rmtree(layout.decoder, ignore_errors=True)
-    save_decoder(tuned.decoder, loaded.name, layout.decoder / "decoder.safetensors")
+    save_decoder(finetuned.decoder, loaded.name, layout.decoder / "decoder.safetensors")
     training = {
         "schema": 1,
         "classes": section.classes,
         "steps": steps,
-        "seconds": round(tuned.seconds, 1),
-        "kept": tuned.kept,
-        "curve": tuned.curve,
-        "quality": {"before": asdict(tuned.before), "after": asdict(tuned.after)},
+        "seconds": round(finetuned.seconds, 1),
+        "kept": finetuned.kept,
+        "curve": finetuned.curve,
+        "quality": {"before": asdict(finetuned.before), "after": asdict(finetuned.after)},
     }
     (layout.decoder / "training.json").write_text(json.dumps(training, indent=1) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from flows.loaders.inputs import check_encoder, check_semantic, dataset_of, deco
 from flows.runtime.device import device_here
 from flows.runtime.progress import track
 from flows.workspace.layout import Layout
-from samif.classifier.incremental import learn_session, look_at
+from samif.classifier.incremental import extract_shot_features, learn_session
 from samif.classifier.model import Classifier
 from samif.config import Params, SessionParams
 from samif.dataset.check import raise_on_errors
@@ -38,16 +38,16 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     semantic = semantic_of(params.semantic, device) if params.semantic and "semantic" in before.space.parts else None
     if semantic is not None:
         check_semantic(layout, semantic.digest)
-    places = [place for of_class in shots.values() for place in of_class]
-    with track(len({picture for picture, _ in places}), "pictures", f"learn {session}") as progress:
-        looks = look_at(
-            places, dataset, decoder, encoder.encode, before.space.parts, params.incremental,
+    keys = [key for of_class in shots.values() for key in of_class]
+    with track(len({picture for picture, _ in keys}), "pictures", f"learn {session}") as progress:
+        shot_features = extract_shot_features(
+            keys, dataset, decoder, encoder.encode, before.space.parts, params.incremental,
             semantic.encode if semantic is not None else None, progress.advance,
         )  # fmt: skip
     if section.background:
-        after = before.reject([looks[place] for place in places])
+        after = before.reject([shot_features[key] for key in keys])
     else:
-        after = learn_session(before, shots, looks, params.incremental)
+        after = learn_session(before, shots, shot_features, params.incremental)
     folder = layout.classifier(session)
     shutil.rmtree(folder, ignore_errors=True)
     after.save(folder / "classifier.safetensors")

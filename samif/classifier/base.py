@@ -17,8 +17,8 @@ from sklearn.cluster import KMeans
 
 from samif.classifier.calibration import SHOTS, Calibration, Held, calibrate
 from samif.classifier.collect import BaseSamples
-from samif.classifier.heads import HEADS, Array, Scatter
-from samif.classifier.model import Classifier, Space
+from samif.classifier.heads import HEADS, Array, BaseStatistics
+from samif.classifier.model import Classifier, FeatureSpace
 from samif.config import TrainBaseParams
 from samif.errors import SamifError
 
@@ -52,14 +52,14 @@ def train_base(
     held: dict[float | None, list[Held]] = {shrinkage: [] for shrinkage in _shrinkages(params)}
     for fold in folds:
         learn, check = samples.of(frozenset(samples.pictures) - fold), samples.of(fold)
-        scatter = _scatter(_filled(learn, samples), params)
+        statistics = _statistics(_filled(learn, samples), params)
         for shrinkage, parts in held.items():
-            space = _space(scatter, shrinkage, learn.background, samples, params)
+            space = _space(statistics, shrinkage, learn.background, samples, params)
             parts.append(Held.of(space, _filled(learn, samples), check, SHOTS if params.shot_bias else ()))
             advance(1)
     found = {shrinkage: calibrate(parts, params) for shrinkage, parts in held.items()}
     shrinkage = min(found, key=lambda choice: found[choice].loss)
-    space = _space(_scatter(samples, params), shrinkage, samples.background, samples, params)
+    space = _space(_statistics(samples, params), shrinkage, samples.background, samples, params)
     advance(1)
     classifier = _empty(_weighed(space, found[shrinkage]))
     for name, instances in samples.instances.items():
@@ -106,16 +106,20 @@ def _filled(learn: BaseSamples, everything: BaseSamples) -> BaseSamples:
     )
 
 
-def _scatter(samples: BaseSamples, params: TrainBaseParams) -> Scatter:
+def _statistics(samples: BaseSamples, params: TrainBaseParams) -> BaseStatistics:
     groups = [np.concatenate([i.samples for i in instances]) for instances in samples.instances.values()]
-    return Scatter.of(params.head, groups, params.seed)
+    return BaseStatistics.of(params.head, groups, params.seed)
 
 
 def _space(
-    scatter: Scatter, shrinkage: float | None, background: Array, everything: BaseSamples, params: TrainBaseParams
-) -> Space:
+    statistics: BaseStatistics,
+    shrinkage: float | None,
+    background: Array,
+    everything: BaseSamples,
+    params: TrainBaseParams,
+) -> FeatureSpace:
     """The space with background prototypes, not weighed yet."""
-    transform = scatter.transform(shrinkage)
+    transform = statistics.transform(shrinkage)
     width = transform.projection.shape[1]
     prototypes = np.zeros((1, width), np.float32)
     negatives = background if len(background) else everything.background
@@ -127,13 +131,13 @@ def _space(
         [transform(np.concatenate([i.samples for i in found])).mean(axis=0) for found in everything.instances.values()]
     )
     spread = float(rows.var(axis=0, ddof=1).mean()) if len(rows) > 1 else 1.0
-    return Space(
+    return FeatureSpace(
         tuple(params.features), params.head, transform.centre, transform.projection, prototypes, 1.0, 0.0,
-        transform.lift, transform.offset, spread if not HEADS[params.head].angular else 0.0,
+        transform.random_projection, transform.offset, spread if not HEADS[params.head].angular else 0.0,
     )  # fmt: skip
 
 
-def _weighed(space: Space, found: Calibration) -> Space:
+def _weighed(space: FeatureSpace, found: Calibration) -> FeatureSpace:
     return replace(
         space,
         temperature=found.temperature,
@@ -144,5 +148,5 @@ def _weighed(space: Space, found: Calibration) -> Space:
     )
 
 
-def _empty(space: Space) -> Classifier:
+def _empty(space: FeatureSpace) -> Classifier:
     return Classifier(space, (), np.zeros((0, space.projection.shape[1]), np.float32), np.zeros(0, np.int64))

@@ -18,8 +18,8 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import logsumexp
 
 from samif.classifier.collect import BaseSamples, Instance
-from samif.classifier.heads import HEADS, Array, evidence
-from samif.classifier.model import Space, row_from, unknown_evidence
+from samif.classifier.heads import HEADS, Array, similarity
+from samif.classifier.model import FeatureSpace, row_from, unknown_similarity
 from samif.config import TrainBaseParams
 
 Floats = NDArray[np.float64]
@@ -55,7 +55,7 @@ class Held:
     labels: NDArray[np.int64]
 
     @classmethod
-    def of(cls, space: Space, learn: BaseSamples, check: BaseSamples, shots: Sequence[int] = SHOTS) -> Held:
+    def of(cls, space: FeatureSpace, learn: BaseSamples, check: BaseSamples, shots: Sequence[int] = SHOTS) -> Held:
         """What a space and rows learnt from some pictures say of the samples of others."""
         groups = [np.concatenate([i.samples for i in found]) if found else None for found in check.instances.values()]
         samples = [group for group in groups if group is not None]
@@ -67,17 +67,17 @@ class Held:
         few = [np.stack([_few(space, found, count, rng) for found in learn.instances.values()]) for count in shots]
         return cls(
             HEADS[space.head].angular,
-            evidence(space.head, projected, np.stack(rows)),
-            evidence(space.head, projected, space.background),
-            unknown_evidence(space.head, projected, space.spread),
-            np.array([evidence(space.head, projected, each) for each in few]).reshape(
+            similarity(space.head, projected, np.stack(rows)),
+            similarity(space.head, projected, space.background),
+            unknown_similarity(space.head, projected, space.spread),
+            np.array([similarity(space.head, projected, each) for each in few]).reshape(
                 len(few), len(projected), len(rows)
             ),
             np.concatenate([*labels, np.full(len(check.background), -1)]).astype(np.int64),
         )
 
 
-def _few(space: Space, found: Sequence[Instance], count: int, rng: np.random.Generator) -> Array:
+def _few(space: FeatureSpace, found: Sequence[Instance], count: int, rng: np.random.Generator) -> Array:
     chosen = rng.permutation(len(found))[:count]
     return row_from(space, [found[i].samples for i in chosen])
 

@@ -3,14 +3,14 @@
 All share one form, so that adding and removing a class is exact for each of them: a row is a mean in a space that the
 base classifier froze, and depends on the statistics of its own class alone.
 
-| head      | space                                                              | evidence for a row      |
+| head      | space                                                              | similarity to a row     |
 |-----------|--------------------------------------------------------------------|-------------------------|
 | `cosine`  | features as they are (SAM-IF)                                      | angle                   |
 | `centred` | centred, each feature at unit deviation (SimpleShot, Wang 2019)    | angle                   |
 | `lda`     | whitened by the shrunk within-class covariance of the base         | minus half the distance |
 | `ranpac`  | random ReLU features first (RanPAC, McDonnell 2023), then as `lda` | minus half the distance |
 
-Shape legend: N samples, D feature width, M lifted width, d projected width.
+Shape legend: N samples, D feature width, M random features, d projected width.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from sklearn.covariance import ledoit_wolf
 Array = NDArray[np.float32]
 HeadName = Literal["cosine", "centred", "lda", "ranpac"]
 
-LIFTED = 1024
+RANDOM_FEATURES = 1024
 """Random features of `ranpac`: more would make each version of a classifier tens of megabytes."""
 
 
 @dataclass(frozen=True)
-class Traits:
+class HeadSpec:
     """What tells one head from another."""
 
     centred: bool
     whitened: bool
-    lifted: bool
+    random_features: bool
 
     @property
     def angular(self) -> bool:
@@ -44,11 +44,11 @@ class Traits:
         return not self.whitened
 
 
-HEADS: dict[HeadName, Traits] = {
-    "cosine": Traits(centred=False, whitened=False, lifted=False),
-    "centred": Traits(centred=True, whitened=False, lifted=False),
-    "lda": Traits(centred=True, whitened=True, lifted=False),
-    "ranpac": Traits(centred=True, whitened=True, lifted=True),
+HEADS: dict[HeadName, HeadSpec] = {
+    "cosine": HeadSpec(centred=False, whitened=False, random_features=False),
+    "centred": HeadSpec(centred=True, whitened=False, random_features=False),
+    "lda": HeadSpec(centred=True, whitened=True, random_features=False),
+    "ranpac": HeadSpec(centred=True, whitened=True, random_features=True),
 }
 
 
@@ -58,21 +58,21 @@ class Transform:
 
     Attributes:
         centre: (D,) taken off every feature vector.
-        lift: (D, M) random directions whose positive part is taken, or None.
+        random_projection: (D, M) random directions whose positive part is taken, or None.
         projection: (D or M, d).
-        offset: (d,) taken off the result: the centre of what was lifted; None without a lift.
+        offset: (d,) taken off the result: the centre of the random features; None without.
     """
 
     centre: Array
-    lift: Array | None
+    random_projection: Array | None
     projection: Array
     offset: Array | None
 
     def __call__(self, features: Array) -> Array:
         """(N, D) -> (N, d)."""
         moved = features - self.centre
-        if self.lift is not None:
-            moved = np.maximum(moved @ self.lift, 0.0)
+        if self.random_projection is not None:
+            moved = np.maximum(moved @ self.random_projection, 0.0)
         projected = moved @ self.projection
         if self.offset is not None:
             projected = projected - self.offset
@@ -80,43 +80,46 @@ class Transform:
 
 
 @dataclass(frozen=True)
-class Scatter:
+class BaseStatistics:
     """What base samples say of a head's space, before it is decided how far their covariance is to be shrunk."""
 
     head: HeadName
     centre: NDArray[np.float64]
-    lift: NDArray[np.float64] | None
-    lifted_centre: NDArray[np.float64]
+    random_projection: NDArray[np.float64] | None
+    feature_centre: NDArray[np.float64]
     scale: NDArray[np.float64]
     values: NDArray[np.float64]
     vectors: NDArray[np.float64]
     estimated: float
 
     @classmethod
-    def of(cls, head: HeadName, groups: Sequence[Array], seed: int) -> Scatter:
+    def of(cls, head: HeadName, groups: Sequence[Array], seed: int) -> BaseStatistics:
         """From the samples (N, D) of each base class; `seed` draws the random features of `ranpac`."""
-        traits = HEADS[head]
+        spec = HEADS[head]
         samples = [group.astype(np.float64) for group in groups]
         # every class weighs the same in the centre, however many instances it has
         centre = np.stack([group.mean(axis=0) for group in samples]).mean(axis=0)
-        if not traits.centred:
+        if not spec.centred:
             centre = np.zeros_like(centre)
-        lift = None
-        if traits.lifted:
+        random_projection = None
+        if spec.random_features:
             deviation = np.maximum(np.concatenate(samples).std(axis=0), 1e-6)
-            directions = np.random.default_rng([seed, 7]).normal(size=(len(centre), LIFTED))
-            lift = directions / deviation[:, None] / np.sqrt(len(centre))
-        moved = [group - centre if lift is None else np.maximum((group - centre) @ lift, 0.0) for group in samples]
+            directions = np.random.default_rng([seed, 7]).normal(size=(len(centre), RANDOM_FEATURES))
+            random_projection = directions / deviation[:, None] / np.sqrt(len(centre))
+        moved = [
+            group - centre if random_projection is None else np.maximum((group - centre) @ random_projection, 0.0)
+            for group in samples
+        ]
         middle = np.stack([group.mean(axis=0) for group in moved]).mean(axis=0)
-        if not traits.whitened:
-            scale = np.maximum(np.concatenate(moved).std(axis=0), 1e-6) if traits.centred else np.ones_like(centre)
-            return cls(head, centre, lift, middle, scale, np.zeros(0), np.zeros((0, 0)), 0.0)
+        if not spec.whitened:
+            scale = np.maximum(np.concatenate(moved).std(axis=0), 1e-6) if spec.centred else np.ones_like(centre)
+            return cls(head, centre, random_projection, middle, scale, np.zeros(0), np.zeros((0, 0)), 0.0)
         within = np.concatenate([group - group.mean(axis=0) for group in moved])
         scale = np.maximum(within.std(axis=0), 1e-6)
         empirical = within.T @ within / len(within) / np.outer(scale, scale)
         _, estimated = ledoit_wolf(within / scale, assume_centered=True)
         values, vectors = np.linalg.eigh(empirical)
-        return cls(head, centre, lift, middle, scale, np.maximum(values, 0.0), vectors, float(estimated))
+        return cls(head, centre, random_projection, middle, scale, np.maximum(values, 0.0), vectors, float(estimated))
 
     def transform(self, shrinkage: float | None = None) -> Transform:
         """The head's space, its covariance shrunk this far (0..1) toward a multiple of the identity.
@@ -131,13 +134,13 @@ class Scatter:
         values = (1.0 - share) * self.values + share * self.values.mean()
         root = (self.vectors / np.sqrt(np.maximum(values, 1e-6))) @ self.vectors.T
         projection = root / self.scale[:, None]
-        if self.lift is None:
+        if self.random_projection is None:
             return Transform(centre, None, projection.astype(np.float32), None)
-        offset = (self.lifted_centre @ projection).astype(np.float32)
-        return Transform(centre, self.lift.astype(np.float32), projection.astype(np.float32), offset)
+        offset = (self.feature_centre @ projection).astype(np.float32)
+        return Transform(centre, self.random_projection.astype(np.float32), projection.astype(np.float32), offset)
 
 
-def evidence(head: HeadName, projected: NDArray[np.float64], vectors: Array) -> NDArray[np.float64]:
+def similarity(head: HeadName, projected: NDArray[np.float64], vectors: Array) -> NDArray[np.float64]:
     """How well each sample (N, d) fits each vector (M, d), (N, M): their cosine, or minus half their squared distance
     up to what all vectors share."""
     others = vectors.astype(np.float64)

@@ -25,27 +25,27 @@ Shots = Mapping[str, Sequence[tuple[int, int]]]
 """Class -> (picture id, annotation id) of each labelled instance to learn from."""
 
 
-Place = tuple[int, int]
+InstanceKey = tuple[int, int]
 """(picture id, annotation id) of a labelled instance."""
 EncodePictures = Callable[[Sequence[NDArray[np.uint8]]], Tensor]
 """Pictures (H, W, 3) -> what an encoder sees in them (N, C, h, w)."""
 
 
 def learn_session(
-    classifier: Classifier, shots: Shots, looks: Mapping[Place, Array], params: IncrementalParams
+    classifier: Classifier, shots: Shots, shot_features: Mapping[InstanceKey, Array], params: IncrementalParams
 ) -> Classifier:
     """The classifier with one more row per class of `shots`, in their order; its other rows untouched.
 
     Args:
-        looks: samples (S, D) of each instance, from `look_at`.
+        shot_features: samples (S, D) of each instance, from `extract_shot_features`.
     """
-    for name, places in shots.items():
-        classifier = classifier.add(name, [looks[place] for place in places], params.outliers == "downweight")
+    for name, keys in shots.items():
+        classifier = classifier.add(name, [shot_features[key] for key in keys], params.outliers == "downweight")
     return classifier
 
 
-def look_at(
-    places: Iterable[Place],
+def extract_shot_features(
+    keys: Iterable[InstanceKey],
     dataset: Dataset,
     decoder: InstanceDecoder,
     encode_pictures: EncodePictures,
@@ -53,7 +53,7 @@ def look_at(
     params: IncrementalParams,
     encode_semantic: EncodePictures | None = None,
     advance: Callable[[int], None] = lambda _: None,
-) -> dict[Place, Array]:
+) -> dict[InstanceKey, Array]:
     """Samples (S, D) of labelled instances: each seen upright and turned, from several prompts.
 
     What is seen of an instance depends on its picture and its label alone, so that any draw of shots finds the same.
@@ -63,9 +63,9 @@ def look_at(
         advance: called with 1 for each picture that is done.
     """
     wanted: dict[int, list[int]] = {}
-    for picture_id, annotation_id in places:
+    for picture_id, annotation_id in keys:
         wanted.setdefault(picture_id, []).append(annotation_id)
-    looks: dict[Place, Array] = {}
+    shot_features: dict[InstanceKey, Array] = {}
     for picture_id, ids in wanted.items():
         picture = dataset.picture(picture_id)
         pixels = read_picture(dataset.path_of(picture))
@@ -84,9 +84,9 @@ def look_at(
                         rng, semantic,
                     )
                 )  # fmt: skip
-        looks |= {(picture_id, id_): np.concatenate(samples) for id_, samples in found.items()}
+        shot_features |= {(picture_id, id_): np.concatenate(samples) for id_, samples in found.items()}
         advance(1)
-    return looks
+    return shot_features
 
 
 def _turn_annotation(annotation: Annotation, degrees: int) -> Annotation:

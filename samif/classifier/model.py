@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from scipy.special import logsumexp
 
-from samif.classifier.heads import HEADS, Array, HeadName, Transform, evidence, unit
+from samif.classifier.heads import HEADS, Array, HeadName, Transform, similarity, unit
 from samif.config import FeaturePart
 from samif.errors import SamifError
 from samif.io import files
@@ -32,7 +32,7 @@ FIRST_FORMAT = "samif-classifier-1"
 
 
 @dataclass(frozen=True)
-class Space:
+class FeatureSpace:
     """What the base classifier freezes.
 
     Attributes:
@@ -43,8 +43,8 @@ class Space:
         background: prototypes (G, d), in projected features.
         temperature: factor on the logits.
         background_bias: added to the background's logit.
-        lift: (D, M) random directions of `ranpac`.
-        offset: (d,) taken off what was lifted.
+        random_projection: (D, M) random directions of `ranpac`.
+        offset: (d,) taken off the random features.
         spread: variance of class means about the origin, for the spaces that measure distance.
         unknown_bias: added to the logit of "an object of a class that nobody taught"; None leaves that out.
         rejection: probability below which even the best class is not named.
@@ -58,7 +58,7 @@ class Space:
     background: Array
     temperature: float
     background_bias: float
-    lift: Array | None = None
+    random_projection: Array | None = None
     offset: Array | None = None
     spread: float = 0.0
     unknown_bias: float | None = None
@@ -72,7 +72,7 @@ class Space:
                 f"the classifier takes features of width {len(self.centre)}, got {features.shape[1]}; "
                 "it was made with another encoder or decoder"
             )
-        return Transform(self.centre, self.lift, self.projection, self.offset)(features)
+        return Transform(self.centre, self.random_projection, self.projection, self.offset)(features)
 
     def bias_of(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
         """What classes learnt from so many instances (C,) are given on their logits: between the measured numbers by
@@ -89,7 +89,7 @@ class Classifier:
     """A frozen space and rows (C, d) with the number of instances behind each, (C,); `negatives` (B, d) are what people
     said is none of the classes, beside the space's own background prototypes."""
 
-    space: Space
+    space: FeatureSpace
     classes: tuple[str, ...]
     rows: Array
     counts: NDArray[np.int64]
@@ -187,8 +187,8 @@ class Classifier:
             "rows": self.rows,
             "counts": self.counts,
         }
-        if self.space.lift is not None and self.space.offset is not None:
-            tensors |= {"lift": self.space.lift, "offset": self.space.offset}
+        if self.space.random_projection is not None and self.space.offset is not None:
+            tensors |= {"lift": self.space.random_projection, "offset": self.space.offset}
         if len(self.negatives):
             tensors["negatives"] = self.negatives
         files.commit(path, _stable(save(tensors, metadata=meta)))
@@ -208,7 +208,7 @@ class Classifier:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
             facts = json.loads(meta["space"])
             head = facts["head"]
-            space = Space(
+            space = FeatureSpace(
                 parts=cast(tuple[FeaturePart, ...], tuple(facts["parts"])),
                 head="centred" if meta["format"] == FIRST_FORMAT and head == "cosine" else head,
                 centre=tensors["centre"],
@@ -216,7 +216,7 @@ class Classifier:
                 background=tensors["background"],
                 temperature=facts["temperature"],
                 background_bias=facts["background_bias"],
-                lift=tensors.get("lift"),
+                random_projection=tensors.get("lift"),
                 offset=tensors.get("offset"),
                 spread=facts.get("spread", 0.0),
                 unknown_bias=facts.get("unknown_bias"),
@@ -233,7 +233,7 @@ class Classifier:
             raise SamifError(f"{path} is damaged ({error}); restore it from the registry or run 'samif run'") from None
 
 
-def row_from(space: Space, features: list[Array], robust: bool = False) -> Array:
+def row_from(space: FeatureSpace, features: list[Array], robust: bool = False) -> Array:
     """Row (d,) of a class from one array of samples (S, D) per instance."""
     means = np.stack([space.project(samples).mean(axis=0, dtype=np.float64) for samples in features])
     if HEADS[space.head].angular:
@@ -253,31 +253,33 @@ def _trust(means: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(weights / weights.sum())
 
 
-def class_logits(space: Space, projected: NDArray[np.float64], rows: Array) -> NDArray[np.float64]:
-    """Logits (N, C): the evidence of the space's head, times its temperature."""
-    return np.asarray(space.temperature * evidence(space.head, projected, rows))
+def class_logits(space: FeatureSpace, projected: NDArray[np.float64], rows: Array) -> NDArray[np.float64]:
+    """Logits (N, C): the similarity of the space's head, times its temperature."""
+    return np.asarray(space.temperature * similarity(space.head, projected, rows))
 
 
-def none_logit(space: Space, projected: NDArray[np.float64], negatives: Array | None = None) -> NDArray[np.float64]:
+def none_logit(
+    space: FeatureSpace, projected: NDArray[np.float64], negatives: Array | None = None
+) -> NDArray[np.float64]:
     """Logit (N,) of "none of the classes": what the background prototypes and an unknown object say together."""
     prototypes = space.background
     if negatives is not None and len(negatives):
         prototypes = np.concatenate([prototypes, negatives])
-    against = space.temperature * evidence(space.head, projected, prototypes)
+    against = space.temperature * similarity(space.head, projected, prototypes)
     logit = logsumexp(against, axis=1) + space.background_bias
     if space.unknown_bias is not None:
-        strange = space.temperature * unknown_evidence(space.head, projected, space.spread) + space.unknown_bias
+        strange = space.temperature * unknown_similarity(space.head, projected, space.spread) + space.unknown_bias
         logit = np.logaddexp(logit, strange)
     return np.asarray(logit)
 
 
-def unknown_evidence(head: HeadName, projected: NDArray[np.float64], spread: float) -> NDArray[np.float64]:
+def unknown_similarity(head: HeadName, projected: NDArray[np.float64], spread: float) -> NDArray[np.float64]:
     """What says (N,) that a sample is of a class nobody taught.
 
     Where distance is measured, classes are Gaussians of unit covariance whose means scatter with variance `spread`
     about the origin (two-covariance model, Bruemmer and de Villiers 2010), so a class not seen yet is a Gaussian of
-    variance 1 + spread. In the form that `evidence` uses, without what all share, that is half the squared length times
-    spread / (1 + spread). Angles know no such thing: there it is a constant.
+    variance 1 + spread. In the form that `similarity` uses, without what all share, that is half the squared length
+    times spread / (1 + spread). Angles know no such thing: there it is a constant.
     """
     if HEADS[head].angular:
         return np.zeros(len(projected))

@@ -16,7 +16,7 @@ from samif.config import FeaturePart
 from samif.dataset.model import Annotation, Picture
 from samif.errors import SamifError
 from samif.finetune.targets import PictureTargets, to_points
-from samif.inference.propose import Proposals, answer_points
+from samif.inference.propose import Proposals, predict_points
 from samif.masks.pooling import pool
 from samif.masks.rle import decode, overlaps
 from samif.sam.decoder import InstanceDecoder
@@ -91,7 +91,7 @@ def instance_samples(
         places.append(target.interior(index, 1.0)[0])
         places += [cells[i] for i in rng.integers(len(cells), size=prompts - 1)]
     points = torch.from_numpy(to_points(np.stack(places), target.frame))
-    answers, usable = answer_points(decoder, embedding, target.frame, points)
+    answers, usable = predict_points(decoder, embedding, target.frame, points)
     match = overlaps(answers.masks, [a.rle for a in annotations])
     samples = []
     for index, annotation in enumerate(annotations):

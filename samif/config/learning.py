@@ -14,10 +14,10 @@ FeaturePart = Literal["token", "pooled", "semantic"]
 
 
 class PretrainDecoderParams(Strict):
-    """Instance-level fine-tuning of the mask decoder (SAM-IF, section on decoder tuning).
+    """Instance-level fine-tuning of the mask decoder (SAM-IF, section on decoder fine-tuning).
 
-    It stops after `steps`, or earlier where every picture has been seen `max_epochs` times: a decoder tuned for long
-    on few pictures returns what it was shown for every click.
+    It stops after `steps`, or earlier where every picture has been seen `max_epochs` times: a decoder fine-tuned for
+    long on few pictures returns what it was shown for every click.
     """
 
     classes: Literal["base", "all"] = "base"
@@ -30,7 +30,8 @@ class PretrainDecoderParams(Strict):
     erosion: Fraction = 0.15
     seed: int = 0
     workers: Positive = Field(default=1, exclude_if=lambda workers: bool(workers == 1))
-    """Of Ray, which share each step; their number decides the last bits of the decoder, so a change tunes it anew."""
+    """Of Ray, which share each step; their number decides the last bits of the decoder, so a change fine-tunes it
+    anew."""
 
 
 class ProposeParams(Strict):

@@ -30,15 +30,15 @@ class Detection:
 class Matched:
     """A picture with its known objects and its detections, matched one to one by class and mask IoU >= 0.5.
 
-    `partner[i]` is the index in `truth` of detection i, or None; `excused[i]` is True where detection i lies in a
+    `matched_gt[i]` is the index in `truth` of detection i, or None; `ignored[i]` is True where detection i lies in a
     crowd region of its class, which makes it neither right nor wrong.
     """
 
     picture: Picture
     truth: tuple[Annotation, ...]
     detections: tuple[Detection, ...]
-    partner: tuple[int | None, ...]
-    excused: tuple[bool, ...]
+    matched_gt: tuple[int | None, ...]
+    ignored: tuple[bool, ...]
 
     def names(self, kind: Kind) -> list[str]:
         """Class names of the hits, of the missed objects, or of the false tags."""
@@ -50,17 +50,17 @@ class Matched:
     @property
     def right(self) -> list[bool]:
         """Per detection: it matches an object."""
-        return [other is not None for other in self.partner]
+        return [other is not None for other in self.matched_gt]
 
     @property
     def wrong(self) -> list[bool]:
         """Per detection: it matches no object of its class, or one that a better detection has taken."""
-        return [other is None and not excused for other, excused in zip(self.partner, self.excused, strict=True)]
+        return [other is None and not ignored for other, ignored in zip(self.matched_gt, self.ignored, strict=True)]
 
     @property
     def missed(self) -> list[bool]:
         """Per known object: no detection matches it."""
-        found = set(self.partner)
+        found = set(self.matched_gt)
         return [index not in found for index in range(len(self.truth))]
 
 
@@ -96,18 +96,18 @@ def _match(picture: Picture, detections: list[Detection], known: set[str]) -> Ma
     ours = [detection.rle for detection in ordered]
     iou = overlaps(ours, [annotation.rle for annotation in truth])
     inside = overlaps(ours, [crowd.rle for crowd in crowds], within_a=True)
-    partner: list[int | None] = []
-    excused: list[bool] = []
+    matched_gt: list[int | None] = []
+    ignored: list[bool] = []
     for row, detection in enumerate(ordered):
         free = [
             (iou[row, column], -column)
             for column, annotation in enumerate(truth)
-            if annotation.category == detection.category and column not in partner and iou[row, column] >= MATCH_IOU
+            if annotation.category == detection.category and column not in matched_gt and iou[row, column] >= MATCH_IOU
         ]
-        partner.append(-max(free)[1] if free else None)
+        matched_gt.append(-max(free)[1] if free else None)
         in_crowd = any(
             crowd.category == detection.category and inside[row, column] >= MATCH_IOU
             for column, crowd in enumerate(crowds)
         )
-        excused.append(not free and in_crowd)
-    return Matched(picture, truth, ordered, tuple(partner), tuple(excused))
+        ignored.append(not free and in_crowd)
+    return Matched(picture, truth, ordered, tuple(matched_gt), tuple(ignored))

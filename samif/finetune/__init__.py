@@ -1,1 +1,1 @@
-"""Instance-level fine-tuning of the mask decoder: single objects yes, background no (SAM-IF, decoder tuning)."""
+"""Instance-level fine-tuning of the mask decoder: single objects yes, background no (SAM-IF, decoder fine-tuning)."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from samif.config import ProposeParams
 from samif.dataset.model import Picture
 from samif.finetune.targets import PictureTargets, to_points
-from samif.inference.propose import answer_points, propose
+from samif.inference.propose import predict_points, propose
 from samif.masks.rle import overlaps
 from samif.sam.decoder import InstanceDecoder
 
@@ -72,7 +72,7 @@ def measure(
             places += [empty[i] for i in rng.integers(len(empty), size=BACKGROUND_POINTS)]
         points = torch.from_numpy(to_points(np.stack(places), target.frame))
         embedding = read([picture])[0]
-        answers, _ = answer_points(decoder, embedding, target.frame, points)
+        answers, _ = predict_points(decoder, embedding, target.frame, points)
         for index, annotation in enumerate(objects):
             value = float(overlaps([answers.masks[index]], [annotation.rle])[0, 0])
             (known if annotation.category in classes else other).append(value)

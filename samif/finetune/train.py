@@ -1,7 +1,8 @@
-"""The fine-tuning loop: prompts drawn in objects, on background and on seams; decoder tuned, encoder never touched.
+"""The fine-tuning loop: prompts drawn in objects, on background and on seams; decoder fine-tuned, encoder never
+touched.
 
-Several workers may tune one decoder together (`Team`): each draws the whole batch from the same seed, works on its
-share of the pictures, and takes the same step as the others.
+Several workers may fine-tune one decoder together (`DistributedContext`): each draws the whole batch from the same
+seed, works on its share of the pictures, and takes the same step as the others.
 
 Shape legend: B pictures a step, P prompts a picture, r resolution of low-resolution masks.
 """
@@ -41,8 +42,8 @@ CELLS_AT_ONCE = 1 << 15
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """A tuned decoder and how it came about; `curve` rows are {step, loss, mask_iou}."""
+class TrainingResult:
+    """A fine-tuned decoder and how it came about; `curve` rows are {step, loss, mask_iou}."""
 
     decoder: InstanceDecoder
     curve: list[dict[str, float]]
@@ -53,19 +54,19 @@ class Tuned:
 
 
 @dataclass(frozen=True)
-class Team:
-    """One worker of several that tune a decoder together, each from the same decoder, pictures and parameters.
+class DistributedContext:
+    """One worker of several that fine-tune a decoder together, each from the same decoder, pictures and parameters.
 
     Attributes:
         rank: number of this worker, from 0.
         workers: how many there are, at most the pictures of a step.
-        add_up: replaces a tensor by its sum over all workers, bit for bit the same on each.
+        all_reduce: replaces a tensor by its sum over all workers, bit for bit the same on each.
         device: where this worker computes losses and gradients.
     """
 
     rank: int = 0
     workers: int = 1
-    add_up: Callable[[Tensor], None] = lambda _: None
+    all_reduce: Callable[[Tensor], None] = lambda _: None
     device: str = "cpu"
 
     def share(self, pictures: int) -> slice:
@@ -73,7 +74,7 @@ class Team:
         return slice(pictures * self.rank // self.workers, pictures * (self.rank + 1) // self.workers)
 
 
-ALONE = Team()
+SINGLE_PROCESS = DistributedContext()
 
 
 @dataclass(frozen=True)
@@ -106,55 +107,55 @@ def learnable(pictures: Sequence[Picture], classes: frozenset[str]) -> list[Pict
     return [p for p in pictures if any(a.category in classes and not a.crowd for a in p.annotations)]
 
 
-def tune(
+def finetune(
     decoder: InstanceDecoder,
     pictures: Sequence[Picture],
     classes: frozenset[str],
     read: ReadEmbeddings,
     params: PretrainDecoderParams,
     advance: Callable[[int], None] = lambda _: None,
-    team: Team = ALONE,
-) -> Tuned:
+    distributed: DistributedContext = SINGLE_PROCESS,
+) -> TrainingResult:
     """Fine-tune the mask decoder on the instances of `classes`; the prompt encoder stays as it is.
 
-    A share of the pictures is held out; the tuned decoder is kept only where it is better there than before.
+    A share of the pictures is held out; the fine-tuned decoder is kept only where it is better there than before.
     Losses: BCE + dice on the single mask, its IoU (regression), objectness, and the point proposal map.
-    In a team this is what the first worker does; the others `assist`.
+    With several workers this is what the first one does; the others do `run_worker`.
 
     Raises:
         SamifError: no picture has an instance to learn from.
     """
     started = time.monotonic()
-    lesson = _Lesson.of(pictures, classes, read, params)
-    there = copy.deepcopy(decoder).to(team.device)
-    before = measure(there, lesson.check, classes, read, seed=params.seed)
-    tuned, curve = _train(decoder, lesson, team, advance)
-    after = measure(tuned, lesson.check, classes, read, seed=params.seed)
+    training_set = _TrainingSet.of(pictures, classes, read, params)
+    there = copy.deepcopy(decoder).to(distributed.device)
+    before = measure(there, training_set.check, classes, read, seed=params.seed)
+    finetuned, curve = _train(decoder, training_set, distributed, advance)
+    after = measure(finetuned, training_set.check, classes, read, seed=params.seed)
     better = after.score >= before.score
     if not better:
         log.warning("fine-tuning did not help (%.3f before, %.3f after): kept as it was", before.score, after.score)
-    best, kept = (tuned.cpu(), "after") if better else (decoder, "before")
-    return Tuned(best, curve, before, after, kept, time.monotonic() - started)
+    best, kept = (finetuned.cpu(), "after") if better else (decoder, "before")
+    return TrainingResult(best, curve, before, after, kept, time.monotonic() - started)
 
 
-def assist(
+def run_worker(
     decoder: InstanceDecoder,
     pictures: Sequence[Picture],
     classes: frozenset[str],
     read: ReadEmbeddings,
     params: PretrainDecoderParams,
-    team: Team,
+    distributed: DistributedContext,
 ) -> None:
-    """Do a worker's share of what the first worker does in `tune`; measuring is left to the first.
+    """Do a worker's share of what the first worker does in `finetune`; measuring is left to the first.
 
     Raises:
         SamifError: no picture has an instance to learn from.
     """
-    _train(decoder, _Lesson.of(pictures, classes, read, params), team)
+    _train(decoder, _TrainingSet.of(pictures, classes, read, params), distributed)
 
 
 @dataclass(frozen=True)
-class _Lesson:
+class _TrainingSet:
     """What is learnt from which pictures; `check` are those to measure on, held out where there are enough."""
 
     learn: list[Picture]
@@ -168,7 +169,7 @@ class _Lesson:
     @classmethod
     def of(
         cls, pictures: Sequence[Picture], classes: frozenset[str], read: ReadEmbeddings, params: PretrainDecoderParams
-    ) -> _Lesson:
+    ) -> _TrainingSet:
         useful = learnable(pictures, classes)
         if not useful:
             raise SamifError("no training picture shows an instance of a class to learn; check dataset.base_classes")
@@ -180,18 +181,21 @@ class _Lesson:
 
 
 def _train(
-    decoder: InstanceDecoder, lesson: _Lesson, team: Team, advance: Callable[[int], None] = lambda _: None
+    decoder: InstanceDecoder,
+    training_set: _TrainingSet,
+    distributed: DistributedContext,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[InstanceDecoder, list[dict[str, float]]]:
-    """A tuned copy of the decoder, and its curve: the same on every worker of a team."""
-    params, steps = lesson.params, lesson.steps
+    """A fine-tuned copy of the decoder, and its curve: the same on every worker."""
+    params, steps = training_set.params, training_set.steps
     torch.manual_seed(params.seed)
-    tuned = copy.deepcopy(decoder).to(team.device)
-    weights = [*tuned.mask_decoder.parameters()]
-    if tuned.heads is not getattr(tuned.mask_decoder, "instance_heads", None):
-        weights += [*tuned.heads.parameters()]
+    finetuned = copy.deepcopy(decoder).to(distributed.device)
+    weights = [*finetuned.mask_decoder.parameters()]
+    if finetuned.heads is not getattr(finetuned.mask_decoder, "instance_heads", None):
+        weights += [*finetuned.heads.parameters()]
     for parameter in weights:
         parameter.requires_grad_(True)
-    tuned.train()
+    finetuned.train()
     optimiser = torch.optim.AdamW(weights, lr=params.learning_rate, weight_decay=0.01)
     targets: dict[int, PictureTargets] = {}
     curve: list[dict[str, float]] = []
@@ -200,13 +204,13 @@ def _train(
         rate = params.learning_rate * min(1.0, (step + 1) / 30) * (1.0 - step / steps)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        share = team.share(params.pictures_per_step)
-        chosen = _choose(lesson)
-        embeddings = lesson.read(chosen[share]).float().to(team.device)
-        batch = _draw(tuned, chosen, embeddings.shape[-1], lesson, targets).to(team.device)
+        share = distributed.share(params.pictures_per_step)
+        chosen = _choose(training_set)
+        embeddings = training_set.read(chosen[share]).float().to(distributed.device)
+        batch = _draw(finetuned, chosen, embeddings.shape[-1], training_set, targets).to(distributed.device)
         optimiser.zero_grad(set_to_none=True)
-        sums = _accumulate(tuned, embeddings, batch, share)
-        loss, iou = _over_all_workers(weights, sums, team)
+        sums = _accumulate(finetuned, embeddings, batch, share)
+        loss, iou = _over_all_workers(weights, sums, distributed)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
         for key, value in (("loss", loss), ("mask_iou", iou)):
@@ -214,23 +218,27 @@ def _train(
         if step % max(1, steps // CURVE_POINTS) == 0 or step == steps - 1:
             curve.append({"step": step + 1, **{k: round(v, 4) for k, v in running.items()}})
         advance(1)
-    return tuned.eval().requires_grad_(False), curve
+    return finetuned.eval().requires_grad_(False), curve
 
 
-def _choose(lesson: _Lesson) -> list[Picture]:
+def _choose(training_set: _TrainingSet) -> list[Picture]:
     """The pictures of the next step."""
-    pictures, count = lesson.learn, lesson.params.pictures_per_step
-    return [pictures[i] for i in lesson.rng.choice(len(pictures), count, replace=len(pictures) < count)]
+    pictures, count = training_set.learn, training_set.params.pictures_per_step
+    return [pictures[i] for i in training_set.rng.choice(len(pictures), count, replace=len(pictures) < count)]
 
 
 def _draw(
-    decoder: InstanceDecoder, chosen: Sequence[Picture], grid: int, lesson: _Lesson, cache: dict[int, PictureTargets]
+    decoder: InstanceDecoder,
+    chosen: Sequence[Picture],
+    grid: int,
+    training_set: _TrainingSet,
+    cache: dict[int, PictureTargets],
 ) -> _Batch:
-    params, rng = lesson.params, lesson.rng
+    params, rng = training_set.params, training_set.rng
     points, masks, depth, ignored = [], [], [], []
     for picture in chosen:
         if picture.id not in cache:
-            cache[picture.id] = PictureTargets.of(picture, lesson.classes, decoder.image_size)
+            cache[picture.id] = PictureTargets.of(picture, training_set.classes, decoder.image_size)
         target = cache[picture.id]
         for place, mask in _prompts(target, 4 * grid, params, rng):
             points.append(to_points(place, target.frame))
@@ -294,13 +302,15 @@ def _accumulate(decoder: InstanceDecoder, embeddings: Tensor, batch: _Batch, sha
     return float(sums[0]), float(sums[1])
 
 
-def _over_all_workers(weights: Sequence[Tensor], sums: tuple[float, float], team: Team) -> tuple[float, float]:
-    """Replace gradients, and loss and IoU, by their sums over the team, in one exchange."""
-    if team.workers == 1:
+def _over_all_workers(
+    weights: Sequence[Tensor], sums: tuple[float, float], distributed: DistributedContext
+) -> tuple[float, float]:
+    """Replace gradients, and loss and IoU, by their sums over all workers, in one exchange."""
+    if distributed.workers == 1:
         return sums
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     flat = torch.cat([*(gradient.flatten() for gradient in gradients), gradients[0].new_tensor(sums)])
-    team.add_up(flat)
+    distributed.all_reduce(flat)
     *parts, loss, iou = torch.split(flat, [*(gradient.numel() for gradient in gradients), 1, 1])
     for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))

@@ -111,7 +111,7 @@ def prompt_points(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, par
 
 
 @dataclass(frozen=True)
-class _Answers:
+class _DecoderOutput:
     """What the decoder says to P prompts: logits (P, r, r), iou (P,), objectness (P,), tokens (P, D)."""
 
     logits: Tensor
@@ -119,8 +119,8 @@ class _Answers:
     objectness: Tensor
     tokens: Tensor
 
-    def take(self, rows: Tensor) -> _Answers:
-        return _Answers(self.logits[rows], self.iou[rows], self.objectness[rows], self.tokens[rows])
+    def take(self, rows: Tensor) -> _DecoderOutput:
+        return _DecoderOutput(self.logits[rows], self.iou[rows], self.objectness[rows], self.tokens[rows])
 
     @property
     def large_enough(self) -> Tensor:
@@ -146,24 +146,28 @@ class _Answers:
         )
 
 
-def _ask(decoder: InstanceDecoder, embedding: Tensor, points: Tensor, min_objectness: float = 0.0) -> _Answers:
+def _decode_prompts(
+    decoder: InstanceDecoder, embedding: Tensor, points: Tensor, min_objectness: float = 0.0
+) -> _DecoderOutput:
     """The answers whose objectness is enough, in the order of their points; no mask of another one is ever drawn."""
-    pictures = decoder.look_at(embedding.unsqueeze(0).float())
+    context = decoder.prepare_image(embedding.unsqueeze(0).float())
     at_once = max(1, CELLS_AT_ONCE[embedding.device.type] // embedding[0].numel())
     rows: list[tuple[Tensor, ...]] = []
     for chunk in torch.split(points.to(embedding.device), at_once):
-        answer, logits = decoder.ask(pictures, chunk.unsqueeze(0))
+        answer, logits = decoder.run_transformer(context, chunk.unsqueeze(0))
         objectness = logits.sigmoid()
         enough = objectness >= min_objectness
         answer = answer.take(enough)
-        rows.append((decoder.draw(pictures, answer), answer.iou[:, 0], objectness[enough], answer.mask_tokens[:, 0]))
+        rows.append(
+            (decoder.predict_masks(context, answer), answer.iou[:, 0], objectness[enough], answer.mask_tokens[:, 0])
+        )
     logits, iou, objectness, tokens = (torch.cat(column) for column in zip(*rows, strict=True))
-    return _Answers(logits, iou.clamp(0.0, 1.0), objectness, tokens)
+    return _DecoderOutput(logits, iou.clamp(0.0, 1.0), objectness, tokens)
 
 
 @full_float32()
 @torch.inference_mode()
-def answer_points(
+def predict_points(
     decoder: InstanceDecoder, embedding: Tensor, frame: Frame, points: Tensor
 ) -> tuple[Proposals, NDArray[np.bool_]]:
     """Prompt one picture's embedding (C, h, w) with points (P, 2) in encoder pixels; one proposal per point. The work
@@ -173,7 +177,7 @@ def answer_points(
         P proposals in the order of the points, and which of them are large enough to be something (P,).
     """
     embedding = embedding.to(decoder.device)
-    answers = _ask(decoder, embedding, points)
+    answers = _decode_prompts(decoder, embedding, points)
     proposals = answers.proposals(embedding, frame)
     return proposals, answers.large_enough.cpu().numpy() & (areas(proposals.masks) > 0)
 
@@ -186,7 +190,7 @@ def propose(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, params: P
     where the decoder lies, wherever the embedding comes from."""
     embedding = embedding.to(decoder.device)
     points = prompt_points(decoder, embedding.float(), frame, params)
-    answers = _ask(decoder, embedding, points, params.min_objectness)
+    answers = _decode_prompts(decoder, embedding, points, params.min_objectness)
     answers = answers.take(answers.large_enough)
     quality = (answers.iou * answers.objectness).cpu().numpy().astype(np.float64)
     kept = greedy(answers.overlap(), quality, params.duplicate_iou)[: params.max_proposals]

@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 from samif.classifier.collect import BaseSamples
 from samif.classifier.heads import Array
-from samif.classifier.incremental import Place
+from samif.classifier.incremental import InstanceKey
 from samif.config import FeaturePart
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Samples of the base, and looks (S, D) at labelled instances of novel classes; `widths` says which columns are
-    which features, in order."""
+    """Samples of the base, and `shot_features` (S, D) of labelled instances of novel classes; `widths` says which
+    columns are which features, in order."""
 
     base: BaseSamples
-    looks: Mapping[Place, Array]
+    shot_features: Mapping[InstanceKey, Array]
     widths: Mapping[FeaturePart, int]
 
     def columns(self, parts: Sequence[FeaturePart]) -> NDArray[np.int64]:
@@ -31,6 +31,6 @@ class Pool:
         starts = dict(zip(self.widths, np.cumsum([0, *self.widths.values()]).tolist(), strict=False))
         return np.concatenate([np.arange(starts[part], starts[part] + self.widths[part]) for part in parts])
 
-    def with_looks(self, looks: Mapping[Place, Array]) -> Pool:
-        """With these looks beside those that it has."""
-        return replace(self, looks={**self.looks, **looks})
+    def with_shot_features(self, shot_features: Mapping[InstanceKey, Array]) -> Pool:
+        """With these shot features beside those that it has."""
+        return replace(self, shot_features={**self.shot_features, **shot_features})

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from samif.classifier.base import train_base
-from samif.classifier.incremental import Place, learn_session
+from samif.classifier.incremental import InstanceKey, learn_session
 from samif.classifier.model import Classifier
 from samif.config import BASE, EvaluateParams, IncrementalParams, SessionParams, Strict, TrainBaseParams, digest
 from samif.dataset.model import Dataset, Picture
@@ -61,13 +61,13 @@ class Score(Strict):
     seconds_per_class: float | None
 
 
-def places_of(line: Line, shots: Sequence[int], seeds: Sequence[int]) -> list[Place]:
+def instance_keys(line: Line, shots: Sequence[int], seeds: Sequence[int]) -> list[InstanceKey]:
     """Every instance that these draws take, once; fewer shots are a prefix of more."""
-    found: dict[Place, None] = {}
+    found: dict[InstanceKey, None] = {}
     for seed in seeds:
         for session in line.sessions.values():
-            for places in draw_shots(line.train, session.classes, max(shots), seed).values():
-                found |= dict.fromkeys(places)
+            for keys in draw_shots(line.train, session.classes, max(shots), seed).values():
+                found |= dict.fromkeys(keys)
     return list(found)
 
 
@@ -85,8 +85,8 @@ def chain(
     for name, session in line.sessions.items():
         started = time.perf_counter()
         drawn = draw_shots(line.train, session.classes, shots, seed)
-        looks = {place: pool.looks[place][:, columns] for places in drawn.values() for place in places}
-        classifier = learn_session(classifier, drawn, looks, variant.incremental)
+        shot_features = {key: pool.shot_features[key][:, columns] for keys in drawn.values() for key in keys}
+        classifier = learn_session(classifier, drawn, shot_features, variant.incremental)
         yield name, classifier, (time.perf_counter() - started) / len(session.classes)
 
 

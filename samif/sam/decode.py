@@ -36,7 +36,7 @@ class DetailedDecoder(Protocol):
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageContext:
     """Embeddings (B, C, h, w) made ready for prompts. Where dense prompts differ, `side` has N sources, not B."""
 
     embeddings: Tensor
@@ -74,7 +74,7 @@ class DecoderAnswer:
     mask_tokens: Tensor
 
 
-def look_at(decoder: MaskDecoder, embeddings: Tensor, image_pe: Tensor, dense: Tensor) -> Pictures:
+def prepare_image(decoder: MaskDecoder, embeddings: Tensor, image_pe: Tensor, dense: Tensor) -> ImageContext:
     """Do once per picture what all its prompts share.
 
     Args:
@@ -86,15 +86,15 @@ def look_at(decoder: MaskDecoder, embeddings: Tensor, image_pe: Tensor, dense: T
     if dense.shape[0] > 1:
         core = core.repeat_interleave(dense.shape[0] // core.shape[0], dim=0)
     cells = (core + dense).flatten(2).transpose(1, 2).contiguous()
-    return Pictures(embeddings, image_side(decoder.transformer, cells, image_pe[0].flatten(1).T.contiguous()))
+    return ImageContext(embeddings, image_side(decoder.transformer, cells, image_pe[0].flatten(1).T.contiguous()))
 
 
-def ask(decoder: MaskDecoder, pictures: Pictures, sparse: Tensor) -> TokenAnswer:
+def run_transformer(decoder: MaskDecoder, context: ImageContext, sparse: Tensor) -> TokenAnswer:
     """Run the two-way transformer on prompt tokens `sparse` (N, t, D), the prompts of one picture together."""
-    count, known = sparse.shape[0], pictures.embeddings.shape[0]
+    count, known = sparse.shape[0], context.embeddings.shape[0]
     fixed = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight], dim=0)
     tokens = torch.cat([fixed.unsqueeze(0).expand(count, -1, -1), sparse], dim=1)
-    queries, cells = transform(decoder.transformer, pictures.side, tokens)
+    queries, cells = transform(decoder.transformer, context.side, tokens)
     picture = torch.arange(known, device=sparse.device).repeat_interleave(count // known)
     iou_token = queries[:, 0]
     return TokenAnswer(
@@ -102,15 +102,15 @@ def ask(decoder: MaskDecoder, pictures: Pictures, sparse: Tensor) -> TokenAnswer
     )
 
 
-def draw(decoder: MaskDecoder, pictures: Pictures, answer: TokenAnswer, which: Sequence[int]) -> Tensor:
+def predict_masks(decoder: MaskDecoder, context: ImageContext, answer: TokenAnswer, which: Sequence[int]) -> Tensor:
     """Mask logits (N, M, 4h, 4w) of the M mask tokens `which`."""
     tokens = answer.mask_tokens
     weights = torch.stack([decoder.output_hypernetworks_mlps[i](tokens[:, i]) for i in which], dim=1)
-    h, w = pictures.embeddings.shape[-2:]
+    h, w = context.embeddings.shape[-2:]
     if not isinstance(decoder, DetailedDecoder):
-        return _draw_official(decoder, answer.cells, weights, (h, w))
+        return _predict_masks_official(decoder, answer.cells, weights, (h, w))
     plane = answer.cells.transpose(1, 2).reshape(-1, answer.cells.shape[-1], h, w)
-    upscaled = decoder.upscale(plane, pictures.embeddings, answer.picture)
+    upscaled = decoder.upscale(plane, context.embeddings, answer.picture)
     return (weights @ upscaled.flatten(2)).view(*weights.shape[:2], *upscaled.shape[-2:])
 
 
@@ -123,14 +123,14 @@ def decode_tokens(
     which: Sequence[int] = ALL_MASKS,
 ) -> DecoderAnswer:
     """All three steps at once; arguments as theirs."""
-    pictures = look_at(decoder, embeddings, image_pe, dense)
-    answer = ask(decoder, pictures, sparse)
+    context = prepare_image(decoder, embeddings, image_pe, dense)
+    answer = run_transformer(decoder, context, sparse)
     some = list(which)
-    masks = draw(decoder, pictures, answer, some)
+    masks = predict_masks(decoder, context, answer, some)
     return DecoderAnswer(masks, answer.iou[:, some], answer.iou_token, answer.mask_tokens[:, some])
 
 
-def _draw_official(decoder: MaskDecoder, cells: Tensor, weights: Tensor, grid: tuple[int, int]) -> Tensor:
+def _predict_masks_official(decoder: MaskDecoder, cells: Tensor, weights: Tensor, grid: tuple[int, int]) -> Tensor:
     """Cells (N, L, D) and hypernetwork weights (N, M, D / 8) -> masks (N, M, 4h, 4w).
 
     The official upscaling is two transposed convolutions whose step is their size, so each cell's four children come

@@ -1,4 +1,4 @@
-"""The instance decoder: SAM's mask decoder with objectness and point proposals, tuned once and then frozen."""
+"""The instance decoder: SAM's mask decoder with objectness and point proposals, fine-tuned once and then frozen."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from samif.sam.decode import (
     ALL_MASKS,
     SINGLE_MASK,
     DecoderAnswer,
-    Pictures,
+    ImageContext,
     TokenAnswer,
-    ask,
     decode_tokens,
-    draw,
-    look_at,
+    predict_masks,
+    prepare_image,
+    run_transformer,
 )
 from samif.sam.heads import InstanceHeads
 from samif.sam.tiny import TinyMaskDecoder, build_tiny
 
 
 class InstanceDecoder(nn.Module):
-    """SAM's frozen prompt encoder, its mask decoder and the instance heads: what SAM-IF tunes once and freezes."""
+    """SAM's frozen prompt encoder, its mask decoder and the instance heads: what SAM-IF fine-tunes once and freezes."""
 
     def __init__(self, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder) -> None:
         super().__init__()
@@ -68,22 +68,22 @@ class InstanceDecoder(nn.Module):
         sparse, _ = self.prompt_encoder(points=(points.unsqueeze(1), labels), boxes=None, masks=None)
         return cast(Tensor, sparse)
 
-    def look_at(self, embeddings: Tensor) -> Pictures:
+    def prepare_image(self, embeddings: Tensor) -> ImageContext:
         """Embeddings (B, C, h, w) made ready for prompts: what prompts share is done once."""
-        return look_at(self.mask_decoder, embeddings, self.prompt_encoder.get_dense_pe(), self._no_mask)
+        return prepare_image(self.mask_decoder, embeddings, self.prompt_encoder.get_dense_pe(), self._no_mask)
 
-    def ask(self, pictures: Pictures, points: Tensor) -> tuple[TokenAnswer, Tensor]:
+    def run_transformer(self, context: ImageContext, points: Tensor) -> tuple[TokenAnswer, Tensor]:
         """Prompt B pictures with P points each, x and y in the encoder's frame (B, P, 2).
 
         Returns:
             The answers without masks, N = B * P in the order of the points, and objectness logits (N,).
         """
-        answer = ask(self.mask_decoder, pictures, self.embed_points(points.flatten(0, 1)))
+        answer = run_transformer(self.mask_decoder, context, self.embed_points(points.flatten(0, 1)))
         return answer, self.heads.score(answer.iou_token, answer.mask_tokens[:, 0])
 
-    def draw(self, pictures: Pictures, answer: TokenAnswer) -> Tensor:
+    def predict_masks(self, context: ImageContext, answer: TokenAnswer) -> Tensor:
         """The single mask of each answer, logits (N, 4h, 4w)."""
-        return draw(self.mask_decoder, pictures, answer, SINGLE_MASK)[:, 0]
+        return predict_masks(self.mask_decoder, context, answer, SINGLE_MASK)[:, 0]
 
     def forward(
         self, embeddings: Tensor, points: Tensor, which: Sequence[int] = ALL_MASKS

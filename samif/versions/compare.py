@@ -29,7 +29,7 @@ _THRESHOLDS = {"ap": slice(None), "ap50": slice(0, 1)}
 
 
 @dataclass(frozen=True)
-class Measured:
+class ScoredVersion:
     """A version scored on one set of pictures."""
 
     evaluation: Evaluation
@@ -81,7 +81,7 @@ class Comparison(Strict):
 
 
 def compare(
-    before: Measured, after: Measured, metric: Metric, resamples: int, confidence: float, seed: int
+    before: ScoredVersion, after: ScoredVersion, metric: Metric, resamples: int, confidence: float, seed: int
 ) -> Comparison:
     """Compare two versions by a paired bootstrap over pictures: each resample draws as many pictures as there are,
     with replacement, and scores both versions on it; the interval is that of the differences' percentiles.
@@ -148,7 +148,9 @@ def _draw(pictures: int, resamples: int, seed: int) -> NDArray[np.int32]:
     return rng.multinomial(pictures, np.full(pictures, 1.0 / pictures), size=resamples).astype(np.int32)
 
 
-def _difference(before: Measured, after: Measured, name: str, weights: NDArray[np.int32], metric: Metric) -> Floats:
+def _difference(
+    before: ScoredVersion, after: ScoredVersion, name: str, weights: NDArray[np.int32], metric: Metric
+) -> Floats:
     one, two = (side.records.classes[name].average_precision(weights, _THRESHOLDS[metric]) for side in (before, after))
     return two - one
 
@@ -215,7 +217,7 @@ def _rank(item: Disagreement) -> tuple[bool, int, int, int]:
 
 def _disagreement(before: Matched, after: Matched) -> Disagreement:
     def found(side: Matched) -> set[int]:
-        return {side.truth[index].id for index in side.partner if index is not None}
+        return {side.truth[index].id for index in side.matched_gt if index is not None}
 
     return Disagreement(
         before,

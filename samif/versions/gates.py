@@ -61,7 +61,7 @@ class Verdict(Strict):
 
 
 @dataclass(frozen=True)
-class Standing:
+class VersionStatus:
     """What is known of a version.
 
     Attributes:
@@ -83,8 +83,8 @@ class Standing:
     lock: Literal["committed", "uncommitted", "ignored", "no git"] = "no git"
 
 
-def judge(
-    policy: GatesParams, candidate: Standing, champion: Standing | None, comparison: Comparison | None
+def evaluate_gates(
+    policy: GatesParams, candidate: VersionStatus, champion: VersionStatus | None, comparison: Comparison | None
 ) -> Verdict:
     """Ask every question of the policy.
 
@@ -111,13 +111,13 @@ def judge(
     )
 
 
-def _verified(candidate: Standing) -> Check:
+def _verified(candidate: VersionStatus) -> Check:
     if candidate.complaints:
         return Check(name="verified", subject="card", outcome="failed", reason="; ".join(candidate.complaints))
     return Check(name="verified", subject="card", outcome="passed", reason="every file is what the card says")
 
 
-def _lock(candidate: Standing) -> Check:
+def _lock(candidate: VersionStatus) -> Check:
     """What was run for the version must be in git, or a person answers for it."""
     sha256 = candidate.card.provenance.dvc_lock
     outcome: Literal["passed", "unclear", "skipped"] = "skipped"
@@ -134,7 +134,7 @@ def _lock(candidate: Standing) -> Check:
     return Check(name="lock", subject="dvc.lock", outcome=outcome, reason=reason)
 
 
-def _pictures(candidate: Standing, champion: Standing | None) -> Check:
+def _pictures(candidate: VersionStatus, champion: VersionStatus | None) -> Check:
     """Both scored just now on the pictures of the candidate's own evaluation, which must come out as registered."""
 
     def failed(reason: str) -> Check:
@@ -145,10 +145,10 @@ def _pictures(candidate: Standing, champion: Standing | None) -> Check:
         which = candidate if again is None or champion is None else champion
         why = f": {which.why_not}" if which.why_not else ""
         return failed(f"{which.version} could not be scored on the validation pictures{why}")
-    for standing in (candidate, *([champion] if champion else [])):
-        if standing.scored is not None and standing.scored.dataset != frozen.dataset:
+    for status in (candidate, *([champion] if champion else [])):
+        if status.scored is not None and status.scored.dataset != frozen.dataset:
             return failed(
-                f"{standing.version} was scored on pictures {standing.scored.dataset[:12]}, "
+                f"{status.version} was scored on pictures {status.scored.dataset[:12]}, "
                 f"the candidate's own evaluation on {frozen.dataset[:12]}"
             )
     moved = [
@@ -169,7 +169,7 @@ def _apart(one: float | None, other: float | None) -> float:
     return abs(one - other)
 
 
-def _decoder(policy: GatesParams, candidate: Standing, champion: Standing) -> Check:
+def _decoder(policy: GatesParams, candidate: VersionStatus, champion: VersionStatus) -> Check:
     if candidate.card.decoder.sha256 == champion.card.decoder.sha256:
         return Check(name="decoder", subject="decoder", outcome="passed", reason="the same frozen decoder")
     outcome: Literal["failed", "skipped"] = "failed" if policy.same_decoder else "skipped"
@@ -180,7 +180,7 @@ def _decoder(policy: GatesParams, candidate: Standing, champion: Standing) -> Ch
     return Check(name="decoder", subject="decoder", outcome=outcome, reason=reason)
 
 
-def _rows(policy: GatesParams, candidate: Standing, champion: Standing) -> Check:
+def _rows(policy: GatesParams, candidate: VersionStatus, champion: VersionStatus) -> Check:
     old = [name for name in champion.card.classes if name in candidate.card.rows]
     changed = [name for name in old if candidate.card.rows[name] != champion.card.rows[name]]
     if not changed:
@@ -190,7 +190,7 @@ def _rows(policy: GatesParams, candidate: Standing, champion: Standing) -> Check
     return Check(name="rows", subject="rows", outcome=outcome, reason=reason)
 
 
-def _classes(candidate: Standing, champion: Standing) -> Check:
+def _classes(candidate: VersionStatus, champion: VersionStatus) -> Check:
     lost = [name for name in champion.card.classes if name not in candidate.card.classes]
     if lost:
         reason = f"it no longer knows {_listed(lost)}"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from samif.classifier.model import Classifier, Space
+from samif.classifier.model import Classifier, FeatureSpace
 
 WIDTH, PROJECTED = 5, 3
 numbers = st.floats(-100.0, 100.0, width=32)
@@ -21,7 +21,7 @@ def arrays(*shape: int) -> st.SearchStrategy[np.ndarray]:
 
 
 spaces = st.builds(
-    Space,
+    FeatureSpace,
     parts=st.just(("token",)),
     head=st.sampled_from(["lda", "cosine"]),
     centre=arrays(WIDTH),
@@ -34,7 +34,7 @@ shots = st.lists(st.integers(1, 3).flatmap(lambda count: arrays(count, WIDTH)), 
 names = st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=5, unique=True)
 
 
-def empty(space: Space) -> Classifier:
+def empty(space: FeatureSpace) -> Classifier:
     return Classifier(space, (), np.zeros((0, PROJECTED), np.float32), np.zeros(0, np.int64))
 
 
@@ -45,7 +45,7 @@ def file_of(classifier: Classifier) -> bytes:
 
 
 @given(spaces, names, st.data())
-def test_no_step_touches_another_row(space: Space, classes: list[str], data: st.DataObject) -> None:
+def test_no_step_touches_another_row(space: FeatureSpace, classes: list[str], data: st.DataObject) -> None:
     features = {name: data.draw(shots) for name in classes}
     alone = {name: empty(space).add(name, features[name]).row_digests()[name] for name in classes}
     classifier = empty(space)
@@ -58,7 +58,7 @@ def test_no_step_touches_another_row(space: Space, classes: list[str], data: st.
 
 @settings(max_examples=30)
 @given(spaces, names, st.data())
-def test_removing_the_last_class_is_undoing(space: Space, classes: list[str], data: st.DataObject) -> None:
+def test_removing_the_last_class_is_undoing(space: FeatureSpace, classes: list[str], data: st.DataObject) -> None:
     classifier = empty(space)
     for name in classes:
         before = file_of(classifier)
@@ -70,7 +70,7 @@ def test_removing_the_last_class_is_undoing(space: Space, classes: list[str], da
 
 @settings(max_examples=50)
 @given(spaces, names, st.data())
-def test_probabilities_sum_to_one(space: Space, classes: list[str], data: st.DataObject) -> None:
+def test_probabilities_sum_to_one(space: FeatureSpace, classes: list[str], data: st.DataObject) -> None:
     classifier = empty(space)
     for name in classes:
         classifier = classifier.add(name, data.draw(shots))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 from torch import nn
 
-from samif.classifier.model import Array, Classifier, HeadName, Space
+from samif.classifier.model import Array, Classifier, FeatureSpace, HeadName
 from samif.config import DrawnParams
 from samif.dataset.coco import read_coco
 from samif.dataset.draw.line import draw_line
@@ -96,9 +96,11 @@ def proposals(
     )
 
 
-def space(width: int, background: Array, head: HeadName = "lda", temperature: float = 1.0, bias: float = 0.0) -> Space:
+def space(
+    width: int, background: Array, head: HeadName = "lda", temperature: float = 1.0, bias: float = 0.0
+) -> FeatureSpace:
     """A space of token features that neither centres nor projects."""
-    return Space(
+    return FeatureSpace(
         ("token",), head, np.zeros(width, np.float32), np.eye(width, dtype=np.float32), background, temperature, bias
     )
 

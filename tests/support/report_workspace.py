@@ -70,15 +70,19 @@ def build(
         {"step": s, "loss": 0.3 + 1.2 * np.exp(-s / 90) + rng.normal(0, 0.03), "mask_iou": 0.86 - 0.5 * np.exp(-s / 70)}
         for s in steps
     ]
-    after_tuning = {
+    after_finetuning = {
         "iou_base": 0.861,
         "iou_other": 0.842,
         "recall_base": 0.7,
         "recall_other": 0.6,
         "background_silent": 0.978,
     }
-    before_tuning = {"iou_base": 0.523, "iou_other": 0.531, "background_silent": 0.104}  # of a version without recall
-    quality = {"before": before_tuning, "after": after_tuning}
+    before_finetuning = {
+        "iou_base": 0.523,
+        "iou_other": 0.531,
+        "background_silent": 0.104,
+    }  # of a version without recall
+    quality = {"before": before_finetuning, "after": after_finetuning}
     write_json(
         layout.decoder / "training.json",
         {"schema": 1, "classes": "base", "steps": 400, "seconds": 263.2, "curve": curve, "quality": quality},

@@ -22,7 +22,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from flows.registry.registry import Registry
-from samif.classifier.model import Classifier, Space
+from samif.classifier.model import Classifier, FeatureSpace
 from samif.evaluate.model import Evaluation
 from samif.io.hashing import file_sha256
 from samif.sam.decoder import InstanceDecoder, save_decoder
@@ -82,7 +82,7 @@ class ServedLine:
         frozen = self.root / "made" / f"decoder{decoder}"
         save_decoder(network, "tiny", frozen / "decoder.safetensors")
         rng = np.random.default_rng(0)
-        space = Space(
+        space = FeatureSpace(
             ("token",), "cosine", np.zeros(width, np.float32), np.eye(width, dtype=np.float32),
             rng.normal(size=(1, width)).astype(np.float32), 1.0, -5.0,  # random masks: all of them are to have names
         )  # fmt: skip

@@ -1,4 +1,5 @@
-"""A decoder tuned by two workers of Ray Train against the same decoder tuned in this process, on a small drawn line."""
+"""A decoder fine-tuned by two workers of Ray Train against the same decoder fine-tuned in this process, on a small
+drawn line."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from flows.artifacts.embedding_manifest import EmbeddingManifest
 from flows.finetuning import distributed
-from flows.finetuning.distributed import tune_together
+from flows.finetuning.distributed import finetune_distributed
 from flows.finetuning.worker import Job
 from flows.loaders.inputs import Read, reader_of, sam_of, source_of, store_of
 from flows.runtime.ray_cluster import ray_cluster
@@ -30,7 +31,7 @@ from flows.workspace.layout import Layout
 from samif.config import Params, digest
 from samif.dataset.model import Picture
 from samif.errors import SamifError
-from samif.finetune.train import Tuned, learnable, tune
+from samif.finetune.train import TrainingResult, finetune, learnable
 from samif.sam.decoder import InstanceDecoder
 
 pytestmark = pytest.mark.slow
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.slow
 BASE = ["hex_nut", "washer", "gear", "bolt"]
 STEPS = 8
 WEIGHTS, CURVE = 0.05, 0.005
-"""How far two workers may be from one (ADR 20): as part of the way that tuning moved the weights, and in loss."""
+"""How far two workers may be from one (ADR 20): as part of the way that fine-tuning moved the weights, and in loss."""
 
 
 def parameters(**section: object) -> Params:
@@ -79,8 +80,8 @@ def job(layout: Layout) -> Job:
 
 
 @pytest.fixture(scope="module")
-def alone(job: Job) -> Tuned:
-    return tune(job.decoder, job.pictures, job.classes, job.open_reader(), job.params)
+def alone(job: Job) -> TrainingResult:
+    return finetune(job.decoder, job.pictures, job.classes, job.open_reader(), job.params)
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +92,9 @@ def ray_here() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def together(job: Job, ray_here: None) -> tuple[Tuned, Noted]:
+def together(job: Job, ray_here: None) -> tuple[TrainingResult, Noted]:
     noted = Noted()
-    return tune_together(job, 2, None, noted), noted
+    return finetune_distributed(job, 2, None, noted), noted
 
 
 class Noted:
@@ -132,20 +133,22 @@ def length(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
     return math.sqrt(sum(float((a[name] - b[name]).square().sum()) for name in a))
 
 
-def test_two_workers_come_to_the_decoder_of_one(alone: Tuned, together: tuple[Tuned, Noted], job: Job) -> None:
-    tuned, noted = together
-    start, one, two = (decoder.state_dict() for decoder in (job.decoder, alone.decoder, tuned.decoder))
-    assert alone.kept == tuned.kept == "after"
+def test_two_workers_come_to_the_decoder_of_one(
+    alone: TrainingResult, together: tuple[TrainingResult, Noted], job: Job
+) -> None:
+    finetuned, noted = together
+    start, one, two = (decoder.state_dict() for decoder in (job.decoder, alone.decoder, finetuned.decoder))
+    assert alone.kept == finetuned.kept == "after"
     assert 0 < length(one, two) < WEIGHTS * length(one, start)
-    for a, b in zip(alone.curve, tuned.curve, strict=True):
+    for a, b in zip(alone.curve, finetuned.curve, strict=True):
         assert a == pytest.approx(b, abs=CURVE)
-    assert tuned.before == alone.before and tuned.after.score == pytest.approx(alone.after.score, abs=0.02)
+    assert finetuned.before == alone.before and finetuned.after.score == pytest.approx(alone.after.score, abs=0.02)
     assert noted.advanced == STEPS and not noted.notes
 
 
-def test_one_worker_is_to_the_bit_what_the_calling_process_is(alone: Tuned, job: Job, ray_here: None) -> None:
+def test_one_worker_is_to_the_bit_what_the_calling_process_is(alone: TrainingResult, job: Job, ray_here: None) -> None:
     """So that it may be a worker where there is a GPU."""
-    one, here = tune_together(job, 1, None, Noted()), alone.decoder.state_dict()
+    one, here = finetune_distributed(job, 1, None, Noted()), alone.decoder.state_dict()
     assert all(torch.equal(tensor, here[name]) for name, tensor in one.decoder.state_dict().items())
     assert one.curve == alone.curve
 
@@ -158,8 +161,8 @@ def test_one_worker_goes_where_a_gpu_is(layout: Layout, monkeypatch: pytest.Monk
         raise SamifError(words)
 
     monkeypatch.setattr(pretrain_decoder, "has_gpu", lambda address: gpu)
-    monkeypatch.setattr(pretrain_decoder, "tune", lambda *_: stop("here"))
-    monkeypatch.setattr(pretrain_decoder, "tune_together", lambda _, workers, *__: stop(f"{workers} worker"))
+    monkeypatch.setattr(pretrain_decoder, "finetune", lambda *_: stop("here"))
+    monkeypatch.setattr(pretrain_decoder, "finetune_distributed", lambda _, workers, *__: stop(f"{workers} worker"))
     with pytest.raises(SamifError, match=f"^{where}$"):
         run_stage("pretrain_decoder", None, layout, parameters())
 
@@ -174,10 +177,12 @@ def test_a_gpu_is_looked_for_where_the_work_goes(ray_here: None, monkeypatch: py
 
 
 def test_a_killed_worker_changes_nothing(
-    together: tuple[Tuned, Noted], job: Job, ray_here: None, tmp_path: Path
+    together: tuple[TrainingResult, Noted], job: Job, ray_here: None, tmp_path: Path
 ) -> None:
     noted, marker = Noted(), tmp_path / "killed"
-    again = tune_together(replace(job, open_reader=functools.partial(deadly, job.open_reader, marker)), 2, None, noted)
+    again = finetune_distributed(
+        replace(job, open_reader=functools.partial(deadly, job.open_reader, marker)), 2, None, noted
+    )
     assert marker.exists() and noted.notes == ["a worker was lost; all start again, attempt 2 of 3"]
     assert noted.advanced == STEPS
     undisturbed = together[0].decoder.state_dict()
@@ -214,15 +219,16 @@ def worker_died() -> Exception:
         ),
         (
             WorkerGroupError("", {0: RuntimeError("Connection closed by peer"), 1: worker_died()}),
-            r"^workers that tune the decoder keep dying \(.+\); lower 'pretrain_decoder\.workers'",
+            r"^workers that fine-tune the decoder keep dying \(.+\); lower 'pretrain_decoder\.workers'",
         ),
         (
             WorkerGroupError("", {1: ValueError("no such cell.\nSee above")}),
-            r"^2 workers could not tune the decoder \(ValueError: no such cell\); see that",
+            r"^2 workers could not fine-tune the decoder \(ValueError: no such cell\); see that",
         ),
         (
             ControllerError(WorkerGroupStartupTimeoutError(2)),
-            r"^2 workers could not tune the decoder \(WorkerGroupStartupTimeoutError: .+\); see that the cluster has",
+            r"^2 workers could not fine-tune the decoder \(WorkerGroupStartupTimeoutError: .+\); see that the cluster "
+            "has",
         ),
     ],
 )
@@ -233,12 +239,12 @@ def test_a_failure_is_one_sentence(error: Exception, sentence: str) -> None:
 
 def test_more_workers_than_pictures_in_a_step_are_refused(job: Job) -> None:
     with pytest.raises(SamifError, match=r"workers is 4, but a step has only 3 pictures to share; lower it or raise"):
-        tune_together(job, 4, None, Noted())
+        finetune_distributed(job, 4, None, Noted())
 
 
 def test_fewer_workers_than_asked_for_are_refused(job: Job, ray_here: None) -> None:
     with pytest.raises(SamifError, match=r"workers is 3, but the cluster has CPUs for 2; the number decides"):
-        tune_together(job, 3, None, Noted())
+        finetune_distributed(job, 3, None, Noted())
 
 
 def test_the_number_of_workers_is_part_of_what_decides_a_result() -> None:

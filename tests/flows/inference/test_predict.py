@@ -11,7 +11,7 @@ from PIL import Image
 
 from flows.inference.predict import find_pictures, load_segmenter, predict
 from flows.registry.model_files import find_model
-from samif.classifier.model import Classifier, Space
+from samif.classifier.model import Classifier, FeatureSpace
 from samif.config import EvaluateParams
 from samif.errors import SamifError
 from samif.inference.segment import UNKNOWN, Segmenter
@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     decoder.heads.objectness[-1].bias.fill_(3.0)  # finds something wherever it is prompted
     save_decoder(decoder, "tiny", folder / "decoder.safetensors")
     rng = np.random.default_rng(0)
-    space = Space(
+    space = FeatureSpace(
         ("token",), "cosine", np.zeros(TOKEN, np.float32), np.eye(TOKEN, dtype=np.float32),
         rng.normal(size=(1, TOKEN)).astype(np.float32), 1.0, 0.0,
     )  # fmt: skip

@@ -337,7 +337,7 @@ def test_a_second_tag_on_one_object_is_false_and_a_tag_in_a_crowd_is_not() -> No
     scene = _scene(annotate(1, "nut", _square(50)), annotate(2, "bolt", _square(120, 80), crowd=True))
     tags = [_detect(1, _square(50), 0.8), _detect(1, _square(50), 0.9), _detect(2, _square(130, 10), 0.7)]
     (item,) = match_all(scene, tags, ["nut", "bolt"], 0.3)
-    assert item.partner == (0, None, None)
+    assert item.matched_gt == (0, None, None)
     assert item.wrong == [False, True, False]
     assert item.missed == [False]
 

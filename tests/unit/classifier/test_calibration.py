@@ -8,7 +8,7 @@ import pytest
 from samif.classifier.base import SHRINKAGES, steps, train_base
 from samif.classifier.calibration import SUREST
 from samif.classifier.collect import BaseSamples, Instance
-from samif.classifier.heads import Scatter
+from samif.classifier.heads import BaseStatistics
 from samif.config import TrainBaseParams
 
 WIDTH, CLASSES, PICTURES = 24, 8, 16
@@ -101,7 +101,7 @@ def test_more_shrinkage_whitens_less() -> None:
     rng = np.random.default_rng(0)
     scale = np.array([1.0, 1.0, 1.0])
     correlated = rng.normal(size=(400, 1)) + 0.2 * rng.normal(size=(400, 3))
-    scatter = Scatter.of("lda", [(correlated * scale + shift).astype(np.float32) for shift in (0.0, 5.0)], 0)
+    scatter = BaseStatistics.of("lda", [(correlated * scale + shift).astype(np.float32) for shift in (0.0, 5.0)], 0)
     ratios = []
     for shrinkage in (0.0, 0.5, 1.0):
         values = np.linalg.eigvalsh(np.cov(scatter.transform(shrinkage)(correlated.astype(np.float32)).T))

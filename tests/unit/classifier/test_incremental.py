@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from torch import Tensor
 
-from samif.classifier.incremental import learn_session, look_at
-from samif.classifier.model import Classifier, Space
+from samif.classifier.incremental import extract_shot_features, learn_session
+from samif.classifier.model import Classifier, FeatureSpace
 from samif.config import IncrementalParams
 from samif.dataset.model import Dataset
 from samif.errors import SamifError
@@ -24,7 +24,7 @@ TOKEN = 64
 def before() -> Classifier:
     """Two old classes in a space of tokens."""
     zeros = np.zeros(TOKEN, np.float32)
-    space = Space(("token",), "lda", zeros, np.eye(TOKEN, dtype=np.float32), zeros[None], 1.0, 0.0)
+    space = FeatureSpace(("token",), "lda", zeros, np.eye(TOKEN, dtype=np.float32), zeros[None], 1.0, 0.0)
     old = np.random.default_rng(0).normal(size=(2, TOKEN)).astype(np.float32)
     return Classifier(space, ("old_a", "old_b"), old, np.array([3, 4]))
 
@@ -53,11 +53,11 @@ class Learner:
         self.shown.clear()
         self.done = 0
         params = IncrementalParams.model_validate({"prompts_per_shot": 3, "rotations": list(rotations)})
-        places = [place for of_class in shots.values() for place in of_class]
-        looks = look_at(
-            places, self.scenes, self.decoder, self._encode, before.space.parts, params, advance=self._advance
+        keys = [key for of_class in shots.values() for key in of_class]
+        shot_features = extract_shot_features(
+            keys, self.scenes, self.decoder, self._encode, before.space.parts, params, advance=self._advance
         )
-        return learn_session(before, shots, looks, params)
+        return learn_session(before, shots, shot_features, params)
 
     def _encode(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
         self.shown += pictures
@@ -103,7 +103,7 @@ def test_pictures_are_turned_as_asked(learn: Learner, before: Classifier, scenes
     assert len(learn.shown) == 3
     for pixels, quarters in zip(learn.shown, (0, 1, 2), strict=True):
         assert np.array_equal(pixels, np.rot90(upright, quarters))
-    assert turned.counts.tolist() == still.counts.tolist()  # looks at one shot, not more shots
+    assert turned.counts.tolist() == still.counts.tolist()  # views of one shot, not more shots
     assert turned.row_digests()["zeta"] != still.row_digests()["zeta"]
 
 

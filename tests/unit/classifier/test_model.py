@@ -218,12 +218,13 @@ def test_the_same_bytes_from_another_process(tmp_path: Path) -> None:
 
 
 def test_all_that_weighs_is_kept(tmp_path: Path) -> None:
-    lifted = replace(
-        whole().space, head="ranpac", lift=np.ones((WIDTH, 6), np.float32), offset=np.full(WIDTH, 0.5, np.float32),
+    ranpac = replace(
+        whole().space, head="ranpac", random_projection=np.ones((WIDTH, 6), np.float32),
+        offset=np.full(WIDTH, 0.5, np.float32),
         projection=np.ones((6, WIDTH), np.float32), spread=2.5, unknown_bias=-3.0, rejection=0.4,
         shot_bias=((1, 0.5), (5, 0.25)),
     )  # fmt: skip
-    made = replace(whole(), space=lifted, negatives=np.ones((2, WIDTH), np.float32))
+    made = replace(whole(), space=ranpac, negatives=np.ones((2, WIDTH), np.float32))
     made.save(tmp_path / "c")
     found = Classifier.load(tmp_path / "c")
     features = np.random.default_rng(0).normal(size=(5, WIDTH)).astype(np.float32)

@@ -20,7 +20,7 @@ from samif.dataset.pictures import read_picture
 from samif.errors import SamifError
 from samif.finetune import train
 from samif.finetune.quality import measure
-from samif.finetune.train import Team, Tuned, assist, planned_steps, tune
+from samif.finetune.train import DistributedContext, TrainingResult, finetune, planned_steps, run_worker
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.encoder import ImageEncoder
 
@@ -72,22 +72,22 @@ def test_the_loss_falls_and_only_the_decoder_moves(
     start = with_objectness(decoder, 5.0, masks=False)  # nothing right, so that whatever is learnt is better
     before, eyes = state(start), state(encoder.sam.image_encoder)
     advanced: list[int] = []
-    tuned = tune(start, scenes.pictures[:3], everything, read, params(), advanced.append)
-    losses = [row["loss"] for row in tuned.curve]
-    assert [row["step"] for row in tuned.curve] == list(range(1, 16)) and advanced == [1] * 15
-    assert all(math.isfinite(value) for row in tuned.curve for value in row.values())
+    finetuned = finetune(start, scenes.pictures[:3], everything, read, params(), advanced.append)
+    losses = [row["loss"] for row in finetuned.curve]
+    assert [row["step"] for row in finetuned.curve] == list(range(1, 16)) and advanced == [1] * 15
+    assert all(math.isfinite(value) for row in finetuned.curve for value in row.values())
     assert losses[-1] < 0.8 * losses[0]
-    assert tuned.kept == "after" and tuned.after.score >= tuned.before.score
+    assert finetuned.kept == "after" and finetuned.after.score >= finetuned.before.score
     assert same(state(start), before) and same(state(encoder.sam.image_encoder), eyes)
-    assert same(state(tuned.decoder.prompt_encoder), state(start.prompt_encoder))
-    moved = state(tuned.decoder.mask_decoder)
+    assert same(state(finetuned.decoder.prompt_encoder), state(start.prompt_encoder))
+    moved = state(finetuned.decoder.mask_decoder)
     assert not torch.equal(
         moved["transformer.layers.0.mlp.lin1.weight"], before["mask_decoder.transformer.layers.0.mlp.lin1.weight"]
     )
     assert not torch.equal(
         moved["instance_heads.proposal.4.weight"], before["mask_decoder.instance_heads.proposal.4.weight"]
     )
-    assert not tuned.decoder.training and not any(p.requires_grad for p in tuned.decoder.parameters())
+    assert not finetuned.decoder.training and not any(p.requires_grad for p in finetuned.decoder.parameters())
 
 
 def test_a_decoder_that_got_worse_is_not_kept(
@@ -96,16 +96,18 @@ def test_a_decoder_that_got_worse_is_not_kept(
     """Silent everywhere before; prompted in objects only, it learns to answer everywhere."""
     start = with_objectness(decoder, -1.0)
     before = state(start)
-    tuned = tune(start, scenes.pictures[:3], everything, read, params(steps=10, background_points=1, object_points=12))
-    assert tuned.before.background_silent == 1.0 and tuned.after.score < tuned.before.score
-    assert tuned.kept == "before" and tuned.decoder is start and same(state(start), before)
+    finetuned = finetune(
+        start, scenes.pictures[:3], everything, read, params(steps=10, background_points=1, object_points=12)
+    )
+    assert finetuned.before.background_silent == 1.0 and finetuned.after.score < finetuned.before.score
+    assert finetuned.kept == "before" and finetuned.decoder is start and same(state(start), before)
 
 
 def test_equal_seeds_give_equal_decoders(
     decoder: InstanceDecoder, scenes: Dataset, read: Read, everything: frozenset[str]
 ) -> None:
     start = with_objectness(decoder, 5.0, masks=False)
-    a, b, c = (tune(start, scenes.pictures[:3], everything, read, params(3, seed=seed)) for seed in (0, 0, 1))
+    a, b, c = (finetune(start, scenes.pictures[:3], everything, read, params(3, seed=seed)) for seed in (0, 0, 1))
     assert a.curve == b.curve and same(state(a.decoder), state(b.decoder))
     assert a.curve != c.curve
 
@@ -113,9 +115,9 @@ def test_equal_seeds_give_equal_decoders(
 def test_some_pictures_are_held_out_of_many(
     decoder: InstanceDecoder, scenes: Dataset, read: Read, everything: frozenset[str]
 ) -> None:
-    tuned = tune(decoder, scenes.pictures, everything, read, params(1))
-    assert tuned.before.pictures == tuned.after.pictures == 1
-    assert tune(decoder, scenes.pictures[:3], everything, read, params(1)).before.pictures == 3
+    finetuned = finetune(decoder, scenes.pictures, everything, read, params(1))
+    assert finetuned.before.pictures == finetuned.after.pictures == 1
+    assert finetune(decoder, scenes.pictures[:3], everything, read, params(1)).before.pictures == 3
 
 
 @pytest.mark.parametrize("classes", [frozenset(), frozenset({"no such part"})])
@@ -123,7 +125,7 @@ def test_no_picture_to_learn_from_is_refused(
     decoder: InstanceDecoder, scenes: Dataset, read: Read, classes: frozenset[str]
 ) -> None:
     with pytest.raises(SamifError, match="no training picture shows an instance of a class to learn") as refusal:
-        tune(decoder, scenes.pictures, classes, read, params(1))
+        finetune(decoder, scenes.pictures, classes, read, params(1))
     assert "\n" not in str(refusal.value)
 
 
@@ -143,9 +145,9 @@ def test_a_step_in_parts_is_the_same_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Official embeddings are sixteen times as large, so that their steps go picture by picture."""
-    whole = tune(decoder, scenes.pictures[:3], everything, read, params(3))
+    whole = finetune(decoder, scenes.pictures[:3], everything, read, params(3))
     monkeypatch.setattr(train, "CELLS_AT_ONCE", 1)
-    parts = tune(decoder, scenes.pictures[:3], everything, read, params(3))
+    parts = finetune(decoder, scenes.pictures[:3], everything, read, params(3))
     for a, b in zip(whole.curve, parts.curve, strict=True):
         assert a == pytest.approx(b, rel=0.01, abs=0.001)
 
@@ -153,32 +155,32 @@ def test_a_step_in_parts_is_the_same_step(
 # Several workers
 
 
-def together(workers: int, *given: object, steps: int) -> Tuned:
-    """Tuned by a team whose workers are threads."""
+def together(workers: int, *given: object, steps: int) -> TrainingResult:
+    """Fine-tuned by workers that are threads."""
     barrier = threading.Barrier(workers, timeout=60)
     written: list[Tensor | None] = [None] * workers
 
-    def work(rank: int) -> Tuned | None:
-        def add_up(tensor: Tensor) -> None:
+    def work(rank: int) -> TrainingResult | None:
+        def all_reduce(tensor: Tensor) -> None:
             written[rank] = tensor.clone()
             barrier.wait()
             tensor.copy_(torch.stack([one for one in written if one is not None]).sum(0))
             barrier.wait()
 
-        team = Team(rank, workers, add_up)
+        distributed = DistributedContext(rank, workers, all_reduce)
         try:
             if rank > 0:
-                return assist(*given, team)  # type: ignore[arg-type]
-            return tune(*given, advanced.append, team)  # type: ignore[arg-type]
+                return run_worker(*given, distributed)  # type: ignore[arg-type]
+            return finetune(*given, advanced.append, distributed)  # type: ignore[arg-type]
         except BaseException:
             barrier.abort()
             raise
 
     advanced: list[int] = []
     with ThreadPoolExecutor(workers) as pool:
-        tuned, *others = pool.map(work, range(workers))
-    assert tuned is not None and others == [None] * (workers - 1) and advanced == [1] * steps
-    return tuned
+        finetuned, *others = pool.map(work, range(workers))
+    assert finetuned is not None and others == [None] * (workers - 1) and advanced == [1] * steps
+    return finetuned
 
 
 @pytest.mark.parametrize(("workers", "cells"), [(3, train.CELLS_AT_ONCE), (2, 1)])
@@ -196,18 +198,18 @@ def test_a_team_takes_the_steps_of_one(
     monkeypatch.setattr(train, "CELLS_AT_ONCE", cells)
     start = with_objectness(decoder, 5.0, masks=False)
     given = (start, scenes.pictures, everything, read, params(4, pictures_per_step=3, learning_rate=0.005))
-    alone, team = tune(*given), together(workers, *given, steps=4)
-    for a, b in zip(alone.curve, team.curve, strict=True):
+    alone, distributed = finetune(*given), together(workers, *given, steps=4)
+    for a, b in zip(alone.curve, distributed.curve, strict=True):
         assert a == pytest.approx(b, abs=2e-4)
-    begun, one, other = state(start), state(alone.decoder), state(team.decoder)
+    begun, one, other = state(start), state(alone.decoder), state(distributed.decoder)
     moved = math.sqrt(sum(float((one[name] - begun[name]).square().sum()) for name in one))
     apart = math.sqrt(sum(float((one[name] - other[name]).square().sum()) for name in one))
-    assert alone.kept == team.kept == "after" and 0 < apart < 0.01 * moved
+    assert alone.kept == distributed.kept == "after" and 0 < apart < 0.01 * moved
 
 
 @pytest.mark.parametrize(("pictures", "workers"), [(8, 1), (8, 2), (8, 3), (3, 3)])
 def test_every_picture_of_a_step_is_shared_out_once(pictures: int, workers: int) -> None:
-    shares = [range(pictures)[Team(rank, workers).share(pictures)] for rank in range(workers)]
+    shares = [range(pictures)[DistributedContext(rank, workers).share(pictures)] for rank in range(workers)]
     assert [index for share in shares for index in share] == list(range(pictures))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1 and min(map(len, shares)) > 0
 
@@ -223,9 +225,9 @@ def test_one_worker_gives_the_bits_that_it_gave_before_there_were_teams(
 ) -> None:
     monkeypatch.setattr(train, "CELLS_AT_ONCE", cells)
     given = (with_objectness(decoder, 5.0, masks=False), scenes.pictures[:3], everything, read, params(4))
-    now = tune(*given)
+    now = finetune(*given)
     monkeypatch.setattr(train, "_accumulate", lambda *given: before_accumulate(*given[:3]))
-    before = tune(*given)
+    before = finetune(*given)
     assert now.kept == "after" and now.curve == before.curve and same(state(now.decoder), state(before.decoder))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from samif.config import ProposeParams
 from samif.dataset.model import Dataset
 from samif.dataset.pictures import read_picture
-from samif.inference.propose import CELLS_AT_ONCE, Proposals, answer_points, prompt_points, propose
+from samif.inference.propose import CELLS_AT_ONCE, Proposals, predict_points, prompt_points, propose
 from samif.masks.pooling import pool
 from samif.masks.rle import decode, overlaps
 from samif.sam.decoder import InstanceDecoder
@@ -88,7 +88,7 @@ def test_answers_come_in_the_order_of_the_points(decoder: InstanceDecoder, embed
     at_once = CELLS_AT_ONCE["cpu"] // 16**2
     count = at_once + 3  # more than go at once
     points = torch.rand(count, 2, generator=torch.Generator().manual_seed(0)) * 256
-    found, usable = answer_points(decoder, embedding, FRAME, points)
+    found, usable = predict_points(decoder, embedding, FRAME, points)
     assert len(found) == count and usable.shape == (count,)
     for row in (0, at_once, count - 1):
         with torch.inference_mode():
@@ -108,7 +108,7 @@ def test_an_empty_answer_is_of_no_use(decoder: InstanceDecoder, embedding: Tenso
         mlp.layers[-1].weight.zero_()
         mlp.layers[-1].bias.zero_()
     points = grid_points(2, FRAME)
-    found, usable = answer_points(silent, embedding, FRAME, points)
+    found, usable = predict_points(silent, embedding, FRAME, points)
     assert len(found) == 4 and not usable.any() and np.isfinite(found.pooled).all()
     assert len(propose(silent, embedding, FRAME, params())) == 0
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from samif.classifier.model import Classifier, Space
+from samif.classifier.model import Classifier, FeatureSpace
 from samif.config import EvaluateParams, ProposeParams
 from samif.dataset.model import Dataset
 from samif.dataset.pictures import read_picture
@@ -150,7 +150,7 @@ def test_no_more_than_asked_for() -> None:
 def test_a_picture_is_segmented(encoder: ImageEncoder, decoder: InstanceDecoder, scenes: Dataset) -> None:
     """Weights are random, so that the names are: everything else holds."""
     rng = np.random.default_rng(0)
-    space = Space(
+    space = FeatureSpace(
         ("token",), "cosine", np.zeros(64, np.float32), np.eye(64, dtype=np.float32),
         rng.normal(size=(1, 64)).astype(np.float32), 1.0, 0.0,
     )  # fmt: skip

@@ -185,16 +185,18 @@ def test_reading_gives_back_what_was_written(decoder: InstanceDecoder, tmp_path:
 def test_prompts_of_one_picture_add_up_their_gradients_in_their_order(decoder: InstanceDecoder) -> None:
     """Threads that race here end in other bits each time, and in another decoder."""
     embeddings, points = torch.randn(1, EMBEDDING_DIM, 16, 16), torch.rand(1, 24, 2) * IMAGE_SIZE
-    tuned = copy.deepcopy(decoder).requires_grad_(True)
+    finetuned = copy.deepcopy(decoder).requires_grad_(True)
 
     def gradients() -> list[Tensor]:
-        tuned.zero_grad()
-        masks = tuned(embeddings, points)[0].masks
+        finetuned.zero_grad()
+        masks = finetuned(embeddings, points)[0].masks
         masks.square().mean().backward()
-        return [weight.grad for weight in tuned.mask_decoder.output_upscaling.parameters() if weight.grad is not None]
+        return [
+            weight.grad for weight in finetuned.mask_decoder.output_upscaling.parameters() if weight.grad is not None
+        ]
 
     first = gradients()
-    assert len(first) == len([*tuned.mask_decoder.output_upscaling.parameters()])
+    assert len(first) == len([*finetuned.mask_decoder.output_upscaling.parameters()])
     for _ in range(5):
         assert all(map(torch.equal, first, gradients()))
 

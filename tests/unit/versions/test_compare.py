@@ -13,7 +13,7 @@ from samif.errors import SamifError
 from samif.evaluate.evaluate import evaluate
 from samif.evaluate.match_cache import match_records
 from samif.evaluate.matching import match_all
-from samif.versions.compare import Comparison, Measured, compare, disagreements
+from samif.versions.compare import Comparison, ScoredVersion, compare, disagreements
 from tests.support.handmade import annotation, classifier, picture, proposals, rectangle
 
 SHAPE = (30, 30)
@@ -32,7 +32,7 @@ def scene(count: int, root: Path, *names: str) -> Dataset:
     return Dataset(root, tuple(Category(i + 1, name) for i, name in enumerate(CLASSES)), tuple(pictures))
 
 
-def measured(dataset: Dataset, known: tuple[str, ...], looks: dict[int, tuple[str, ...]]) -> Measured:
+def measured(dataset: Dataset, known: tuple[str, ...], looks: dict[int, tuple[str, ...]]) -> ScoredVersion:
     """A version that knows these classes and takes the objects of each picture for what `looks` says; "-" is missed."""
     head = classifier({name: ROWS[name] for name in known}, BACKGROUND)
 
@@ -43,14 +43,14 @@ def measured(dataset: Dataset, known: tuple[str, ...], looks: dict[int, tuple[st
 
     params = EvaluateParams(duplicates="nms")
     scored = evaluate("s1", dataset, proposed, head, ["bolt", "gear"], params)
-    return Measured(
+    return ScoredVersion(
         scored.evaluation,
         match_records(dataset, scored.detections, head.classes, scored.false_tags),
         scored.detections,
     )
 
 
-def against(before: Measured, after: Measured, **changes: object) -> Comparison:
+def against(before: ScoredVersion, after: ScoredVersion, **changes: object) -> Comparison:
     given = {"metric": "ap", "resamples": 400, "confidence": 0.95, "seed": 0} | changes
     return compare(before, after, **given)  # type: ignore[arg-type]
 

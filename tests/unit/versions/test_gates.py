@@ -15,7 +15,7 @@ from samif.config import GatesParams
 from samif.evaluate.model import Evaluation
 from samif.versions.card import Card
 from samif.versions.compare import Change, Comparison
-from samif.versions.gates import Standing, Verdict, judge
+from samif.versions.gates import Verdict, VersionStatus, evaluate_gates
 
 SETS = {name: sha256(name.encode()).hexdigest() for name in ("mine", "other")}
 SMOOTH = GatesParams.model_validate({"max_drop": dict.fromkeys(("base", "novel", "all", "each_class"))})
@@ -108,16 +108,16 @@ def comparison(classes: Mapping[str, Change] | None = None, tags: Change = SAME,
     )
 
 
-def standing(version: str = "demo-classifier/2", of: Card | None = None, **changes: Any) -> Standing:
+def status(version: str = "demo-classifier/2", of: Card | None = None, **changes: Any) -> VersionStatus:
     given = {"registered": evaluation(), "scored": evaluation()} | changes
-    return Standing(version, of or card(), **given)
+    return VersionStatus(version, of or card(), **given)
 
 
-CHAMPION = standing("demo-classifier/1")
+CHAMPION = status("demo-classifier/1")
 
 
 def ask(compared: Comparison | None, policy: GatesParams | None = None, **changes: Any) -> Verdict:
-    return judge(policy or GatesParams(), standing(**changes), CHAMPION, compared)
+    return evaluate_gates(policy or GatesParams(), status(**changes), CHAMPION, compared)
 
 
 def of(verdict: Verdict, name: str, subject: str) -> str:
@@ -209,20 +209,20 @@ def test_false_tags_have_a_ceiling(value: float | None, outcome: str) -> None:
 def test_floors_hold_without_a_live_version_too(value: float | None, outcome: str) -> None:
     policy = GatesParams.model_validate({"floors": {"base": 40.0, "each_class": 40.0}})
     found = evaluation(ap=value)
-    verdict = judge(policy, standing(registered=found, scored=found), None, None)
+    verdict = evaluate_gates(policy, status(registered=found, scored=found), None, None)
     assert of(verdict, "floor", "base") == of(verdict, "floor", "bolt") == verdict.outcome == outcome
 
 
 def test_a_floor_of_a_class_that_is_not_there_fails() -> None:
     policy = GatesParams.model_validate({"floors": {"classes": {"wing": 10.0}}})
-    assert of(judge(policy, standing(), None, None), "floor", "wing") == "failed"
+    assert of(evaluate_gates(policy, status(), None, None), "floor", "wing") == "failed"
 
 
 @pytest.mark.parametrize("instances", [19, 20])
 def test_floors_need_enough_objects(instances: int) -> None:
     policy = GatesParams.model_validate({"floors": {"each_class": 60.0}})
     found = evaluation(instances=instances)
-    verdict = judge(policy, standing(registered=found, scored=found), None, None)
+    verdict = evaluate_gates(policy, status(registered=found, scored=found), None, None)
     assert of(verdict, "floor", "bolt") == ("failed" if instances == 20 else "skipped")
 
 
@@ -230,8 +230,8 @@ def test_the_metric_is_the_policys() -> None:
     policy = GatesParams.model_validate({"metric": "ap50", "floors": {"base": 55.0}})
     found = evaluation(ap=50.0)
     better = found.model_copy(update={"ap50": found.ap50.model_copy(update={"base": 55.0})})
-    assert judge(policy, standing(registered=better, scored=better), None, None).outcome == "passed"
-    assert judge(policy, standing(registered=found, scored=found), None, None).outcome == "failed"
+    assert evaluate_gates(policy, status(registered=better, scored=better), None, None).outcome == "passed"
+    assert evaluate_gates(policy, status(registered=found, scored=found), None, None).outcome == "failed"
 
 
 # The version itself
@@ -283,12 +283,12 @@ def test_a_score_may_move_by_a_hundredth_between_machines() -> None:
 
 
 def test_the_live_version_must_have_been_scored_on_the_same_pictures() -> None:
-    elsewhere = standing("demo-classifier/1", scored=evaluation(dataset="other"))
-    for champion in (elsewhere, standing("demo-classifier/1", scored=None)):
-        verdict = judge(GatesParams(), standing(), champion, comparison())
+    elsewhere = status("demo-classifier/1", scored=evaluation(dataset="other"))
+    for champion in (elsewhere, status("demo-classifier/1", scored=None)):
+        verdict = evaluate_gates(GatesParams(), status(), champion, comparison())
         assert of(verdict, "pictures", "evaluation") == "failed"
-    older = standing("demo-classifier/1", registered=evaluation(ap=10.0, dataset="other"))
-    assert judge(GatesParams(), standing(), older, comparison()).outcome == "passed"  # it was scored again
+    older = status("demo-classifier/1", registered=evaluation(ap=10.0, dataset="other"))
+    assert evaluate_gates(GatesParams(), status(), older, comparison()).outcome == "passed"  # it was scored again
 
 
 def test_the_digest_covers_policy_cards_and_reasons_but_no_noise_of_floats() -> None:
