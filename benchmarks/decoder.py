@@ -14,7 +14,7 @@ from samif.sam.zoo import load_sam
 
 
 def run() -> list[Comparison]:
-    """`tiny`, and the decoder that the official three share with random weights; 64 points in one picture."""
+    """`tiny`, and the decoder that the official three share with random weights; 64 points in one image."""
     torch.manual_seed(0)
     official = Sam(
         nn.Identity(),

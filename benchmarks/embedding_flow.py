@@ -1,5 +1,5 @@
 """The embedding flow on Ray: against the bare encoder loop, two workers against one, and what the store costs. On a
-machine with a GPU everything runs there, and the pictures are many more.
+machine with a GPU everything runs there, and the images are many more.
 
 Counted is the time from "all workers have loaded the encoder" to "every shard is committed"; what starting Ray and
 loading take before that is paid once a run and stands in the note.
@@ -30,12 +30,12 @@ from flows.runtime.progress import track
 from flows.runtime.ray_cluster import Cluster, ray_cluster
 from flows.store import EmbeddingStore, open_store
 from samif.config import EncoderParams
-from samif.dataset.pictures import picture_sha256, read_picture
+from samif.dataset.images import image_sha256, read_image
 
 DEVICE = device_here()
-PICTURES, SHARD, BATCH = (8, 2, 2) if DEVICE == "cpu" else (512, 64, 8)
+IMAGES, SHARD, BATCH = (8, 2, 2) if DEVICE == "cpu" else (512, 64, 8)
 SIZE, ROUNDS = (1280, 960), 2
-_WHAT = f"vit_b architecture in bfloat16, {PICTURES} pictures"
+_WHAT = f"vit_b architecture in bfloat16, {IMAGES} images"
 
 
 def run() -> Iterator[Comparison]:
@@ -47,11 +47,11 @@ def run() -> Iterator[Comparison]:
 
 
 class _Bench:
-    """Pictures and a checkpoint in a folder that goes afterwards."""
+    """Images and a checkpoint in a folder that goes afterwards."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._pictures = _draw(folder / "pictures")
+        self._images = _draw(folder / "images")
         self._params = EncoderParams(name="vit_b", checkpoint=str(random_vit_b(folder)), precision="bfloat16")
 
     def on_ray(self) -> Iterator[Comparison]:
@@ -81,7 +81,7 @@ class _Bench:
     def store(self) -> Comparison:
         """Shards in two threads of this process, as a worker has them: with the store, and with writes left out."""
         encoder = load_encoder(self._params, DEVICE)
-        shards = divide(self._pictures, SHARD, 1)
+        shards = divide(self._images, SHARD, 1)
 
         def seconds(writing: bool) -> float:
             with self._empty_store() as store, ThreadPoolExecutor(2) as pool:
@@ -102,9 +102,9 @@ class _Bench:
 
     def _flow(self, cluster: Cluster, workers: int) -> float:
         """Seconds from workers ready to all committed."""
-        with self._ready(cluster, workers) as pool, track(PICTURES, "pictures", "embed") as tracker:
+        with self._ready(cluster, workers) as pool, track(IMAGES, "images", "embed") as tracker:
             started = time.perf_counter()
-            pool.embed(divide(self._pictures, SHARD, workers), tracker)
+            pool.embed(divide(self._images, SHARD, workers), tracker)
             return time.perf_counter() - started
 
     def _loop(self) -> float:
@@ -112,8 +112,8 @@ class _Bench:
         encoder = load_encoder(self._params, DEVICE)
         kept = []
         started = time.perf_counter()
-        for start in range(0, PICTURES, BATCH):
-            prepared = [encoder.prepare(read_picture(path)) for path, _ in self._pictures[start : start + BATCH]]
+        for start in range(0, IMAGES, BATCH):
+            prepared = [encoder.prepare(read_image(path)) for path, _ in self._images[start : start + BATCH]]
             kept.append(encoder.encode_prepared(prepared).half())
         return time.perf_counter() - started
 
@@ -138,10 +138,10 @@ def _draw(folder: Path) -> list[tuple[Path, str]]:
     """Smooth noise, which JPEG packs about as well as a photo."""
     folder.mkdir()
     rng = np.random.default_rng(0)
-    pictures = []
-    for number in range(PICTURES):
+    images = []
+    for number in range(IMAGES):
         coarse = Image.fromarray(rng.integers(0, 256, (SIZE[1] // 8, SIZE[0] // 8, 3), dtype=np.uint8))
         path = folder / f"{number:04d}.jpg"
         coarse.resize(SIZE, Image.Resampling.BICUBIC).save(path, quality=90)
-        pictures.append((path, picture_sha256(path)))
-    return pictures
+        images.append((path, image_sha256(path)))
+    return images

@@ -14,30 +14,30 @@ from samif.sam.vit import FastViT
 
 
 def run() -> Iterator[Comparison]:
-    """One picture of 1024 x 1024 pixels, bfloat16 and float32."""
+    """One image of 1024 x 1024 pixels, bfloat16 and float32."""
     torch.manual_seed(0)
     official = sam_model_registry["vit_b"]().image_encoder.eval().requires_grad_(False)
     for name, parameter in official.named_parameters():
         if "pos" in name:  # zero until trained, and then they would cost nothing to leave out
             nn.init.normal_(parameter, std=0.05)
-    picture = torch.randn(1, 3, 1024, 1024)
+    image = torch.randn(1, 3, 1024, 1024)
     for dtype in (torch.bfloat16, torch.float32) if multiplies_bfloat16("cpu") else (torch.float32,):
-        yield _compare(official, picture, dtype)
+        yield _compare(official, image, dtype)
 
 
-def _compare(official: nn.Module, picture: torch.Tensor, dtype: torch.dtype) -> Comparison:
+def _compare(official: nn.Module, image: torch.Tensor, dtype: torch.dtype) -> Comparison:
     fast = FastViT(official, dtype)
     with torch.inference_mode():
-        ours, theirs = fast(picture), official(picture)
+        ours, theirs = fast(image), official(image)
         error = float((ours - theirs).norm() / theirs.norm())
 
     @torch.inference_mode()
     def run_ours() -> torch.Tensor:
-        return fast(picture)
+        return fast(image)
 
     @torch.inference_mode()
     def run_official() -> torch.Tensor:
-        return official(picture)
+        return official(image)
 
     name = f"vit_b encoder, {str(dtype).removeprefix('torch.')}"
     note = f"{torch.get_num_threads()} threads; relative difference {error:.0e}"

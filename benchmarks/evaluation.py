@@ -10,28 +10,28 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from benchmarks.measure import Comparison, compare
-from samif.dataset.model import Annotation, Category, Dataset, Picture
+from samif.dataset.model import Annotation, Category, Dataset, ImageRecord
 from samif.evaluate.average_precision import Detection, average_precision
 from samif.masks.rle import areas, boxes, encode
 
-PICTURES, CLASSES, OBJECTS, DETECTIONS = 200, 20, 8, 40
+IMAGES, CLASSES, OBJECTS, DETECTIONS = 200, 20, 8, 40
 
 
 def run() -> list[Comparison]:
-    """200 pictures, 20 classes, 8 objects and 40 detections a picture."""
+    """200 images, 20 classes, 8 objects and 40 detections an image."""
     from pathlib import Path
 
     rng = np.random.default_rng(0)
     names = [f"c{i}" for i in range(CLASSES)]
-    pictures, detections = [], []
-    for p in range(PICTURES):
+    images, detections = [], []
+    for p in range(IMAGES):
         codes = encode(np.stack([_blob(rng) for _ in range(OBJECTS + DETECTIONS)]))
         size, area = boxes(codes), areas(codes)
         annotations = tuple(
             Annotation(p * OBJECTS + i + 1, names[int(rng.integers(CLASSES))], codes[i], False, tuple(size[i]), area[i])
             for i in range(OBJECTS)
         )
-        pictures.append(Picture(p + 1, f"{p}.jpg", 160, 120, "", annotations))
+        images.append(ImageRecord(p + 1, f"{p}.jpg", 160, 120, "", annotations))
         for i in range(DETECTIONS):
             near = int(rng.integers(OBJECTS)) if rng.random() < 0.5 else OBJECTS + i
             detection: Detection = {
@@ -40,7 +40,7 @@ def run() -> list[Comparison]:
                 "score": float(rng.random()),
             }
             detections.append(detection | {"segmentation": codes[near], "bbox": [float(v) for v in size[near]]})
-    dataset = Dataset(Path(), tuple(Category(i + 1, n) for i, n in enumerate(names)), tuple(pictures))
+    dataset = Dataset(Path(), tuple(Category(i + 1, n) for i, n in enumerate(names)), tuple(images))
 
     def ours() -> float:
         scores = average_precision(dataset, detections, names)
@@ -51,11 +51,11 @@ def run() -> list[Comparison]:
         with contextlib.redirect_stdout(io.StringIO()):
             truth = COCO()
             truth.dataset = {
-                "images": [{"id": p.id, "height": p.height, "width": p.width} for p in pictures],
+                "images": [{"id": p.id, "height": p.height, "width": p.width} for p in images],
                 "annotations": [
                     {"id": a.id, "image_id": p.id, "category_id": ids[a.category], "segmentation": dict(a.rle),
                      "bbox": list(a.bbox), "area": a.area, "iscrowd": 0}
-                    for p in pictures for a in p.annotations
+                    for p in images for a in p.annotations
                 ],
                 "categories": [{"id": i, "name": n} for n, i in ids.items()],
             }  # fmt: skip

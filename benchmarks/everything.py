@@ -1,4 +1,4 @@
-"""Everything in a picture, without names: encode and propose, against the official SamAutomaticMaskGenerator.
+"""Everything in an image, without names: encode and propose, against the official SamAutomaticMaskGenerator.
 
 Both use the same encoder and decoder weights. The official generator runs twice: with its own thresholds, and with all
 of them off, because they suit the official weights only; recall is compared with the better of the two.
@@ -24,15 +24,15 @@ from flows.runtime.device import device_here
 from samif.config import DrawnParams, ProposeParams
 from samif.dataset.coco import read_coco
 from samif.dataset.draw.line import draw_line
+from samif.dataset.images import read_image
 from samif.dataset.model import Dataset
-from samif.dataset.pictures import read_picture
 from samif.inference.propose import propose
 from samif.masks.rle import Rle, encode, overlaps
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.encoder import ImageEncoder
 from samif.sam.zoo import load_sam
 
-PICTURES, MASKS, VIT_ROUNDS = 12, 100, 2
+IMAGES, MASKS, VIT_ROUNDS = 12, 100, 2
 GRID = "SamAutomaticMaskGenerator, 32 x 32 grid"
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)
 Pixels = NDArray[np.uint8]
@@ -40,9 +40,9 @@ Segment = Callable[[Pixels], list[Rle]]
 
 
 def run(images: Path | None = None, annotations: Path | None = None) -> Iterator[Comparison]:
-    """On scenes of the demo line, and on pictures of one's own where a COCO file is given."""
+    """On scenes of the demo line, and on images of one's own where a COCO file is given."""
     with tempfile.TemporaryDirectory(prefix="samif-bench-") as name:
-        draw_line(Path(name), DrawnParams(seed=5, base_pictures=1, mixed_pictures=1, val_pictures=PICTURES))
+        draw_line(Path(name), DrawnParams(seed=5, base_images=1, mixed_images=1, val_images=IMAGES))
         val = Path(name) / "val"
         yield _compare("demo line", read_coco(val / "images", val / "annotations.json")[0])
     if images is not None and annotations is not None:
@@ -55,29 +55,29 @@ def _compare(what: str, dataset: Dataset) -> Comparison:
     loaded.sam.to(device)  # whose modules ours shares
     encoder, decoder = ImageEncoder(loaded, device=device), InstanceDecoder.of(loaded.sam)
 
-    def ours(picture: Pixels) -> list[Rle]:
-        return propose(decoder, encoder.encode([picture])[0], encoder.frame(picture), ProposeParams()).masks
+    def ours(image: Pixels) -> list[Rle]:
+        return propose(decoder, encoder.encode([image])[0], encoder.frame(image), ProposeParams()).masks
 
-    pictures = [p for p in dataset.pictures if any(not a.crowd for a in p.annotations)][:PICTURES]
+    images = [p for p in dataset.images if any(not a.crowd for a in p.annotations)][:IMAGES]
     segmenters = [
         ours,
         _official(SamAutomaticMaskGenerator(loaded.sam)),
         _official(SamAutomaticMaskGenerator(loaded.sam, pred_iou_thresh=0.0, stability_score_thresh=0.0)),
     ]
     for segment in segmenters:
-        segment(read_picture(dataset.path_of(pictures[0])))  # warm
+        segment(read_image(dataset.path_of(images[0])))  # warm
     seconds: list[list[float]] = []
     best: list[list[float]] = [[] for _ in segmenters]
-    for picture in pictures:
-        pixels = read_picture(dataset.path_of(picture))
-        truth = [a.rle for a in picture.annotations if not a.crowd]
+    for image in images:
+        pixels = read_image(dataset.path_of(image))
+        truth = [a.rle for a in image.annotations if not a.crowd]
         answers = [timed(partial(segment, pixels)) for segment in segmenters]  # in turn
         seconds.append([taken for _, taken in answers])
         for overlap, (masks, _) in zip(best, answers, strict=True):
             overlap += list(overlaps(truth, masks[:MASKS]).max(axis=1, initial=0.0))
     recall = [float((np.array(overlap)[:, None] >= THRESHOLDS).mean() * 100) for overlap in best]
     note = (
-        f"{len(pictures)} pictures; average recall at {MASKS} masks: ours {recall[0]:.1f}, official "
+        f"{len(images)} images; average recall at {MASKS} masks: ours {recall[0]:.1f}, official "
         f"{recall[1]:.1f} with its thresholds, {recall[2]:.1f} without"
     )
     pairs = [(own, official) for own, official, _ in seconds]
@@ -90,21 +90,21 @@ def _compare_vit_b() -> Comparison:
     loaded.sam.to(device)
     encoder, decoder = ImageEncoder(loaded, "bfloat16", device), InstanceDecoder.of(loaded.sam).eval()
     params = ProposeParams(min_objectness=0.0, duplicate_iou=1.0)
-    picture = np.random.default_rng(0).integers(0, 256, (768, 1024, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (768, 1024, 3), dtype=np.uint8)
 
     def ours() -> int:
-        return len(propose(decoder, encoder.encode([picture])[0], encoder.frame(picture), params))
+        return len(propose(decoder, encoder.encode([image])[0], encoder.frame(image), params))
 
     generator = SamAutomaticMaskGenerator(loaded.sam)
     ours()
-    pairs = [(timed(ours)[1], timed(partial(generator.generate, picture))[1]) for _ in range(VIT_ROUNDS)]
+    pairs = [(timed(ours)[1], timed(partial(generator.generate, image))[1]) for _ in range(VIT_ROUNDS)]
     note = f"random weights, 1024 x 768 pixels; ours with {params.points} prompts in bfloat16, {ours()} masks kept"
     return summarise("everything mode, vit_b architecture", GRID, pairs, note)
 
 
 def _official(generator: SamAutomaticMaskGenerator) -> Segment:
-    def segment(picture: Pixels) -> list[Rle]:
-        found = sorted(generator.generate(picture), key=lambda record: -record["predicted_iou"])
+    def segment(image: Pixels) -> list[Rle]:
+        found = sorted(generator.generate(image), key=lambda record: -record["predicted_iou"])
         return encode(np.stack([r["segmentation"] for r in found])) if found else []
 
     return segment

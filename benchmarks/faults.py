@@ -30,7 +30,7 @@ from samif.config import EncoderParams
 from tests.support.services import Ceph, ceph
 
 NOTE = Path(__file__).parent / "FAULTS.md"
-PICTURES, SHARD, WORKERS, SEED = 500, 20, 2, 0
+IMAGES, SHARD, WORKERS, SEED = 500, 20, 2, 0
 SHARDS_IN_FLIGHT = 2  # of each worker
 RUN_SECONDS = 300.0
 CASES, VICTIMS = 20, ("worker", "raylet", "driver", "osd", "rgw")
@@ -51,7 +51,7 @@ class Case:
 
     @property
     def repeated(self) -> int:
-        return self.encoded - PICTURES
+        return self.encoded - IMAGES
 
     @property
     def row(self) -> str:
@@ -65,7 +65,7 @@ class Case:
 
 @dataclass
 class Campaign:
-    """Pictures, a bucket, and the undisturbed digest to compare with."""
+    """Images, a bucket, and the undisturbed digest to compare with."""
 
     folder: Path
     server: Ceph
@@ -83,7 +83,7 @@ class Campaign:
             assert process.wait(RUN_SECONDS) == 0, process.stderr
             self.seconds = time.monotonic() - started
         self.digest = Path(job.result).read_text()
-        assert _encoded(job) == PICTURES
+        assert _encoded(job) == IMAGES
 
     def case(self, number: int, victim: str) -> Case:
         """Disturb one run, mend what was killed, run again where need be, and compare."""
@@ -123,12 +123,12 @@ class Campaign:
         log = self.folder / name
         log.mkdir()
         return Job(
-            pictures=str(self.folder / "pictures.json"),
+            images=str(self.folder / "images.json"),
             store=f"s3://{self.bucket}/{name}",
             log=str(log),
             result=str(self.folder / f"{name}.digest"),
             workers=workers,
-            shard_pictures=SHARD,
+            shard_images=SHARD,
             address=address,
         )
 
@@ -205,7 +205,7 @@ def main() -> None:
     cases: list[Case] = []
     with tempfile.TemporaryDirectory(prefix="samif-faults-") as name, ceph() as server:
         os.environ.update(server.variables)
-        draw_noise(Path(name), PICTURES, SEED)
+        draw_noise(Path(name), IMAGES, SEED)
         campaign = Campaign(Path(name), server, server.new_bucket())
         campaign.undisturbed()
         out.print(f"undisturbed: {campaign.seconds:.1f} s from the first batch to the end")
@@ -218,13 +218,13 @@ def main() -> None:
     repeated = statistics.mean(case.repeated for case in cases)
     head = f"""# Faults
 
-`python -m benchmarks.faults`: {PICTURES} pictures, encoder `tiny`, shards of {SHARD}, {WORKERS} workers (three nodes of
+`python -m benchmarks.faults`: {IMAGES} images, encoder `tiny`, shards of {SHARD}, {WORKERS} workers (three nodes of
 one worker where a raylet is killed), store on Ceph's S3 server. kill -9 at a random moment after the first batch; an S3
 daemon is started again 2 to 6 seconds later. Undisturbed, a run takes {campaign.seconds:.1f} s from there. *Repeated*
-counts pictures whose encoding was begun twice, against what the workers had in hand.
+counts images whose encoding was begun twice, against what the workers had in hand.
 
 {kept} of {len(cases)} ended with the digest of the undisturbed run, no more repeated than was in hand and nothing
-damaged in the store; {repeated:.1f} pictures repeated on average.
+damaged in the store; {repeated:.1f} images repeated on average.
 
 """
     NOTE.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")

@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 from flows.embedding.encoder import Encoder, Pixels, load_encoder
-from flows.embedding.flow import embed_pictures
+from flows.embedding.flow import embed_images
 from flows.store import open_store
 from samif.config import EmbedParams, EncoderParams
-from samif.dataset.pictures import picture_sha256
+from samif.dataset.images import image_sha256
 from samif.errors import SamifError
 
 
@@ -27,18 +27,18 @@ class Job:
     """What to run.
 
     Attributes:
-        pictures: JSON file of [path, SHA-256] pairs.
+        images: JSON file of [path, SHA-256] pairs.
         store: location of the store.
-        log: folder in which each encoding process counts the pictures that it takes up, in a file of its own.
+        log: folder in which each encoding process counts the images that it takes up, in a file of its own.
         result: file that gets the digest of the manifest.
     """
 
-    pictures: str
+    images: str
     store: str
     log: str
     result: str
     workers: int
-    shard_pictures: int
+    shard_images: int
     address: str | None
 
     def command(self) -> list[str]:
@@ -47,14 +47,14 @@ class Job:
 
 
 def draw_noise(folder: Path, count: int, seed: int) -> None:
-    """So many small pictures, and `pictures.json` that a job takes."""
+    """So many small images, and `images.json` that a job takes."""
     rng = np.random.default_rng(seed)
-    pictures = []
+    images = []
     for number in range(count):
         path = folder / f"{number:03d}.png"
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
-        pictures.append((str(path), picture_sha256(path)))
-    (folder / "pictures.json").write_text(json.dumps(pictures))
+        images.append((str(path), image_sha256(path)))
+    (folder / "images.json").write_text(json.dumps(images))
 
 
 class Counting:
@@ -65,8 +65,8 @@ class Counting:
         self.preprocessing_digest, self.embedding_shape = encoder.preprocessing_digest, encoder.embedding_shape
         self._encoder, self._file = encoder, log / str(os.getpid())
 
-    def prepare(self, picture: Pixels) -> torch.Tensor:
-        return self._encoder.prepare(picture)
+    def prepare(self, image: Pixels) -> torch.Tensor:
+        return self._encoder.prepare(image)
 
     def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
         with self._file.open("a") as file:  # before, so that a batch that a kill interrupts counts as well
@@ -81,13 +81,11 @@ def _counting(log: Path, device: str) -> Encoder:
 def main() -> None:
     """Run the job that the command line names."""
     job = Job(**json.loads(sys.argv[1]))
-    pictures = [(Path(path), sha256) for path, sha256 in json.loads(Path(job.pictures).read_text())]
-    params = EmbedParams(shard_pictures=job.shard_pictures, workers=job.workers, address=job.address)
+    images = [(Path(path), sha256) for path, sha256 in json.loads(Path(job.images).read_text())]
+    params = EmbedParams(shard_images=job.shard_images, workers=job.workers, address=job.address)
     factory = functools.partial(_counting, Path(job.log))
     try:
-        embedded = embed_pictures(
-            pictures, params, EncoderParams(), open_store(job.store, Path()), encoder_factory=factory
-        )
+        embedded = embed_images(images, params, EncoderParams(), open_store(job.store, Path()), encoder_factory=factory)
     except SamifError as error:
         raise SystemExit(f"samif: {error}") from None
     Path(job.result).write_text(embedded.manifest.digest)

@@ -1,4 +1,4 @@
-"""What fine-tuning of the decoder is worth on the validation pictures, which it never saw:
+"""What fine-tuning of the decoder is worth on the validation images, which it never saw:
 `python -m benchmarks.finetuning NAME=WORKSPACE...`. Prints a table: before and after, base and novel objects.
 """
 
@@ -23,7 +23,7 @@ COLUMNS = ("iou_base", "iou_other", "recall_base", "recall_other", "background_s
 def main(workspaces: Annotated[list[str], typer.Argument(metavar="NAME=WORKSPACE")]) -> None:
     """Measure each workspace's decoder and the one that it started from."""
     wait_without_spinning()
-    print("| | pictures | mask IoU base | novel | recall at 100 base | novel | background silent |")
+    print("| | images | mask IoU base | novel | recall at 100 base | novel | background silent |")
     print("|---|---|---|---|---|---|---|")
     for text in workspaces:
         name, _, folder = text.partition("=")
@@ -33,8 +33,8 @@ def main(workspaces: Annotated[list[str], typer.Argument(metavar="NAME=WORKSPACE
         classes = frozenset(params.dataset.base_classes)
         before = InstanceDecoder.of(sam_of(params.encoder).sam).eval()
         for when, decoder in (("before", before), ("after", decoder_of(layout))):
-            quality = measure(decoder, source.dataset.pictures, classes, source.read, seed=0)
-            print(f"| {name}, {when} | {quality.pictures} | {_cells(quality)} |", flush=True)
+            quality = measure(decoder, source.dataset.images, classes, source.read, seed=0)
+            print(f"| {name}, {when} | {quality.images} | {_cells(quality)} |", flush=True)
 
 
 def _cells(quality: Quality) -> str:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu [--models vit_b vit_l vit_h] [--batches 1 4 8 16] [--device cuda]
 
-Needs torch and segment_anything, nothing else of this project's environment. Prints one Markdown table: pictures per
+Needs torch and segment_anything, nothing else of this project's environment. Prints one Markdown table: images per
 second, the share of the bfloat16 rate that this device reaches in a large matrix product, peak memory, and how far ours
 and the official embedding in float32 are apart, relative to its norm; then the time of one mask per point.
 """
@@ -51,30 +51,30 @@ def main() -> None:
 def _encoding(
     name: str, official: ImageEncoderViT, fast: FastViT, batch: int, device: torch.device, peak: float
 ) -> str:
-    pictures = torch.randn(batch, 3, 1024, 1024, device=device)
+    images = torch.randn(batch, 3, 1024, 1024, device=device)
 
     def autocast() -> torch.Tensor:
         with torch.autocast(device.type, torch.bfloat16):
-            encoded: torch.Tensor = official(pictures)
+            encoded: torch.Tensor = official(images)
         return encoded
 
-    one, cast = (batch / _seconds(action, device) for action in (lambda: official(pictures), autocast))
+    one, cast = (batch / _seconds(action, device) for action in (lambda: official(images), autocast))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    ours = batch / _seconds(lambda: fast(pictures), device)
+    ours = batch / _seconds(lambda: fast(images), device)
     memory = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if device.type == "cuda" else "-"
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        official(pictures[:1])
+        official(images[:1])
     share = ours * counter.get_total_flops() / peak
     with torch.inference_mode():
-        expected = official(pictures[:1])
-        apart = float((fast(pictures[:1]) - expected).norm() / expected.norm())
+        expected = official(images[:1])
+        apart = float((fast(images[:1]) - expected).norm() / expected.norm())
     rates = " | ".join(f"{rate:.2f}/s" for rate in (one, cast, ours))
     return f"| {name} | {batch} | {rates} | {ours / one:.2f} | {share:.0%} | {memory} | {apart:.0e} |"
 
 
 def _prompting(name: str, sam: Sam, device: torch.device) -> str:
-    """One mask per point of one picture."""
+    """One mask per point of one image."""
     decoder = InstanceDecoder.of(sam).to(device)
     embedding = torch.randn(1, 256, 64, 64, device=device)
     points = torch.rand(1, POINTS, 2, device=device) * 1024

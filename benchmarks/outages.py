@@ -45,9 +45,9 @@ SESSIONS = {
     "s2": SessionParams(after="s1", classes=["hook"], shots=2),
 }
 PARAMS: dict[str, dict[str, Any]] = {
-    "pretrain_decoder": {"steps": 2, "pictures_per_step": 2},
+    "pretrain_decoder": {"steps": 2, "images_per_step": 2},
     "propose": {"points": 24},
-    "embed": {"shard_pictures": 4},
+    "embed": {"shard_images": 4},
 }
 VERSIONS = {"decoder": 1, "classifiers": {"base": 1, "s1": 2, "s2": 3}}
 
@@ -209,7 +209,7 @@ class Campaign:
         (root / ".dvcignore").write_text("/.samif\n/reports\n")
         yaml = YAML()
         params = yaml.load(new_text(name, list(BASE_PARTS), EncoderParams(), SESSIONS))
-        params["dataset"]["drawn"] = {"base_pictures": 40, "mixed_pictures": 20, "val_pictures": 8, "size": 160}
+        params["dataset"]["drawn"] = {"base_images": 40, "mixed_images": 20, "val_images": 8, "size": 160}
         for section, changes in PARAMS.items():
             params[section].update(changes)
         params["embed"]["store"] = f"s3://{BUCKET}/{name}"

@@ -3,7 +3,7 @@
 python -m benchmarks.partition
 
 Needs root and Debian's `iproute2`. Prints a table and writes PARTITION.md. The hosts share a file system, and so the
-store and the pictures, and nothing else; a switch joins them, of which one port is pulled.
+store and the images, and nothing else; a switch joins them, of which one port is pulled.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from flows.store import open_store
 from samif.config import EncoderParams
 
 NOTE = Path(__file__).parent / "PARTITION.md"
-PICTURES, SHARD, HOSTS, SEED = 500, 20, 3, 0
+IMAGES, SHARD, HOSTS, SEED = 500, 20, 3, 0
 CUT_AFTER, RUN_SECONDS, START_SECONDS = 4.0, 400.0, 120.0
 PORT = 6379
 PARTITION = {
@@ -183,12 +183,12 @@ def run(folder: Path, name: str, settings: bool, disturb: Callable[[Network], No
     environment |= PARTITION if settings else {}
     with network() as net, cluster(net, environment):
         job = Job(
-            pictures=str(folder / "pictures.json"),
+            images=str(folder / "images.json"),
             store=str(folder / f"{name}.store"),
             log=str(log),
             result=str(folder / f"{name}.digest"),
             workers=HOSTS,
-            shard_pictures=SHARD,
+            shard_images=SHARD,
             address=f"{net.address(0)}:{PORT}",
         )
         with (folder / f"{name}.said").open("wb") as said:
@@ -228,9 +228,9 @@ def main() -> None:
     rows = ["| cut off | the run took | lost | manifest | encoded twice | damage left |", "|---|---|---|---|---|---|"]
     with tempfile.TemporaryDirectory(prefix="samif-partition-") as name:
         folder, kept = Path(name), 0
-        draw_noise(folder, PICTURES, SEED)
+        draw_noise(folder, IMAGES, SEED)
         calm = run(folder, "calm", True, lambda _: None)
-        rows.append(f"| never | {calm.seconds:.1f} s | | | {calm.encoded - PICTURES} | {calm.damages} |")
+        rows.append(f"| never | {calm.seconds:.1f} s | | | {calm.encoded - IMAGES} | {calm.damages} |")
         for number, case in enumerate(CASES):
 
             def disturb(net: Network, seconds: float | None = case.seconds) -> None:
@@ -244,17 +244,17 @@ def main() -> None:
             kept += same
             rows.append(
                 f"| {case.name} | {ran.seconds:.1f} s | {ran.seconds - calm.seconds:.1f} s "
-                f"| {'same' if same else '**other**'} | {ran.encoded - PICTURES} | {ran.damages} |"
+                f"| {'same' if same else '**other**'} | {ran.encoded - IMAGES} | {ran.damages} |"
             )
             out.print(rows[-1], soft_wrap=True, highlight=False)
     settings = "\n".join(f"    {key}={value}" for key, value in PARTITION.items())
     head = f"""# Partition
 
-`python -m benchmarks.partition`: {PICTURES} pictures, encoder `tiny`, shards of {SHARD}; three hosts (network
+`python -m benchmarks.partition`: {IMAGES} images, encoder `tiny`, shards of {SHARD}; three hosts (network
 namespaces behind a switch) with a Ray node of one CPU each, on one machine of {os.cpu_count()} cores. {CUT_AFTER:.0f} s
 after the first batch the cable of a host is pulled that is not the head; the driver runs on the head's host. *Lost*:
 longer than undisturbed, from one run each. *Manifest*: against the digest of the
-undisturbed run, every picture in the store. The hosts share the disk that the store lies on, so a host that is cut off
+undisturbed run, every image in the store. The hosts share the disk that the store lies on, so a host that is cut off
 can still finish the shards that it has in hand.
 
 Nodes and driver have, unless the table says otherwise:

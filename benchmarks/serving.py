@@ -24,18 +24,18 @@ import torch
 from flows.inference.predict import load_segmenter
 from flows.registry.model_files import find_model
 from flows.registry.registry import Registry
-from samif.dataset.pictures import read_picture
+from samif.dataset.images import read_image
 from tests.support.hostile import CASES, answer
 from tests.support.served_line import ServedLine, Service, png, service
 
 CLIENTS = 2
 WAIT_SECONDS = 60.0
-PICTURES = [png(seed, 320, 320) for seed in range(4)]
+IMAGES = [png(seed, 320, 320) for seed in range(4)]
 
 
 @dataclass
 class Load:
-    """Clients that ask without a pause, and what they were answered: (when, status, version, picture, instances)."""
+    """Clients that ask without a pause, and what they were answered: (when, status, version, image, instances)."""
 
     service: Service
     answers: list[tuple[float, int, int, int, str]] = field(default_factory=list)
@@ -55,9 +55,9 @@ class Load:
 
     def _ask(self) -> None:
         while not self.stopping.is_set():
-            for number, picture in enumerate(PICTURES):
+            for number, image in enumerate(IMAGES):
                 try:
-                    got = self.service.segment(picture)
+                    got = self.service.segment(image)
                     content = got.json()
                     found = json.dumps(content["instances"])
                     self.answers.append((time.monotonic(), got.status_code, content["model"]["version"], number, found))
@@ -88,34 +88,34 @@ def swaps(line: ServedLine, running: Service, count: int) -> dict[str, str]:
             time.sleep(0.5)
     after = running.replicas[0]["loads"]
     found: dict[tuple[int, int], set[str]] = {}
-    for _, _, version, picture, instances in load.answers:
-        found.setdefault((version, picture), set()).add(instances)
+    for _, _, version, image, instances in load.answers:
+        found.setdefault((version, image), set()).add(instances)
     mixed = sum(len(texts) - 1 for texts in found.values())
-    same = sum(found.get((1, i)) == found.get((2, i)) for i in range(len(PICTURES)))
+    same = sum(found.get((1, i)) == found.get((2, i)) for i in range(len(IMAGES)))
     failed = len(load.failed) + sum(status != 200 for _, status, *_ in load.answers)
     return {
         f"{count} switches, {CLIENTS} clients: requests": f"{len(load.answers)}",
         "failed requests": f"{failed}",
-        "answers that are not their version's": f"{mixed} (pictures on which both versions agree: {same})",
+        "answers that are not their version's": f"{mixed} (images on which both versions agree: {same})",
         "seconds from the moved alias to the first answer": spread(seconds),
         "parts read from files before and after": f"{before} and {after}",
     }
 
 
 def overhead(line: ServedLine, running: Service, count: int) -> dict[str, str]:
-    """One client, one picture after the other, in turns with the bare call in this process."""
+    """One client, one image after the other, in turns with the bare call in this process."""
     torch.set_num_threads(1)
     segmenter = load_segmenter(find_model("demo/1", None, line.registry), None)
-    path = line.root / "picture.png"
-    path.write_bytes(PICTURES[0])
-    pixels = read_picture(path)
+    path = line.root / "image.png"
+    path.write_bytes(IMAGES[0])
+    pixels = read_image(path)
     bare, whole, inside = [], [], []
     for _ in range(count):
         start = time.perf_counter()
         segmenter.segment(pixels)
         bare.append(time.perf_counter() - start)
         start = time.perf_counter()
-        timings = running.segment(PICTURES[0]).json()["timings"]
+        timings = running.segment(IMAGES[0]).json()["timings"]
         whole.append(time.perf_counter() - start)
         inside.append(timings["encode"] + timings["segment"])
     return {
@@ -136,7 +136,7 @@ def hostile(running: Service, rounds: int) -> dict[str, str]:
             wrong += code not in allowed
             server += code >= 500
         sizes.append(psutil.Process(pid).memory_info().rss / 2**20)
-    alive = running.segment(PICTURES[0]).status_code == 200
+    alive = running.segment(IMAGES[0]).status_code == 200
     return {
         f"{len(CASES)} kinds of uploads, {rounds} rounds: 5xx": f"{server}",
         "answers that were not expected": f"{wrong}",

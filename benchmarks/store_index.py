@@ -1,8 +1,8 @@
-"""The index of the embedding store for millions of pictures: how long it takes to open, to ask and to make anew.
+"""The index of the embedding store for millions of images: how long it takes to open, to ask and to make anew.
 
     python -m benchmarks.store_index 10000000
 
-Real are the listing, the manifests and the index; simulated are the pictures (their digests are hashes of numbers) and
+Real are the listing, the manifests and the index; simulated are the images (their digests are hashes of numbers) and
 the shards' data (sparse files of the right size, which nobody reads here).
 """
 
@@ -28,18 +28,18 @@ from flows.store.shard import ShardManifest, data_name, manifest_name
 
 T = TypeVar("T")
 
-SHARD_PICTURES = 64
+SHARD_IMAGES = 64
 SHAPE = (256, 64, 64)
 SMALL = 100_000
 
 
 def run() -> Comparison:
-    """What a store of 100,000 pictures misses of 1,000: with the index against reading every manifest."""
+    """What a store of 100,000 images misses of 1,000: with the index against reading every manifest."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _lay_out(folder, SMALL)
         namespace = _namespace(folder)
-        wanted = [_picture(i) for i in range(0, 2 * SMALL, SMALL // 500)]
+        wanted = [_image(i) for i in range(0, 2 * SMALL, SMALL // 500)]
 
         def from_manifests() -> list[str]:
             for path in _indexes(folder):
@@ -49,7 +49,7 @@ def run() -> Comparison:
         assert namespace.missing(wanted) == from_manifests() == wanted[len(wanted) // 2 :]
         size = sum(path.stat().st_size for path in _indexes(folder))
         return compare(
-            "what a store of 100,000 pictures misses of 1,000",
+            "what a store of 100,000 images misses of 1,000",
             lambda: namespace.missing(wanted),
             from_manifests,
             "reading every manifest",
@@ -58,21 +58,19 @@ def run() -> Comparison:
         )
 
 
-def main(pictures: int) -> None:
+def main(images: int) -> None:
     """Lay a store out, then measure each step in a process of its own."""
     folder = Path(tempfile.mkdtemp(prefix="samif-index-"))
     try:
-        seconds = _timed(lambda: _lay_out(folder, pictures))[0]
-        print(f"{pictures:,} pictures in {-(-pictures // SHARD_PICTURES):,} shards, laid out in {seconds:.0f} s")
+        seconds = _timed(lambda: _lay_out(folder, images))[0]
+        print(f"{images:,} images in {-(-images // SHARD_IMAGES):,} shards, laid out in {seconds:.0f} s")
         for step in ("make the index from manifests", "open", "open, then look up"):
-            subprocess.run(
-                [sys.executable, "-m", "benchmarks.store_index", step, str(folder), str(pictures)], check=True
-            )
+            subprocess.run([sys.executable, "-m", "benchmarks.store_index", step, str(folder), str(images)], check=True)
     finally:
         shutil.rmtree(folder)
 
 
-def step(name: str, folder: Path, pictures: int) -> None:
+def step(name: str, folder: Path, images: int) -> None:
     """One measurement in this process."""
     namespace = _namespace(folder)
     before = _resident()
@@ -85,7 +83,7 @@ def step(name: str, folder: Path, pictures: int) -> None:
         return
     rng = np.random.default_rng(0)
     for count in (1, 64, 1_000_000):
-        wanted = namespace.identity.words([_picture(int(i)) for i in rng.integers(0, 2 * pictures, count)])
+        wanted = namespace.identity.words([_image(int(i)) for i in rng.integers(0, 2 * images, count)])
         first, held = _timed(lambda wanted=wanted: catalogue.holds(wanted))
         again = min(_timed(lambda wanted=wanted: catalogue.holds(wanted))[0] for _ in range(5))
         part = float(np.mean(held))
@@ -94,11 +92,11 @@ def step(name: str, folder: Path, pictures: int) -> None:
     print(f"  afterwards {private / 1e6:.0f} MB private, {shared / 1e6:.0f} MB of the file resident")
 
 
-def _lay_out(folder: Path, pictures: int) -> None:
+def _lay_out(folder: Path, images: int) -> None:
     namespace = _namespace(folder)
     row = 2 * SHAPE[0] * SHAPE[1] * SHAPE[2]
-    for start in range(0, pictures, SHARD_PICTURES):
-        some = [_picture(i) for i in range(start, min(start + SHARD_PICTURES, pictures))]
+    for start in range(0, images, SHARD_IMAGES):
+        some = [_image(i) for i in range(start, min(start + SHARD_IMAGES, images))]
         shard = namespace.shard_name(some)
         sha256 = hashlib.sha256(shard.encode()).hexdigest()
         data = folder / data_name(namespace.folder, shard, sha256)
@@ -125,7 +123,7 @@ def _indexes(folder: Path) -> Sequence[Path]:
     return list(folder.glob("*/index-*.safetensors"))
 
 
-def _picture(number: int) -> str:
+def _image(number: int) -> str:
     return hashlib.sha256(number.to_bytes(8, "little")).hexdigest()
 
 

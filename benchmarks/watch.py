@@ -3,9 +3,9 @@
     python -m benchmarks.watch [--workspace .] [--seeds 20] [--cache FOLDER] [--page benchmarks/WATCH.md]
 
 The version that is watched is the one before the line's last session; the parts of that session are the unknown ones.
-It is watched twice: against the validation pictures that show none of them, and against 300 ordinary pictures. All
+It is watched twice: against the validation images that show none of them, and against 300 ordinary images. All
 undisturbed streams are held against the same reference, so what is unlucky about it they share; how often an alarm is
-false is therefore also measured over many references drawn from all undisturbed pictures.
+false is therefore also measured over many references drawn from all undisturbed images.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ AGAINST_EACH = 5
 
 
 def alarms(seen: Sequence[Observation], normal: Normal) -> dict[str, int]:
-    """Statistic -> number of the picture at which it first alarmed; all classes together are `classes`."""
+    """Statistic -> number of the image at which it first alarmed; all classes together are `classes`."""
     levels, found = Levels.start(normal), dict[str, int]()
-    for number, picture in enumerate(seen, start=1):
-        levels = levels.after(*normal.measure(picture), normal)
+    for number, image in enumerate(seen, start=1):
+        levels = levels.after(*normal.measure(image), normal)
         for reading in levels.readings(normal):
             if reading.side:
                 found.setdefault("classes" if reading.name.startswith(CLASS_PREFIX) else reading.name, number)
@@ -61,7 +61,7 @@ def row(what: str, against: str, found: Sequence[dict[str, int]], change: int) -
 
 def table(streams: Sequence[Stream], normals: dict[str, Normal]) -> list[str]:
     lines = [
-        "| stream | reference | alarms | pictures until the first: median (least to most) | charts that alarmed "
+        "| stream | reference | alarms | images until the first: median (least to most) | charts that alarmed "
         "| alarms before the change |",
         "|---|---|---|---|---|---|",
     ]
@@ -77,9 +77,9 @@ def table(streams: Sequence[Stream], normals: dict[str, Normal]) -> list[str]:
 
 
 def false_alarms(pool: Sequence[Observation], like: Reference, size: int, count: int, params: Params) -> str:
-    """A line of the second table: references of `size` pictures drawn from `pool`, streams drawn from the others."""
+    """A line of the second table: references of `size` images drawn from `pool`, streams drawn from the others."""
     rng, by, shares = np.random.default_rng(size), Counter[str](), list[float]()
-    with track(count, "references", f"draw {size} pictures") as progress:
+    with track(count, "references", f"draw {size} images") as progress:
         for _ in range(count):
             order = rng.permutation(len(pool))
             normal, _digest = replace(like, seen=[pool[i] for i in order[:size]]).normal(params)
@@ -134,7 +134,7 @@ def main() -> None:
         for seed in seeds:
             streams.append(look(layout.root, model, unknown, seed, cache))
             progress.advance()
-    pool = [*more.seen, *(picture for stream in streams for picture in stream.calm)]
+    pool = [*more.seen, *(image for stream in streams for image in stream.calm)]
     sizes = sorted({len(validation.seen), ORDINARY})
     promise = [false_alarms(pool, validation, size, chosen.references, params) for size in sizes]
     text = page(streams, validation, more, model, unknown, params, promise)
@@ -155,28 +155,28 @@ def page(
     watch = params.watch
     normals = {
         f"{len(each.seen)} {name}": each.normal(params)[0]
-        for each, name in ((validation, "validation pictures"), (more, "ordinary pictures"))
+        for each, name in ((validation, "validation images"), (more, "ordinary images"))
     }
     left = ", ".join(f"{share:.0%}" for share in DIMMEST)
     lines = [
         "# Watching", "",
         f"`python -m benchmarks.watch`, {os.cpu_count()} CPUs, Python {platform.python_version()}. {model} of the demo "
-        f"line is watched: it has not yet learnt {', '.join(unknown)}. {len(streams)} seeds, {LENGTH} pictures "
+        f"line is watched: it has not yet learnt {', '.join(unknown)}. {len(streams)} seeds, {LENGTH} images "
         f"per stream; the change begins after {CHANGE}.", "",
-        "- **Undisturbed**: scenes as the validation pictures are drawn, of those without an unknown part, as JPEG.",
-        f"- **Light drifts**: the same scenes; over {LENGTH - CHANGE} pictures the light fades evenly until {left} of "
+        "- **Undisturbed**: scenes as the validation images are drawn, of those without an unknown part, as JPEG.",
+        f"- **Light drifts**: the same scenes; over {LENGTH - CHANGE} images the light fades evenly until {left} of "
         "red, green and blue are left.",
-        f"- **An unknown part**: from the change on, {SHARE:.0%} of the pictures show one part of one class that the "
+        f"- **An unknown part**: from the change on, {SHARE:.0%} of the images show one part of one class that the "
         "version does not know, among two to eight others.", "",
-        f"Limits: an undisturbed stream of {watch.horizon} pictures raises any alarm with probability "
+        f"Limits: an undisturbed stream of {watch.horizon} images raises any alarm with probability "
         f"{watch.false_alarm:g}; so {len(streams)} streams of {LENGTH} are expected to raise about "
         f"{len(streams) * watch.false_alarm * LENGTH / watch.horizon:.1f}. Window {watch.window}. "
         "A disturbed stream that ended without an alarm is a miss. All streams of a row share one reference, and "
         "what is unlucky about it: see the last table.", "",
         *table(streams, normals), "",
-        f"Undisturbed streams of {watch.horizon} pictures, {AGAINST_EACH} against each of many references, all drawn "
-        f"from the {len(more.seen) + LENGTH * len(streams)} undisturbed pictures above (± is a 95 % interval):", "",
-        "| pictures of the reference | alarmed streams | promised | references with any | charts that alarmed |",
+        f"Undisturbed streams of {watch.horizon} images, {AGAINST_EACH} against each of many references, all drawn "
+        f"from the {len(more.seen) + LENGTH * len(streams)} undisturbed images above (± is a 95 % interval):", "",
+        "| images of the reference | alarmed streams | promised | references with any | charts that alarmed |",
         "|---|---|---|---|---|",
         *promise, "",
     ]  # fmt: skip

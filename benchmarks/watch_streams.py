@@ -1,5 +1,5 @@
-"""Streams of drawn pictures for `benchmarks.watch`: what the camera of the demo line would bring, and what one version
-sees in it. A seed's pictures are looked at once and kept, because that takes minutes and judging them seconds."""
+"""Streams of drawn images for `benchmarks.watch`: what the camera of the demo line would bring, and what one version
+sees in it. A seed's images are looked at once and kept, because that takes minutes and judging them seconds."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from samif.io import files
 from samif.watch.observe import Observation, see
 
 LENGTH, CHANGE = 140, 40
-"""Pictures of a stream, and from which on a disturbed one is disturbed."""
+"""Images of a stream, and from which on a disturbed one is disturbed."""
 DIMMEST = np.array([0.5, 0.46, 0.39])
 """What is left of red, green and blue at the end of a drift: half of the light, and a warmer lamp."""
 SHARE = 0.5
-"""Of pictures with an unknown part, once it has appeared."""
+"""Of images with an unknown part, once it has appeared."""
 
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One seed: `calm` (LENGTH), and what replaces its pictures from CHANGE on where the light drifts (`dark`) or a
+    """One seed: `calm` (LENGTH), and what replaces its images from CHANGE on where the light drifts (`dark`) or a
     part called `stranger` appears (`strange`)."""
 
     calm: list[Observation]
@@ -62,14 +62,14 @@ def look(workspace: Path, model: str, unknown: tuple[str, ...], seed: int, cache
 
 
 def ordinary(workspace: Path, model: str, unknown: tuple[str, ...], count: int, cache: Path) -> list[Observation]:
-    """So many ordinary pictures of no stream: what a person would hand to `samif watch reference --pictures`."""
+    """So many ordinary images of no stream: what a person would hand to `samif watch reference --images`."""
     file = cache / f"{model.replace('/', '-')}-ordinary-{count}.npz"
     if not file.exists():
         segmenter, size = _opened(workspace, model)
         parts, seen = make_parts(), []
         for index in range(count):
-            picture = _ordinary(np.random.default_rng([6, index]), parts, unknown, size)
-            seen.append(see(segmenter, _as_jpeg(picture, index)))
+            image = _ordinary(np.random.default_rng([6, index]), parts, unknown, size)
+            seen.append(see(segmenter, _as_jpeg(image, index)))
         _keep(seen, "", file)
     return _kept(file)[0]
 
@@ -89,12 +89,12 @@ def _look(segmenter: Segmenter, unknown: tuple[str, ...], seed: int, size: int) 
     calm, dark, strange = [], [], []
     for index in range(LENGTH):
         rng = np.random.default_rng([7, seed, index])
-        picture = _ordinary(rng, parts, unknown, size)
-        calm.append(see(segmenter, _as_jpeg(picture, index)))
+        image = _ordinary(rng, parts, unknown, size)
+        calm.append(see(segmenter, _as_jpeg(image, index)))
         if index < CHANGE:
             continue
         faded = 1.0 - (1.0 - DIMMEST) * (index + 1 - CHANGE) / (LENGTH - CHANGE)
-        dark.append(see(segmenter, _as_jpeg((picture * faded).astype(np.uint8), index)))
+        dark.append(see(segmenter, _as_jpeg((image * faded).astype(np.uint8), index)))
         rng = np.random.default_rng([8, seed, index])
         more = (stranger,) if rng.random() < SHARE else ()
         strange.append(see(segmenter, _as_jpeg(_ordinary(rng, parts, unknown, size, more), index)))
@@ -104,19 +104,19 @@ def _look(segmenter: Segmenter, unknown: tuple[str, ...], seed: int, size: int) 
 def _ordinary(
     rng: np.random.Generator, parts: dict, unknown: tuple[str, ...], size: int, more: tuple[str, ...] = ()
 ) -> Pixels:
-    """A scene as the validation pictures are drawn, of those that show no unknown class (but `more`)."""
+    """A scene as the validation images are drawn, of those that show no unknown class (but `more`)."""
     while True:
         scene = draw_scene(rng, parts, CLASSES if rng.random() < 0.5 else BASE_PARTS, size, more)
         shown = {CLASSES[kind] for kind in scene.kinds if kind >= 0}
         if not shown & (set(unknown) - set(more)):
-            return scene.picture
+            return scene.image
 
 
-def _as_jpeg(picture: Pixels, index: int) -> Pixels:
+def _as_jpeg(image: Pixels, index: int) -> Pixels:
     """As the camera would store it."""
     buffer = io.BytesIO()
     quality = int(np.random.default_rng([9, index]).integers(*QUALITY))
-    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
     return np.array(Image.open(buffer))
 
 

@@ -1,4 +1,4 @@
-"""Which pictures are embedded by which encoder: the output that DVC tracks instead of the shards."""
+"""Which images are embedded by which encoder: the output that DVC tracks instead of the shards."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class EncoderIdentity(Strict):
 
 
 class EmbeddingManifest(Strict):
-    """Which pictures are embedded, by which encoder: the DVC output.
+    """Which images are embedded, by which encoder: the DVC output.
 
-    It names no shard and no folder, so its bytes depend on the pictures and the encoder alone, not on the machine
+    It names no shard and no folder, so its bytes depend on the images and the encoder alone, not on the machine
     nor on the history of the store.
     """
 
@@ -36,13 +36,13 @@ class EmbeddingManifest(Strict):
     shape: Shape
     dtype: StoredAs = "float16"
     """What embeddings are rounded to in the store."""
-    pictures: tuple[str, ...]
-    """SHA-256 of each picture file, ascending."""
+    images: tuple[str, ...]
+    """SHA-256 of each image file, ascending."""
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
-        if list(self.pictures) != sorted(set(self.pictures)):
-            raise ValueError("'pictures' must ascend and hold no picture twice")
+        if list(self.images) != sorted(set(self.images)):
+            raise ValueError("'images' must ascend and hold no image twice")
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""Proposals and their features as Parquet: one row per proposal, pictures together."""
+"""Proposals and their features as Parquet: one row per proposal, images together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from samif.dataset.model import Picture
+from samif.dataset.model import ImageRecord
 from samif.errors import SamifError
 from samif.inference.propose import Proposals
 from samif.io import files
@@ -18,13 +18,13 @@ _VECTORS = ("tokens", "pooled")
 _SEMANTIC = (*_VECTORS, "semantic")
 
 
-def write_proposals(path: Path, pictures: Iterable[tuple[Picture, Proposals]], semantic: bool = False) -> None:
-    """Write the proposals of pictures, a row group each, whole or not at all; `semantic` says whether they have that
+def write_proposals(path: Path, images: Iterable[tuple[ImageRecord, Proposals]], semantic: bool = False) -> None:
+    """Write the proposals of images, a row group each, whole or not at all; `semantic` says whether they have that
     column."""
     vectors = _SEMANTIC if semantic else _VECTORS
     schema = pa.schema(
         [
-            ("picture", pa.int64()),
+            ("image", pa.int64()),
             ("counts", pa.string()),
             ("iou", pa.float32()),
             ("objectness", pa.float32()),
@@ -32,9 +32,9 @@ def write_proposals(path: Path, pictures: Iterable[tuple[Picture, Proposals]], s
         ]
     )
     with files.written(path) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:
-        for picture, proposals in pictures:
+        for image, proposals in images:
             columns = {
-                "picture": np.full(len(proposals), picture.id, dtype=np.int64),
+                "image": np.full(len(proposals), image.id, dtype=np.int64),
                 "counts": [mask["counts"] for mask in proposals.masks],
                 "iou": proposals.iou,
                 "objectness": proposals.objectness,
@@ -44,7 +44,7 @@ def write_proposals(path: Path, pictures: Iterable[tuple[Picture, Proposals]], s
 
 
 class ProposalFile:
-    """Read access by picture."""
+    """Read access by image."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -55,19 +55,19 @@ class ProposalFile:
             raise SamifError(f"{path} is damaged ({error}); delete it and run 'samif run'") from None
         self._table = table
         self._vectors = _SEMANTIC if _SEMANTIC[-1] in table.column_names else _VECTORS
-        ids = table["picture"].to_numpy()
+        ids = table["image"].to_numpy()
         order = np.argsort(ids, kind="stable")
-        pictures, starts = np.unique(ids[order], return_index=True)
-        self._rows = dict(zip(pictures.tolist(), np.split(order, starts[1:]), strict=False))
+        images, starts = np.unique(ids[order], return_index=True)
+        self._rows = dict(zip(images.tolist(), np.split(order, starts[1:]), strict=False))
 
-    def of(self, picture: Picture) -> Proposals:
-        """The proposals of a picture; none where the segmenter found nothing."""
-        rows = self._rows.get(picture.id)
+    def of(self, image: ImageRecord) -> Proposals:
+        """The proposals of an image; none where the segmenter found nothing."""
+        rows = self._rows.get(image.id)
         if rows is None:
             nothing = np.zeros(0, np.float32)
             return Proposals([], nothing, nothing, *(np.zeros((0, 0), np.float32) for _ in self._vectors))
         part = self._table.take(rows)
-        size = [picture.height, picture.width]
+        size = [image.height, image.width]
         return Proposals(
             [{"size": size, "counts": counts} for counts in part["counts"].to_pylist()],
             part["iou"].to_numpy(),

@@ -1,4 +1,4 @@
-"""Pictures that cannot be used: which, why, what to do; and the file in which a stage keeps their list."""
+"""Images that cannot be used: which, why, what to do; and the file in which a stage keeps their list."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from flows.workspace.layout import Split
 from samif.config import Strict
-from samif.dataset.pictures import PictureError
+from samif.dataset.images import ImageError
 from samif.errors import SamifError
 from samif.io import files
 
@@ -19,7 +19,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A picture file that could not be used.
+    """An image file that could not be used.
 
     Attributes:
         path: the file.
@@ -34,11 +34,11 @@ class Quarantined:
     remedy: str
 
     @classmethod
-    def of(cls, path: Path, sha256: str, error: PictureError) -> Quarantined:
+    def of(cls, path: Path, sha256: str, error: ImageError) -> Quarantined:
         return cls(path, sha256, error.what, error.remedy)
 
 
-class BrokenPicture(Strict):
+class BrokenImage(Strict):
     """One line of a stage's list: `file` is relative to the folder of its split."""
 
     split: Split
@@ -56,19 +56,19 @@ class Quarantine(Strict):
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     policy: Literal["refuse", "quarantine"]
-    pictures: tuple[BrokenPicture, ...]
+    images: tuple[BrokenImage, ...]
 
     @property
     def sentence(self) -> str:
         """How many, and of the first few which and why."""
-        more = f" | and {len(self.pictures) - _SHOWN} more" if len(self.pictures) > _SHOWN else ""
-        noun = "picture" if len(self.pictures) == 1 else "pictures"
-        return f"{len(self.pictures)} broken {noun}: {' | '.join(map(str, self.pictures[:_SHOWN]))}{more}"
+        more = f" | and {len(self.images) - _SHOWN} more" if len(self.images) > _SHOWN else ""
+        noun = "image" if len(self.images) == 1 else "images"
+        return f"{len(self.images)} broken {noun}: {' | '.join(map(str, self.images[:_SHOWN]))}{more}"
 
     @property
     def sha256s(self) -> frozenset[str]:
-        """Content of the pictures in the list."""
-        return frozenset(picture.sha256 for picture in self.pictures)
+        """Content of the images in the list."""
+        return frozenset(image.sha256 for image in self.images)
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""
@@ -87,4 +87,4 @@ class Quarantine(Strict):
         except FileNotFoundError:
             raise SamifError(f"{path} does not exist; run 'samif run', which writes it") from None
         except ValidationError:
-            raise SamifError(f"{path} is not a list of broken pictures; delete it and run 'samif run'") from None
+            raise SamifError(f"{path} is not a list of broken images; delete it and run 'samif run'") from None

@@ -14,7 +14,7 @@ from samif.config import BASE, SessionParams, Strict
 class Shot(Strict):
     """One labelled instance."""
 
-    picture: int
+    image: int
     annotation: int
 
 
@@ -43,7 +43,7 @@ class SessionRecord(Strict):
     def of_session(
         cls, name: str, params: SessionParams, shots: Mapping[str, Sequence[tuple[int, int]]], seconds: float
     ) -> Self:
-        used = {c: [Shot(picture=p, annotation=a) for p, a in places] for c, places in shots.items()}
+        used = {c: [Shot(image=p, annotation=a) for p, a in places] for c, places in shots.items()}
         return cls(
             name=name, after=params.after, classes=list(params.classes), shots=params.shots, seed=params.seed,
             shots_used=used, seconds=round(seconds, 3),

@@ -16,7 +16,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Teach a camera new parts from a handful of labelled pictures, without retraining the segmenter.",
+    help="Teach a camera new parts from a handful of labelled images, without retraining the segmenter.",
 )
 
 Workspace = Annotated[Path, typer.Option("--workspace", "-w", help="Folder with params.yaml.", show_default="here")]

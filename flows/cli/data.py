@@ -12,17 +12,17 @@ from flows.workspace.layout import Layout
 from samif.config import CocoSource, load_params
 from samif.errors import SamifError
 
-data_app = group("data", "Look at pictures and labels.")
+data_app = group("data", "Look at images and labels.")
 
 
 @data_app.command("check")
 def check(
-    images: Annotated[Path | None, typer.Option(help="Folder of pictures.", show_default="the workspace's")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of images.", show_default="the workspace's")] = None,
     annotations: Annotated[Path | None, typer.Option(help="COCO instance file.")] = None,
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Check pictures and COCO files; findings per picture and annotation, and what each class has."""
+    """Check images and COCO files; findings per image and annotation, and what each class has."""
     from flows.runtime.progress import track
     from samif.dataset.check import class_counts
     from samif.dataset.coco import read_coco
@@ -42,10 +42,10 @@ def check(
                 {
                     "images": source.images,
                     "annotations": source.annotations,
-                    "pictures": len(dataset.pictures),
+                    "image_count": len(dataset.images),
                     "digest": dataset.digest,
                     "findings": findings,
-                    "classes": {name: {"instances": i, "pictures": p} for name, (i, p) in counts.items()},
+                    "classes": {name: {"instances": i, "images": p} for name, (i, p) in counts.items()},
                 }
                 for source, dataset, findings, counts in reports
             ]
@@ -53,17 +53,17 @@ def check(
     else:
         out = console()
         for source, dataset, findings, counts in reports:
-            out.print(f"[bold]{source.annotations}[/bold]: {len(dataset.pictures)} pictures", soft_wrap=True)
+            out.print(f"[bold]{source.annotations}[/bold]: {len(dataset.images)} images", soft_wrap=True)
             rows = [[n, str(i), str(p)] for n, (i, p) in counts.items()]
-            print_rows(["class", "instances", "pictures"], rows, right=("instances", "pictures"))
+            print_rows(["class", "instances", "images"], rows, right=("instances", "images"))
             if findings:
                 told = [
-                    [f.level, f.file, str(f.annotation or f.picture or ""), f"{f.what}; {f.remedy}"] for f in findings
+                    [f.level, f.file, str(f.annotation or f.image or ""), f"{f.what}; {f.remedy}"] for f in findings
                 ]
                 print_rows(["level", "file", "id", "finding"], told)
             out.print(f"{len(findings)} findings\n")
     if errors:
-        raise SamifError(f"{errors} errors in the pictures and labels; each finding says what to do")
+        raise SamifError(f"{errors} errors in the images and labels; each finding says what to do")
 
 
 def _sources(images: Path | None, annotations: Path | None, workspace: Path) -> list[CocoSource]:

@@ -13,10 +13,10 @@ from flows.cli.app import app, console
 @app.command("init-coco2014")
 def init_coco2014(
     folder: Annotated[Path, typer.Argument(help="Folder of the new workspace.")],
-    root: Annotated[Path, typer.Argument(help="Holds train2014, val2014 and annotations; pictures are not copied.")],
+    root: Annotated[Path, typer.Argument(help="Holds train2014, val2014 and annotations; images are not copied.")],
     val_ids: Annotated[
         Path | None,
-        typer.Option(help="Ids of the test pictures.", show_default="minival2014 or val2017 in annotations"),
+        typer.Option(help="Ids of the test images.", show_default="minival2014 or val2017 in annotations"),
     ] = None,
     partial: Annotated[
         bool, typer.Option("--partial", help="Take a part of COCO2014: not the published protocol.")
@@ -41,14 +41,14 @@ def init_coco2014(
     parts = made.parts
     novel = sum(len(session.classes) for session in made.params.sessions.values())
     out.print(
-        f"workspace {folder}: {parts.train.pictures:,} training and {parts.test.pictures:,} test pictures, "
+        f"workspace {folder}: {parts.train.images:,} training and {parts.test.images:,} test images, "
         f"{len(made.params.dataset.base_classes)} base and {novel} novel classes",
         soft_wrap=True,
     )
     assert made.params.dataset.protocol is not None
     out.print(CLAIMS[made.params.dataset.protocol], style="bold" if partial else None)
     if parts.absent:
-        out.print(f"{parts.absent:,} listed pictures are not there and were left out", soft_wrap=True)
+        out.print(f"{parts.absent:,} listed images are not there and were left out", soft_wrap=True)
     if made.without:
         out.print(f"too few objects, left out: {', '.join(made.without)}", soft_wrap=True)
     if parts.left_out:

@@ -30,7 +30,7 @@ def compare(
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Score two versions on the same pictures: what the gates say, class by class, and the pictures that differ."""
+    """Score two versions on the same images: what the gates say, class by class, and the images that differ."""
     from flows.comparison.examiner import Examiner
     from flows.comparison.page import headline, render_comparison
     from samif.io import files

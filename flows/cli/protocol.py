@@ -39,7 +39,7 @@ def protocol(
         return
     print_rows(HEADINGS, cells(rows), right=tuple(HEADINGS[2:]), whole=tuple(HEADINGS[:2]))
     console().print(
-        "means ± half of the 95 % interval, AP in points; forgot: base AP lost since the base; tags: false, per picture"
+        "means ± half of the 95 % interval, AP in points; forgot: base AP lost since the base; tags: false, per image"
     )
     comparable, other = peers_beside(params, [row.shots for row in rows])
     for title, peers in (("published, same protocol", comparable), ("published, not comparable", other)):

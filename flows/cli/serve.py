@@ -35,7 +35,7 @@ def serve(
         int | None, typer.Option(min=1, show_default="all / replicas of all lines", help="CPU threads of each replica.")
     ] = None,
     batch: Annotated[
-        int, typer.Option(min=1, max=64, help="Pictures encoded at once; above 1 the last bits may differ.")
+        int, typer.Option(min=1, max=64, help="Images encoded at once; above 1 the last bits may differ.")
     ] = 1,
     interval: Annotated[float, typer.Option(min=0.05, max=60, help="Seconds between two looks at the alias.")] = 0.3,
     shadow: Annotated[
@@ -43,11 +43,11 @@ def serve(
         typer.Option(help="NAME@alias whose head is compared, unseen by clients; once for each line that has one."),
     ] = None,
     shadow_folder: Annotated[
-        Path | None, typer.Option(help="Where pictures of disagreement go; of several lines into NAME/ each.")
+        Path | None, typer.Option(help="Where images of disagreement go; of several lines into NAME/ each.")
     ] = None,
-    shadow_samples: Annotated[int, typer.Option(min=1, help="Kept pictures per replica, the newest.")] = 100,
+    shadow_samples: Annotated[int, typer.Option(min=1, help="Kept images per replica, the newest.")] = 100,
     max_mb: Annotated[float, typer.Option(min=0.01, help="Largest body, in MB.")] = 32.0,
-    max_megapixels: Annotated[float, typer.Option(min=0.01, max=200, help="Largest picture.")] = 50.0,
+    max_megapixels: Annotated[float, typer.Option(min=0.01, max=200, help="Largest image.")] = 50.0,
     upload_seconds: Annotated[float, typer.Option(min=0.1, help="Time for a body to arrive.")] = 15.0,
     work_seconds: Annotated[float, typer.Option(min=0.1, help="Time for an answer after that.")] = 60.0,
     queue: Annotated[int, typer.Option(min=1, help="Requests in work or waiting, per replica.")] = 32,
@@ -63,7 +63,7 @@ def serve(
         ),
     ] = [HERE],  # noqa: B006  (typer copies it)
 ) -> None:
-    """Answer pictures over HTTP with the live version; another version goes live without a stop."""
+    """Answer images over HTTP with the live version; another version goes live without a stop."""
     from flows.http.auth import bearer_token, digest_of
     from flows.serve.routes import Line, lines_of
     from flows.serve.server import serving, watch

@@ -35,22 +35,22 @@ def stat(store: Location = None, workspace: Workspace = HERE, as_json: AsJson = 
         return
     names = _encoder_names(workspace)
     print_rows(
-        ["namespace", "encoder", "dtype", "shards", "pictures", "size", "damaged"],
+        ["namespace", "encoder", "dtype", "shards", "images", "size", "damaged"],
         [
             [
-                r.namespace, _encoder(r.encoder, names), r.dtype or "?", str(r.shards), str(r.pictures), _size(r.bytes),
+                r.namespace, _encoder(r.encoder, names), r.dtype or "?", str(r.shards), str(r.images), _size(r.bytes),
                 str(len(r.damages)),
             ]
             for r in rows
         ],
-        right=("shards", "pictures", "size", "damaged"),
+        right=("shards", "images", "size", "damaged"),
         whole=("namespace", "dtype"),
     )  # fmt: skip
     out = console()
     for row in rows:
         for damage in row.damages:
             out.print(f"damaged: {damage}", soft_wrap=True)
-    out.print(f"{opened.location}: {sum(r.pictures for r in rows)} pictures, {_size(sum(r.bytes for r in rows))}")
+    out.print(f"{opened.location}: {sum(r.images for r in rows)} images, {_size(sum(r.bytes for r in rows))}")
 
 
 @store_app.command()

@@ -16,7 +16,7 @@ from samif.errors import SamifError
 
 @store_app.command()
 def add(
-    places: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.", show_default=False)],
+    places: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", show_default=False)],
     encoder: Annotated[str | None, typer.Option(help="Architecture.", show_default="the workspace's, or tiny")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Of --encoder: a file, https:// or s3:// address.")] = None,
     store: Location = None,
@@ -24,9 +24,9 @@ def add(
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Embed pictures that have no labels. Broken ones are left out and listed; the rest is done."""
-    from flows.embedding.folder import add_pictures
-    from flows.inference.predict import find_pictures
+    """Embed images that have no labels. Broken ones are left out and listed; the rest is done."""
+    from flows.embedding.folder import add_images
+    from flows.inference.predict import find_images
     from flows.store import open_store
 
     layout = Layout(workspace.resolve())
@@ -39,14 +39,14 @@ def add(
     wanted = _encoder(params.encoder if params else EncoderParams(), encoder, checkpoint)
     base = layout.root if store is None else Path.cwd()
     opened = open_store(store or embed.store, base, wanted.stored_as, embed.cache_gib)
-    added = add_pictures(find_pictures(places), embed, wanted, opened)
+    added = add_images(find_images(places), embed, wanted, opened)
     if as_json:
         print_json(
             {
                 "store": opened.location,
                 "encoder": added.manifest.encoder,
                 "files": added.files,
-                "pictures": len(added.manifest.pictures),
+                "images": len(added.manifest.images),
                 "computed": added.computed,
                 "quarantined": added.quarantined,
             }
@@ -56,7 +56,7 @@ def add(
         rows = [[_shown(q.path), f"{q.reason}; {q.remedy}"] for q in added.quarantined]
         print_rows(["left out", "because it"], rows)
     console().print(
-        f"{added.files} files: {len(added.manifest.pictures)} pictures in {opened.location}, {added.computed} of them "
+        f"{added.files} files: {len(added.manifest.images)} images in {opened.location}, {added.computed} of them "
         f"computed now; {len(added.quarantined)} files left out",
         soft_wrap=True,
     )

@@ -26,7 +26,7 @@ def submit(
 ) -> None:
     """Do on a Ray cluster what `samif run` does here; the same request again attaches to the job that there is.
 
-    Sent are samif itself and the workspace's small files. Pictures, embeddings, DVC's remote and the registry must be
+    Sent are samif itself and the workspace's small files. Images, embeddings, DVC's remote and the registry must be
     in reach of both: s3:// addresses, an MLflow server, or folders named with --shared. Credentials are not sent: set
     RAY_AUTH_TOKEN here, and AWS_* and MLFLOW_TRACKING_* here and on the cluster's nodes.
     """

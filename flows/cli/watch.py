@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from samif.watch.charts import Reading
     from samif.watch.rules import Due
 
-watch_app = group("watch", "Performance over time: the live version replayed, the line's pictures charted, alarms.")
+watch_app = group("watch", "Performance over time: the live version replayed, the line's images charted, alarms.")
 
-STEADY_PICTURES = 300
+STEADY_IMAGES = 300
 """Of a reference against which false alarms do not come in clumps (benchmarks/WATCH.md)."""
 
 Model = Annotated[str | None, typer.Option(help="The version to watch.", show_default="LINE@champion")]
-Pictures = Annotated[Path | None, typer.Option(help="Folder that the camera writes to.", show_default="no stream")]
+Images = Annotated[Path | None, typer.Option(help="Folder that the camera writes to.", show_default="no stream")]
 
 
 @watch_app.command()
 def reference(
-    pictures: Annotated[
-        Path | None, typer.Option(help="Ordinary pictures of the line.", show_default="the validation pictures")
+    images: Annotated[
+        Path | None, typer.Option(help="Ordinary images of the line.", show_default="the validation images")
     ] = None,
     model: Model = None,
     workspace: Workspace = HERE,
@@ -50,35 +50,35 @@ def reference(
     history = History(watch_folder(opened.layout))
     with history.writing():
         references = References(opened.layout, opened.params, opened.registry)
-        if pictures is None:
+        if images is None:
             made = references.make(exact)
         else:
-            made = references.make_from(exact, Eye(find_model(exact, None, opened.registry), opened.params), pictures)
+            made = references.make_from(exact, Eye(find_model(exact, None, opened.registry), opened.params), images)
     subject = subject_of(opened.layout, opened.params, opened.registry, exact)
     readings = levels_of(history.state(opened.params.watch.window), subject).readings(subject.normal)
     if as_json:
-        content = {"model": exact, "reference": subject.reference, "source": made.source, "pictures": len(made.seen)}
+        content = {"model": exact, "reference": subject.reference, "source": made.source, "images": len(made.seen)}
         print_json(content | {"statistics": [_plain(reading) for reading in readings]})
         return
     _print_readings(readings, levels=False)
     params = opened.params.watch
     console().print(
-        f"{exact}: normal by {len(made.seen)} pictures ({made.source}); an undisturbed stream of {params.horizon} "
-        f"pictures raises an alarm with probability {params.false_alarm:g}",
+        f"{exact}: normal by {len(made.seen)} images ({made.source}); an undisturbed stream of {params.horizon} "
+        f"images raises an alarm with probability {params.false_alarm:g}",
         soft_wrap=True,
         markup=False,
     )
-    if len(made.seen) < STEADY_PICTURES:
+    if len(made.seen) < STEADY_IMAGES:
         console().print(
             f"that is so over many references: against this one of {len(made.seen)} it may be several times as often, "
-            f"or never; --pictures with {STEADY_PICTURES} ordinary pictures of the line or more steadies it",
+            f"or never; --images with {STEADY_IMAGES} ordinary images of the line or more steadies it",
             markup=False,
         )
 
 
 @watch_app.command()
 def run(
-    pictures: Pictures = None,
+    images: Images = None,
     once: Annotated[bool, typer.Option("--once", help="One look, then end (the default).")] = False,
     every: Annotated[float | None, typer.Option(min=0.01, metavar="MINUTES", help="Look again and again.")] = None,
     metrics_port: Annotated[
@@ -88,7 +88,7 @@ def run(
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Look at the live version and at new pictures; tell what is no longer as it was. Nothing is ever promoted."""
+    """Look at the live version and at new images; tell what is no longer as it was. Nothing is ever promoted."""
     from flows.runtime.progress import say
     from flows.watch.watcher import Watcher
 
@@ -97,7 +97,7 @@ def run(
     if metrics_port is not None and every is None:
         raise typer.BadParameter("--metrics-port needs --every: after one look nobody is there to answer")
     opened = open_registry(workspace)
-    folder = pictures.resolve() if pictures is not None else None
+    folder = images.resolve() if images is not None else None
     watcher = Watcher(opened.layout, opened.params, opened.registry, _ref(opened, model), folder)
     if metrics_port is not None:
         say(f"metrics at http://127.0.0.1:{watcher.metrics.serve(metrics_port)}/metrics")
@@ -134,12 +134,12 @@ def status(model: Model = None, workspace: Workspace = HERE, as_json: AsJson = F
         out.print(f"ALARM since {alarm.time:%Y-%m-%d %H:%M}: {alarm.sentence}", style="bold red", markup=False)
     for item in found:
         out.print(f"due: {item.what}: {item.why}", style="bold", markup=False)
-    seen = state.pictures if state.reference == subject.reference else 0
+    seen = state.images if state.reference == subject.reference else 0
     tail = "no replay yet"
     if state.replay is not None:
         tail = f"replayed {state.replay.time:%Y-%m-%d %H:%M}, {_outcome(state.replay.complaints)}"
     alarms = f"{len(state.standing)} alarms" if state.standing else "no alarm"
-    out.print(f"{subject.ref}: {alarms}, {seen} pictures seen, {tail}", soft_wrap=True, markup=False)
+    out.print(f"{subject.ref}: {alarms}, {seen} images seen, {tail}", soft_wrap=True, markup=False)
 
 
 @watch_app.command()
@@ -147,7 +147,7 @@ def history(
     workspace: Workspace = HERE,
     as_json: Annotated[bool, typer.Option("--json", help="Every line, one JSON object each.")] = False,
 ) -> None:
-    """What was seen when: looks at pictures day by day, replays, alarms and their end."""
+    """What was seen when: looks at images day by day, replays, alarms and their end."""
     from flows.watch.history import History
     from flows.watch.history_table import history_rows
     from flows.watch.watcher import watch_folder
@@ -159,7 +159,7 @@ def history(
         return
     rows = history_rows(kept.read())
     if not rows:
-        console().print("nothing was watched yet; 'samif watch run --pictures FOLDER' begins")
+        console().print("nothing was watched yet; 'samif watch run --images FOLDER' begins")
         return
     print_rows(["when", "what", "which"], rows, whole=("when", "what"))
 
@@ -180,7 +180,7 @@ def _print_look(look: Look, as_json: bool) -> None:
     if as_json:
         print_json(
             {
-                "pictures": look.pictures,
+                "images": look.images,
                 "unreadable": look.unreadable,
                 "waiting": look.waiting,
                 "replayed": look.replayed,
@@ -189,7 +189,7 @@ def _print_look(look: Look, as_json: bool) -> None:
             }
         )
         return
-    parts = [f"{look.pictures} new pictures"]
+    parts = [f"{look.images} new images"]
     parts += [f"{look.unreadable} files left out"] * bool(look.unreadable)
     parts += [f"{look.waiting} not whole yet, looked at again next time"] * bool(look.waiting)
     parts += ["the live version replayed"] * look.replayed
@@ -217,7 +217,7 @@ def _status(subject: Subject, state: State, readings: list[Reading], found: list
     return {
         "model": subject.ref,
         "reference": subject.reference,
-        "pictures": state.pictures if state.reference == subject.reference else 0,
+        "images": state.images if state.reference == subject.reference else 0,
         "unreadable": state.unreadable,
         "statistics": [_plain(reading) for reading in readings],
         "alarms": list(state.standing.values()),

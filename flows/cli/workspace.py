@@ -19,10 +19,10 @@ session_app = group("session", "Add and remove increments.")
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder of the new workspace.")],
-    train_images: Annotated[Path, typer.Option(help="Folder of training pictures.")],
-    train_annotations: Annotated[Path, typer.Option(help="COCO instance file of the training pictures.")],
-    val_images: Annotated[Path | None, typer.Option(help="Folder of validation pictures.")] = None,
-    val_annotations: Annotated[Path | None, typer.Option(help="COCO instance file of the validation pictures.")] = None,
+    train_images: Annotated[Path, typer.Option(help="Folder of training images.")],
+    train_annotations: Annotated[Path, typer.Option(help="COCO instance file of the training images.")],
+    val_images: Annotated[Path | None, typer.Option(help="Folder of validation images.")] = None,
+    val_annotations: Annotated[Path | None, typer.Option(help="COCO instance file of the validation images.")] = None,
     session: Annotated[list[str] | None, typer.Option(help="NAME=CLASS,CLASS; repeat for more.")] = None,
     shots: Annotated[int, typer.Option(help="Labelled objects per new class.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the shot draw.")] = 0,
@@ -31,7 +31,7 @@ def init(
     checkpoint_sha256: Annotated[str | None, typer.Option(help="SHA-256 that the checkpoint must have.")] = None,
     line: Annotated[str | None, typer.Option(help="Name of the line in the registry.", show_default="folder")] = None,
 ) -> None:
-    """Make a workspace for your own pictures; every class in no session is base."""
+    """Make a workspace for your own images; every class in no session is base."""
     from flows.workspace.edit import init_workspace
 
     if (val_images is None) != (val_annotations is None):
@@ -57,7 +57,7 @@ def run(
     why: Annotated[str, typer.Option(help="Why, for the registry.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Run whatever params.yaml and the pictures call for; register every version; write the report."""
+    """Run whatever params.yaml and the images call for; register every version; write the report."""
     from flows.pipeline.run import run as run_workspace
     from flows.workspace.run_request import request_of
 
@@ -131,7 +131,7 @@ def session_add(
     ],
     shots: Annotated[int, typer.Option(help="Labelled objects per new class.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the shot draw.")] = 0,
-    images: Annotated[Path | None, typer.Option(help="Pictures of the new parts.", show_default="training")] = None,
+    images: Annotated[Path | None, typer.Option(help="Images of the new parts.", show_default="training")] = None,
     annotations: Annotated[Path | None, typer.Option(help="Their COCO instance file.")] = None,
     background: Annotated[
         bool, typer.Option("--background", help="What is labelled there was wrongly named: never name the like again.")

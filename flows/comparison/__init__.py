@@ -1,1 +1,1 @@
-"""Two versions on the same pictures: scores, verdict, page, Markdown."""
+"""Two versions on the same images: scores, verdict, page, Markdown."""

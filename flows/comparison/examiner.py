@@ -1,4 +1,4 @@
-"""The evidence on a candidate: verified, scored beside the live version on the same pictures, judged by the policy."""
+"""The evidence on a candidate: verified, scored beside the live version on the same images, judged by the policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a comparison: verdict first, then numbers, then the pictures on which two versions disagree.
+"""The page of a comparison: verdict first, then numbers, then the images on which two versions disagree.
 
 One self-contained HTML file in the style of the report, no script, nothing from outside.
 """
@@ -15,14 +15,14 @@ import numpy as np
 from PIL import Image
 
 from flows.comparison.examiner import Examination
-from flows.report.page import PICTURE_BUDGET, environment
-from flows.report.pictures import JPEG_QUALITY, draw_detections, draw_truth, shrink
+from flows.report.images import JPEG_QUALITY, draw_detections, draw_truth, shrink
+from flows.report.page import IMAGE_BUDGET, environment
 from samif.dataset.model import Dataset
 from samif.evaluate.matching import Matched, match_all
 from samif.versions.compare import Change, Comparison, Disagreement, ScoredVersion, disagreements
 from samif.versions.gates import Verdict
 
-WORSE_PICTURES, BETTER_PICTURES = 8, 4
+WORSE_IMAGES, BETTER_IMAGES = 8, 4
 ANSWERS = {"passed": "may go live", "unclear": "needs a person's decision", "failed": "is refused"}
 TITLES = {"base": "Base classes", "novel": "Novel classes", "all": "All known classes"}
 
@@ -135,13 +135,13 @@ def _scale(comparison: Comparison) -> float:
 
 
 def _albums(dataset: Dataset, before: ScoredVersion, after: ScoredVersion) -> dict[str, Any]:
-    """The pictures on which the versions differ most, worst regressions first, inlined until the budget is spent."""
+    """The images on which the versions differ most, worst regressions first, inlined until the budget is spent."""
     found = disagreements(_matched(dataset, before), _matched(dataset, after))
     worse = [item for item in found if item.worse > item.better]
     better = [item for item in found if item.better >= item.worse]
-    left, dropped = PICTURE_BUDGET, 0
-    albums: dict[str, Any] = {"differing": len(found), "pictures": len(dataset.pictures)}
-    for key, items, count in (("worse", worse, WORSE_PICTURES), ("better", better, BETTER_PICTURES)):
+    left, dropped = IMAGE_BUDGET, 0
+    albums: dict[str, Any] = {"differing": len(found), "images": len(dataset.images)}
+    for key, items, count in (("worse", worse, WORSE_IMAGES), ("better", better, BETTER_IMAGES)):
         cards = []
         for item in items[:count]:
             card, size = _card(dataset, item)
@@ -161,7 +161,7 @@ def _matched(dataset: Dataset, side: ScoredVersion) -> list[Matched]:
 
 
 def _card(dataset: Dataset, item: Disagreement) -> tuple[dict[str, Any], int]:
-    small = shrink(dataset, item.picture)
+    small = shrink(dataset, item.image)
     moved = item.lost | item.won
     truth = item.after if len(item.after.truth) >= len(item.before.truth) else item.before
     panels = {
@@ -172,7 +172,7 @@ def _card(dataset: Dataset, item: Disagreement) -> tuple[dict[str, Any], int]:
     jpegs = {name: _jpeg(pixels) for name, pixels in panels.items()}
     names = {a.id: a.category for a in (*item.before.truth, *item.after.truth)}
     card = {
-        "picture": item.picture.file_name,
+        "image": item.image.file_name,
         "width": small.shape[1],
         "height": small.shape[0],
         "says": {

@@ -1,4 +1,4 @@
-"""Score registered versions again on the frozen validation pictures of a workspace, all on the same ones."""
+"""Score registered versions again on the frozen validation images of a workspace, all on the same ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flows.runtime.device import device_here
 from flows.runtime.progress import track
 from flows.workspace.layout import Layout
 from samif.config import Params, digest
-from samif.dataset.model import Picture
+from samif.dataset.model import ImageRecord
 from samif.errors import SamifError
 from samif.evaluate.model import Evaluation
 from samif.inference.propose import Proposals
@@ -24,10 +24,10 @@ from samif.versions.compare import ScoredVersion
 
 
 class Scorer:
-    """The validation pictures of a workspace and what versions score on them.
+    """The validation images of a workspace and what versions score on them.
 
     Raises:
-        SamifError: the workspace has no checked pictures.
+        SamifError: the workspace has no checked images.
     """
 
     def __init__(self, layout: Layout, params: Params, registry: Registry) -> None:
@@ -49,14 +49,14 @@ class Scorer:
         classifier = Classifier.load(folder / "classifier.safetensors")
         base = Evaluation.load(folder / "evaluation.json").classes.base
         proposals_of = self.proposals(card, folder)
-        with track(len(self.dataset.pictures), "pictures", f"score {ref}") as progress:
+        with track(len(self.dataset.images), "images", f"score {ref}") as progress:
             scored = evaluate(
                 card.name, self.dataset, proposals_of, classifier, base, card.inference.evaluate, progress.advance
             )
         records = match_records(self.dataset, scored.detections, classifier.classes, scored.false_tags)
         return ScoredVersion(scored.evaluation, records, scored.detections)
 
-    def proposals(self, card: Card, folder: Path) -> Callable[[Picture], Proposals]:
+    def proposals(self, card: Card, folder: Path) -> Callable[[ImageRecord], Proposals]:
         """Of a version in `folder`: the workspace's own proposals where its decoder made them; else made now, and kept.
 
         Raises:
@@ -72,7 +72,7 @@ class Scorer:
         ):
             return ProposalFile(self._layout.proposals("val")).of
         key = digest(
-            {"decoder": card.decoder.sha256, "pictures": self.dataset.digest}, card.inference.propose,
+            {"decoder": card.decoder.sha256, "images": self.dataset.digest}, card.inference.propose,
             *([card.semantic] if card.semantic is not None else []),
         )  # fmt: skip
         kept = self._layout.state / "proposals" / f"{key[:32]}.parquet"
@@ -97,7 +97,7 @@ class Scorer:
             )
         source = source_of(self._layout, self._params, "val")
         decoder = load_decoder(folder / DECODER)[0].to(device_here())
-        with track(len(source.dataset.pictures), "pictures", "propose with the version's decoder") as progress:
+        with track(len(source.dataset.images), "images", "propose with the version's decoder") as progress:
             proposed = propose_each(decoder, source, card.inference.propose, progress)
             write_proposals(kept, proposed, semantic=source.read_semantic is not None)
 

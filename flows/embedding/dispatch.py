@@ -24,10 +24,10 @@ from samif.errors import SamifError
 _SHARDS_PER_WORKER = 2
 """In flight: while one is encoded, the next is decoded or the last one written."""
 _VAIN_DEATHS = 5
-"""So many deaths for each worker, and no shard finished between them, end the run. One picture that kills its reader
+"""So many deaths for each worker, and no shard finished between them, end the run. One image that kills its reader
 costs three before the first half that is free of it is finished."""
 _SPLITTING_DEATHS, _CONDEMNING_DEATHS = 2, 3
-"""Of workers that had a shard in hand: then it is split; a single picture is then set aside."""
+"""Of workers that had a shard in hand: then it is split; a single image is then set aside."""
 _SILENCE_SECONDS = 10.0
 """When no shard is finished for so long, workers are asked whether they live."""
 _SILENCES_TOLD = 6
@@ -36,9 +36,9 @@ _SILENCES_TOLD = 6
 class _Worker:
     """The Ray actor: one encoder, loaded at the first call so that what goes wrong reaches the caller."""
 
-    def __init__(self, factory: EncoderFactory, digest: str, store: EmbeddingStore, batch_pictures: int) -> None:
+    def __init__(self, factory: EncoderFactory, digest: str, store: EmbeddingStore, batch_images: int) -> None:
         keep_freed_memory()
-        self._factory, self._digest, self._store, self._batch = factory, digest, store, batch_pictures
+        self._factory, self._digest, self._store, self._batch = factory, digest, store, batch_images
         self._loading = threading.Lock()
         self._encoder: ShardEncoder | None = None
 
@@ -66,12 +66,12 @@ class _Worker:
             return self._encoder
 
 
-def divide(pictures: Sequence[tuple[Path, str]], largest: int, workers: int) -> list[Shard]:
+def divide(images: Sequence[tuple[Path, str]], largest: int, workers: int) -> list[Shard]:
     """Shards of nearly equal size, none above `largest`, as many for each worker."""
-    rounds = -(-len(pictures) // (largest * workers))
-    count = min(len(pictures), rounds * workers)
-    bounds = [len(pictures) * index // count for index in range(count + 1)]
-    return [tuple(pictures[start:end]) for start, end in itertools.pairwise(bounds)]
+    rounds = -(-len(images) // (largest * workers))
+    count = min(len(images), rounds * workers)
+    bounds = [len(images) * index // count for index in range(count + 1)]
+    return [tuple(images[start:end]) for start, end in itertools.pairwise(bounds)]
 
 
 class WorkerPool:
@@ -84,7 +84,7 @@ class WorkerPool:
         factory: EncoderFactory,
         digest: str,
         store: EmbeddingStore,
-        batch_pictures: int,
+        batch_images: int,
     ) -> None:
         import ray
 
@@ -95,7 +95,7 @@ class WorkerPool:
             max_task_retries=-1,  # what Ray takes for a lost connection is repeated
             max_concurrency=_SHARDS_PER_WORKER + 1,  # one more, to answer when asked whether it lives
         )
-        self._start = functools.partial(actor.remote, factory, digest, store, batch_pictures)
+        self._start = functools.partial(actor.remote, factory, digest, store, batch_images)
         self._workers: list[Any] = [self._start() for _ in range(count)]
 
     def wait_until_ready(self) -> None:
@@ -108,7 +108,7 @@ class WorkerPool:
         """Have the shards embedded; returns when all are committed. The pool is then of no more use.
 
         Returns:
-            The pictures that could not be read.
+            The images that could not be read.
 
         Raises:
             SamifError: a worker refused, or workers die and nothing is finished.
@@ -124,7 +124,7 @@ class WorkerPool:
         except RayError as error:
             reason = str(error).strip().split("\n")[0]
             raise SamifError(
-                f"embedding workers keep dying ({reason}); finished shards are kept: lower 'embed.batch_pictures' "
+                f"embedding workers keep dying ({reason}); finished shards are kept: lower 'embed.batch_images' "
                 "or 'embed.workers' in params.yaml if memory ran out, then rerun 'samif run'"
             ) from None
         finally:
@@ -145,7 +145,7 @@ class _Dispatch:
     """Gives shards to workers that answer, a few at a time, until all are done.
 
     A worker that dies is replaced, and the shards that it had in hand are suspects: they are given out last, each
-    alone, and halved where a worker dies again, until the one picture is found that no decoder survives. A worker
+    alone, and halved where a worker dies again, until the one image is found that no decoder survives. A worker
     whose node is gone may only fall silent: its shards are given to others as well. Twice the same shard is harmless.
     """
 
@@ -207,15 +207,15 @@ class _Dispatch:
         if shard is None or shard not in self._unfinished:
             return
         self._deaths[shard] += 1
-        pictures = self._unfinished[shard]
-        if len(pictures) > 1 and self._deaths[shard] >= _SPLITTING_DEATHS:
+        images = self._unfinished[shard]
+        if len(images) > 1 and self._deaths[shard] >= _SPLITTING_DEATHS:
             del self._unfinished[shard]
-            for part in (pictures[: len(pictures) // 2], pictures[len(pictures) // 2 :]):
+            for part in (images[: len(images) // 2], images[len(images) // 2 :]):
                 index = next(self._indexes)
                 self._unfinished[index], self._deaths[index] = part, 1
                 self._suspects.append(index)
         elif self._deaths[shard] >= _CONDEMNING_DEATHS:
-            path, sha256 = pictures[0]
+            path, sha256 = images[0]
             reason, remedy = "ends every worker that reads it", "save it anew as an RGB JPEG or PNG"
             self._finish(shard, ShardOutcome(1, (Quarantined(path, sha256, reason, remedy),)))
         elif shard not in self._suspects:
@@ -225,7 +225,7 @@ class _Dispatch:
         del self._unfinished[shard]
         self._quarantined += outcome.quarantined
         self._tracker.quarantine(len(outcome.quarantined))
-        self._tracker.advance(outcome.pictures)
+        self._tracker.advance(outcome.images)
         for note in set(outcome.notes) - self._said:
             self._tracker.note(note)
         self._said.update(outcome.notes)

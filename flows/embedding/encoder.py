@@ -29,11 +29,11 @@ class Encoder(Protocol):
     @property
     def embedding_shape(self) -> Shape: ...
 
-    def prepare(self, picture: Pixels) -> torch.Tensor:
+    def prepare(self, image: Pixels) -> torch.Tensor:
         """(H, W, 3) uint8 RGB to what `encode_prepared` takes, on the CPU; several threads call this at once."""
 
     def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
-        """n prepared pictures to (n, C, h, w) floating point; only one thread calls this."""
+        """n prepared images to (n, C, h, w) floating point; only one thread calls this."""
 
 
 EncoderFactory = Callable[[str], Encoder]

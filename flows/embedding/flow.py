@@ -1,7 +1,7 @@
-"""Embed pictures: what the store misses is computed, shard by shard, in this process or by workers on Ray.
+"""Embed images: what the store misses is computed, shard by shard, in this process or by workers on Ray.
 
 A shard is one idempotent task: decode, encode, commit to the store. A worker that dies is replaced and its shards are
-given out again; after a crash of everything, the next run computes what is not committed. A picture that cannot be
+given out again; after a crash of everything, the next run computes what is not committed. An image that cannot be
 read is left out and named.
 """
 
@@ -33,10 +33,10 @@ class Embedded:
     """What a run came to.
 
     Attributes:
-        manifest: the pictures that the store now holds: equal for equal pictures and encoder, whatever was already
+        manifest: the images that the store now holds: equal for equal images and encoder, whatever was already
             in the store.
         computed: how many of them this run encoded.
-        quarantined: pictures that could not be read and are not in the manifest, by path.
+        quarantined: images that could not be read and are not in the manifest, by path.
     """
 
     manifest: EmbeddingManifest
@@ -44,23 +44,23 @@ class Embedded:
     quarantined: tuple[Quarantined, ...]
 
 
-def embed_pictures(
-    pictures: Sequence[tuple[Path, str]],
+def embed_images(
+    images: Sequence[tuple[Path, str]],
     params: EmbedParams,
     encoder_params: EncoderParams | SemanticParams,
     store: EmbeddingStore,
     progress: Progress = track,
     encoder_factory: EncoderFactory | None = None,
 ) -> Embedded:
-    """Make sure that the store holds the embedding of every picture that can be read.
+    """Make sure that the store holds the embedding of every image that can be read.
 
     What fits into one shard is computed in this process, since a cluster could not divide it; more is divided among
     `params.workers` workers of a Ray cluster (`flows.runtime.ray_cluster`), each with one encoder and, where the
-    cluster has GPUs, one GPU. The store and the pictures must be visible to the workers under the same path.
+    cluster has GPUs, one GPU. The store and the images must be visible to the workers under the same path.
     `params.store` is not read: the caller opened the store.
 
     Args:
-        pictures: path and SHA-256 (hex) of each picture file; a picture given twice is computed once.
+        images: path and SHA-256 (hex) of each image file; an image given twice is computed once.
         params: shards, batches and workers.
         encoder_params: the encoder to load, unless a factory is given.
         store: where embeddings are looked up and written, and as which dtype.
@@ -72,7 +72,7 @@ def embed_pictures(
     """
     factory = encoder_factory or functools.partial(load_encoder, encoder_params)
     encoder = factory("cpu")
-    paths = {sha256: path.absolute() for path, sha256 in pictures}
+    paths = {sha256: path.absolute() for path, sha256 in images}
     namespace = store.namespace(encoder.digest, encoder.preprocessing_digest)
     missing = namespace.missing(list(paths))
     if missing and namespace.recover(encoder.embedding_shape):
@@ -80,21 +80,21 @@ def embed_pictures(
     quarantined: Sequence[Quarantined] = ()
     if missing:
         todo = tuple((paths[sha256], sha256) for sha256 in missing)
-        with progress(len(todo), "pictures", "embed") as tracker:
-            if len(todo) <= params.shard_pictures:
+        with progress(len(todo), "images", "embed") as tracker:
+            if len(todo) <= params.shard_images:
                 device = device_here()
-                here = ShardEncoder(encoder if device == "cpu" else factory(device), store, params.batch_pictures)
+                here = ShardEncoder(encoder if device == "cpu" else factory(device), store, params.batch_images)
                 quarantined = _embed_here(here, todo, tracker)
             else:
                 with ray_cluster(params.address, params.workers) as cluster:
-                    shards = divide(todo, params.shard_pictures, cluster.workers)
+                    shards = divide(todo, params.shard_images, cluster.workers)
                     count = min(cluster.workers, len(shards))
-                    pool = WorkerPool(cluster, count, factory, encoder.digest, store, params.batch_pictures)
+                    pool = WorkerPool(cluster, count, factory, encoder.digest, store, params.batch_images)
                     quarantined = pool.embed(shards, tracker)
-    out = {picture.sha256 for picture in quarantined}
+    out = {image.sha256 for image in quarantined}
     if left := namespace.missing([sha256 for sha256 in missing if sha256 not in out]):
         raise SamifError(
-            f"the embedding store {store.location} still misses {len(left)} pictures that workers computed; "
+            f"the embedding store {store.location} still misses {len(left)} images that workers computed; "
             "all workers must see this store under this address"
         )
     manifest = EmbeddingManifest(
@@ -102,7 +102,7 @@ def embed_pictures(
         preprocessing=encoder.preprocessing_digest,
         shape=encoder.embedding_shape,
         dtype=store.stored_as,
-        pictures=tuple(sorted(paths.keys() - out)),
+        images=tuple(sorted(paths.keys() - out)),
     )
     return Embedded(manifest, len(missing) - len(out), tuple(sorted(quarantined, key=lambda q: q.path)))
 

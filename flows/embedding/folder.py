@@ -1,4 +1,4 @@
-"""Pictures without labels: index files by content and embed them."""
+"""Images without labels: index files by content and embed them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from flows.artifacts.embedding_manifest import EmbeddingManifest
 from flows.artifacts.quarantine import Quarantined
-from flows.embedding.flow import embed_pictures
+from flows.embedding.flow import embed_images
 from flows.runtime.progress import track
 from flows.store import EmbeddingStore
 from samif.config import EmbedParams, EncoderParams
-from samif.dataset.pictures import PictureError, picture_sha256
+from samif.dataset.images import ImageError, image_sha256
 from samif.errors import SamifError
 
 
@@ -23,7 +23,7 @@ class Added:
     """What became of the files.
 
     Attributes:
-        manifest: the pictures that the store now holds.
+        manifest: the images that the store now holds.
         files: how many files were given.
         computed: how many embeddings this call computed; the others were there, or are of files given twice.
         quarantined: files that could not be used, by path.
@@ -35,13 +35,13 @@ class Added:
     quarantined: tuple[Quarantined, ...]
 
 
-def add_pictures(
+def add_images(
     paths: Sequence[Path], params: EmbedParams, encoder_params: EncoderParams, store: EmbeddingStore
 ) -> Added:
-    """Embed picture files that no data set names; those that cannot be used are left out and named.
+    """Embed image files that no data set names; those that cannot be used are left out and named.
 
     Raises:
-        SamifError: not one of them can be used, or see `embed_pictures`.
+        SamifError: not one of them can be used, or see `embed_images`.
     """
     indexed: list[tuple[Path, str]] = []
     quarantined: list[Quarantined] = []
@@ -53,20 +53,20 @@ def add_pictures(
             else:
                 indexed.append(found)
             tracker.advance()
-    embedded = embed_pictures(indexed, params, encoder_params, store)
+    embedded = embed_images(indexed, params, encoder_params, store)
     quarantined += embedded.quarantined
-    if not embedded.manifest.pictures:
+    if not embedded.manifest.images:
         first = quarantined[0]
         raise SamifError(
             f"not one of {len(paths)} files can be used, the first is {first.path}: it {first.reason}; {first.remedy}"
         )
     return Added(
-        embedded.manifest, len(paths), embedded.computed, tuple(sorted(quarantined, key=lambda picture: picture.path))
+        embedded.manifest, len(paths), embedded.computed, tuple(sorted(quarantined, key=lambda image: image.path))
     )
 
 
 def _index(path: Path) -> tuple[Path, str] | Quarantined:
     try:
-        return path, picture_sha256(path)
-    except PictureError as error:
+        return path, image_sha256(path)
+    except ImageError as error:
         return Quarantined.of(path, "", error)

@@ -1,6 +1,6 @@
-"""From picture files to a committed shard: decoding runs ahead of encoding, and writing behind it.
+"""From image files to a committed shard: decoding runs ahead of encoding, and writing behind it.
 
-Shape legend: n pictures of a shard; C, h, w channels, height and width of an embedding.
+Shape legend: n images of a shard; C, h, w channels, height and width of an embedding.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 Shard = tuple[tuple[Path, str], ...]
-"""Path and SHA-256 of each picture of a shard."""
+"""Path and SHA-256 of each image of a shard."""
 
 _BATCHES_AHEAD = 2
 
@@ -34,28 +34,28 @@ class ShardOutcome:
     """What came of a shard.
 
     Attributes:
-        pictures: how many it has, all of them done or quarantined.
+        images: how many it has, all of them done or quarantined.
         quarantined: those that could not be read.
         notes: what a person should hear about the worker, each once.
     """
 
-    pictures: int
+    images: int
     quarantined: tuple[Quarantined, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 class ShardEncoder:
-    """Turns shards of picture files into shards of the store.
+    """Turns shards of image files into shards of the store.
 
     `embed` may be called from several threads: one encodes, while another decodes ahead or writes what is encoded.
     """
 
-    def __init__(self, encoder: Encoder, store: EmbeddingStore, batch_pictures: int) -> None:
+    def __init__(self, encoder: Encoder, store: EmbeddingStore, batch_images: int) -> None:
         import torch
 
         self._encoder = encoder
         self._namespace = store.namespace(encoder.digest, encoder.preprocessing_digest)
-        self._batch = batch_pictures
+        self._batch = batch_images
         self._notes: list[str] = []
         self._turn = threading.Lock()
         self._decoding = ThreadPoolExecutor(max(2, torch.get_num_threads()), "decode")
@@ -63,13 +63,13 @@ class ShardEncoder:
         self._encoding = ThreadPoolExecutor(1, "encode")
 
     def embed(self, shard: Shard, advance: Callable[[int], None] = lambda _: None) -> ShardOutcome:
-        """Commit the shard unless the store has it; pictures that cannot be read are left out of it.
+        """Commit the shard unless the store has it; images that cannot be read are left out of it.
 
         Args:
-            advance: called with a number of pictures whenever so many are encoded or quarantined.
+            advance: called with a number of images whenever so many are encoded or quarantined.
 
         Raises:
-            SamifError: an embedding is not finite, memory does not hold a single picture, or the store cannot be
+            SamifError: an embedding is not finite, memory does not hold a single image, or the store cannot be
                 written.
         """
         import torch
@@ -78,30 +78,30 @@ class ShardEncoder:
         if self._namespace.holds(self._namespace.shard_name(names)):
             advance(len(shard))
             return ShardOutcome(len(shard))
-        pictures = _Ahead(self._decoding, self._prepare, shard, _BATCHES_AHEAD * self._batch)
+        images = _Ahead(self._decoding, self._prepare, shard, _BATCHES_AHEAD * self._batch)
         # Shard by shard, not in turns: this one is written while the next is encoded.
         with self._turn:
             embeddings = torch.empty((len(shard), *self._encoder.embedding_shape), dtype=torch.float16)
             done: list[str] = []
             seen = 0
-            prepared = iter(pictures)
+            prepared = iter(images)
             while batch := list(islice(prepared, self._batch)):
-                embeddings[len(done) : len(done) + len(batch)] = self._encode([picture for _, picture in batch])
+                embeddings[len(done) : len(done) + len(batch)] = self._encode([image for _, image in batch])
                 done += [sha256 for sha256, _ in batch]
-                advance(len(done) + len(pictures.quarantined) - seen)
-                seen = len(done) + len(pictures.quarantined)
+                advance(len(done) + len(images.quarantined) - seen)
+                seen = len(done) + len(images.quarantined)
             advance(len(shard) - seen)
             notes, self._notes = tuple(self._notes), []
         if done:
             self._namespace.write(done, embeddings[: len(done)])
-        return ShardOutcome(len(shard), tuple(pictures.quarantined), notes)
+        return ShardOutcome(len(shard), tuple(images.quarantined), notes)
 
     def _prepare(self, path: Path, sha256: str) -> torch.Tensor | Quarantined:
-        from samif.dataset.pictures import PictureError, read_picture
+        from samif.dataset.images import ImageError, read_image
 
         try:
-            pixels = read_picture(path, sha256=sha256)
-        except PictureError as error:
+            pixels = read_image(path, sha256=sha256)
+        except ImageError as error:
             return Quarantined.of(path, sha256, error)
         return self._encoder.prepare(pixels)
 
@@ -117,19 +117,19 @@ class ShardEncoder:
         # Outside the handler: the error's traceback would keep the tensors of the failed attempt alive.
         if len(batch) == 1:
             raise SamifError(
-                f"memory does not hold encoder '{self._encoder.name}' and one picture; "
+                f"memory does not hold encoder '{self._encoder.name}' and one image; "
                 "give the worker a machine or GPU with more, or choose a smaller encoder"
             )
         torch.cuda.empty_cache()  # does nothing where CUDA is not in use
         half = len(batch) // 2
         if half < self._batch:
-            self._notes.append(f"memory ran out at {len(batch)} pictures at once; going on with {half}")
+            self._notes.append(f"memory ran out at {len(batch)} images at once; going on with {half}")
             self._batch = half
         return torch.cat([self._encode(batch[:half]), self._encode(batch[half:])])
 
 
 class _Ahead:
-    """Prepared pictures of a shard in order, so many of them in the making; made anew as they are taken."""
+    """Prepared images of a shard in order, so many of them in the making; made anew as they are taken."""
 
     def __init__(
         self,
@@ -147,8 +147,8 @@ class _Ahead:
         while self._jobs:
             sha256, job = self._jobs.popleft()
             self._jobs.extend(islice(self._submissions, 1))
-            picture = job.result()
-            if isinstance(picture, Quarantined):
-                self.quarantined.append(picture)
+            image = job.result()
+            if isinstance(image, Quarantined):
+                self.quarantined.append(image)
             else:
-                yield sha256, picture
+                yield sha256, image

@@ -51,13 +51,13 @@ def finetune_distributed(job: Job, workers: int, address: str | None, tracker: T
         tracker: advanced by one for each step.
 
     Raises:
-        SamifError: there are more workers than pictures in a step or than the cluster has room for, a worker refused,
+        SamifError: there are more workers than images in a step or than the cluster has room for, a worker refused,
             or workers keep dying.
     """
-    if workers > job.params.pictures_per_step:
+    if workers > job.params.images_per_step:
         raise SamifError(
-            f"pretrain_decoder.workers is {workers}, but a step has only {job.params.pictures_per_step} pictures to "
-            "share; lower it or raise pretrain_decoder.pictures_per_step in params.yaml"
+            f"pretrain_decoder.workers is {workers}, but a step has only {job.params.images_per_step} images to "
+            "share; lower it or raise pretrain_decoder.images_per_step in params.yaml"
         )
     with ray_cluster(address, workers) as cluster:
         if cluster.workers < workers:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.runtime.tuning import keep_freed_memory
 from samif.config import PretrainDecoderParams
-from samif.dataset.model import Picture
+from samif.dataset.model import ImageRecord
 from samif.errors import SamifError
 from samif.finetune.train import DistributedContext, ReadEmbeddings, TrainingResult, finetune, run_worker
 from samif.sam.decoder import InstanceDecoder
@@ -26,7 +26,7 @@ class Job:
     """
 
     decoder: InstanceDecoder
-    pictures: Sequence[Picture]
+    images: Sequence[ImageRecord]
     classes: frozenset[str]
     open_reader: Callable[[], ReadEmbeddings]
     params: PretrainDecoderParams
@@ -64,7 +64,7 @@ def work(job: Job, board: Any) -> TrainingResult | None:
     if distributed.rank == 0:
         board.start.remote()
     try:
-        given = (job.decoder, job.pictures, job.classes, job.open_reader(), job.params)
+        given = (job.decoder, job.images, job.classes, job.open_reader(), job.params)
         if distributed.rank > 0:
             run_worker(*given, distributed)
             return None

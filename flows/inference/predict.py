@@ -1,4 +1,4 @@
-"""Segment pictures with a model from a folder or the registry: COCO results and overlays."""
+"""Segment images with a model from a folder or the registry: COCO results and overlays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from flows.loaders.inputs import encoder_of, semantic_of
 from flows.registry.model_files import Bundle
 from samif.config import EncoderParams, Params, SemanticParams
-from samif.dataset.pictures import inspect_picture, read_picture
+from samif.dataset.images import inspect_image, read_image
 from samif.errors import SamifError
 from samif.io import files
 from samif.versions.card import Inference, SemanticCard
@@ -29,7 +29,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 @dataclass(frozen=True)
 class Prediction:
-    """The instances of one picture file."""
+    """The instances of one image file."""
 
     file: Path
     instances: Instances
@@ -112,11 +112,11 @@ def _load_semantic(
     return encoder
 
 
-def find_pictures(places: Sequence[Path]) -> list[Path]:
-    """Picture files among paths; a folder stands for the pictures in it.
+def find_images(places: Sequence[Path]) -> list[Path]:
+    """Image files among paths; a folder stands for the images in it.
 
     Raises:
-        SamifError: a path does not exist, or there is no picture at all.
+        SamifError: a path does not exist, or there is no image at all.
     """
     found: list[Path] = []
     for place in places:
@@ -125,45 +125,45 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
         elif place.exists():
             found.append(place)
         else:
-            raise SamifError(f"{place} does not exist; give pictures or folders of pictures")
+            raise SamifError(f"{place} does not exist; give images or folders of images")
     if not found:
-        raise SamifError(f"no picture ({', '.join(SUFFIXES)}) in {', '.join(map(str, places))}; give another folder")
+        raise SamifError(f"no image ({', '.join(SUFFIXES)}) in {', '.join(map(str, places))}; give another folder")
     return found
 
 
 def predict(
     segmenter: Segmenter,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     out: Path,
     min_score: float,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[Prediction]:
-    """Segment picture files; write `out/results.json` and an overlay per picture.
+    """Segment image files; write `out/results.json` and an overlay per image.
 
     results.json: {"schema": 1, "images": [{"id", "file_name", "width", "height"}], "categories": [{"id", "name"}],
     "annotations": COCO results with `category_id`, `score`, `segmentation` (RLE), `bbox`}; unknown objects have the
-    last category. All pictures are checked before anything is written.
+    last category. All images are checked before anything is written.
 
     Raises:
-        SamifError: a picture cannot be read (names the file).
+        SamifError: an image cannot be read (names the file).
     """
     from samif.inference.overlay import draw_instances
     from samif.inference.segment import UNKNOWN
 
     names = [*segmenter.classifier.classes, UNKNOWN]
     ids = {name: i + 1 for i, name in enumerate(names)}
-    stems = _stems(pictures)
-    images: list[dict[str, Any]] = []
+    stems = _stems(images)
+    records: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     predictions: list[Prediction] = []
-    for path in pictures:
-        inspect_picture(path)  # a broken picture is refused before anything is written
+    for path in images:
+        inspect_image(path)  # a broken image is refused before anything is written
     out.mkdir(parents=True, exist_ok=True)
-    for index, path in enumerate(pictures):
-        pixels = read_picture(path)
+    for index, path in enumerate(images):
+        pixels = read_image(path)
         instances = segmenter.segment(pixels).above(min_score)
         predictions.append(Prediction(path, instances))
-        images.append({"id": index + 1, "file_name": path.name, "width": instances.width, "height": instances.height})
+        records.append({"id": index + 1, "file_name": path.name, "width": instances.width, "height": instances.height})
         for row in range(len(instances)):
             annotations.append(
                 {
@@ -178,16 +178,16 @@ def predict(
         _save_jpeg(out / f"{stems[index]}.overlay.jpg", drawn)
         advance(1)
     categories = [{"id": id_, "name": name} for name, id_ in ids.items()]
-    content = {"schema": 1, "images": images, "categories": categories, "annotations": annotations}
+    content = {"schema": 1, "images": records, "categories": categories, "annotations": annotations}
     files.commit(out / "results.json", (json.dumps(content) + "\n").encode())
     return predictions
 
 
-def _stems(pictures: Sequence[Path]) -> list[str]:
-    """Names for overlays; pictures of one name from several folders are numbered."""
-    taken = {path.stem for path in pictures}
+def _stems(images: Sequence[Path]) -> list[str]:
+    """Names for overlays; images of one name from several folders are numbered."""
+    taken = {path.stem for path in images}
     stems: list[str] = []
-    for path in pictures:
+    for path in images:
         stem = path.stem
         if stem in stems:
             stem = next(name for number in count(2) if (name := f"{path.stem}-{number}") not in taken)

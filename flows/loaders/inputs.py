@@ -12,10 +12,10 @@ from flows.artifacts.quarantine import Quarantine
 from flows.loaders.checkpoints import fetch, resolve
 from flows.runtime.remote_files import is_remote, local_path
 from flows.store import EmbeddingReader, EmbeddingStore, open_store
-from flows.workspace.image_roots import pictures_root
+from flows.workspace.image_roots import images_root
 from flows.workspace.layout import Layout
 from samif.config import EncoderParams, Params, SemanticParams
-from samif.dataset.model import Dataset, Picture
+from samif.dataset.model import Dataset, ImageRecord
 from samif.errors import SamifError
 
 if TYPE_CHECKING:
@@ -26,38 +26,38 @@ if TYPE_CHECKING:
     from samif.sam.zoo import LoadedSam
     from samif.semantic.encoder import SemanticEncoder
 
-Read = Callable[[Sequence[Picture]], "torch.Tensor"]
-"""Pictures -> what an encoder saw in them, (N, C, h, w) float32."""
+Read = Callable[[Sequence[ImageRecord]], "torch.Tensor"]
+"""Images -> what an encoder saw in them, (N, C, h, w) float32."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One split: its checked pictures, their embeddings, and their semantic features where params.yaml names an
+    """One split: its checked images, their embeddings, and their semantic features where params.yaml names an
     encoder for them."""
 
     dataset: Dataset
     read: Read
     read_semantic: Read | None = None
 
-    def semantic(self, picture: Picture) -> torch.Tensor | None:
-        """Semantic features (S, g, g) of a picture; None without such an encoder."""
-        return None if self.read_semantic is None else self.read_semantic([picture])[0]
+    def semantic(self, image: ImageRecord) -> torch.Tensor | None:
+        """Semantic features (S, g, g) of an image; None without such an encoder."""
+        return None if self.read_semantic is None else self.read_semantic([image])[0]
 
-    def look(self, picture: Picture) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embedding (C, h, w) and semantic features of a picture."""
-        return self.read([picture])[0], self.semantic(picture)
+    def look(self, image: ImageRecord) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Embedding (C, h, w) and semantic features of an image."""
+        return self.read([image])[0], self.semantic(image)
 
 
 def index_of(layout: Layout, params: Params, split: str) -> Dataset:
-    """The checked pictures of `train` or `val`, as the dataset stage left them."""
-    return Dataset.load(layout.index(split), pictures_root(layout, params, split))
+    """The checked images of `train` or `val`, as the dataset stage left them."""
+    return Dataset.load(layout.index(split), images_root(layout, params, split))
 
 
 def dataset_of(layout: Layout, params: Params, split: str) -> Dataset:
-    """The checked pictures of `train` or `val`, without those that could not be embedded."""
+    """The checked images of `train` or `val`, without those that could not be embedded."""
     index = index_of(layout, params, split)
     out = Quarantine.load(layout.quarantine("embed")).sha256s
-    return index.only(p.id for p in index.pictures if p.sha256 not in out) if out else index
+    return index.only(p.id for p in index.images if p.sha256 not in out) if out else index
 
 
 def store_of(layout: Layout, params: Params) -> EmbeddingStore:
@@ -76,7 +76,7 @@ def source_of(layout: Layout, params: Params, split: str) -> Source:
 def reader_of(store: EmbeddingStore, manifest: EmbeddingManifest) -> Read:
     """A reader of what a manifest lists."""
     embeddings = EmbeddingReader(store, manifest)
-    return lambda pictures: embeddings.read([p.sha256 for p in pictures])
+    return lambda images: embeddings.read([p.sha256 for p in images])
 
 
 def sam_of(params: EncoderParams) -> LoadedSam:

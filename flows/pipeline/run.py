@@ -110,11 +110,11 @@ def _mend_store(layout: Layout, params: Params, say: Callable[[str], None]) -> N
         if path.exists():
             manifest = EmbeddingManifest.load(path)
             namespace = store.namespace(manifest.encoder.digest, manifest.preprocessing, manifest.dtype)
-            lost.update(namespace.missing(list(manifest.pictures)))
+            lost.update(namespace.missing(list(manifest.images)))
     if lost:
         from flows.stages import run_stage
 
-        say(f"the embedding store lacks {len(lost)} pictures that it had; computing them again")
+        say(f"the embedding store lacks {len(lost)} images that it had; computing them again")
         run_stage("embed", None, layout, params)
 
 

@@ -46,7 +46,7 @@ def pool_of(layout: Layout, params: Params, keys: Sequence[InstanceKey]) -> Pool
 
 
 def _key(layout: Layout, params: Params, parts: Sequence[str]) -> str:
-    """Digest of everything that decides a feature or which pictures it is taken from."""
+    """Digest of everything that decides a feature or which images it is taken from."""
     files = [
         layout.decoder / "decoder.safetensors",
         layout.index("train"),
@@ -67,12 +67,12 @@ def _key(layout: Layout, params: Params, parts: Sequence[str]) -> str:
 def _collect(layout: Layout, params: Params, parts: Sequence[FeaturePart]) -> Pool:
     source, decoder = source_of(layout, params, "train"), decoder_of(layout, device_here())
     proposals = ProposalFile(layout.proposals("train"))
-    with track(len(source.dataset.pictures), "pictures", "collect features") as progress:
+    with track(len(source.dataset.images), "images", "collect features") as progress:
         base = collect_base(
             source.dataset, decoder, params.dataset.base_classes, source.look, proposals.of, parts, params.train_base,
             progress.advance,
         )  # fmt: skip
-    shown = next(found for picture in source.dataset.pictures if len(found := proposals.of(picture)))
+    shown = next(found for image in source.dataset.images if len(found := proposals.of(image)))
     columns = {"token": shown.tokens, "pooled": shown.pooled, "semantic": shown.semantic}
     widths = {part: values.shape[1] for part in parts if (values := columns[part]) is not None}
     return Pool(base, {}, widths)
@@ -86,7 +86,7 @@ def _extract(
     check_encoder(layout, encoder.digest)
     semantic = semantic_of(params.semantic, device).encode if params.semantic is not None else None
     dataset = source_of(layout, params, "train").dataset
-    with track(len({picture for picture, _ in keys}), "pictures", "shot features") as progress:
+    with track(len({image for image, _ in keys}), "images", "shot features") as progress:
         return extract_shot_features(
             keys, dataset, decoder, encoder.encode, parts, params.incremental, semantic, progress.advance
         )
@@ -96,9 +96,9 @@ def _save(path: Path, pool: Pool) -> None:
     base = [(row, i) for row, found in enumerate(pool.base.instances.values()) for i in found]
     tensors: dict[str, NDArray[np.generic]] = {
         "base": np.concatenate([i.samples for _, i in base]),
-        "base_index": np.array([[row, i.picture, len(i.samples)] for row, i in base], dtype=np.int64),
+        "base_index": np.array([[row, i.image, len(i.samples)] for row, i in base], dtype=np.int64),
         "background": np.ascontiguousarray(pool.base.background),
-        "background_pictures": pool.base.background_pictures,
+        "background_images": pool.base.background_images,
         "widths": np.array(list(pool.widths.values()), dtype=np.int64),
     }
     if pool.shot_features:
@@ -119,9 +119,9 @@ def _load(path: Path, params: Params, parts: Sequence[FeaturePart]) -> Pool | No
     instances: dict[str, list[Instance]] = {name: [] for name in params.dataset.base_classes}
     names = list(instances)
     index = tensors["base_index"]
-    for (row, picture, _), samples in zip(index.tolist(), _cut(tensors["base"], index[:, 2]), strict=True):
-        instances[names[row]].append(Instance(picture, samples))
-    base = BaseSamples(instances, tensors["background"], tensors["background_pictures"])
+    for (row, image, _), samples in zip(index.tolist(), _cut(tensors["base"], index[:, 2]), strict=True):
+        instances[names[row]].append(Instance(image, samples))
+    base = BaseSamples(instances, tensors["background"], tensors["background_images"])
     shot_features: dict[InstanceKey, Array] = {}
     if "shot_features" in tensors:
         index = tensors["shot_features_index"]

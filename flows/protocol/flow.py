@@ -17,7 +17,7 @@ from flows.runtime.progress import say, track
 from flows.workspace.layout import Layout
 from samif.config import BASE, Params, digest
 from samif.dataset.check import class_counts
-from samif.dataset.model import Picture
+from samif.dataset.model import ImageRecord
 from samif.errors import SamifError
 from samif.inference.propose import Proposals
 from samif.io.hashing import file_sha256
@@ -44,19 +44,19 @@ def line_of(layout: Layout, params: Params) -> Line:
     own = [name for name, session in sessions.items() if session.source is not None]
     if own:
         raise SamifError(
-            f"session '{own[0]}' has pictures of its own, and the protocol draws shots from the training pictures; "
+            f"session '{own[0]}' has images of its own, and the protocol draws shots from the training images; "
             "remove the session, or label its classes there"
         )
     kept = ProposalFile(layout.proposals("val"))
 
     @cache
-    def proposals_of(picture_id: int) -> Proposals:
-        return kept.of(val.picture(picture_id))
+    def proposals_of(image_id: int) -> Proposals:
+        return kept.of(val.image(image_id))
 
     val = dataset_of(layout, params, "val")
 
-    def of(picture: Picture) -> Proposals:
-        return proposals_of(picture.id)
+    def of(image: ImageRecord) -> Proposals:
+        return proposals_of(image.id)
 
     return Line(dataset_of(layout, params, "train"), val, of, params.dataset.base_classes, sessions)
 

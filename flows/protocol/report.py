@@ -64,8 +64,8 @@ def _markdown(params: Params, rows: Sequence[Row], comparable: Sequence[Publishe
     seeds = max(row.seeds for row in rows)
     lines = [
         f"# {params.line}: K shots, {seeds} draws each\n",
-        "Means over the draws with 95 % intervals (Student's t); AP in points; tags: false ones per picture; forgot: "
-        "points of base AP on pictures of base objects alone, lost since the base classifier.\n",
+        "Means over the draws with 95 % intervals (Student's t); AP in points; tags: false ones per image; forgot: "
+        "points of base AP on images of base objects alone, lost since the base classifier.\n",
         f"| {' | '.join(HEADINGS)} |",
         f"|{'---|' * len(HEADINGS)}",
         *(f"| {' | '.join(line)} |" for line in cells(rows)),

@@ -71,7 +71,7 @@ def check_promotion(store: MlflowStore, params: Params, root: Path, classifier: 
     """
     if classifier != f"{params.line}-classifier":
         raise SamifError(
-            f"{classifier} is not of line '{params.line}', whose gates and pictures {root} has; promote "
+            f"{classifier} is not of line '{params.line}', whose gates and images {root} has; promote "
             "it from a workspace of its own line"
         )
     check(store, params)

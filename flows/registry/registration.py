@@ -145,7 +145,7 @@ def _semantic(layout: Layout, params: Params) -> SemanticCard | None:
 
 
 def _files(layout: Layout, name: str) -> dict[str, Path]:
-    """Artifact path -> file of one version, the report's pictures of it among them."""
+    """Artifact path -> file of one version, the report's images of it among them."""
     files = {
         "classifier.safetensors": layout.classifier(name) / "classifier.safetensors",
         "session.json": layout.classifier(name) / "session.json",
@@ -154,7 +154,7 @@ def _files(layout: Layout, name: str) -> dict[str, Path]:
     }
     if layout.lock.exists():
         files["dvc.lock"] = layout.lock
-    pictures = layout.report / "pictures" / name
-    if pictures.is_dir():
-        files |= {f"pictures/{path.name}": path for path in sorted(pictures.iterdir())}
+    images = layout.report / "images" / name
+    if images.is_dir():
+        files |= {f"images/{path.name}": path for path in sorted(images.iterdir())}
     return files

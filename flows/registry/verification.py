@@ -41,7 +41,7 @@ def verify(registry: Registry, ref: str, workspace: tuple[Layout, Params] | None
     card names can be checked; a workspace that has moved on says nothing against a version.
 
     Args:
-        workspace: also hash the data and pictures of this workspace.
+        workspace: also hash the data and images of this workspace.
 
     Raises:
         SamifError: no such version, or its journal was tampered with.
@@ -180,17 +180,17 @@ def _workspace_items(stored: Stored, layout: Layout, params: Params) -> Iterator
             here = EmbeddingManifest.load(layout.semantic).encoder.digest if layout.semantic.exists() else "none"
             encoders["semantic encoder"] = (card.semantic.digest, here)
     except SamifError:
-        yield Item("data set", "not reachable", "the workspace has no checked pictures; run 'samif run'")
+        yield Item("data set", "not reachable", "the workspace has no checked images; run 'samif run'")
         return
     found = digest({split: data.digest for split, data in zip(SPLITS, datasets, strict=True)})
     if found != card.identity.dataset:
         yield Item("data set", "not reachable", f"the workspace has moved on to {found[:12]}")
     else:
         yield Item("data set", "ok", found[:12])
-        pictures = [(data.path_of(picture), picture.sha256) for data in datasets for picture in data.pictures]
-        changed = [path.name for path, sha256 in pictures if not _has(path, sha256)]
-        detail = f"{len(changed)} of {len(pictures)} are gone or changed: {', '.join(changed[:3])}"
-        yield Item("pictures", "differs", detail) if changed else Item("pictures", "ok", f"{len(pictures)} files")
+        images = [(data.path_of(image), image.sha256) for data in datasets for image in data.images]
+        changed = [path.name for path, sha256 in images if not _has(path, sha256)]
+        detail = f"{len(changed)} of {len(images)} are gone or changed: {', '.join(changed[:3])}"
+        yield Item("images", "differs", detail) if changed else Item("images", "ok", f"{len(images)} files")
     for name, (expected, here) in encoders.items():
         if here == expected:
             yield Item(name, "ok", here[:12])

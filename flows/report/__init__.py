@@ -1,1 +1,1 @@
-"""The report of a run: numbers and pictures (a pipeline stage), then one page for people (after registration)."""
+"""The report of a run: numbers and images (a pipeline stage), then one page for people (after registration)."""

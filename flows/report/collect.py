@@ -15,7 +15,7 @@ from typing import Any
 from flows.artifacts.embedding_manifest import EmbeddingManifest
 from flows.artifacts.quarantine import Quarantine
 from flows.loaders.inputs import dataset_of
-from flows.report.pictures import choose, render
+from flows.report.images import choose, render
 from flows.workspace.layout import Layout
 from samif.config import BASE, Params, digest
 from samif.dataset.model import Dataset
@@ -24,29 +24,29 @@ from samif.evaluate.matching import KINDS, match_all
 from samif.evaluate.model import Evaluation
 from samif.io.hashing import file_sha256
 
-PICTURES_PER_KIND = 4
+IMAGES_PER_KIND = 4
 
 
 def collect(layout: Layout, params: Params) -> None:
-    """Write `layout.report`: summary.json, page.json and pictures/NAME/; the folder is replaced as a whole.
+    """Write `layout.report`: summary.json, page.json and images/NAME/; the folder is replaced as a whole.
 
     Raises:
-        SamifError: an input of the stage is missing or broken, or an evaluation is of other pictures.
+        SamifError: an input of the stage is missing or broken, or an evaluation is of other images.
     """
     val, train = (dataset_of(layout, params, split) for split in ("val", "train"))
     names = [BASE, *params.sessions]
     evaluations = {name: Evaluation.load(layout.evaluation(name) / "evaluation.json") for name in names}
     for name, evaluation in evaluations.items():
         if evaluation.dataset != val.digest:
-            raise SamifError(f"the evaluation of '{name}' is of other validation pictures; run 'samif run' again")
+            raise SamifError(f"the evaluation of '{name}' is of other validation images; run 'samif run' again")
     encoder = EmbeddingManifest.load(layout.embeddings).encoder
     decoder = read_json(layout.decoder / "training.json")
     summary = {
         "schema": 1,
         "dataset": {
             "digest": digest({"train": train.digest, "val": val.digest}),
-            "train_images": len(train.pictures),
-            "val_images": len(val.pictures),
+            "train_images": len(train.images),
+            "val_images": len(val.images),
             **({} if params.dataset.protocol is None else {"protocol": params.dataset.protocol}),
         },
         "encoder": {"name": encoder.name, "digest": encoder.digest},
@@ -57,18 +57,18 @@ def collect(layout: Layout, params: Params) -> None:
     }
     part = layout.report.with_name(f".{layout.report.name}.{os.getpid()}")
     try:
-        shown = [item for name in names for item in _pictures(layout, val, evaluations[name], summary, part)]
+        shown = [item for name in names for item in _images(layout, val, evaluations[name], summary, part)]
         newest = evaluations[names[-1]]
         page = {
             "schema": 1,
             "line": params.line,
             "validation": _validation(params),
-            "left_out": sum(len(Quarantine.load(layout.quarantine(stage)).pictures) for stage in ("dataset", "embed")),
+            "left_out": sum(len(Quarantine.load(layout.quarantine(stage)).images) for stage in ("dataset", "embed")),
             "operating_score": newest.operating_score,
             "unknown_objects": {name: evaluation.unknown.objects for name, evaluation in evaluations.items()},
             "confusion": newest.confusion.model_dump(mode="json"),
             "decoder": decoder,
-            "pictures": shown,
+            "images": shown,
         }
         _write_json(part / "summary.json", summary)
         _write_json(part / "page.json", page)
@@ -102,17 +102,17 @@ def _entry(layout: Layout, params: Params, evaluation: Evaluation) -> dict[str, 
     }
 
 
-def _pictures(
+def _images(
     layout: Layout, val: Dataset, evaluation: Evaluation, summary: dict[str, Any], part: Path
 ) -> list[dict[str, Any]]:
-    """Draw the chosen pictures of one classifier into `part/pictures/NAME` and describe them."""
+    """Draw the chosen images of one classifier into `part/images/NAME` and describe them."""
     name = evaluation.name
     entry = next(entry for entry in (summary["base"], *summary["sessions"]) if entry["name"] == name)
     detections = read_json(layout.evaluation(name) / "detections.json")
     known = [*evaluation.classes.base, *evaluation.classes.novel]
     matched = match_all(val, detections, known, evaluation.operating_score)
-    chosen = choose(matched, entry["classes"], PICTURES_PER_KIND)
-    folder = part / "pictures" / name
+    chosen = choose(matched, entry["classes"], IMAGES_PER_KIND)
+    folder = part / "images" / name
     folder.mkdir(parents=True)
     return [
         {"session": name, **render(val, item, kind, folder, f"{kind}-{rank}")}
@@ -122,7 +122,7 @@ def _pictures(
 
 
 def _validation(params: Params) -> dict[str, Any]:
-    """Where the validation pictures come from: `drawn`, `given`, or `held out` of the training pictures."""
+    """Where the validation images come from: `drawn`, `given`, or `held out` of the training images."""
     if params.dataset.drawn is not None:
         return {"origin": "drawn", "share": None}
     if params.dataset.val is not None:

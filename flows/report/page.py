@@ -16,20 +16,20 @@ from samif.evaluate.matching import KINDS
 HEATMAP_CLASSES = 30
 """Above this many classes the confusion matrix becomes a list of the most frequent confusions."""
 TOP_CONFUSIONS = 20
-PICTURE_BUDGET = 4_200_000
+IMAGE_BUDGET = 4_200_000
 """Bytes of JPEG on the page; base64 makes a third more of them, and the page stays below 6 MB."""
 DASH = "–"
 GROUPS = ("base", "novel", "all")
 KIND_TITLES = {"hits": "Hits", "misses": "Misses", "false_tags": "False tags"}
 
 
-def render_page(summary: Mapping[str, Any], page: Mapping[str, Any], pictures: Path) -> str:
+def render_page(summary: Mapping[str, Any], page: Mapping[str, Any], images: Path) -> str:
     """The page as HTML text.
 
     Args:
         summary: content of summary.json, versions filled in where they are known.
         page: content of page.json of the report stage.
-        pictures: folder of the pictures that `page` names, in a folder per classifier.
+        images: folder of the images that `page` names, in a folder per classifier.
     """
     entries = [summary["base"], *summary["sessions"]]
     newest, base = entries[-1], entries[0]
@@ -50,7 +50,7 @@ def render_page(summary: Mapping[str, Any], page: Mapping[str, Any], pictures: P
             confusions=_confusions(page["confusion"]),
             decoder_charts=_decoder_charts(page["decoder"]["curve"]),
             decoder_rows=_decoder_rows(page["decoder"]["quality"]),
-            albums=_albums(entries, page["pictures"], pictures),
+            albums=_albums(entries, page["images"], images),
         )
     )
 
@@ -185,17 +185,17 @@ def _decoder_rows(quality: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _albums(
-    entries: Sequence[Mapping[str, Any]], pictures: Sequence[Mapping[str, Any]], folder: Path
+    entries: Sequence[Mapping[str, Any]], images: Sequence[Mapping[str, Any]], folder: Path
 ) -> list[dict[str, Any]]:
-    """Pictures by session, newest first, inlined until the budget of the page is spent."""
-    left = PICTURE_BUDGET
+    """Images by session, newest first, inlined until the budget of the page is spent."""
+    left = IMAGE_BUDGET
     albums = []
     for entry in reversed(entries):
         kinds: list[dict[str, Any]] = []
         dropped = 0
         for kind in KINDS:
             cards = []
-            for item in pictures:
+            for item in images:
                 if (item["session"], item["kind"]) != (entry["name"], kind):
                     continue
                 both = [(folder / entry["name"] / item[side]).read_bytes() for side in ("truth", "prediction")]

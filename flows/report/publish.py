@@ -37,7 +37,7 @@ def publish(layout: Layout, versions: Mapping[str, Any]) -> Path:
     for entry in (summary["base"], *summary["sessions"]):
         entry["classifier"]["version"] = versions["classifiers"].get(entry["name"])
     try:
-        html = render_page(summary, page, layout.report / "pictures")
+        html = render_page(summary, page, layout.report / "images")
     except OSError as error:
         raise SamifError(
             f"cannot read {error.filename}: {error.strerror}; delete {layout.report} and run again"

@@ -35,7 +35,7 @@ def track(total: int, unit: str, description: str, stream: TextIO | None = None)
 
     Args:
         total: number of units to come.
-        unit: plural noun, such as "pictures".
+        unit: plural noun, such as "images".
         description: what is done, such as "embed".
         stream: standard error unless given; a bar if it is a terminal, else a line at the start, at most one every
             5 seconds, and one at the end.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from samif.errors import SamifError
 
 _OBJECT_STORE_BYTES = 512 * 2**20
-"""Stages pass names and paths through Ray, not pictures."""
+"""Stages pass names and paths through Ray, not images."""
 
 _KNOCK_SECONDS = 10.0
 

@@ -19,7 +19,7 @@ class Mask(BaseModel):
 
 
 class Instance(BaseModel):
-    """One object: mask and box [x, y, width, height] in pixels of the upright picture, best first in an answer."""
+    """One object: mask and box [x, y, width, height] in pixels of the upright image, best first in an answer."""
 
     segmentation: Mask
     bbox: list[float] = Field(min_length=4, max_length=4)
@@ -47,7 +47,7 @@ class Timings(BaseModel):
 
 
 class Answer(BaseModel):
-    """The instances of a picture and what found them."""
+    """The instances of an image and what found them."""
 
     model: Model
     width: int
@@ -108,7 +108,7 @@ class Replicas(BaseModel):
 
 
 class ShadowView(BaseModel):
-    """The shadow's counts over all replicas; `folder` holds pictures of disagreement."""
+    """The shadow's counts over all replicas; `folder` holds images of disagreement."""
 
     ref: str | None
     folder: str | None

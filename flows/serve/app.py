@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from flows.http.auth import matches
 from flows.http.errors import Refusal, busy
 from flows.serve.answers import Answer, ErrorAnswer, Replicas, ShadowView, Word, instances_of, model_of
-from flows.serve.limits import Admission, read_picture_bytes
+from flows.serve.limits import Admission, read_image_bytes
 from flows.serve.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ BODY = {
         "multipart/form-data": {
             "schema": {
                 "type": "object",
-                "required": ["picture"],
-                "properties": {"picture": {"type": "string", "format": "binary"}},
+                "required": ["image"],
+                "properties": {"image": {"type": "string", "format": "binary"}},
             }
         },
     },
@@ -76,13 +76,13 @@ def build_app(replica: Replica) -> FastAPI:
         request: Request,
         score: Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False, description="Least score.")] = None,
     ) -> JSONResponse:
-        """Find and name the objects of a picture."""
+        """Find and name the objects of an image."""
         replica.check_loaded()
         admission.enter()
         work: asyncio.Task[Outcome] | None = None
         try:
             began = time.perf_counter()
-            body = await read_picture_bytes(request, limits)
+            body = await read_image_bytes(request, limits)
             received = time.perf_counter() - began
             replica.metrics.seconds.labels("receive").observe(received)
             work = asyncio.ensure_future(replica.segment(body, score))
@@ -206,5 +206,5 @@ def _invalid(_: Request, error: Exception) -> JSONResponse:
 
 
 def _defect(_: Request, error: Exception) -> JSONResponse:
-    sentence = f"a defect of samif ({type(error).__name__}); please report it with the picture"
+    sentence = f"a defect of samif ({type(error).__name__}); please report it with the image"
     return JSONResponse(Refusal(500, "defect", sentence).content, 500)

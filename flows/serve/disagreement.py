@@ -1,4 +1,4 @@
-"""Where two heads name the objects of one picture differently."""
+"""Where two heads name the objects of one image differently."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Disagreement:
 
 
 def disagreements(champion: Instances, challenger: Instances) -> list[Disagreement]:
-    """Objects that two answers to one picture name differently, or that only one of them has.
+    """Objects that two answers to one image name differently, or that only one of them has.
 
     Masks are paired best overlap first, from an IoU of a half.
     """

@@ -43,8 +43,8 @@ class Admission:
         self._changed(self._count)
 
 
-async def read_picture_bytes(request: Request, limits: Limits) -> bytes:
-    """The bytes of the picture in a request: its body, or the one file of a multipart form.
+async def read_image_bytes(request: Request, limits: Limits) -> bytes:
+    """The bytes of the image in a request: its body, or the one file of a multipart form.
 
     Raises:
         Refusal: 4xx; the body is too long, too slow, empty, of another type, or no form.
@@ -52,21 +52,21 @@ async def read_picture_bytes(request: Request, limits: Limits) -> bytes:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not (kind in PLAIN_TYPES or kind == MULTIPART or kind.startswith("image/")):
         raise Refusal(
-            415, "media_type", "the body is not said to be a picture; send it as image/*, application/octet-stream or "
+            415, "media_type", "the body is not said to be an image; send it as image/*, application/octet-stream or "
             "multipart/form-data",
         )  # fmt: skip
     body = await _read_body(request, limits)
     if kind == MULTIPART:
         body = await _only_file(request.headers, body)
     if not body:
-        raise Refusal(400, "empty", "there is no picture in the request; send its bytes as the body")
+        raise Refusal(400, "empty", "there is no image in the request; send its bytes as the body")
     return body
 
 
 async def _read_body(request: Request, limits: Limits) -> bytes:
     said = request.headers.get("content-length", "")
     too_long = Refusal(
-        413, "too_many_bytes", f"the body is longer than {limits.bytes} bytes; send a smaller picture",
+        413, "too_many_bytes", f"the body is longer than {limits.bytes} bytes; send a smaller image",
         {"Connection": "close"},
     )  # fmt: skip
     if said.isdecimal() and (len(said) > 18 or int(said) > limits.bytes):
@@ -101,12 +101,12 @@ async def _only_file(headers: Headers, body: bytes) -> bytes:
     except (MultiPartException, FormParserError, ValueError, KeyError, LookupError, AssertionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Refusal(
-            400, "form", f"the multipart form cannot be read ({reason}); send the picture as the body"
+            400, "form", f"the multipart form cannot be read ({reason}); send the image as the body"
         ) from None
     try:
         uploads = [item for _, item in form.multi_items() if isinstance(item, UploadFile)]
         if not uploads:
-            raise Refusal(400, "form", "the form has no file; give the picture as a part with a file name")
+            raise Refusal(400, "form", "the form has no file; give the image as a part with a file name")
         return await uploads[0].read()
     finally:
         await form.close()

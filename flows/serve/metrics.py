@@ -44,8 +44,8 @@ class Metrics:
             "samif_registry_unreachable", "Replicas that cannot see the alias.", ["slot"],
             registry=None, multiprocess_mode="livesum",
         )  # fmt: skip
-        self.shadowed = Counter("samif_shadow_pictures", "Pictures scored by the shadow.", registry=None)
-        self.dropped = Counter("samif_shadow_dropped", "Pictures that the shadow had no time for.", registry=None)
+        self.shadowed = Counter("samif_shadow_images", "Images scored by the shadow.", registry=None)
+        self.dropped = Counter("samif_shadow_dropped", "Images that the shadow had no time for.", registry=None)
         self.disagreements = Counter(
             "samif_shadow_disagreements", "Objects on which the shadow differs.", ["kind"], registry=None
         )

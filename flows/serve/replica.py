@@ -1,4 +1,4 @@
-"""The deployment: one model in memory, pictures in, labelled instances out, always the alias's version."""
+"""The deployment: one model in memory, images in, labelled instances out, always the alias's version."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from flows.serve.replica_status import Board
 from flows.serve.settings import Settings
 from flows.serve.shadow import Answered, Shadow
 from flows.serve.versions import Part, Slot, Source, Version
-from samif.dataset.pictures import PictureError, read_picture
+from samif.dataset.images import ImageError, read_image
 from samif.errors import SamifError
 from samif.inference.propose import Proposals
 from samif.inference.segment import Instances, label
 
 DECODERS = 2
-"""Pictures that are decoded at once."""
+"""Images that are decoded at once."""
 
 
 @dataclass
 class Job:
-    """One picture on its way: `score` is the least score asked for, none means the model's own."""
+    """One image on its way: `score` is the least score asked for, none means the model's own."""
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     score: float | None
     began: float = field(default_factory=time.perf_counter)
 
@@ -112,16 +112,16 @@ class Replica:
             raise busy("no model is loaded yet, /v1/model says why; try again in a second")
 
     async def segment(self, body: bytes, score: float | None) -> Outcome:
-        """A picture file's bytes -> what is in it.
+        """An image file's bytes -> what is in it.
 
         Raises:
             Refusal: 422, it cannot be read.
         """
         loop = asyncio.get_running_loop()
         began = time.perf_counter()
-        picture = await loop.run_in_executor(self._decoders, self._decode, body)
+        image = await loop.run_in_executor(self._decoders, self._decode, body)
         decoded = time.perf_counter()
-        outcome: Outcome = await self._work(Job(picture, score))
+        outcome: Outcome = await self._work(Job(image, score))
         seconds = {"decode": decoded - began} | outcome.seconds
         for part, value in seconds.items():
             self.metrics.seconds.labels(part).observe(value)
@@ -139,16 +139,16 @@ class Replica:
         )
 
     def _decode(self, body: bytes) -> NDArray[np.uint8]:
-        # Through a file, because that is how every other command reads a picture.
+        # Through a file, because that is how every other command reads an image.
         with tempfile.NamedTemporaryFile(dir=self.settings.state, prefix="upload-") as file:
             file.write(body)
             file.flush()
             try:
-                return read_picture(Path(file.name), self.settings.limits.pixels)
-            except PictureError as error:
+                return read_image(Path(file.name), self.settings.limits.pixels)
+            except ImageError as error:
                 what = error.what.replace(file.name, "it")
-                raise Refusal(422, "picture", f"the picture {what}; {error.remedy}") from None
-            except SamifError:  # says nothing about the picture: this machine is short of something
+                raise Refusal(422, "image", f"the image {what}; {error.remedy}") from None
+            except SamifError:  # says nothing about the image: this machine is short of something
                 raise busy("this machine is out of memory or open files for the moment; try again") from None
 
     @serve.batch(max_batch_size=1, batch_wait_timeout_s=0.0)
@@ -156,16 +156,16 @@ class Replica:
         return await asyncio.get_running_loop().run_in_executor(self._worker, self._segment, jobs)
 
     def _segment(self, jobs: list[Job]) -> list[Outcome]:
-        version = self.champion.state.live  # once: these pictures are this version's from here on
+        version = self.champion.state.live  # once: these images are this version's from here on
         assert version is not None
         segmenter, start = version.segmenter, time.perf_counter()
-        embedded = segmenter.embed([job.picture for job in jobs])
+        embedded = segmenter.embed([job.image for job in jobs])
         encoded = time.perf_counter()
         outcomes = []
         for job, seen in zip(jobs, embedded, strict=True):
             begun = time.perf_counter()
-            proposals = segmenter.propose(job.picture, seen)
-            height, width = job.picture.shape[:2]
+            proposals = segmenter.propose(job.image, seen)
+            height, width = job.image.shape[:2]
             found = label(proposals, segmenter.classifier, segmenter.evaluate_params, height, width).resolved
             least = segmenter.evaluate_params.operating_score if job.score is None else job.score
             shown = found.above(least)
@@ -180,7 +180,7 @@ class Replica:
 
     def _offer(self, job: Job, proposals: Proposals, version: Version, shown: Instances, least: float) -> None:
         if self.shadow is not None:
-            self.shadow.offer(Answered(job.picture, proposals, version, shown, least))
+            self.shadow.offer(Answered(job.image, proposals, version, shown, least))
 
     def _look(self) -> None:
         self.champion.look()

@@ -14,7 +14,7 @@ class Limits:
 
     Attributes:
         bytes: of the body, whatever is in it.
-        pixels: of the picture, by its header.
+        pixels: of the image, by its header.
         upload_seconds: for the whole body to arrive.
         work_seconds: from the last byte to the answer.
         queue: requests in work or waiting, per replica.
@@ -33,7 +33,7 @@ class ShadowSettings:
 
     Attributes:
         ref: what to follow, as in `Settings.ref`.
-        folder: where pictures of disagreement go; none keeps no picture.
+        folder: where images of disagreement go; none keeps no image.
         samples: at most so many per replica, the newest.
     """
 
@@ -55,7 +55,7 @@ class Settings:
         token_sha256: of the bearer token; none asks for no token.
         interval: seconds between two looks at the alias.
         threads: CPU threads of a replica.
-        batch: pictures that are encoded at once.
+        batch: images that are encoded at once.
         name, route: of its application of Ray Serve, and what its paths begin with.
         patient: a replica comes up without a model where none can be loaded, and goes on trying.
     """

@@ -28,16 +28,16 @@ from samif.inference.segment import Instances, label
 from samif.io import files
 
 WAITING = 4
-"""Pictures that wait for the shadow; what comes on top is left out and counted, so that it never holds up an answer."""
+"""Images that wait for the shadow; what comes on top is left out and counted, so that it never holds up an answer."""
 SAMPLE_SECONDS = 1.0
-"""Least time between two kept pictures."""
+"""Least time between two kept images."""
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A picture (H, W, 3) uint8 RGB that the champion has answered: what it proposed and what it said."""
+    """An image (H, W, 3) uint8 RGB that the champion has answered: what it proposed and what it said."""
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     proposals: Proposals
     champion: Version
     said: Instances
@@ -56,7 +56,7 @@ class Shadow:
         threading.Thread(target=self._run, name="shadow", daemon=True).start()
 
     def offer(self, answered: Answered) -> None:
-        """Take a picture, unless too many are waiting. Returns at once."""
+        """Take an image, unless too many are waiting. Returns at once."""
         try:
             self._queue.put_nowait(answered)
         except queue.Full:
@@ -80,13 +80,13 @@ class Shadow:
         other = label(answered.proposals, segmenter.classifier, segmenter.evaluate_params, said.height, said.width)
         shown = other.resolved.above(answered.score)
         found = disagreements(said, shown)
-        self.counts["pictures"] += 1
+        self.counts["images"] += 1
         self._metrics.shadowed.inc()
         for item in found:
             self.counts[item.kind] += 1
             self._metrics.disagreements.labels(item.kind).inc()
         if found:
-            self.counts["pictures_with_disagreement"] += 1
+            self.counts["images_with_disagreement"] += 1
             self._keep(answered, challenger, shown, found)
 
     def _keep(self, answered: Answered, challenger: Version, shown: Instances, found: list[Disagreement]) -> None:
@@ -96,8 +96,8 @@ class Shadow:
         self._sampled = now
         sample = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{os.getpid()}"
         sample.mkdir(parents=True)
-        Image.fromarray(answered.picture).save(sample / "picture.png", compress_level=1)
-        sides = [_drawn(answered.picture, instances) for instances in (answered.said, shown)]
+        Image.fromarray(answered.image).save(sample / "image.png", compress_level=1)
+        sides = [_drawn(answered.image, instances) for instances in (answered.said, shown)]
         Image.fromarray(np.concatenate(sides, axis=1)).save(sample / "overlay.jpg", quality=90)
         content = {
             "schema": 1,
@@ -119,6 +119,6 @@ def comparable(champion: Version, challenger: Version) -> bool:
     return same and champion.segmenter.propose_params == challenger.segmenter.propose_params
 
 
-def _drawn(picture: NDArray[np.uint8], instances: Instances) -> NDArray[np.uint8]:
+def _drawn(image: NDArray[np.uint8], instances: Instances) -> NDArray[np.uint8]:
     scores = [float(score) for score in instances.scores]
-    return draw_instances(picture, instances.masks, list(instances.labels), scores)
+    return draw_instances(image, instances.masks, list(instances.labels), scores)

@@ -235,7 +235,7 @@ def _with_head(frozen: Segmenter, bundle: Bundle) -> Segmenter:
 
 
 def _try_out(segmenter: Segmenter, ref: str) -> None:
-    """One pass over a small picture, and the head on a proposal there: what does not fit shows before the switch."""
+    """One pass over a small image, and the head on a proposal there: what does not fit shows before the switch."""
     seen = segmenter.embed([PROBE])[0]
     frame = segmenter.encoder.frame(PROBE)
     middle = torch.full((1, 2), segmenter.encoder.image_size / 2.0)

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.artifacts.quarantine import BrokenPicture, Quarantine
+from flows.artifacts.quarantine import BrokenImage, Quarantine
 from flows.runtime.progress import say, track
 from flows.workspace.layout import SPLITS, Layout, Split
 from samif.config import Params
@@ -14,36 +14,36 @@ from samif.dataset import coco2014
 from samif.dataset.check import class_counts, raise_on_errors, without_broken
 from samif.dataset.coco import read_coco
 from samif.dataset.model import Dataset
-from samif.dataset.sessions import split_by_picture
+from samif.dataset.sessions import split_by_image
 from samif.errors import SamifError
 
 
 def run(layout: Layout, params: Params, session: str | None) -> None:
-    """Write `artifacts/dataset/{train,val}.json`; on the demo line also the drawn pictures.
+    """Write `artifacts/dataset/{train,val}.json`; on the demo line also the drawn images.
 
-    Picture files that cannot be used are refused like any other error, or, where params.yaml says so, left out: which
+    Image files that cannot be used are refused like any other error, or, where params.yaml says so, left out: which
     and why stands in `artifacts/quarantine/dataset.json`.
     """
     shutil.rmtree(layout.drawn, ignore_errors=True)
     layout.drawn.mkdir(parents=True)
     read = {split: read_coco(images, annotations) for split, images, annotations in _sources(layout, params)}
-    broken: list[BrokenPicture] = []
-    if params.dataset.broken_pictures == "quarantine":
+    broken: list[BrokenImage] = []
+    if params.dataset.broken_images == "quarantine":
         for split, (dataset, findings) in read.items():
             whole, rest, unusable = without_broken(dataset, findings)
             read[split] = whole, rest
-            broken += [BrokenPicture(split=split, file=f.file, reason=f.what, remedy=f.remedy) for f in unusable]
+            broken += [BrokenImage(split=split, file=f.file, reason=f.what, remedy=f.remedy) for f in unusable]
     for _, findings in read.values():
         raise_on_errors(findings)
     train = read["train"][0]
     if "val" in read:
         val = read["val"][0]
     else:
-        train, val = split_by_picture(train, params.dataset.holdout, params.dataset.seed)
+        train, val = split_by_image(train, params.dataset.holdout, params.dataset.seed)
     _check_classes(train, val, params)
     if params.dataset.protocol == coco2014.PROTOCOL:
         _check_protocol(train, val)
-    quarantine = Quarantine(policy=params.dataset.broken_pictures, pictures=tuple(broken))
+    quarantine = Quarantine(policy=params.dataset.broken_images, images=tuple(broken))
     quarantine.save(layout.quarantine("dataset"))
     if broken:
         say(f"left out {quarantine.sentence}; the whole list is {layout.quarantine('dataset')}")
@@ -52,12 +52,12 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
 
 
 def _sources(layout: Layout, params: Params) -> Iterator[tuple[Split, Path, Path]]:
-    """Picture folder and COCO file of each split that has them; the demo line is drawn first."""
+    """Image folder and COCO file of each split that has them; the demo line is drawn first."""
     drawn = params.dataset.drawn
     if drawn is not None:
         from samif.dataset.draw.line import draw_line
 
-        with track(drawn.base_pictures + drawn.mixed_pictures + drawn.val_pictures, "scenes", "draw") as progress:
+        with track(drawn.base_images + drawn.mixed_images + drawn.val_images, "scenes", "draw") as progress:
             draw_line(layout.drawn, drawn, progress.advance)
     for split in SPLITS:
         source = params.dataset.train if split == "train" else params.dataset.val
@@ -72,7 +72,7 @@ def _check_classes(train: Dataset, val: Dataset, params: Params) -> None:
     for name in params.dataset.base_classes:
         if counts.get(name, (0, 0))[0] == 0:
             raise SamifError(
-                f"base class '{name}' has no instance in the training pictures; "
+                f"base class '{name}' has no instance in the training images; "
                 "label some, or take it out of dataset.base_classes in params.yaml"
             )
     if {(c.id, c.name) for c in train.categories} != {(c.id, c.name) for c in val.categories}:

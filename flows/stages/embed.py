@@ -1,9 +1,9 @@
-"""Stage `embed`: every picture's embeddings in the store, the manifests of which, and what could not be read."""
+"""Stage `embed`: every image's embeddings in the store, the manifests of which, and what could not be read."""
 
 from __future__ import annotations
 
-from flows.artifacts.quarantine import BrokenPicture, Quarantine
-from flows.embedding.flow import embed_pictures
+from flows.artifacts.quarantine import BrokenImage, Quarantine
+from flows.embedding.flow import embed_images
 from flows.loaders.inputs import index_of, semantic_of, store_of
 from flows.runtime.progress import say
 from flows.workspace.layout import SPLITS, Layout
@@ -15,34 +15,34 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     """Write `artifacts/embeddings.json` and `artifacts/quarantine/embed.json`, with a semantic encoder also
     `artifacts/semantic.json`.
 
-    Pictures that broke since the dataset stage are left out, or, as params.yaml says, refused after the rest is done.
+    Images that broke since the dataset stage are left out, or, as params.yaml says, refused after the rest is done.
     """
     indexes = {split: index_of(layout, params, split) for split in SPLITS}
-    pictures = [(index.path_of(p), p.sha256) for index in indexes.values() for p in index.pictures]
+    images = [(index.path_of(p), p.sha256) for index in indexes.values() for p in index.images]
     store = store_of(layout, params)
     if params.semantic is not None:
         semantic_of(params.semantic)  # what is wrong with it is said now, not after hours of embedding
-    embedded = {layout.embeddings: embed_pictures(pictures, params.embed, params.encoder, store)}
-    broken = {picture.sha256: picture for picture in embedded[layout.embeddings].quarantined}
+    embedded = {layout.embeddings: embed_images(images, params.embed, params.encoder, store)}
+    broken = {image.sha256: image for image in embedded[layout.embeddings].quarantined}
     if params.semantic is not None:
-        readable = [(path, sha256) for path, sha256 in pictures if sha256 not in broken]
-        embedded[layout.semantic] = embed_pictures(readable, params.embed, params.semantic, store)
-        broken |= {picture.sha256: picture for picture in embedded[layout.semantic].quarantined}
+        readable = [(path, sha256) for path, sha256 in images if sha256 not in broken]
+        embedded[layout.semantic] = embed_images(readable, params.embed, params.semantic, store)
+        broken |= {image.sha256: image for image in embedded[layout.semantic].quarantined}
     else:
         layout.semantic.unlink(missing_ok=True)  # of an encoder that params.yaml no longer names
     quarantine = Quarantine(
-        policy=params.dataset.broken_pictures,
-        pictures=tuple(
-            BrokenPicture(
+        policy=params.dataset.broken_images,
+        images=tuple(
+            BrokenImage(
                 split=split,
-                file=picture.file_name,
-                sha256=picture.sha256,
-                reason=broken[picture.sha256].reason,
-                remedy=broken[picture.sha256].remedy,
+                file=image.file_name,
+                sha256=image.sha256,
+                reason=broken[image.sha256].reason,
+                remedy=broken[image.sha256].remedy,
             )
             for split, index in indexes.items()
-            for picture in index.pictures
-            if picture.sha256 in broken
+            for image in index.images
+            if image.sha256 in broken
         ),
     )
     place = layout.quarantine("embed")
@@ -50,7 +50,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     if broken and quarantine.policy == "refuse":
         raise SamifError(
             f"all is embedded but {quarantine.sentence}; the whole list is {place}; mend them and rerun 'samif run', "
-            "or set dataset.broken_pictures to quarantine in params.yaml, which leaves such pictures out"
+            "or set dataset.broken_images to quarantine in params.yaml, which leaves such images out"
         )
     if broken:
         say(f"left out {quarantine.sentence}; the whole list is {place}")

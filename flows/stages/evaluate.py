@@ -1,4 +1,4 @@
-"""Stages `evaluate_base` and `evaluate@NAME`: one classifier's scores on the validation pictures."""
+"""Stages `evaluate_base` and `evaluate@NAME`: one classifier's scores on the validation images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     classifier = Classifier.load(layout.classifier(name) / "classifier.safetensors")
     dataset = dataset_of(layout, params, "val")
     proposals = ProposalFile(layout.proposals("val"))
-    with track(len(dataset.pictures), "pictures", f"evaluate {name}") as progress:
+    with track(len(dataset.images), "images", f"evaluate {name}") as progress:
         scored = evaluate(
             name, dataset, proposals.of, classifier, params.dataset.base_classes, params.evaluate, progress.advance
         )

@@ -27,14 +27,14 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     decoder = InstanceDecoder.of(loaded.sam)
     names = params.dataset.base_classes if section.classes == "base" else source.dataset.category_names
     classes = frozenset(names)
-    pictures = learnable(source.dataset.pictures, classes)
-    steps = planned_steps(section, len(pictures))
+    images = learnable(source.dataset.images, classes)
+    steps = planned_steps(section, len(images))
     with track(steps, "steps", "fine-tune decoder") as progress:
         if section.workers == 1 and not has_gpu(params.embed.address):
-            finetuned = finetune(decoder, pictures, classes, source.read, section, progress.advance)
+            finetuned = finetune(decoder, images, classes, source.read, section, progress.advance)
         else:
             reader = functools.partial(reader_of, store_of(layout, params), EmbeddingManifest.load(layout.embeddings))
-            job = Job(decoder, pictures, classes, reader, section)
+            job = Job(decoder, images, classes, reader, section)
             finetuned = finetune_distributed(job, section.workers, params.embed.address, progress)
     shutil.rmtree(layout.decoder, ignore_errors=True)
     save_decoder(finetuned.decoder, loaded.name, layout.decoder / "decoder.safetensors")

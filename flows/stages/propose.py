@@ -1,4 +1,4 @@
-"""Stage `propose`: cut out everything in every picture, without names."""
+"""Stage `propose`: cut out everything in every image, without names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flows.runtime.device import device_here
 from flows.runtime.progress import Tracker, track
 from flows.workspace.layout import Layout
 from samif.config import Params, ProposeParams
-from samif.dataset.model import Picture
+from samif.dataset.model import ImageRecord
 from samif.inference.propose import Proposals, propose
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.frame import Frame
@@ -21,17 +21,17 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     decoder = decoder_of(layout, device_here())
     for split in ("train", "val"):
         source = source_of(layout, params, split)
-        with track(len(source.dataset.pictures), "pictures", f"propose {split}") as progress:
+        with track(len(source.dataset.images), "images", f"propose {split}") as progress:
             proposed = propose_each(decoder, source, params.propose, progress)
             write_proposals(layout.proposals(split), proposed, semantic=source.read_semantic is not None)
 
 
 def propose_each(
     decoder: InstanceDecoder, source: Source, params: ProposeParams, progress: Tracker
-) -> Iterator[tuple[Picture, Proposals]]:
-    """The pictures of a split in order, each with what the decoder cuts out of it and what the encoders see there."""
-    for picture in source.dataset.pictures:
-        frame = Frame(picture.height, picture.width, decoder.image_size)
-        found = propose(decoder, source.read([picture])[0], frame, params)
-        yield picture, found.with_semantic(source.semantic(picture))
+) -> Iterator[tuple[ImageRecord, Proposals]]:
+    """The images of a split in order, each with what the decoder cuts out of it and what the encoders see there."""
+    for image in source.dataset.images:
+        frame = Frame(image.height, image.width, decoder.image_size)
+        found = propose(decoder, source.read([image])[0], frame, params)
+        yield image, found.with_semantic(source.semantic(image))
         progress.advance()

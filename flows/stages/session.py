@@ -30,7 +30,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     dataset = _shots_from(layout, params, section)
     shots = draw_shots(dataset, section.classes, section.shots, section.seed)
     if section.background:
-        shots = {BACKGROUND: [(p.id, a.id) for p in dataset.pictures for a in p.annotations if not a.crowd]}
+        shots = {BACKGROUND: [(p.id, a.id) for p in dataset.images for a in p.annotations if not a.crowd]}
     before = Classifier.load(layout.classifier(section.after) / "classifier.safetensors")
     device = device_here()
     encoder, decoder = encoder_of(params.encoder, device), decoder_of(layout, device)
@@ -39,7 +39,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     if semantic is not None:
         check_semantic(layout, semantic.digest)
     keys = [key for of_class in shots.values() for key in of_class]
-    with track(len({picture for picture, _ in keys}), "pictures", f"learn {session}") as progress:
+    with track(len({image for image, _ in keys}), "images", f"learn {session}") as progress:
         shot_features = extract_shot_features(
             keys, dataset, decoder, encoder.encode, before.space.parts, params.incremental,
             semantic.encode if semantic is not None else None, progress.advance,
@@ -55,14 +55,14 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
 
 
 def _shots_from(layout: Layout, params: Params, section: SessionParams) -> Dataset:
-    """The training pictures, or the session's own, if they are still what params.yaml pins."""
+    """The training images, or the session's own, if they are still what params.yaml pins."""
     if section.source is None:
         return dataset_of(layout, params, "train")
     dataset, findings = read_coco(Path(section.source.images), Path(section.source.annotations))
     raise_on_errors(findings)
     if dataset.digest != section.source.digest:
         raise SamifError(
-            f"{section.source.annotations} or its pictures changed since the session was added; "
+            f"{section.source.annotations} or its images changed since the session was added; "
             "remove the session and add it again to take the new labels"
         )
     return dataset

@@ -22,7 +22,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     section = params.train_base
     source, decoder = source_of(layout, params, "train"), decoder_of(layout, device_here())
     proposals = ProposalFile(layout.proposals("train"))
-    with track(len(source.dataset.pictures), "pictures", "collect features") as progress:
+    with track(len(source.dataset.images), "images", "collect features") as progress:
         samples = collect_base(
             source.dataset, decoder, params.dataset.base_classes, source.look, proposals.of, section.features, section,
             progress.advance,

@@ -1,4 +1,4 @@
-"""The embedding store: picture embeddings by content, in shards, shared by branches and users.
+"""The embedding store: image embeddings by content, in shards, shared by branches and users.
 
     NAMESPACE/ab/abcd....json                          manifest: the shard exists because this is here and valid
     NAMESPACE/ab/abcd....0123456789abcdef.safetensors  the shard (`codec`)
@@ -10,7 +10,7 @@ data also bears the start of its own SHA-256, so two writers whose embeddings di
 never put one's manifest beside the other's data. Data is written first; the manifest commits it, and of several
 writers the first one's stays. All of it lies in a folder or a bucket (`storage`).
 
-Shape legend: n pictures; C, h, w channels, height and width of an embedding (256, 64, 64 for official SAM).
+Shape legend: n images; C, h, w channels, height and width of an embedding (256, 64, 64 for official SAM).
 """
 
 from __future__ import annotations

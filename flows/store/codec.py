@@ -1,9 +1,9 @@
 """How embeddings are stored: numbers to bytes of a safetensors file, and back.
 
-A shard is one tensor `embeddings`; n pictures, C, h, w channels, height and width of an embedding:
+A shard is one tensor `embeddings`; n images, C, h, w channels, height and width of an embedding:
 
     float16, bfloat16  (n, C, h, w)
-    int8               (n, 4 * C + C * h * w) uint8: of each picture C scales as float32, then C * h * w integers of
+    int8               (n, 4 * C + C * h * w) uint8: of each image C scales as float32, then C * h * w integers of
                        eight bits; a number is its integer times the scale of its channel
 
 so that a row is one range of bytes, at a known distance from the end of the file.

@@ -24,7 +24,7 @@ class NamespaceStat:
     preprocessing: str | None
     dtype: str | None
     shards: int
-    pictures: int
+    images: int
     bytes: int
     damages: tuple[str, ...]
 
@@ -60,7 +60,7 @@ def stat(storage: Storage) -> Iterator[NamespaceStat]:
                 preprocessing=identity.preprocessing if identity else None,
                 dtype=identity.dtype if identity else None,
                 shards=len(catalogue.shards()),
-                pictures=catalogue.count(),
+                images=catalogue.count(),
                 bytes=catalogue.bytes,
                 damages=tuple(f"{damage.shard}: {damage.reason}" for damage in catalogue.damages),
             )
@@ -69,21 +69,21 @@ def stat(storage: Storage) -> Iterator[NamespaceStat]:
 def garbage(storage: Storage, kept: Sequence[EmbeddingManifest]) -> Iterator[Garbage]:
     """What is needed by none of the manifests, nor younger than an hour; nothing is removed.
 
-    Of a namespace that a manifest names, those shards go in which readers would look up none of its pictures, and
+    Of a namespace that a manifest names, those shards go in which readers would look up none of its images, and
     whatever lies about besides.
     """
-    pictures: dict[str, set[str]] = defaultdict(set)
+    images: dict[str, set[str]] = defaultdict(set)
     identities: dict[str, Identity] = {}
     for manifest in kept:
         identity = Identity.of(manifest)
         identities[identity.folder] = identity
-        pictures[identity.folder].update(manifest.pictures)
+        images[identity.folder].update(manifest.images)
     for folder in namespaces(storage):
         if folder in identities:
             catalogue = Catalogue(storage, folder)
-            places = catalogue.find(identities[folder].words(sorted(pictures[folder])))
+            places = catalogue.find(identities[folder].words(sorted(images[folder])))
             needed = catalogue.names({place[0] for place in places if place is not None})
-            found = _unneeded(storage, folder, "no picture of these manifests is in them", needed)
+            found = _unneeded(storage, folder, "no image of these manifests is in them", needed)
         else:
             found = _unneeded(storage, folder, "none of these manifests names this namespace", set())
         if found.names or found.too_young:

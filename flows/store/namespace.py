@@ -22,7 +22,7 @@ _CHUNK = 1 << 16
 
 
 class Namespace:
-    """Embeddings of one encoder and preprocessing, addressed by the SHA-256 of the picture file (hex).
+    """Embeddings of one encoder and preprocessing, addressed by the SHA-256 of the image file (hex).
 
     Nothing is kept in memory between calls: another process may write at any time.
     """
@@ -38,9 +38,9 @@ class Namespace:
         """Where it lies, for messages."""
         return f"{self._storage.location}/{self.folder}"
 
-    def shard_name(self, pictures: Sequence[str]) -> str:
-        """Name of the shard that holds exactly these pictures in this order."""
-        return _name(self.identity.keys(pictures))
+    def shard_name(self, images: Sequence[str]) -> str:
+        """Name of the shard that holds exactly these images in this order."""
+        return _name(self.identity.keys(images))
 
     def holds(self, shard: str) -> bool:
         """Whether a shard is committed, by its manifest and the size of its data (nothing is hashed)."""
@@ -51,27 +51,27 @@ class Namespace:
         """What is there now."""
         return Catalogue(self._storage, self.folder)
 
-    def missing(self, pictures: Sequence[str]) -> list[str]:
-        """Those of the pictures that no committed shard holds, in the given order, each once."""
+    def missing(self, images: Sequence[str]) -> list[str]:
+        """Those of the images that no committed shard holds, in the given order, each once."""
         catalogue = self.catalogue()
-        once = list(dict.fromkeys(pictures))
+        once = list(dict.fromkeys(images))
         left: list[str] = []
         for start in range(0, len(once), _CHUNK):
             some = once[start : start + _CHUNK]
             held = catalogue.holds(self.identity.words(some))
-            left.extend(picture for picture, there in zip(some, held, strict=True) if not there)
+            left.extend(image for image, there in zip(some, held, strict=True) if not there)
         return left
 
-    def locate(self, pictures: Sequence[str]) -> dict[str, Place]:
-        """Shard and row of each picture that a committed shard holds; others are left out."""
-        places = zip(pictures, self.catalogue().find(self.identity.words(pictures)), strict=True)
-        return {picture: place for picture, place in places if place is not None}
+    def locate(self, images: Sequence[str]) -> dict[str, Place]:
+        """Shard and row of each image that a committed shard holds; others are left out."""
+        places = zip(images, self.catalogue().find(self.identity.words(images)), strict=True)
+        return {image: place for image, place in places if place is not None}
 
-    def write(self, pictures: Sequence[str], embeddings: torch.Tensor) -> str:
+    def write(self, images: Sequence[str], embeddings: torch.Tensor) -> str:
         """Commit one shard; a shard that is already committed is left alone.
 
         Args:
-            pictures: SHA-256 of the n picture files, each once.
+            images: SHA-256 of the n image files, each once.
             embeddings: (n, C, h, w) floating point on any device; stored as the namespace's dtype. A row is a multiple
                 of eight bytes then.
 
@@ -82,20 +82,20 @@ class Namespace:
             SamifError: an embedding is not finite in that dtype, the folder cannot be written, its disk is full, or the
                 bucket refuses or does not answer for long. What is committed stays.
         """
-        if embeddings.ndim != 4 or len(embeddings) != len(set(pictures)) or len(pictures) != len(set(pictures)):
-            raise ValueError(f"{len(pictures)} pictures do not go with embeddings of shape {tuple(embeddings.shape)}")
-        name = self.shard_name(pictures)
+        if embeddings.ndim != 4 or len(embeddings) != len(set(images)) or len(images) != len(set(images)):
+            raise ValueError(f"{len(images)} images do not go with embeddings of shape {tuple(embeddings.shape)}")
+        name = self.shard_name(images)
         if self.holds(name):
             return name
         encoded = encode(embeddings, self.identity.dtype)
         if not bool(encoded.finite.all()):
-            bad = pictures[int((~encoded.finite).nonzero()[0, 0])]
-            raise SamifError(f"the encoder's embedding of picture {bad} is not finite; check the encoder's checkpoint")
-        self._commit(pictures, encoded.rows, embeddings.shape)
+            bad = images[int((~encoded.finite).nonzero()[0, 0])]
+            raise SamifError(f"the encoder's embedding of image {bad} is not finite; check the encoder's checkpoint")
+        self._commit(images, encoded.rows, embeddings.shape)
         return name
 
-    def _commit(self, pictures: Sequence[str], rows: torch.Tensor, shape: torch.Size) -> None:
-        keys = self.identity.keys(pictures)
+    def _commit(self, images: Sequence[str], rows: torch.Tensor, shape: torch.Size) -> None:
+        keys = self.identity.keys(images)
         content = serialise(rows, self.identity.dtype, keys)
         sha256 = hashlib.sha256()
         for chunk in content:

@@ -19,7 +19,7 @@ _FILE = "namespace.json"
 
 
 class Identity(Strict):
-    """An encoder, a preprocessing, and the dtype in which embeddings are stored: two embeddings of a picture that
+    """An encoder, a preprocessing, and the dtype in which embeddings are stored: two embeddings of an image that
     differ in one of them are different things, and never lie in one namespace."""
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -43,20 +43,20 @@ class Identity(Strict):
         named = "" if self.dtype == "float16" else f"{self.dtype}\n"
         return f"{self.encoder}\n{self.preprocessing}\n{named}".encode()
 
-    def keys(self, pictures: Sequence[str]) -> list[str]:
-        """Key of each picture (SHA-256 of its file, hex): the SHA-256 over this and the picture."""
-        return [key.hex() for key in self._digests(pictures)]
+    def keys(self, images: Sequence[str]) -> list[str]:
+        """Key of each image (SHA-256 of its file, hex): the SHA-256 over this and the image."""
+        return [key.hex() for key in self._digests(images)]
 
-    def words(self, pictures: Sequence[str]) -> Words:
+    def words(self, images: Sequence[str]) -> Words:
         """(n, 2) the same as a catalogue takes them."""
-        return words(self._digests(pictures))
+        return words(self._digests(images))
 
-    def _digests(self, pictures: Sequence[str]) -> list[bytes]:
+    def _digests(self, images: Sequence[str]) -> list[bytes]:
         start = hashlib.sha256(self._text)
         keys = []
-        for picture in pictures:
+        for image in images:
             key = start.copy()
-            key.update(picture.encode())
+            key.update(image.encode())
             keys.append(key.digest())
         return keys
 

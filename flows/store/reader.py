@@ -1,4 +1,4 @@
-"""Reading the embeddings of a manifest's pictures."""
+"""Reading the embeddings of a manifest's images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OPEN_SHARDS = 32
 
 
 class EmbeddingReader:
-    """Embeddings of a manifest's pictures: memory-mapped from a folder, by byte range from a bucket.
+    """Embeddings of a manifest's images: memory-mapped from a folder, by byte range from a bucket.
 
     The last few shards stay open. Not for several threads.
     """
@@ -34,27 +34,27 @@ class EmbeddingReader:
         self._catalogue = self._namespace.catalogue()
         self._open: OrderedDict[str, OpenShard] = OrderedDict()
 
-    def read(self, pictures: Sequence[str], dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Embeddings in the order of `pictures` (SHA-256 of the files; one may occur several times).
+    def read(self, images: Sequence[str], dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Embeddings in the order of `images` (SHA-256 of the files; one may occur several times).
 
         Args:
-            pictures: n pictures of the manifest.
+            images: n images of the manifest.
             dtype: float32 (default) or float16.
 
         Returns:
             (n, C, h, w) on the CPU, a copy that the caller may change.
 
         Raises:
-            SamifError: a picture is not in the manifest or not in the store, or its shard is damaged. A damaged
+            SamifError: an image is not in the manifest or not in the store, or its shard is damaged. A damaged
                 shard is discarded, so that the next run computes it again.
         """
         import torch
 
         # NumPy asks for huge pages, which makes the first touch of a large array three times as fast.
-        memory = np.empty((len(pictures), *self.manifest.shape), np.float16 if dtype == torch.float16 else np.float32)
+        memory = np.empty((len(images), *self.manifest.shape), np.float16 if dtype == torch.float16 else np.float32)
         out = torch.from_numpy(memory)
         wanted: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        for index, (name, row) in enumerate(self._places(pictures)):
+        for index, (name, row) in enumerate(self._places(images)):
             wanted[name].append((row, index))
         for name, places in wanted.items():
             shard = self._shard(name)
@@ -63,23 +63,23 @@ class EmbeddingReader:
                 shard.copy(row, out[index : index + count])
         return out
 
-    def _places(self, pictures: Sequence[str]) -> list[Place]:
-        known = self.manifest.pictures
-        places = self._catalogue.find(self._namespace.identity.words(pictures))
+    def _places(self, images: Sequence[str]) -> list[Place]:
+        known = self.manifest.images
+        places = self._catalogue.find(self._namespace.identity.words(images))
         found: list[Place] = []
-        for picture, place in zip(pictures, places, strict=True):
-            at = bisect_left(known, picture)
-            if at == len(known) or known[at] != picture:
-                raise SamifError(f"picture {picture} is not in the embedding manifest; rerun 'samif run'")
+        for image, place in zip(images, places, strict=True):
+            at = bisect_left(known, image)
+            if at == len(known) or known[at] != image:
+                raise SamifError(f"image {image} is not in the embedding manifest; rerun 'samif run'")
             if place is None:
-                raise self._refusal(picture)
+                raise self._refusal(image)
             found.append(place)
         return found
 
-    def _refusal(self, picture: str) -> SamifError:
+    def _refusal(self, image: str) -> SamifError:
         damages = [f"{damage.shard} ({damage.reason})" for damage in self._namespace.catalogue().damages]
         return SamifError(
-            f"no shard in {self._namespace.location} holds the embedding of picture {picture}; "
+            f"no shard in {self._namespace.location} holds the embedding of image {image}; "
             f"damaged shards there: {', '.join(damages) or 'none'}; rerun 'samif run', which computes it again"
         )
 

@@ -56,7 +56,7 @@ class Damage:
     storage: Storage = field(repr=False, compare=False)
 
     def discard(self) -> None:
-        """Remove the objects, so that the shard no longer exists and its pictures are missing again."""
+        """Remove the objects, so that the shard no longer exists and its images are missing again."""
         self.storage.delete(self.names)
 
 

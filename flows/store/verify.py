@@ -14,7 +14,7 @@ def verify(storage: Storage, folder: str, catalogue: Catalogue, advance: Callabl
     """Hash every shard anew and compare; `advance` is called with 1 for each.
 
     Damage is also a data file without manifest (its writer may be about to write that: when the data is discarded then,
-    the pictures are missing, never wrong) and a temporary file older than an hour. `Damage.discard` removes what was
+    the images are missing, never wrong) and a temporary file older than an hour. `Damage.discard` removes what was
     found; the next run computes it again.
     """
 

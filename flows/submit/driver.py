@@ -79,7 +79,7 @@ def _sweep() -> None:
 
 
 def _join(root: Path, here: Path, links: tuple[str, ...]) -> None:
-    """Use the state of the workspace on this machine, and the pictures that it names relative to itself."""
+    """Use the state of the workspace on this machine, and the images that it names relative to itself."""
     params = root / "params.yaml"
     if not (here / params.name).exists() or file_sha256(here / params.name) != file_sha256(params):
         raise SamifError(
@@ -161,7 +161,7 @@ def _bytes(path: Path) -> bytes:
 
 def _work(root: Path, submission: Submission) -> None:
     _find_samif(root.parent)
-    _pull_pictures(root)
+    _pull_images(root)
     try:
         record = run(root, submission.request, _say)
     except SamifError:
@@ -179,19 +179,19 @@ def _find_samif(folder: Path) -> None:
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), str(script.parent)])
 
 
-def _pull_pictures(root: Path) -> None:
+def _pull_images(root: Path) -> None:
     """Bring what .dvc files name; results of earlier runs are brought by the run itself."""
-    pictures = [path.relative_to(root).as_posix() for path in root.rglob("*.dvc") if path.is_file()]
-    if not pictures or default_remote(Layout(root)) is None:
+    images = [path.relative_to(root).as_posix() for path in root.rglob("*.dvc") if path.is_file()]
+    if not images or default_remote(Layout(root)) is None:
         return
     from dvc.repo import Repo
 
     with dvc_surroundings(root, logging.NullHandler()), contextlib.closing(Repo(str(root))) as repo:
         try:
-            outlasting(repo, lambda: repo.pull(targets=pictures))
+            outlasting(repo, lambda: repo.pull(targets=images))
         except troubles() as error:
             raise SamifError(
-                f"the pictures of {', '.join(pictures)} are not in the DVC remote, or the cluster may not read it "
+                f"the images of {', '.join(images)} are not in the DVC remote, or the cluster may not read it "
                 f"({one_line(error)}); run 'dvc push', and set the remote's variables on the cluster"
             ) from None
 

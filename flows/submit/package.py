@@ -22,7 +22,7 @@ from samif.errors import SamifError
 from samif.io.hashing import file_sha256
 
 MOST_BYTES = 16 * 2**20
-"""Of the workspace's small files together: text, so more means a picture among them."""
+"""Of the workspace's small files together: text, so more means an image among them."""
 
 SUBMISSION, WORKSPACE = "submission.json", "workspace"
 _NEVER = frozenset({".git", ".samif", ".dvc", "artifacts", "reports"})
@@ -158,7 +158,7 @@ def _local_config(layout: Layout, here: str | None) -> str:
 
 
 def _links(layout: Layout, params: Params) -> tuple[str, ...]:
-    """Pictures, annotations and store that params.yaml names relative to the workspace.
+    """Images, annotations and store that params.yaml names relative to the workspace.
 
     Raises:
         SamifError: so is the registry, whose files a link would tear apart.

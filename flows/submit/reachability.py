@@ -1,6 +1,6 @@
 """Can the cluster reach what a run needs?
 
-A job is a fresh clone of the workspace's small files. Pictures, embeddings, DVC's cache and the registry must lie where
+A job is a fresh clone of the workspace's small files. Images, embeddings, DVC's cache and the registry must lie where
 the cluster finds them: in a bucket, behind a server, or in a folder that it sees at the same path.
 """
 
@@ -18,7 +18,7 @@ from samif.errors import SamifError
 
 
 def sources_of(params: Params) -> list[CocoSource]:
-    """Every folder of pictures with its annotations that a run reads."""
+    """Every folder of images with its annotations that a run reads."""
     own = [source for source in (params.dataset.train, params.dataset.val) if source is not None]
     return own + [session.source for session in params.sessions.values() if session.source is not None]
 

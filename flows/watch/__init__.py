@@ -1,4 +1,4 @@
-"""`samif watch`: the live version and the pictures of its line, looked at again and again. It tells, and changes
+"""`samif watch`: the live version and the images of its line, looked at again and again. It tells, and changes
 nothing.
 
 `reference` says what is normal, `stream` what the camera has brought, `replay` whether the version still is what it

@@ -16,33 +16,33 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from flows.runtime.locks import held
-from flows.watch.records import RECORD, Alarm, Cleared, FileIdentity, PictureSeen, Record, Replayed, Told, Unreadable
+from flows.watch.records import RECORD, Alarm, Cleared, FileIdentity, ImageSeen, Record, Replayed, Told, Unreadable
 from samif.errors import SamifError
 
 KEPT = 20
-"""Windows of pictures that levels are folded from: what lies before weighs less than 1e-15."""
+"""Windows of images that levels are folded from: what lies before weighs less than 1e-15."""
 
 
 @dataclass
 class State:
-    """What the history says now, for levels of so many pictures (`window`).
+    """What the history says now, for levels of so many images (`window`).
 
     Attributes:
         seen: files that were looked at.
-        reference: digest of the reference of the newest picture.
-        pictures: how many pictures were seen with it.
+        reference: digest of the reference of the newest image.
+        images: how many images were seen with it.
         recent: the newest of these.
         standing: alarms that hold, by subject and side.
         told: ids of alarms that the webhook took.
         replay: the newest replay.
-        unreadable: how many files were no pictures.
+        unreadable: how many files were no images.
     """
 
     window: int
     seen: set[FileIdentity] = field(default_factory=set)
     reference: str = ""
-    pictures: int = 0
-    recent: deque[PictureSeen] = field(default_factory=deque)
+    images: int = 0
+    recent: deque[ImageSeen] = field(default_factory=deque)
     standing: dict[tuple[str, str], Alarm] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
     replay: Replayed | None = None
@@ -50,12 +50,12 @@ class State:
 
     def add(self, record: Record) -> None:
         """Take up one more line."""
-        if isinstance(record, PictureSeen):
+        if isinstance(record, ImageSeen):
             if record.reference != self.reference:
-                self.reference, self.pictures = record.reference, 0
+                self.reference, self.images = record.reference, 0
                 self.recent = deque(maxlen=KEPT * self.window)
             self.seen.add(record.file)
-            self.pictures += 1
+            self.images += 1
             self.recent.append(record)
         elif isinstance(record, Unreadable):
             self.seen.add(record.file)

@@ -29,12 +29,10 @@ class Metrics:
         )
         self._alarm = Gauge("samif_watch_alarm", "1 while an alarm holds.", ["subject", "side"], registry=self.registry)
         self._due = Gauge("samif_watch_due", "1 while something is due.", ["what"], registry=self.registry)
-        self._pictures = Gauge(
-            "samif_watch_pictures", "Pictures seen with this version and reference.", registry=self.registry
+        self._images = Gauge(
+            "samif_watch_images", "Images seen with this version and reference.", registry=self.registry
         )
-        self._unreadable = Gauge(
-            "samif_watch_unreadable", "Files that were no usable pictures.", registry=self.registry
-        )
+        self._unreadable = Gauge("samif_watch_unreadable", "Files that were no usable images.", registry=self.registry)
         self._replay = Gauge("samif_watch_replay_time_seconds", "When the last replay ended.", registry=self.registry)
         self._replay_bad = Gauge("samif_watch_replay_complaints", "What it found to differ.", registry=self.registry)
         self.failed_looks = Counter("samif_watch_failed_looks", "Looks that ended early.", registry=self.registry)
@@ -54,7 +52,7 @@ class Metrics:
         found = {item.what for item in due}
         for what in DUE:
             self._due.labels(what).set(what in found)
-        self._pictures.set(state.pictures)
+        self._images.set(state.images)
         self._unreadable.set(state.unreadable)
         if state.replay is not None:
             self._replay.set(state.replay.time.timestamp())

@@ -19,11 +19,11 @@ class FileIdentity(Strict):
     modified: int
 
 
-class PictureSeen(Strict):
-    """A picture of the stream. `place` is the embedding's, in the directions of the reference; `doubt` that of its
+class ImageSeen(Strict):
+    """An image of the stream. `place` is the embedding's, in the directions of the reference; `doubt` that of its
     doubtful objects, which earlier releases did not look at."""
 
-    kind: Literal["picture"] = "picture"
+    kind: Literal["image"] = "image"
     time: AwareDatetime
     reference: str
     file: FileIdentity
@@ -33,7 +33,7 @@ class PictureSeen(Strict):
 
 
 class Unreadable(Strict):
-    """A file of the stream that is no usable picture."""
+    """A file of the stream that is no usable image."""
 
     kind: Literal["unreadable"] = "unreadable"
     time: AwareDatetime
@@ -42,7 +42,7 @@ class Unreadable(Strict):
 
 
 class Alarm(Strict):
-    """Something is no longer as it was. `pictures` is how many of the stream had been seen; `id` names the alarm."""
+    """Something is no longer as it was. `images` is how many of the stream had been seen; `id` names the alarm."""
 
     kind: Literal["alarm"] = "alarm"
     time: AwareDatetime
@@ -54,7 +54,7 @@ class Alarm(Strict):
     side: Side
     level: float | None = None
     limit: float | None = None
-    pictures: int
+    images: int
     sentence: str
 
     @property
@@ -72,13 +72,13 @@ class Cleared(Strict):
 
 
 class Replayed(Strict):
-    """The live version was scored again on the frozen pictures; without `complaints` all came out as registered."""
+    """The live version was scored again on the frozen images; without `complaints` all came out as registered."""
 
     kind: Literal["replay"] = "replay"
     time: AwareDatetime
     model: str
     complaints: tuple[str, ...]
-    pictures: int
+    images: int
     encoded: int
     seconds: float
 
@@ -92,7 +92,7 @@ class Told(Strict):
 
 
 Record = Annotated[
-    PictureSeen | Unreadable | Alarm | Cleared | Replayed | Told,
+    ImageSeen | Unreadable | Alarm | Cleared | Replayed | Told,
     Field(discriminator="kind"),
 ]
 RECORD: TypeAdapter[Record] = TypeAdapter(Record)

@@ -1,7 +1,7 @@
-"""What is normal for a version: what it sees in reference pictures, kept per version, and the limits that follow.
+"""What is normal for a version: what it sees in reference images, kept per version, and the limits that follow.
 
-Reference pictures are the validation pictures that show no labelled part which the version does not know, or a folder
-of ordinary pictures from the line. What they showed is kept; limits are made from it anew, by params.yaml as it is.
+Reference images are the validation images that show no labelled part which the version does not know, or a folder
+of ordinary images from the line. What they showed is kept; limits are made from it anew, by params.yaml as it is.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from flows.registry.registry import Registry
 from flows.runtime.progress import say, track
 from flows.workspace.layout import Layout
 from samif.config import Params, digest
-from samif.dataset.model import Picture
-from samif.dataset.pictures import PictureError
+from samif.dataset.images import ImageError
+from samif.dataset.model import ImageRecord
 from samif.errors import SamifError
 from samif.io import files
 from samif.versions.card import Card
@@ -38,23 +38,23 @@ if TYPE_CHECKING:
 
 FORMAT = "samif-watch-reference-2"
 MOST_TRAINING = 2000
-"""Training pictures that directions are found from, evenly chosen."""
+"""Training images that directions are found from, evenly chosen."""
 MOST_REFERENCE = 2000
-"""Validation pictures that are looked at, evenly chosen."""
-VALIDATION = "validation pictures"
+"""Validation images that are looked at, evenly chosen."""
+VALIDATION = "validation images"
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What reference pictures showed a version.
+    """What reference images showed a version.
 
     Attributes:
         card: digest of the version's card.
         source: where they come from, for people.
         inputs: digest of the data sets they were taken from.
         names: of the statistics.
-        seen: one per reference picture.
-        training: pooled embeddings (N, D) of training pictures.
+        seen: one per reference image.
+        training: pooled embeddings (N, D) of training images.
     """
 
     card: str
@@ -68,14 +68,14 @@ class Reference:
         """What an undisturbed stream shows, with limits by params.yaml; and the digest of all that it rests on.
 
         Raises:
-            SamifError: there are too few pictures.
+            SamifError: there are too few images.
         """
         from samif.watch.calibrate import calibrate, embedding_space
 
         watch = params.watch
         space = embedding_space(self.training, watch.directions)
         content = hashlib.sha256(b"".join(array.tobytes() for array in self._arrays().values())).hexdigest()
-        aside = {"replay_hours", "replay_pictures", "max_novel_share", "max_forgetting", "webhook"}
+        aside = {"replay_hours", "replay_images", "max_novel_share", "max_forgetting", "webhook"}
         identity = digest({"card": self.card, "seen": content}, watch.model_dump(mode="json", exclude=aside))
         return calibrate(self.seen, self.names, space, watch), identity
 
@@ -116,7 +116,7 @@ class Reference:
                 if meta["format"] != FORMAT:
                     raise SamifError(
                         f"{path} was made by an earlier release, which looked at less; run 'samif watch reference' "
-                        "(with --pictures, if it was made from a folder) to make it again"
+                        "(with --images, if it was made from a folder) to make it again"
                     )
                 facts = json.loads(meta["facts"])
                 arrays = {
@@ -141,9 +141,9 @@ class References:
         self._layout, self._params, self._registry = layout, params, registry
 
     def of(self, ref: str) -> Reference:
-        """The reference of a version: the kept one, or one made now from the validation pictures.
+        """The reference of a version: the kept one, or one made now from the validation images.
 
-        A kept one from a folder holds until another is made; one from validation pictures as long as they are the same.
+        A kept one from a folder holds until another is made; one from validation images as long as they are the same.
         """
         folder = self._registry.download(ref)
         card = Card.load(folder / "card.json")
@@ -155,10 +155,10 @@ class References:
         return self.make(ref)
 
     def make(self, ref: str) -> Reference:
-        """Look at the validation pictures as a version sees them, and keep that.
+        """Look at the validation images as a version sees them, and keep that.
 
         Raises:
-            SamifError: the workspace has no checked pictures, or other embeddings than the version's.
+            SamifError: the workspace has no checked images, or other embeddings than the version's.
         """
         from samif.classifier.model import Classifier
         from samif.watch.observe import observe
@@ -170,19 +170,19 @@ class References:
         proposals_of = Scorer(self._layout, self._params, self._registry).proposals(card, folder)
         source = source_of(self._layout, self._params, "val")
         known = set(classifier.classes)
-        ordinary = [p for p in source.dataset.pictures if all(a.category in known for a in p.annotations)]
-        pictures = _evenly(ordinary, MOST_REFERENCE)
+        ordinary = [p for p in source.dataset.images if all(a.category in known for a in p.annotations)]
+        images = _evenly(ordinary, MOST_REFERENCE)
         seen = []
-        with track(len(pictures), "pictures", f"what is normal for {ref}") as progress:
-            for picture in pictures:
-                size = (picture.height, picture.width)
-                embedding = source.read([picture])[0]
-                seen.append(observe(proposals_of(picture), embedding, size, classifier, card.inference.evaluate))
+        with track(len(images), "images", f"what is normal for {ref}") as progress:
+            for image in images:
+                size = (image.height, image.width)
+                embedding = source.read([image])[0]
+                seen.append(observe(proposals_of(image), embedding, size, classifier, card.inference.evaluate))
                 progress.advance()
         return self._keep(card, VALIDATION, self._inputs(), seen)
 
     def make_from(self, ref: str, eye: Eye, folder: Path) -> Reference:
-        """Look at ordinary pictures of the line, oldest first, and keep that as the version's reference.
+        """Look at ordinary images of the line, oldest first, and keep that as the version's reference.
 
         Raises:
             SamifError: none of them can be used.
@@ -192,25 +192,25 @@ class References:
         card = Card.load(self._registry.download(ref) / "card.json")
         found = arrived(folder, ())
         seen = []
-        with track(len(found), "pictures", f"what is normal for {ref}") as progress:
+        with track(len(found), "images", f"what is normal for {ref}") as progress:
             for file in found:
                 try:
                     seen.append(eye.see(folder / file.name))
-                except PictureError as error:
+                except ImageError as error:
                     progress.quarantine(1)
                     progress.note(f"left out: {error}")
                 progress.advance()
         if not seen:
-            raise SamifError(f"there is no usable picture in {folder}; give a folder of ordinary pictures of the line")
-        return self._keep(card, f"{len(seen)} pictures of {folder.name}", "", seen)
+            raise SamifError(f"there is no usable image in {folder}; give a folder of ordinary images of the line")
+        return self._keep(card, f"{len(seen)} images of {folder.name}", "", seen)
 
     def _keep(self, card: Card, source: str, inputs: str, seen: list[Observation]) -> Reference:
         from samif.watch.observe import statistics_of
 
         if not seen:
             raise SamifError(
-                f"every validation picture shows a part that '{card.name}' does not know; give a folder of ordinary "
-                "pictures to 'samif watch reference --pictures'"
+                f"every validation image shows a part that '{card.name}' does not know; give a folder of ordinary "
+                "images to 'samif watch reference --images'"
             )
         training = _training(source_of(self._layout, self._params, "train"))
         made = Reference(card.digest, source, inputs, statistics_of(card.classes), seen, training)
@@ -227,17 +227,17 @@ class References:
 def _training(source: Source) -> NDArray[np.float32]:
     from samif.watch.observe import pooled
 
-    pictures = _evenly(source.dataset.pictures, MOST_TRAINING)
-    with track(len(pictures), "pictures", "where the training pictures lie") as progress:
+    images = _evenly(source.dataset.images, MOST_TRAINING)
+    with track(len(images), "images", "where the training images lie") as progress:
         rows = []
-        for picture in pictures:
-            rows.append(pooled(source.read([picture])[0], (picture.height, picture.width)))
+        for image in images:
+            rows.append(pooled(source.read([image])[0], (image.height, image.width)))
             progress.advance()
     return np.stack(rows)
 
 
-def _evenly(pictures: Sequence[Picture], most: int) -> Sequence[Picture]:
-    if len(pictures) <= most:
-        return pictures
-    say(f"{most} of {len(pictures)} pictures are looked at")
-    return [pictures[i] for i in np.linspace(0, len(pictures) - 1, most).astype(int)]
+def _evenly(images: Sequence[ImageRecord], most: int) -> Sequence[ImageRecord]:
+    if len(images) <= most:
+        return images
+    say(f"{most} of {len(images)} images are looked at")
+    return [images[i] for i in np.linspace(0, len(images) - 1, most).astype(int)]

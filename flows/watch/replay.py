@@ -1,5 +1,5 @@
 """Is the live version still what it was when it was registered? All is looked at again: the files of the registry, the
-frozen pictures, their embeddings, and the scores on them. Any difference is a complaint."""
+frozen images, their embeddings, and the scores on them. Any difference is a complaint."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from flows.runtime.progress import track
 from flows.watch.records import Replayed
 from flows.workspace.layout import Layout
 from samif.config import Params
+from samif.dataset.images import image_sha256, read_image
 from samif.dataset.model import Dataset
-from samif.dataset.pictures import picture_sha256, read_picture
 from samif.errors import SamifError
 from samif.evaluate.model import Evaluation
 from samif.versions.card import evaluation_digest
@@ -30,61 +30,61 @@ BFLOAT16_TOLERANCE = 0.01
 
 
 def replay(layout: Layout, params: Params, registry: Registry, ref: str) -> Replayed:
-    """Verify a version, hash the frozen pictures, encode some of them again, and score it on all of them.
+    """Verify a version, hash the frozen images, encode some of them again, and score it on all of them.
 
     What is damaged is a complaint, not an error: this is how it is found.
     """
     began = time.monotonic()
     found = [*complaints(verify(registry, ref))]
-    pictures = encoded = 0
+    images = encoded = 0
     try:
         scorer = Scorer(layout, params, registry)
-        pictures = len(scorer.dataset.pictures)
-        found += _pictures(scorer.dataset)
+        images = len(scorer.dataset.images)
+        found += _images(scorer.dataset)
         encoded, apart = _encoded_again(layout, params)
         found += apart
         found += _scores(scorer, registry, ref)
     except SamifError as error:
         found.append(f"it could not be scored again: {error}")
     return Replayed(
-        time=datetime.now(UTC), model=ref, complaints=tuple(found), pictures=pictures, encoded=encoded,
+        time=datetime.now(UTC), model=ref, complaints=tuple(found), images=images, encoded=encoded,
         seconds=round(time.monotonic() - began, 1),
     )  # fmt: skip
 
 
-def _pictures(dataset: Dataset) -> list[str]:
+def _images(dataset: Dataset) -> list[str]:
     changed = []
-    with track(len(dataset.pictures), "pictures", "hash the frozen pictures") as progress:
-        for picture in dataset.pictures:
+    with track(len(dataset.images), "images", "hash the frozen images") as progress:
+        for image in dataset.images:
             try:
-                if picture_sha256(dataset.path_of(picture)) != picture.sha256:
-                    changed.append(picture.file_name)
+                if image_sha256(dataset.path_of(image)) != image.sha256:
+                    changed.append(image.file_name)
             except SamifError:
-                changed.append(picture.file_name)
+                changed.append(image.file_name)
             progress.advance()
-    return [f"frozen pictures: {_listed(changed)} gone or changed"] if changed else []
+    return [f"frozen images: {_listed(changed)} gone or changed"] if changed else []
 
 
 def _encoded_again(layout: Layout, params: Params) -> tuple[int, list[str]]:
-    """Some pictures from their files through the encoder: their embeddings must be the stored ones."""
+    """Some images from their files through the encoder: their embeddings must be the stored ones."""
     source = source_of(layout, params, "val")
-    count = min(params.watch.replay_pictures, len(source.dataset.pictures))
+    count = min(params.watch.replay_images, len(source.dataset.images))
     if not count:
         return 0, []
     encoder = encoder_of(params.encoder, device_here())
     allowed = TOLERANCE[params.encoder.stored_as] + BFLOAT16_TOLERANCE * (encoder.precision == "bfloat16")
-    chosen = [source.dataset.pictures[i] for i in np.linspace(0, len(source.dataset.pictures) - 1, count).astype(int)]
+    chosen = [source.dataset.images[i] for i in np.linspace(0, len(source.dataset.images) - 1, count).astype(int)]
     apart, worst = [], 0.0
-    with track(count, "pictures", "encode again") as progress:
-        for picture in chosen:
+    with track(count, "images", "encode again") as progress:
+        for image in chosen:
             try:
-                pixels = read_picture(source.dataset.path_of(picture), sha256=picture.sha256)
+                pixels = read_image(source.dataset.path_of(image), sha256=image.sha256)
             except SamifError:  # already among the complaints
                 continue
-            stored = source.read([picture])[0]
+            stored = source.read([image])[0]
             difference = float((encoder.encode([pixels])[0] - stored).norm() / stored.norm().clamp_min(1e-12))
             if not difference <= allowed:
-                apart.append(picture.file_name)
+                apart.append(image.file_name)
                 worst = max(worst, difference) if difference == difference else float("inf")
             progress.advance()
     what = f"embeddings: {_listed(apart)} encoded again differ from the stored ones, by {worst:.2%} at most"
@@ -96,7 +96,7 @@ def _scores(scorer: Scorer, registry: Registry, ref: str) -> list[str]:
     registered = Evaluation.load(folder / "evaluation.json")
     if registered.dataset != scorer.dataset.digest:
         return [
-            f"scores: the frozen pictures are now {scorer.dataset.digest[:12]}, it was scored on "
+            f"scores: the frozen images are now {scorer.dataset.digest[:12]}, it was scored on "
             f"{registered.dataset[:12]}; run again to score it on these"
         ]
     now = scorer.measure(ref).evaluation

@@ -1,4 +1,4 @@
-"""Pictures that a camera brings into a folder, and what the live version sees in each."""
+"""Images that a camera brings into a folder, and what the live version sees in each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flows.inference.predict import SUFFIXES, load_segmenter
 from flows.runtime.device import device_here
 from flows.watch.records import FileIdentity
 from samif.config import Params
-from samif.dataset.pictures import read_picture
+from samif.dataset.images import read_image
 from samif.errors import SamifError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ SETTLING_SECONDS = 60.0
 
 
 class Eye:
-    """The live version as it looks at picture files.
+    """The live version as it looks at image files.
 
     Raises:
         SamifError: its encoder cannot be had, or is not the one that it was made with.
@@ -34,20 +34,20 @@ class Eye:
         self._segmenter = load_segmenter(bundle, params, device=device_here())
 
     def see(self, path: Path) -> Observation:
-        """What the version finds in a picture file.
+        """What the version finds in an image file.
 
         Raises:
-            PictureError: the file cannot be used.
+            ImageError: the file cannot be used.
         """
         from samif.watch.observe import see
 
-        return see(self._segmenter, read_picture(path))
+        return see(self._segmenter, read_image(path))
 
 
 def arrived(folder: Path, seen: Collection[FileIdentity]) -> list[FileIdentity]:
-    """Picture files in a folder and the folders below it that were not seen, oldest first.
+    """Image files in a folder and the folders below it that were not seen, oldest first.
 
-    A file that was written anew is another picture.
+    A file that was written anew is another image.
 
     Raises:
         SamifError: there is no such folder, or it cannot be read.

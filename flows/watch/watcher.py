@@ -1,7 +1,7 @@
-"""One look after another at the live version and the pictures of its line: what `samif watch run` does.
+"""One look after another at the live version and the images of its line: what `samif watch run` does.
 
 Everything that is seen goes to the history first; levels, alarms and what is due follow from the history alone. An end
-in the middle of a look loses at most the picture in work: the next look raises what was not raised, and tells what was
+in the middle of a look loses at most the image in work: the next look raises what was not raised, and tells what was
 not told.
 """
 
@@ -22,14 +22,14 @@ from flows.registry.registry import Registry
 from flows.runtime.progress import say, track
 from flows.watch.history import History, State
 from flows.watch.metrics import Metrics
-from flows.watch.records import Alarm, Cleared, FileIdentity, PictureSeen, Record, Side, Told, Unreadable
+from flows.watch.records import Alarm, Cleared, FileIdentity, ImageSeen, Record, Side, Told, Unreadable
 from flows.watch.reference import References
 from flows.watch.replay import replay
 from flows.watch.stream import Eye, arrived, is_settling
 from flows.watch.webhook import Webhook
 from flows.workspace.layout import Layout
 from samif.config import Params
-from samif.dataset.pictures import PictureError
+from samif.dataset.images import ImageError
 from samif.evaluate.model import Evaluation
 from samif.versions.card import Card
 from samif.watch.charts import DOUBT, EMBEDDING
@@ -46,7 +46,7 @@ DIGITS = 5
 class Look:
     """What one look came to."""
 
-    pictures: int = 0
+    images: int = 0
     unreadable: int = 0
     waiting: int = 0
     raised: list[Alarm] = field(default_factory=list)
@@ -81,19 +81,19 @@ def subject_of(layout: Layout, params: Params, registry: Registry, ref: str) -> 
 
 
 def levels_of(state: State, subject: Subject) -> Levels:
-    """Where the charts stand after all pictures that were seen with the subject's reference."""
+    """Where the charts stand after all images that were seen with the subject's reference."""
     from samif.watch.charts import Levels
 
     levels = Levels.start(subject.normal)
     if state.reference == subject.reference:
-        for picture in state.recent:
-            levels = levels.after(picture.values, places_of(picture), subject.normal)
+        for image in state.recent:
+            levels = levels.after(image.values, places_of(image), subject.normal)
     return levels
 
 
-def places_of(picture: PictureSeen) -> dict[str, NDArray[np.float64]]:
-    """Where a picture of the history lies, as `Normal.measure` has it."""
-    return {EMBEDDING: np.array(picture.place), DOUBT: np.array(picture.doubt)}
+def places_of(image: ImageSeen) -> dict[str, NDArray[np.float64]]:
+    """Where an image of the history lies, as `Normal.measure` has it."""
+    return {EMBEDDING: np.array(image.place), DOUBT: np.array(image.doubt)}
 
 
 def due_now(layout: Layout, params: Params, state: State, subject: Subject) -> list[Due]:
@@ -113,24 +113,24 @@ class Watcher:
 
     Args:
         ref: the version, usually LINE@champion; looked up again at every look.
-        pictures: folder of the stream; none watches the version alone.
+        images: folder of the stream; none watches the version alone.
 
     Raises:
         SamifError: params.yaml names a webhook and the environment has no secret.
     """
 
-    def __init__(self, layout: Layout, params: Params, registry: Registry, ref: str, pictures: Path | None) -> None:
+    def __init__(self, layout: Layout, params: Params, registry: Registry, ref: str, images: Path | None) -> None:
         self.history = History(watch_folder(layout))
         self.metrics = Metrics()
         self._layout, self._params, self._registry = layout, params, registry
-        self._ref, self._pictures = ref, pictures
+        self._ref, self._images = ref, images
         self._webhook = Webhook(params.watch.webhook) if params.watch.webhook else None
         self._subject: Subject | None = None
         self._eye: Eye | None = None
         self._state: State | None = None
 
     def look(self) -> Look:
-        """Replay the version if that is due, look at new pictures, raise and clear alarms, tell the webhook.
+        """Replay the version if that is due, look at new images, raise and clear alarms, tell the webhook.
 
         Raises:
             SamifError: the registry, the workspace, the folder or the webhook does not let it; what was seen is kept.
@@ -141,8 +141,8 @@ class Watcher:
         self._settle(look, _outdated(self._state, subject))
         if self._replay_is_due(subject):
             self._replay(subject, look)
-        if self._pictures is not None:
-            self._stream(subject, self._pictures, look)
+        if self._images is not None:
+            self._stream(subject, self._images, look)
         self._show(subject)
         self._tell(subject)
         return look
@@ -184,12 +184,12 @@ class Watcher:
         assert self._state is not None
         new = arrived(folder, self._state.seen)
         levels = levels_of(self._state, subject)
-        # a crash may have come between a picture and its alarm
+        # a crash may have come between an image and its alarm
         self._settle(look, _changes(self._state, subject, levels.readings(subject.normal)))
         if not new:
             return
         self._eye = self._eye or Eye(find_model(subject.ref, None, self._registry), self._params)
-        with track(len(new), "pictures", "watch") as progress:
+        with track(len(new), "images", "watch") as progress:
             for file in new:
                 record = self._seen(subject, folder, file)
                 if record is None:
@@ -201,23 +201,23 @@ class Watcher:
                     progress.quarantine(1)
                     progress.note(f"{file.name} is left out: {record.reason}")
                 else:
-                    look.pictures += 1
+                    look.images += 1
                     levels = levels.after(record.values, places_of(record), subject.normal)
                     self._settle(look, _changes(self._state, subject, levels.readings(subject.normal)))
                 progress.advance()
 
-    def _seen(self, subject: Subject, folder: Path, file: FileIdentity) -> PictureSeen | Unreadable | None:
-        """A picture, or why it is none; nothing where it may still be on its way."""
+    def _seen(self, subject: Subject, folder: Path, file: FileIdentity) -> ImageSeen | Unreadable | None:
+        """An image, or why it is none; nothing where it may still be on its way."""
         assert self._eye is not None
         now = datetime.now(UTC)
         try:
             seen = self._eye.see(folder / file.name)
-        except PictureError as error:
+        except ImageError as error:
             if is_settling(file):
                 return None
             return Unreadable(time=now, file=file, reason=f"it {error.what}; {error.remedy}")
         values, places = subject.normal.measure(seen)
-        return PictureSeen(
+        return ImageSeen(
             time=now,
             reference=subject.reference,
             file=file,
@@ -301,6 +301,6 @@ def _alarm(
         side=side,
         level=level,
         limit=limit,
-        pictures=state.pictures if state.reference == subject.reference else 0,
+        images=state.images if state.reference == subject.reference else 0,
         sentence=text,
     )

@@ -145,7 +145,7 @@ def _tiny() -> Check:
 
 
 def _fonts() -> Check:
-    """Names are drawn into pictures with Pillow's own scalable font, which needs FreeType."""
+    """Names are drawn into images with Pillow's own scalable font, which needs FreeType."""
     try:
         from PIL import features
 

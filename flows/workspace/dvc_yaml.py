@@ -13,21 +13,21 @@ from samif.config import BASE, Params
 from samif.io.files import commit
 
 REVISIONS = {
-    "dataset": 2,
-    "embed": 2,
-    "pretrain_decoder": 2,
-    "propose": 1,
+    "dataset": 3,
+    "embed": 3,
+    "pretrain_decoder": 3,
+    "propose": 2,
     "train_base": 2,
-    "session": 2,
-    "evaluate": 2,
-    "report": 3,
+    "session": 3,
+    "evaluate": 3,
+    "report": 4,
 }
 """Raise a stage's number when a change of the software changes what the stage writes: then, and only then,
 an upgrade runs it again everywhere (docs/adr/0003)."""
 
 
 def render_pipeline(params: Params) -> str:
-    """The text of dvc.yaml; params decide only whether the pictures are drawn, whether `val` is given, whether there is
+    """The text of dvc.yaml; params decide only whether the images are drawn, whether `val` is given, whether there is
     a semantic encoder, and whether the encoder is the shipped one, whose digest then stands in the command, since no
     file of the workspace has it."""
     from jinja2 import Environment, StrictUndefined

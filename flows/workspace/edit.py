@@ -49,14 +49,14 @@ def init_workspace(
     base: Sequence[str] | None = None,
     protocol: DataProtocol | None = None,
 ) -> Params:
-    """Make a workspace for somebody's own line; the pictures stay where they are.
+    """Make a workspace for somebody's own line; the images stay where they are.
 
     The base classes are written out as a list.
 
     Args:
         root: folder of the workspace; made if missing. Files in it that are not a workspace's are left alone.
-        train: pictures and COCO instance file to learn from; paths relative to the current directory are fine.
-        val: the same for validation; None holds a part of the training pictures out.
+        train: images and COCO instance file to learn from; paths relative to the current directory are fine.
+        val: the same for validation; None holds a part of the training images out.
         sessions: (name, classes) in the order in which they build on each other.
         shots: objects per class of a session.
         line: the line's name in the registry; None derives it from the folder's name.
@@ -132,7 +132,7 @@ def add_session(
     """Add a session at the end of the chain in params.yaml; comments and order of the file stay.
 
     Args:
-        source: pictures and labels of the session's own; without, its shots come from the training pictures.
+        source: images and labels of the session's own; without, its shots come from the training images.
 
     Raises:
         SamifError: the session exists, a class is a base class, is in another session, is not in the dataset or has
@@ -252,12 +252,12 @@ def _check_classes(name: str, classes: Sequence[str], shots: int, counts: Counte
         if counts[cls] < shots:
             raise SamifError(
                 f"class '{cls}' of session '{name}' has {counts[cls]} objects in {source}, fewer than {shots} shots; "
-                "label more pictures or ask for fewer shots"
+                "label more images or ask for fewer shots"
             )
 
 
 def _pin(source: CocoSource) -> tuple[ShotSource, Counter[str]]:
-    """Read and check a session's own pictures; their digest and their objects per class."""
+    """Read and check a session's own images; their digest and their objects per class."""
     from samif.dataset.check import class_counts, raise_on_errors
     from samif.dataset.coco import read_coco
 
@@ -280,7 +280,7 @@ def _session(
 def _absolute(source: CocoSource) -> CocoSource:
     images, annotations = Path(source.images).absolute(), Path(source.annotations).absolute()
     if not images.is_dir():
-        raise SamifError(f"{images} is not a folder; give the folder that the pictures lie in")
+        raise SamifError(f"{images} is not a folder; give the folder that the images lie in")
     return CocoSource(images=str(images), annotations=str(annotations))
 
 

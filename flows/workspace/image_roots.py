@@ -1,4 +1,4 @@
-"""Where the pictures of a split lie."""
+"""Where the images of a split lie."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flows.workspace.layout import Layout
 from samif.config import Params
 
 
-def pictures_root(layout: Layout, params: Params, split: str) -> Path:
+def images_root(layout: Layout, params: Params, split: str) -> Path:
     """Folder that the file names of `layout.index(split)` are relative to; `split` is `train` or `val`."""
     source = params.dataset.train
     if source is None:

@@ -47,7 +47,7 @@ def init_coco2014(
     """Make a workspace with 60 base classes and one session of the 20 classes of Pascal VOC.
 
     Args:
-        root: holds train2014/, val2014/ and annotations/; pictures stay there.
+        root: holds train2014/, val2014/ and annotations/; images stay there.
         test_ids: as in `write_parts`.
         partial: take what there is of COCO2014; base classes without an object and novel ones with fewer than `shots`
             are then left out, and objects of theirs count as unknown.
@@ -62,14 +62,14 @@ def init_coco2014(
         raise SamifError(f"{root} is not a folder; give the one that holds train2014, val2014 and annotations")
     folder = workspace / FOLDER
     if workspace.resolve().is_relative_to(root.resolve()) or root.resolve().is_relative_to(folder.resolve()):
-        raise SamifError(f"{folder} and the pictures of {root} would lie in one folder; make the workspace elsewhere")
+        raise SamifError(f"{folder} and the images of {root} would lie in one folder; make the workspace elsewhere")
     made = next((path for path in reversed([folder, *folder.parents]) if not path.exists()), None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         parts = write_parts(root, test_ids, folder, None if partial else published)
         base = [name for name in BASE if parts.train.objects[name] or not partial]
         if not base:
-            raise SamifError(f"{root} has no object of a base class to learn from; take pictures of more classes")
+            raise SamifError(f"{root} has no object of a base class to learn from; take images of more classes")
         novel = [name for name in NOVEL if parts.train.objects[name] >= shots or not partial]
         without = tuple(name for name in (*BASE, *NOVEL) if name not in {*base, *novel})
         files.commit(folder / "protocol.json", _record(parts, partial, without).encode())
@@ -97,9 +97,9 @@ def _record(parts: Parts, partial: bool, without: tuple[str, ...]) -> str:
         "protocol": PART if partial else PROTOCOL,
         "published": not partial,
         "test_ids_from": str(parts.test_ids_from),
-        "train": {"pictures": parts.train.pictures, "labels": parts.train.labels},
-        "val": {"pictures": parts.test.pictures, "labels": parts.test.labels},
-        "pictures_not_there": parts.absent,
+        "train": {"images": parts.train.images, "labels": parts.train.labels},
+        "val": {"images": parts.test.images, "labels": parts.test.labels},
+        "images_not_there": parts.absent,
         "classes_left_out": list(without),
         "labels_without_a_pixel": [vars(label) for label in parts.left_out],
     }

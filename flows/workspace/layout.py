@@ -40,7 +40,7 @@ class Layout:
 
     @property
     def drawn(self) -> Path:
-        """Pictures and COCO files of the demo line: `drawn/{train,val}/{images/,annotations.json}`."""
+        """Images and COCO files of the demo line: `drawn/{train,val}/{images/,annotations.json}`."""
         return self.artifacts / "drawn"
 
     def index(self, split: str) -> Path:
@@ -48,12 +48,12 @@ class Layout:
         return self.artifacts / "dataset" / f"{split}.json"
 
     def quarantine(self, stage: str) -> Path:
-        """Pictures that stage `dataset` or `embed` left out, with reasons; an empty list where there are none."""
+        """Images that stage `dataset` or `embed` left out, with reasons; an empty list where there are none."""
         return self.artifacts / "quarantine" / f"{stage}.json"
 
     @property
     def embeddings(self) -> Path:
-        """The manifest that names the store's shard of every picture."""
+        """The manifest that names the store's shard of every image."""
         return self.artifacts / "embeddings.json"
 
     @property
@@ -79,7 +79,7 @@ class Layout:
 
     @property
     def report(self) -> Path:
-        """What the report stage writes: numbers and pictures, before versions are known."""
+        """What the report stage writes: numbers and images, before versions are known."""
         return self.artifacts / "report"
 
     @property

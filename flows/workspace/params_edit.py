@@ -32,7 +32,7 @@ def new_text(
     protocol: DataProtocol | None = None,
     workspace: str | None = None,
 ) -> str:
-    """The text of a commented params.yaml; without `train` the pictures are the drawn demo line's."""
+    """The text of a commented params.yaml; without `train` the images are the drawn demo line's."""
     yaml = _yaml()
     template = files("flows") / "templates" / "params.yaml"
     tree: CommentedMap = yaml.load(template.read_text(encoding="utf-8"))

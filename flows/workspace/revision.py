@@ -25,7 +25,7 @@ def commit_of(root: Path) -> str | None:
 
 
 def data_revision_of(layout: Layout) -> str | None:
-    """DVC's hashes of the checked indexes, which hold the SHA-256 of every picture; None before the first run."""
+    """DVC's hashes of the checked indexes, which hold the SHA-256 of every image; None before the first run."""
     if not layout.lock.exists():
         return None
     from ruamel.yaml import YAML

@@ -4,7 +4,7 @@
 
 Two thirds of the objects come from a library of fixed random kinds, so that a class loss can be had; the rest
 are new every time. With --base, half of them are base parts of the demo line instead. Its novel parts are never drawn.
-With --camera, scenes are drawn larger, pass through JPEG and are scaled down, as the encoder meets pictures of a line.
+With --camera, scenes are drawn larger, pass through JPEG and are scaled down, as the encoder meets images of a line.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_ITEMS = 14
 BLOCK = 200
 CAMERA_SIZE = 320
 QUALITY = (60, 96)
-"""Of the JPEG that --camera passes pictures through."""
+"""Of the JPEG that --camera passes images through."""
 
 
 def library() -> list[Part]:
@@ -44,19 +44,19 @@ def library() -> list[Part]:
 def as_delivered(rng: np.random.Generator, scene: Scene) -> Scene:
     """A scene of any size as the encoder sees its JPEG: (SIZE, SIZE), labels by the nearest pixel."""
     data = io.BytesIO()
-    Image.fromarray(scene.picture).save(data, "JPEG", quality=int(rng.integers(*QUALITY)))
-    picture = Image.open(data).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    Image.fromarray(scene.image).save(data, "JPEG", quality=int(rng.integers(*QUALITY)))
+    image = Image.open(data).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
     labels = Image.fromarray(scene.labels).resize((SIZE, SIZE), Image.Resampling.NEAREST)
-    return Scene(np.asarray(picture), np.asarray(labels), scene.kinds)
+    return Scene(np.asarray(image), np.asarray(labels), scene.kinds)
 
 
 def draw_block(
     block: int, seed: int, easy: bool, base: bool, camera: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One block of scenes: pictures (B, S, S, 3), labels (B, S, S), kinds (B, MAX_ITEMS) with -1 for none."""
+    """One block of scenes: images (B, S, S, 3), labels (B, S, S), kinds (B, MAX_ITEMS) with -1 for none."""
     rng = np.random.default_rng([seed, block])
     kinds_of = library()
-    pictures = np.zeros((BLOCK, SIZE, SIZE, 3), np.uint8)
+    images = np.zeros((BLOCK, SIZE, SIZE, 3), np.uint8)
     labels = np.zeros((BLOCK, SIZE, SIZE), np.uint8)
     kinds = np.full((BLOCK, MAX_ITEMS), -1, np.int16)
     for i in range(BLOCK):
@@ -77,9 +77,9 @@ def draw_block(
         scene = compose(rng, items, size, (18 * scale, 44 * scale), crowding=crowding)
         if camera:
             scene = as_delivered(rng, scene)
-        pictures[i], labels[i] = scene.picture, scene.labels
+        images[i], labels[i] = scene.image, scene.labels
         kinds[i, : len(scene.kinds)] = scene.kinds
-    return pictures, labels, kinds
+    return images, labels, kinds
 
 
 def main() -> None:
@@ -97,14 +97,14 @@ def main() -> None:
     blocks = args.scenes // BLOCK
     draw = functools.partial(draw_block, seed=args.seed, easy=args.easy, base=args.base, camera=args.camera)
     args.pool.mkdir(parents=True, exist_ok=True)
-    shapes = {"pictures": (SIZE, SIZE, 3), "labels": (SIZE, SIZE)}
+    shapes = {"images": (SIZE, SIZE, 3), "labels": (SIZE, SIZE)}
     create = np.lib.format.open_memmap
     out = {k: create(args.pool / f"{k}.npy", "w+", np.uint8, (blocks * BLOCK, *s)) for k, s in shapes.items()}
     all_kinds = create(args.pool / "kinds.npy", "w+", np.int16, (blocks * BLOCK, MAX_ITEMS))
     with ProcessPoolExecutor(args.workers) as pool:
-        for b, (pictures, labels, kinds) in enumerate(pool.map(draw, range(blocks))):
+        for b, (images, labels, kinds) in enumerate(pool.map(draw, range(blocks))):
             rows = slice(b * BLOCK, (b + 1) * BLOCK)
-            out["pictures"][rows], out["labels"][rows], all_kinds[rows] = pictures, labels, kinds
+            out["images"][rows], out["labels"][rows], all_kinds[rows] = images, labels, kinds
             print(f"{(b + 1) * BLOCK}/{blocks * BLOCK} scenes", flush=True)
     (args.pool / "pool.json").write_text(json.dumps({"scenes": blocks * BLOCK, "seed": args.seed, "kinds": KINDS}))
 

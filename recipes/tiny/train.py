@@ -45,12 +45,12 @@ STD = torch.tensor([58.395, 57.12, 57.375]).reshape(1, 3, 1, 1)
 class Batch:
     """What one step learns from.
 
-    `pictures` (B, 3, S, S) normalised; `points` (B, P, 2); `targets` (B, P, 64, 64) soft; `kind` (B, P), -1 none,
+    `images` (B, 3, S, S) normalised; `points` (B, P, 2); `targets` (B, P, 64, 64) soft; `kind` (B, P), -1 none,
     -2 background; `inside` (B, 32, 32) normalised depth inside objects; `offsets` (B, 2, 32, 32) to the object's
     centre in units of 32 pixels, NaN outside.
     """
 
-    pictures: Tensor
+    images: Tensor
     points: Tensor
     targets: Tensor
     kind: Tensor
@@ -63,7 +63,7 @@ class Pool(IterableDataset[Batch]):
 
     def __init__(self, folders: Sequence[Path], size: int, seed: int) -> None:
         self.size, self.seed = size, seed
-        self.pictures = [np.load(folder / "pictures.npy", mmap_mode="r") for folder in folders]
+        self.images = [np.load(folder / "images.npy", mmap_mode="r") for folder in folders]
         self.labels = [np.load(folder / "labels.npy", mmap_mode="r") for folder in folders]
         self.kinds = [np.load(folder / "kinds.npy") for folder in folders]
         # objects outside the library are -1 like empty places, so objects are counted in the labels
@@ -77,34 +77,34 @@ class Pool(IterableDataset[Batch]):
             yield self.batch(rng, self.size)
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
-        pictures, points, targets, kinds, inside, offsets = [], [], [], [], [], []
+        images, points, targets, kinds, inside, offsets = [], [], [], [], [], []
         for _ in range(size):
             pool = int(rng.integers(len(self.kinds)))
             i = int(rng.choice(len(self.kinds[pool]), p=self.weights[pool]))
-            picture, labels = np.asarray(self.pictures[pool][i]), np.asarray(self.labels[pool][i])
+            image, labels = np.asarray(self.images[pool][i]), np.asarray(self.labels[pool][i])
             turns, flip = int(rng.integers(4)), rng.random() < 0.5
-            picture, labels = np.rot90(picture, turns), np.rot90(labels, turns)
+            image, labels = np.rot90(image, turns), np.rot90(labels, turns)
             if flip:
-                picture, labels = picture[:, ::-1], labels[:, ::-1]
+                image, labels = image[:, ::-1], labels[:, ::-1]
             p, t, k = sample_points(rng, labels, self.kinds[pool][i])
             points.append(p), targets.append(t), kinds.append(k)
-            pictures.append(recolour(rng, np.ascontiguousarray(picture)))
+            images.append(recolour(rng, np.ascontiguousarray(image)))
             inside.append(depth(labels)), offsets.append(centre_offsets(labels))
-        x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
+        x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
         return Batch(
             (x - MEAN) / STD, torch.from_numpy(np.stack(points)), torch.from_numpy(np.stack(targets)),
             torch.from_numpy(np.stack(kinds)), torch.from_numpy(np.stack(inside)), torch.from_numpy(np.stack(offsets)),
         )  # fmt: skip
 
 
-def recolour(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+def recolour(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Gain, gamma, cast and sometimes grey or noise, so that no camera is special."""
     if rng.random() < 0.15:
-        picture = np.repeat(picture.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+        image = np.repeat(image.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
     gain, gamma = rng.uniform(0.7, 1.2) * rng.uniform(0.9, 1.1, 3), rng.uniform(0.7, 1.4)
     # one table per channel: a power per pixel would be a third of the loader's time
     table = (np.clip(np.arange(256)[:, None] / 255.0 * gain, 0.0, 1.0) ** gamma * 255.0).astype(np.float32)
-    x = np.stack([table[picture[..., channel], channel] for channel in range(3)], axis=-1)
+    x = np.stack([table[image[..., channel], channel] for channel in range(3)], axis=-1)
     if rng.random() < 0.2:
         x += rng.standard_normal(x.shape, dtype=np.float32) * (0.03 * 255.0)
     return np.clip(x, 0.0, 255.0)
@@ -214,7 +214,7 @@ def losses(
     decoder: InstanceDecoder, encoder: nn.Module, classes: TrainingHeads, batch: Batch, balanced: bool
 ) -> tuple[Tensor, dict[str, float]]:
     """The whole loss and the figures that are printed."""
-    embeddings = encoder(batch.pictures)
+    embeddings = encoder(batch.images)
     answer, objectness = decoder(embeddings, batch.points)
     targets = batch.targets.flatten(0, 1)
     kind = batch.kind.flatten()
@@ -254,7 +254,7 @@ def demo_quality(sam: nn.Module, names: tuple[str, ...], scenes: int = 60, seed:
     for _ in range(scenes):
         items = [Item(parts[str(n)], 0) for n in rng.choice(names, int(rng.integers(2, 9)))]
         scene = compose(rng, items, IMAGE_SIZE, (21.0, 42.0), crowding=CROWDING, min_visible=MIN_VISIBLE)
-        x = (torch.from_numpy(scene.picture.copy()).permute(2, 0, 1)[None].float() - MEAN) / STD
+        x = (torch.from_numpy(scene.image.copy()).permute(2, 0, 1)[None].float() - MEAN) / STD
         masks = [scene.labels == i + 1 for i in range(len(scene.kinds))]
         points = []
         for mask in masks:

@@ -2,7 +2,7 @@
 
 Base rows are means like novel rows will be: trained rows would sit further out and be favoured over imprinted ones.
 Everything that has to be chosen (how far the covariance is shrunk, and what `calibration` finds) is chosen by how
-likely it makes pictures that had no part in what it judges.
+likely it makes images that had no part in what it judges.
 
 Shape legend: N samples, D feature width, d projected width, C classes.
 """
@@ -43,7 +43,7 @@ def train_base(
     empty = [name for name, instances in samples.instances.items() if not instances]
     if empty:
         raise SamifError(
-            f"base class '{empty[0]}' has no labelled instance in the training pictures; label some or leave it out"
+            f"base class '{empty[0]}' has no labelled instance in the training images; label some or leave it out"
         )
     samples = _thinned(samples, params.seed)
     if not _shown_apart(samples):
@@ -51,7 +51,7 @@ def train_base(
     folds = _folds(samples, params.seed)
     held: dict[float | None, list[Held]] = {shrinkage: [] for shrinkage in _shrinkages(params)}
     for fold in folds:
-        learn, check = samples.of(frozenset(samples.pictures) - fold), samples.of(fold)
+        learn, check = samples.of(frozenset(samples.images) - fold), samples.of(fold)
         statistics = _statistics(_filled(learn, samples), params)
         for shrinkage, parts in held.items():
             space = _space(statistics, shrinkage, learn.background, samples, params)
@@ -82,25 +82,25 @@ def _thinned(samples: BaseSamples, seed: int) -> BaseSamples:
     if count <= MOST_BACKGROUND:
         return samples
     rows = np.sort(np.random.default_rng([seed, 3]).permutation(count)[:MOST_BACKGROUND])
-    return replace(samples, background=samples.background[rows], background_pictures=samples.background_pictures[rows])
+    return replace(samples, background=samples.background[rows], background_images=samples.background_images[rows])
 
 
 def _shown_apart(samples: BaseSamples) -> bool:
-    """Whether half of the classes are in two pictures or more: otherwise nothing tells how an object of a known class
-    looks in a new picture, and an unknown class would take them all."""
-    apart = [len({i.picture for i in instances}) > 1 for instances in samples.instances.values()]
+    """Whether half of the classes are in two images or more: otherwise nothing tells how an object of a known class
+    looks in a new image, and an unknown class would take them all."""
+    apart = [len({i.image for i in instances}) > 1 for instances in samples.instances.values()]
     return 2 * sum(apart) >= len(apart)
 
 
 def _folds(samples: BaseSamples, seed: int) -> list[frozenset[int]]:
-    """Pictures in parts: what is judged on a picture has seen none of its objects."""
-    pictures = samples.pictures
-    order = np.random.default_rng([seed, 5]).permutation(len(pictures))
-    return [frozenset(pictures[i] for i in order[part::FOLDS]) for part in range(FOLDS)]
+    """Images in parts: what is judged on an image has seen none of its objects."""
+    images = samples.images
+    order = np.random.default_rng([seed, 5]).permutation(len(images))
+    return [frozenset(images[i] for i in order[part::FOLDS]) for part in range(FOLDS)]
 
 
 def _filled(learn: BaseSamples, everything: BaseSamples) -> BaseSamples:
-    """With all instances of a class where a part of the pictures shows none of it."""
+    """With all instances of a class where a part of the images shows none of it."""
     return replace(
         learn, instances={name: found or everything.instances[name] for name, found in learn.instances.items()}
     )

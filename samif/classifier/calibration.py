@@ -1,6 +1,6 @@
-"""Weighing what a classifier finds, on base pictures alone: temperature, background, unknown objects, few-shot classes.
+"""Weighing what a classifier finds, on base images alone: temperature, background, unknown objects, few-shot classes.
 
-Evidence is cross-fitted: every picture is judged by a space, rows and prototypes that were made without it. In their
+Evidence is cross-fitted: every image is judged by a space, rows and prototypes that were made without it. In their
 own space the training samples lie far closer to their rows than new ones ever will, and weights that were fitted there
 would trust every distance too much.
 
@@ -31,12 +31,12 @@ SMOOTHING = 0.01
 """Share of every label that is spread over all classes: where all samples are told apart, nothing else would keep the
 temperature finite."""
 SUREST = 0.9
-"""No more than this may be asked of a probability for a name: new pictures are never as clear as those at hand."""
+"""No more than this may be asked of a probability for a name: new images are never as clear as those at hand."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """Evidence on the samples of pictures that a space was made without.
+    """Evidence on the samples of images that a space was made without.
 
     Attributes:
         angular: whether evidence is a cosine.
@@ -56,7 +56,7 @@ class Held:
 
     @classmethod
     def of(cls, space: FeatureSpace, learn: BaseSamples, check: BaseSamples, shots: Sequence[int] = SHOTS) -> Held:
-        """What a space and rows learnt from some pictures say of the samples of others."""
+        """What a space and rows learnt from some images say of the samples of others."""
         groups = [np.concatenate([i.samples for i in found]) if found else None for found in check.instances.values()]
         samples = [group for group in groups if group is not None]
         labels = [np.full(len(group), row) for row, group in enumerate(groups) if group is not None]

@@ -1,7 +1,7 @@
 """An incremental session: new rows from K labelled instances each, on frozen features (SAM-IF, incremental step).
 
-Every shot is looked at several times: turned pictures and several prompts. That costs seconds and stands in for
-pictures that nobody took.
+Every shot is looked at several times: turned images and several prompts. That costs seconds and stands in for
+images that nobody took.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from samif.classifier.heads import Array
 from samif.classifier.model import Classifier
 from samif.classifier.samples import instance_samples
 from samif.config import FeaturePart, IncrementalParams
-from samif.dataset.model import Annotation, Dataset, Picture
-from samif.dataset.pictures import read_picture
+from samif.dataset.images import read_image
+from samif.dataset.model import Annotation, Dataset, ImageRecord
 from samif.masks.rle import decode, encode
 from samif.sam.decoder import InstanceDecoder
 
 Shots = Mapping[str, Sequence[tuple[int, int]]]
-"""Class -> (picture id, annotation id) of each labelled instance to learn from."""
+"""Class -> (image id, annotation id) of each labelled instance to learn from."""
 
 
 InstanceKey = tuple[int, int]
-"""(picture id, annotation id) of a labelled instance."""
-EncodePictures = Callable[[Sequence[NDArray[np.uint8]]], Tensor]
-"""Pictures (H, W, 3) -> what an encoder sees in them (N, C, h, w)."""
+"""(image id, annotation id) of a labelled instance."""
+EncodeImages = Callable[[Sequence[NDArray[np.uint8]]], Tensor]
+"""Images (H, W, 3) -> what an encoder sees in them (N, C, h, w)."""
 
 
 def learn_session(
@@ -48,49 +48,49 @@ def extract_shot_features(
     keys: Iterable[InstanceKey],
     dataset: Dataset,
     decoder: InstanceDecoder,
-    encode_pictures: EncodePictures,
+    encode_images: EncodeImages,
     parts: Sequence[FeaturePart],
     params: IncrementalParams,
-    encode_semantic: EncodePictures | None = None,
+    encode_semantic: EncodeImages | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[InstanceKey, Array]:
     """Samples (S, D) of labelled instances: each seen upright and turned, from several prompts.
 
-    What is seen of an instance depends on its picture and its label alone, so that any draw of shots finds the same.
+    What is seen of an instance depends on its image and its label alone, so that any draw of shots finds the same.
 
     Args:
         encode_semantic: the semantic encoder, where `parts` names its features.
-        advance: called with 1 for each picture that is done.
+        advance: called with 1 for each image that is done.
     """
     wanted: dict[int, list[int]] = {}
-    for picture_id, annotation_id in keys:
-        wanted.setdefault(picture_id, []).append(annotation_id)
+    for image_id, annotation_id in keys:
+        wanted.setdefault(image_id, []).append(annotation_id)
     shot_features: dict[InstanceKey, Array] = {}
-    for picture_id, ids in wanted.items():
-        picture = dataset.picture(picture_id)
-        pixels = read_picture(dataset.path_of(picture))
-        labelled = {a.id: a for a in picture.annotations}
+    for image_id, ids in wanted.items():
+        image = dataset.image(image_id)
+        pixels = read_image(dataset.path_of(image))
+        labelled = {a.id: a for a in image.annotations}
         found: dict[int, list[Array]] = {}
         for degrees in (0, *params.rotations):
             shown = [np.ascontiguousarray(np.rot90(pixels, degrees // 90))]
-            embedding = encode_pictures(shown)[0]
+            embedding = encode_images(shown)[0]
             semantic = encode_semantic(shown)[0] if encode_semantic is not None else None
             for id_ in ids:
-                rng = np.random.default_rng([picture_id, id_, degrees])
+                rng = np.random.default_rng([image_id, id_, degrees])
                 turned = _turn_annotation(labelled[id_], degrees)
                 found.setdefault(id_, []).extend(
                     instance_samples(
-                        decoder, embedding, _turn_picture(picture, degrees), [turned], params.prompts_per_shot, parts,
+                        decoder, embedding, _turn_image(image, degrees), [turned], params.prompts_per_shot, parts,
                         rng, semantic,
                     )
                 )  # fmt: skip
-        shot_features |= {(picture_id, id_): np.concatenate(samples) for id_, samples in found.items()}
+        shot_features |= {(image_id, id_): np.concatenate(samples) for id_, samples in found.items()}
         advance(1)
     return shot_features
 
 
 def _turn_annotation(annotation: Annotation, degrees: int) -> Annotation:
-    """The annotation in the picture turned counter-clockwise by a multiple of 90 degrees."""
+    """The annotation in the image turned counter-clockwise by a multiple of 90 degrees."""
     if degrees == 0:
         return annotation
     turned = np.rot90(decode([annotation.rle])[0], degrees // 90)
@@ -98,7 +98,7 @@ def _turn_annotation(annotation: Annotation, degrees: int) -> Annotation:
     return Annotation(annotation.id, annotation.category, rle, annotation.crowd, annotation.bbox, annotation.area)
 
 
-def _turn_picture(picture: Picture, degrees: int) -> Picture:
+def _turn_image(image: ImageRecord, degrees: int) -> ImageRecord:
     if degrees % 180 == 0:
-        return picture
-    return Picture(picture.id, picture.file_name, picture.height, picture.width, picture.sha256, picture.annotations)
+        return image
+    return ImageRecord(image.id, image.file_name, image.height, image.width, image.sha256, image.annotations)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from samif.config import FeaturePart
-from samif.dataset.model import Annotation, Picture
+from samif.dataset.model import Annotation, ImageRecord
 from samif.errors import SamifError
-from samif.finetune.targets import PictureTargets, to_points
+from samif.finetune.targets import ImageTargets, to_points
 from samif.inference.propose import Proposals, predict_points
 from samif.masks.pooling import pool
 from samif.masks.rle import decode, overlaps
@@ -61,7 +61,7 @@ def background_rows(
 def instance_samples(
     decoder: InstanceDecoder,
     embedding: Tensor,
-    picture: Picture,
+    image: ImageRecord,
     annotations: Sequence[Annotation],
     prompts: int,
     parts: Sequence[FeaturePart],
@@ -74,9 +74,9 @@ def instance_samples(
     (IoU >= 0.5) are samples as they are; where none does, the label's own mask is pooled under instead.
 
     Args:
-        embedding: (C, h, w) of the picture.
+        embedding: (C, h, w) of the image.
         prompts: prompts per instance.
-        semantic: (S, g, g) of the picture, where `parts` names it.
+        semantic: (S, g, g) of the image, where `parts` names it.
 
     Returns:
         One array (S, D) per annotation, 1 <= S <= prompts.
@@ -84,7 +84,7 @@ def instance_samples(
     if not annotations:
         return []
     categories = frozenset(a.category for a in annotations)
-    target = PictureTargets.of(_only(picture, annotations), categories, decoder.image_size)
+    target = ImageTargets.of(_only(image, annotations), categories, decoder.image_size)
     places = []
     for index in range(len(annotations)):
         cells = target.interior(index, 0.0)
@@ -113,5 +113,5 @@ def _with_label(answer: Proposals, annotation: Annotation, embedding: Tensor, fr
     return Proposals([annotation.rle], answer.iou, answer.objectness, answer.tokens, pooled)
 
 
-def _only(picture: Picture, annotations: Sequence[Annotation]) -> Picture:
-    return Picture(picture.id, picture.file_name, picture.width, picture.height, picture.sha256, tuple(annotations))
+def _only(image: ImageRecord, annotations: Sequence[Annotation]) -> ImageRecord:
+    return ImageRecord(image.id, image.file_name, image.width, image.height, image.sha256, tuple(annotations))

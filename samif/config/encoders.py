@@ -33,7 +33,7 @@ class SemanticParams(Strict):
     checkpoint: Annotated[Checkpoint, Field(min_length=1)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     size: Annotated[int, Field(ge=16, le=4096)] | None = None
-    """Of the picture's longer side, a multiple of the network's patch; none takes the network's own."""
+    """Of the image's longer side, a multiple of the network's patch; none takes the network's own."""
 
 
 class EmbedParams(Strict):
@@ -41,7 +41,7 @@ class EmbedParams(Strict):
 
     store: Annotated[str, secretless(f"set {_AWS}")] = ".samif/embeddings"
     cache_gib: Annotated[float, Field(gt=0.0)] = 20.0
-    shard_pictures: Positive = 64
-    batch_pictures: Positive = 8
+    shard_images: Positive = 64
+    batch_images: Positive = 8
     workers: Positive = 2
     address: Annotated[str, secretless("set RAY_AUTH_TOKEN in the environment")] | None = None

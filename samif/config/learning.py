@@ -16,14 +16,14 @@ FeaturePart = Literal["token", "pooled", "semantic"]
 class PretrainDecoderParams(Strict):
     """Instance-level fine-tuning of the mask decoder (SAM-IF, section on decoder fine-tuning).
 
-    It stops after `steps`, or earlier where every picture has been seen `max_epochs` times: a decoder fine-tuned for
-    long on few pictures returns what it was shown for every click.
+    It stops after `steps`, or earlier where every image has been seen `max_epochs` times: a decoder fine-tuned for
+    long on few images returns what it was shown for every click.
     """
 
     classes: Literal["base", "all"] = "base"
     steps: Positive = 400
     max_epochs: Positive = 20
-    pictures_per_step: Positive = 8
+    images_per_step: Positive = 8
     object_points: Positive = 6
     background_points: Positive = 3
     learning_rate: Annotated[float, Field(gt=0.0, le=0.1)] = 5e-4
@@ -73,7 +73,7 @@ class IncrementalParams(Strict):
 class SessionParams(Strict):
     """One increment on top of the classifier named by `after`: new classes from K shots each, or more background.
 
-    Shots come from the training pictures, or from `source`, so that a new part needs no change of what the base was
+    Shots come from the training images, or from `source`, so that a new part needs no change of what the base was
     trained on. With `background`, every object labelled in `source` is one that was wrongly named, whatever its label
     says: nothing like it is to be named again.
     """

@@ -101,6 +101,19 @@ class Params(Strict):
         raise SamifError(f"there is no session '{upto}'; params.yaml has {', '.join(self.sessions) or 'none'}")
 
 
+RENAMED_KEYS = {
+    "dataset.drawn.base_pictures": "dataset.drawn.base_images",
+    "dataset.drawn.mixed_pictures": "dataset.drawn.mixed_images",
+    "dataset.drawn.val_pictures": "dataset.drawn.val_images",
+    "dataset.broken_pictures": "dataset.broken_images",
+    "embed.shard_pictures": "embed.shard_images",
+    "embed.batch_pictures": "embed.batch_images",
+    "pretrain_decoder.pictures_per_step": "pretrain_decoder.images_per_step",
+    "watch.replay_pictures": "watch.replay_images",
+}
+"""Keys of earlier releases: refused like any unknown key, with the name that they have now."""
+
+
 def load_params(path: Path) -> Params:
     """Read and check a params.yaml.
 
@@ -122,7 +135,9 @@ def load_params(path: Path) -> Params:
 def _sentences(error: ValidationError) -> Iterator[str]:
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
-        if item["type"] == "extra_forbidden":
+        if item["type"] == "extra_forbidden" and key in RENAMED_KEYS:
+            yield f"key '{key}' is called '{RENAMED_KEYS[key]}' now; rename it"
+        elif item["type"] == "extra_forbidden":
             yield f"key '{key}': expected no such key, got {item['input']!r}; remove it or mend its spelling"
         elif item["type"] == "missing":
             yield f"key '{key}': expected a value, got nothing"

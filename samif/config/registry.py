@@ -29,7 +29,7 @@ class Limits(Strict):
 
 
 class GatesParams(Strict):
-    """What a version must hold to go live, measured against the live one on the same pictures.
+    """What a version must hold to go live, measured against the live one on the same images.
 
     Drops are counted over the classes that both know. A drop beyond its limit whose interval holds zero is not
     refused but left to a named person, who approves it or not.

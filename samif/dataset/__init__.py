@@ -1,1 +1,1 @@
-"""Pictures and their labels: read, check, draw shots, split, and the demo line."""
+"""Images and their labels: read, check, draw shots, split, and the demo line."""

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from samif.dataset.model import Annotation, Dataset, Picture
+from samif.dataset.model import Annotation, Dataset, ImageRecord
 from samif.errors import SamifError
 
 TINY_AREA = 16
@@ -27,16 +27,16 @@ class Finding:
     """One thing wrong (`error`: the data set cannot be used) or odd (`warning`).
 
     Attributes:
-        file: the picture as the annotations name it, or the annotation file.
-        picture, annotation: COCO ids, where there are any.
+        file: the image as the annotations name it, or the annotation file.
+        image, annotation: COCO ids, where there are any.
         what: a phrase whose subject is the place, such as "has an empty mask".
         remedy: what to do, as an order.
-        broken: whether it is the picture file itself that cannot be used.
+        broken: whether it is the image file itself that cannot be used.
     """
 
     level: Literal["error", "warning"]
     file: str
-    picture: int | None
+    image: int | None
     annotation: int | None
     what: str
     remedy: str
@@ -44,8 +44,8 @@ class Finding:
 
     def __str__(self) -> str:
         place = [self.file]
-        if self.picture is not None:
-            place.append(f"picture {self.picture}")
+        if self.image is not None:
+            place.append(f"image {self.image}")
         if self.annotation is not None:
             place.append(f"annotation {self.annotation}")
         return f"{', '.join(place)}: {self.what}; {self.remedy}"
@@ -67,27 +67,27 @@ def raise_on_errors(findings: Iterable[Finding]) -> None:
 
 
 def without_broken(dataset: Dataset, findings: Iterable[Finding]) -> tuple[Dataset, list[Finding], list[Finding]]:
-    """Leave out the pictures whose files cannot be used, with all that was found about them.
+    """Leave out the images whose files cannot be used, with all that was found about them.
 
     Returns:
         The data set without them, the findings about the rest, and the one finding that tells why, for each left out.
     """
     found = list(findings)
     broken = [finding for finding in found if finding.broken]
-    out = {(finding.file, finding.picture) for finding in broken}
-    kept = dataset.only(p.id for p in dataset.pictures if (p.file_name, p.id) not in out)
-    return kept, [finding for finding in found if (finding.file, finding.picture) not in out], broken
+    out = {(finding.file, finding.image) for finding in broken}
+    kept = dataset.only(p.id for p in dataset.images if (p.file_name, p.id) not in out)
+    return kept, [finding for finding in found if (finding.file, finding.image) not in out], broken
 
 
 def class_counts(dataset: Dataset) -> dict[str, tuple[int, int]]:
-    """(instances, pictures that show one) of every class, crowd regions left out; in category order."""
+    """(instances, images that show one) of every class, crowd regions left out; in category order."""
     instances: Counter[str] = Counter()
-    pictures: Counter[str] = Counter()
-    for picture in dataset.pictures:
-        here = Counter(a.category for a in picture.annotations if not a.crowd)
+    images: Counter[str] = Counter()
+    for image in dataset.images:
+        here = Counter(a.category for a in image.annotations if not a.crowd)
         instances += here
-        pictures.update(here.keys())
-    return {name: (instances[name], pictures[name]) for name in dataset.category_names}
+        images.update(here.keys())
+    return {name: (instances[name], images[name]) for name in dataset.category_names}
 
 
 def oddities(dataset: Dataset, file: str) -> Iterator[Finding]:
@@ -97,44 +97,44 @@ def oddities(dataset: Dataset, file: str) -> Iterator[Finding]:
             yield Finding(
                 "warning", file, None, None, f"class '{name}' has no instance", "label some or remove the class"
             )
-    first_of: dict[str, Picture] = {}
-    for picture in dataset.pictures:
-        first = first_of.setdefault(picture.sha256, picture) if picture.sha256 else picture
-        if first is not picture:
+    first_of: dict[str, ImageRecord] = {}
+    for image in dataset.images:
+        first = first_of.setdefault(image.sha256, image) if image.sha256 else image
+        if first is not image:
             yield Finding(
                 "warning",
-                picture.file_name,
-                picture.id,
+                image.file_name,
+                image.id,
                 None,
-                f"is the same picture as {first.file_name} (picture {first.id})",
+                f"is the same image as {first.file_name} (image {first.id})",
                 "remove one of them, or labels may be counted twice",
             )
-        if not picture.annotations:
+        if not image.annotations:
             yield Finding(
                 "warning",
-                picture.file_name,
-                picture.id,
+                image.file_name,
+                image.id,
                 None,
                 "has no annotation",
-                "label its objects, or leave it as a picture of background alone",
+                "label its objects, or leave it as an image of background alone",
             )
-        yield from _odd_masks(picture)
+        yield from _odd_masks(image)
 
 
-def _odd_masks(picture: Picture) -> Iterator[Finding]:
+def _odd_masks(image: ImageRecord) -> Iterator[Finding]:
     of_class: defaultdict[str, list[Annotation]] = defaultdict(list)
-    for a in picture.annotations:
+    for a in image.annotations:
         if a.crowd:
             continue
         of_class[a.category].append(a)
         if a.area < TINY_AREA:
             yield Finding(
                 "warning",
-                picture.file_name,
-                picture.id,
+                image.file_name,
+                image.id,
                 a.id,
                 f"has a tiny mask ({a.area:.0f} pixels)",
-                "delete it if it is a slip; take a closer picture if it is the object",
+                "delete it if it is a slip; take a closer image if it is the object",
             )
     for same in of_class.values():
         rles = [a.rle for a in same]
@@ -142,8 +142,8 @@ def _odd_masks(picture: Picture) -> Iterator[Finding]:
         for i, k in np.argwhere(overlap > DUPLICATE_IOU):
             yield Finding(
                 "warning",
-                picture.file_name,
-                picture.id,
+                image.file_name,
+                image.id,
                 same[k].id,
                 f"covers the same object as annotation {same[i].id} (IoU {overlap[i, k]:.3f})",
                 "delete one of the two labels",

@@ -13,12 +13,12 @@ from typing import Any, Literal, TypeGuard
 from pycocotools import mask as coco_mask
 
 from samif.dataset.check import Finding, oddities
-from samif.dataset.model import Annotation, Category, Dataset, Picture, mask_of
-from samif.dataset.pictures import MAX_PIXELS, PictureError, PictureFacts, inspect_picture
+from samif.dataset.images import MAX_PIXELS, ImageError, ImageFacts, inspect_image
+from samif.dataset.model import Annotation, Category, Dataset, ImageRecord, mask_of
 from samif.dataset.segmentation import BadSegmentation, is_number, to_rle
 from samif.errors import SamifError
 
-__all__ = ["Annotation", "Category", "Dataset", "Picture", "load_json", "mask_of", "read_coco"]
+__all__ = ["Annotation", "Category", "Dataset", "ImageRecord", "load_json", "mask_of", "read_coco"]
 
 Progress = Callable[[int, int], None]
 _Sizes = dict[int, tuple[int, int] | None]
@@ -28,16 +28,16 @@ _THREADS = 8
 
 
 def read_coco(images: Path, annotations: Path, progress: Progress | None = None) -> tuple[Dataset, list[Finding]]:
-    """Read a COCO instance file, open every picture that it names, and check both.
+    """Read a COCO instance file, open every image that it names, and check both.
 
     Args:
         images: folder that `file_name` is relative to.
         annotations: COCO JSON with `images`, `annotations`, `categories`.
-        progress: called with (pictures opened, pictures in all).
+        progress: called with (images opened, images in all).
 
     Returns:
         The data set and what was found, errors in file order before warnings. The data set holds all that it
-        can hold: a picture that cannot be read keeps its labels and has sha256 "", a size that differs from the
+        can hold: an image that cannot be read keeps its labels and has sha256 "", a size that differs from the
         file's stays as declared. Only records without a usable id, file name, class or mask are absent, each with
         an error. The caller decides (`check.raise_on_errors`).
 
@@ -45,7 +45,7 @@ def read_coco(images: Path, annotations: Path, progress: Progress | None = None)
         SamifError: there is no such folder or file, or the file is no COCO instance file at all.
     """
     if not images.is_dir():
-        raise SamifError(f"{images} is not a folder; name the folder that holds the pictures")
+        raise SamifError(f"{images} is not a folder; name the folder that holds the images")
     raw = load_json(annotations)
     reader = _Reader(images.resolve(), annotations.name)
     categories = reader.categories(raw["categories"])
@@ -53,15 +53,15 @@ def read_coco(images: Path, annotations: Path, progress: Progress | None = None)
     facts = reader.inspect(entries, progress)
     sizes = {entry.id: reader.size_of(entry, facts.get(entry.id)) for entry in entries}
     labels = reader.annotations(raw["annotations"], categories, {e.id: e.file_name for e in entries}, sizes)
-    pictures = []
+    records = []
     for entry in entries:
         width, height = sizes[entry.id] or (0, 0)
         sha256 = facts[entry.id].sha256 if entry.id in facts else ""
-        pictures.append(Picture(entry.id, entry.file_name, width, height, sha256, tuple(labels[entry.id])))
+        records.append(ImageRecord(entry.id, entry.file_name, width, height, sha256, tuple(labels[entry.id])))
     of_name: dict[str, Category] = {}
     for id_, name in categories.items():
         of_name.setdefault(name, Category(id_, name))
-    dataset = Dataset(images, tuple(of_name.values()), tuple(pictures))
+    dataset = Dataset(images, tuple(of_name.values()), tuple(records))
     return dataset, [*reader.found, *oddities(dataset, annotations.name)]
 
 
@@ -92,7 +92,7 @@ def load_json(path: Path) -> dict[str, list[Any]]:
 @dataclass(frozen=True)
 class _Entry:
     """One record of `images` with a usable id and file name; `declared` is its width and height, unchecked;
-    `inside` says whether the name stays in the picture folder."""
+    `inside` says whether the name stays in the image folder."""
 
     id: int
     file_name: str
@@ -113,12 +113,12 @@ class _Reader:
         what: str,
         remedy: str,
         file: str | None = None,
-        picture: int | None = None,
+        image: int | None = None,
         annotation: int | None = None,
         level: Literal["error", "warning"] = "error",
         broken: bool = False,
     ) -> None:
-        self.found.append(Finding(level, file or self.file, picture, annotation, what, remedy, broken))
+        self.found.append(Finding(level, file or self.file, image, annotation, what, remedy, broken))
 
     def categories(self, records: list[Any]) -> dict[int, str]:
         """Class name of every usable category id."""
@@ -141,11 +141,11 @@ class _Reader:
         return names
 
     def entries(self, records: list[Any]) -> list[_Entry]:
-        """Records of pictures with an id of their own and a file name inside the folder."""
+        """Records of images with an id of their own and a file name inside the folder."""
         entries: dict[int, _Entry] = {}
         owner: dict[str, int] = {}
         if not records:
-            self._add("names no picture ('images' is empty)", "export at least one labelled picture")
+            self._add("names no image ('images' is empty)", "export at least one labelled image")
         for position, record in enumerate(records):
             id_, name = _get(record, "id"), _get(record, "file_name")
             if not _is_id(id_) or not _is_text(name):
@@ -155,13 +155,13 @@ class _Reader:
                 )
                 continue
             if id_ in entries:
-                self._add(f"shares its image id with {entries[id_].file_name}", "number the pictures apart", name, id_)
+                self._add(f"shares its image id with {entries[id_].file_name}", "number the images apart", name, id_)
                 continue
             inside = self._inside(name)
             if inside is None:
                 self._add(
-                    "leads out of the picture folder",
-                    "copy the picture into the folder and give its name relative to it",
+                    "leads out of the image folder",
+                    "copy the image into the folder and give its name relative to it",
                     name,
                     id_,
                 )
@@ -169,7 +169,7 @@ class _Reader:
                 name = inside
                 if name in owner:
                     self._add(
-                        f"is listed twice, also as picture {owner[name]}", "join the two records into one", name, id_
+                        f"is listed twice, also as image {owner[name]}", "join the two records into one", name, id_
                     )
                 owner[name] = id_
             entries[id_] = _Entry(id_, name, (_get(record, "width"), _get(record, "height")), inside is not None)
@@ -185,16 +185,16 @@ class _Reader:
         except (OSError, RuntimeError):  # a link to itself, a name longer than the file system allows
             return None
 
-    def inspect(self, entries: list[_Entry], progress: Progress | None) -> dict[int, PictureFacts]:
-        """Facts of every picture that can be decoded, by picture id."""
-        facts: dict[int, PictureFacts] = {}
-        problems: dict[int, PictureError] = {}
+    def inspect(self, entries: list[_Entry], progress: Progress | None) -> dict[int, ImageFacts]:
+        """Facts of every image that can be decoded, by image id."""
+        facts: dict[int, ImageFacts] = {}
+        problems: dict[int, ImageError] = {}
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-            jobs = {pool.submit(inspect_picture, self.root / e.file_name): e for e in entries if e.inside}
+            jobs = {pool.submit(inspect_image, self.root / e.file_name): e for e in entries if e.inside}
             for done, job in enumerate(as_completed(jobs), start=1):
                 try:
                     facts[jobs[job].id] = job.result()
-                except PictureError as error:
+                except ImageError as error:
                     problems[jobs[job].id] = error
                 if progress is not None:
                     progress(done, len(jobs))
@@ -204,7 +204,7 @@ class _Reader:
                 self._add(problem.what, problem.remedy, entry.file_name, entry.id, broken=True)
         return facts
 
-    def size_of(self, entry: _Entry, facts: PictureFacts | None) -> tuple[int, int] | None:
+    def size_of(self, entry: _Entry, facts: ImageFacts | None) -> tuple[int, int] | None:
         """(width, height) that the labels refer to: the declared one if it is a size, else the file's."""
         width, height = entry.declared
         if not _is_length(width) or not _is_length(height) or width * height > MAX_PIXELS:
@@ -220,7 +220,7 @@ class _Reader:
             if declared == facts.stored_size:
                 self._add(
                     f"is {_by(facts.size)} once its EXIF orientation turns it upright, but is declared {_by(declared)}",
-                    "label the upright picture, or take the orientation tag out of the file",
+                    "label the upright image, or take the orientation tag out of the file",
                     entry.file_name,
                     entry.id,
                 )
@@ -236,7 +236,7 @@ class _Reader:
     def annotations(
         self, records: list[Any], categories: dict[int, str], names: dict[int, str], sizes: _Sizes
     ) -> dict[int, list[Annotation]]:
-        """Usable annotations by picture id."""
+        """Usable annotations by image id."""
         labels: dict[int, list[Annotation]] = {id_: [] for id_ in names}
         seen: set[int] = set()
         for position, record in enumerate(records):
@@ -248,7 +248,7 @@ class _Reader:
             if not _is_id(image) or image not in names:
                 self._add(
                     f"names image_id {image!r:.60}, which is not in 'images'",
-                    "add the picture or delete the annotation",
+                    "add the image or delete the annotation",
                     annotation=id_,
                 )
                 continue
@@ -268,7 +268,7 @@ class _Reader:
                 continue
             self._check_measures(record, place)
             size = sizes[image]
-            if size is None:  # an error of the picture already
+            if size is None:  # an error of the image already
                 continue
             try:
                 rle = to_rle(record.get("segmentation"), *size)

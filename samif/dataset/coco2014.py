@@ -1,7 +1,7 @@
 """The published protocol of incremental few-shot instance segmentation on COCO2014: facts that data are held against.
 
 60 base classes, the 20 classes of Pascal VOC novel; training on train2014 and the part of val2014 that is not minival,
-test on the 5,000 pictures of minival (the pictures of val2017). Ids and names as COCO's annotation files write them.
+test on the 5,000 images of minival (the images of val2017). Ids and names as COCO's annotation files write them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PART: DataProtocol = "part-of-coco2014"
 """What params.yaml calls the published data, and any part of them."""
 
 CLAIMS: Mapping[DataProtocol, str] = {
-    PROTOCOL: "the pictures and labels of COCO2014 as published",
+    PROTOCOL: "the images and labels of COCO2014 as published",
     PART: "a part of COCO2014: NOT the published protocol, no match for published numbers",
 }
 """The same as a sentence for people."""
@@ -57,15 +57,15 @@ BASE = tuple(name for name in CATEGORIES.values() if name not in set(VOC.values(
 
 @dataclass(frozen=True)
 class Counts:
-    """How many pictures and labels (crowd regions included) the files and the two parts have."""
+    """How many images and labels (crowd regions included) the files and the two parts have."""
 
-    pictures: Mapping[str, int] = field(default_factory=lambda: {"train2014": 82_783, "val2014": 40_504})
+    images: Mapping[str, int] = field(default_factory=lambda: {"train2014": 82_783, "val2014": 40_504})
     labels: Mapping[str, int] = field(default_factory=lambda: {"train2014": 604_907, "val2014": 291_875})
-    train_pictures: int = 118_287
+    train_images: int = 118_287
     train_labels: int = 860_001
-    test_pictures: int = 5_000
+    test_images: int = 5_000
     test_labels: int = 36_781
-    """Tells minival from any other 5,000 pictures of val2014."""
+    """Tells minival from any other 5,000 images of val2014."""
 
 
 MASKLESS = 0.001
@@ -87,7 +87,7 @@ def class_deviations(base: Sequence[str], sessions: Sequence[Sequence[str]]) -> 
 
 
 def data_deviations(train: Dataset, test: Dataset, counts: Counts = PUBLISHED) -> list[str]:
-    """What separates two checked data sets from the protocol's training and test pictures.
+    """What separates two checked data sets from the protocol's training and test images.
 
     Returns:
         Phrases for people; empty where nothing differs.
@@ -96,18 +96,18 @@ def data_deviations(train: Dataset, test: Dataset, counts: Counts = PUBLISHED) -
     for part, dataset in (("training", train), ("test", test)):
         if {c.id: c.name for c in dataset.categories} != CATEGORIES:
             found.append(f"other categories than COCO's 80 in the {part} part")
-    for part, dataset, pictures, labels in (
-        ("training", train, counts.train_pictures, counts.train_labels),
-        ("test", test, counts.test_pictures, counts.test_labels),
+    for part, dataset, images, labels in (
+        ("training", train, counts.train_images, counts.train_labels),
+        ("test", test, counts.test_images, counts.test_labels),
     ):
-        if len(dataset.pictures) != pictures:
-            found.append(f"{len(dataset.pictures):,} {part} pictures instead of {pictures:,}")
-        held = sum(len(picture.annotations) for picture in dataset.pictures)
+        if len(dataset.images) != images:
+            found.append(f"{len(dataset.images):,} {part} images instead of {images:,}")
+        held = sum(len(image.annotations) for image in dataset.images)
         if not (1 - MASKLESS) * labels <= held <= labels:
-            found.append(f"{held:,} labels on {part} pictures instead of {labels:,}")
-    both = {p.id for p in train.pictures} & {p.id for p in test.pictures}
+            found.append(f"{held:,} labels on {part} images instead of {labels:,}")
+    both = {p.id for p in train.images} & {p.id for p in test.images}
     if both:
-        found.append(f"{len(both):,} test pictures are also training pictures")
+        found.append(f"{len(both):,} test images are also training images")
     return found
 
 

@@ -2,7 +2,7 @@
 
     ROOT/train2014/  ROOT/val2014/  ROOT/annotations/instances_{train,val}2014.json
 
-File names in the parts are relative to ROOT: no picture is copied. One of the two large files is in memory at a time.
+File names in the parts are relative to ROOT: no image is copied. One of the two large files is in memory at a time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _Record = dict[str, Any]
 class Part:
     """What one part holds; `objects` counts by class, crowd regions left out."""
 
-    pictures: int = 0
+    images: int = 0
     labels: int = 0
     objects: Counter[str] = field(default_factory=Counter)
 
@@ -54,8 +54,8 @@ class Parts:
     """The two parts as written.
 
     Attributes:
-        test_ids_from: the file that names the test pictures.
-        absent: listed pictures that the folders lack; above 0 only for a part of COCO2014.
+        test_ids_from: the file that names the test images.
+        absent: listed images that the folders lack; above 0 only for a part of COCO2014.
     """
 
     train: Part
@@ -70,18 +70,18 @@ def write_parts(root: Path, test_ids: Path | None, folder: Path, expected: Count
 
     Args:
         root: ROOT of the layout above.
-        test_ids: ids of the test pictures, one a line or a JSON list; None takes them from
+        test_ids: ids of the test images, one a line or a JSON list; None takes them from
             ROOT/annotations/instances_minival2014.json or instances_val2017.json.
         folder: exists.
-        expected: counts that must hold; None takes any part of COCO2014, and of the listed pictures those at hand.
+        expected: counts that must hold; None takes any part of COCO2014, and of the listed images those at hand.
 
     Raises:
-        SamifError: a file is missing or not COCO2014's, a count differs (what, expected, got), a picture is missing, or
-            a test picture is one of train2014.
+        SamifError: a file is missing or not COCO2014's, a count differs (what, expected, got), an image is missing, or
+            a test image is one of train2014.
     """
     ids, ids_from = _test_ids(root, test_ids)
     if expected is not None:
-        _hold("test pictures", ids_from, len(ids), expected.test_pictures)
+        _hold("test images", ids_from, len(ids), expected.test_images)
     absent = 0
     left_out: list[LeftOut] = []
     with _Writer(folder / "train.json") as train, _Writer(folder / "val.json") as test:
@@ -93,7 +93,7 @@ def write_parts(root: Path, test_ids: Path | None, folder: Path, expected: Count
             absent += len(gone)
             for id_, image in images.items():
                 if id_ not in gone:
-                    (test if id_ in ids else train).pictures.append(
+                    (test if id_ in ids else train).images.append(
                         {**image, "file_name": f"{split}/{image['file_name']}"}
                     )
             for label in labels:
@@ -111,11 +111,11 @@ def write_parts(root: Path, test_ids: Path | None, folder: Path, expected: Count
 
 
 class _Writer:
-    """A COCO file written label by label, pictures last; it appears when the block ends without an error."""
+    """A COCO file written label by label, images last; it appears when the block ends without an error."""
 
     def __init__(self, path: Path) -> None:
         self.part = Part()
-        self.pictures: list[_Record] = []
+        self.images: list[_Record] = []
         self._path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
@@ -134,11 +134,11 @@ class _Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.part.pictures = len(self.pictures)
+        self.part.images = len(self.images)
         with self._file as file:
             if kind is None:
                 categories = [{"id": id_, "name": name} for id_, name in CATEGORIES.items()]
-                rest = json.dumps({"images": self.pictures, "categories": categories}, separators=(",", ":"))
+                rest = json.dumps({"images": self.images, "categories": categories}, separators=(",", ":"))
                 file.write("],\n" + rest.removeprefix("{"))
         if kind is None:
             files.publish(self._temporary, self._path)
@@ -146,7 +146,7 @@ class _Writer:
 
 
 def _read(source: Path, expected: Counts | None, split: str) -> tuple[dict[int, _Record], list[_Record]]:
-    """Pictures by id, and labels, of one of the two published files; classes, counts and references are checked."""
+    """Images by id, and labels, of one of the two published files; classes, counts and references are checked."""
     content = load_json(source)
     try:
         _check_categories(source, {category["id"]: category["name"] for category in content["categories"]})
@@ -154,12 +154,12 @@ def _read(source: Path, expected: Counts | None, split: str) -> tuple[dict[int, 
         for image in content["images"]:
             if not isinstance(image["file_name"], str) or any(type(image[key]) is not int for key in _WHOLE):
                 raise SamifError(
-                    f"{source}: picture {image['id']!r:.60} needs a file name and whole numbers as id, width, height; "
+                    f"{source}: image {image['id']!r:.60} needs a file name and whole numbers as id, width, height; "
                     "download it again"
                 )
         for label in labels:
             if label["image_id"] not in images or label["category_id"] not in CATEGORIES:
-                what = "class" if label["image_id"] in images else "picture"
+                what = "class" if label["image_id"] in images else "image"
                 raise SamifError(
                     f"{source}, annotation {label['id']}: its {what} is not in the file; download it again"
                 )
@@ -168,7 +168,7 @@ def _read(source: Path, expected: Counts | None, split: str) -> tuple[dict[int, 
     except (KeyError, TypeError) as error:
         raise SamifError(f"{source} has a record that is not COCO's ({error!r}); download it again") from None
     if expected is not None:
-        _hold("pictures", source, len(images), expected.pictures[split])
+        _hold("images", source, len(images), expected.images[split])
         _hold("labels", source, len(labels), expected.labels[split])
     return {id_: {key: image[key] for key in ("file_name", *_WHOLE)} for id_, image in images.items()}, labels
 
@@ -185,28 +185,26 @@ def _check_categories(source: Path, categories: Mapping[int, str]) -> None:
 def _check_ids(
     ids: frozenset[int], ids_from: Path, source: Path, images: dict[int, _Record], split: str, expected: Counts | None
 ) -> None:
-    """Test pictures are pictures of val2014, all of them where the data are complete."""
+    """Test images are images of val2014, all of them where the data are complete."""
     if split == "train2014" and ids & images.keys():
-        raise SamifError(
-            f"{ids_from} names picture {min(ids & images.keys())}, one of {source}; name pictures of val2014"
-        )
+        raise SamifError(f"{ids_from} names image {min(ids & images.keys())}, one of {source}; name images of val2014")
     if split == "val2014" and expected is not None and ids - images.keys():
-        raise SamifError(f"{ids_from} names picture {min(ids - images.keys())}, which {source} lacks; correct the ids")
+        raise SamifError(f"{ids_from} names image {min(ids - images.keys())}, which {source} lacks; correct the ids")
 
 
 def _gone(root: Path, split: str, images: dict[int, _Record], expected: Counts | None) -> set[int]:
-    """Ids of the listed pictures that are not in their folder."""
+    """Ids of the listed images that are not in their folder."""
     folder = root / split
     if not folder.is_dir():
         raise SamifError(f"{folder} is not a folder; unpack {split}.zip there")
     if not folder.resolve().is_relative_to(root.resolve()):
-        raise SamifError(f"{folder} is a link that leads out of {root}; move or mount the pictures there instead")
+        raise SamifError(f"{folder} is a link that leads out of {root}; move or mount the images there instead")
     there = set(os.listdir(folder))
     gone = {id_ for id_, image in images.items() if image["file_name"] not in there}
     if gone and expected is not None:
         first = images[min(gone)]["file_name"]
         raise SamifError(
-            f"{folder} lacks {len(gone):,} of {len(images):,} pictures, {first} for one; unpack {split}.zip there again"
+            f"{folder} lacks {len(gone):,} of {len(images):,} images, {first} for one; unpack {split}.zip there again"
         )
     return gone
 
@@ -214,16 +212,16 @@ def _gone(root: Path, split: str, images: dict[int, _Record], expected: Counts |
 def _check_totals(
     root: Path, ids_from: Path, train: _Writer, test: _Writer, left_out: list[LeftOut], expected: Counts | None
 ) -> None:
-    """Both parts hold pictures; complete data hold as many pictures, labels and masks as published."""
+    """Both parts hold images; complete data hold as many images, labels and masks as published."""
     for name, writer in (("training", train), ("test", test)):
-        if not writer.pictures:
-            raise SamifError(f"{root} has no picture for the {name} part; copy some there, with their labels")
+        if not writer.images:
+            raise SamifError(f"{root} has no image for the {name} part; copy some there, with their labels")
     if expected is None:
         return
     lost = Counter(label.part for label in left_out)
-    _hold("training pictures", root, len(train.pictures), expected.train_pictures)
-    _hold("labels on training pictures", root, train.part.labels + lost["train"], expected.train_labels)
-    _hold("labels on test pictures", ids_from, test.part.labels + lost["val"], expected.test_labels)
+    _hold("training images", root, len(train.images), expected.train_images)
+    _hold("labels on training images", root, train.part.labels + lost["train"], expected.train_labels)
+    _hold("labels on test images", ids_from, test.part.labels + lost["val"], expected.test_labels)
     if lost["train"] > MASKLESS * expected.train_labels or lost["val"] > MASKLESS * expected.test_labels:
         first = left_out[0]
         raise SamifError(
@@ -241,7 +239,7 @@ def _why_no_mask(label: _Record, image: _Record) -> str | None:
 
 
 def _test_ids(root: Path, given: Path | None) -> tuple[frozenset[int], Path]:
-    """Ids of the test pictures, and the file that names them."""
+    """Ids of the test images, and the file that names them."""
     if given is not None:
         return _listed_ids(given), given
     folder = root / "annotations"
@@ -250,7 +248,7 @@ def _test_ids(root: Path, given: Path | None) -> tuple[frozenset[int], Path]:
             ids = [image.get("id") for image in load_json(folder / name)["images"] if isinstance(image, dict)]
             return _whole(ids, folder / name), folder / name
     raise SamifError(
-        f"neither {' nor '.join(_IDS_IN)} is in {folder}, so nothing says which pictures of val2014 are for testing; "
+        f"neither {' nor '.join(_IDS_IN)} is in {folder}, so nothing says which images of val2014 are for testing; "
         "copy one there, or give their ids with '--val-ids FILE'"
     )
 
@@ -260,9 +258,9 @@ def _listed_ids(path: Path) -> frozenset[int]:
         text = path.read_text(encoding="utf-8-sig")
         ids = json.loads(text) if text.lstrip().startswith("[") else [int(line) for line in text.split()]
     except OSError as error:
-        raise SamifError(f"cannot read {path}: {error.strerror}; give a file of picture ids") from None
+        raise SamifError(f"cannot read {path}: {error.strerror}; give a file of image ids") from None
     except ValueError as error:
-        raise SamifError(f"{path} is no list of picture ids ({error}); write one id a line, or a JSON list") from None
+        raise SamifError(f"{path} is no list of image ids ({error}); write one id a line, or a JSON list") from None
     return _whole(ids, path)
 
 
@@ -270,9 +268,9 @@ def _whole(ids: list[Any], path: Path) -> frozenset[int]:
     odd = [id_ for id_ in ids if type(id_) is not int]
     if odd or not ids:
         raise SamifError(
-            f"{path} names {odd[0]!r:.60} as a picture; give whole numbers"
+            f"{path} names {odd[0]!r:.60} as an image; give whole numbers"
             if odd
-            else f"{path} names no picture; give ids of val2014"
+            else f"{path} names no image; give ids of val2014"
         )
     return frozenset(ids)
 

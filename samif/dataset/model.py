@@ -1,4 +1,4 @@
-"""A checked data set in memory and on disk. Masks are compressed COCO RLE in the upright frame of their picture."""
+"""A checked data set in memory and on disk. Masks are compressed COCO RLE in the upright frame of their image."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Annotation:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture file, its upright size, the SHA-256 of its bytes ("" where unreadable) and its labels."""
+class ImageRecord:
+    """An image file, its upright size, the SHA-256 of its bytes ("" where unreadable) and its labels."""
 
     id: int
     file_name: str
@@ -58,11 +58,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures below `root` with their labels; the order is the one of the COCO file."""
+    """Images below `root` with their labels; the order is the one of the COCO file."""
 
     root: Path
     categories: tuple[Category, ...]
-    pictures: tuple[Picture, ...]
+    images: tuple[ImageRecord, ...]
 
     @property
     def category_names(self) -> tuple[str, ...]:
@@ -77,7 +77,7 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of the content: classes, ids, picture SHA-256s and sizes, masks.
+        """SHA-256 (hex) of the content: classes, ids, image SHA-256s and sizes, masks.
 
         Neither the place and the names of the files nor any order in the COCO file count.
         """
@@ -85,63 +85,63 @@ class Dataset:
             sorted((category.id, category.name) for category in self.categories),
             [
                 [
-                    *(picture.id, picture.sha256, picture.width, picture.height),
-                    sorted((a.id, a.category, a.rle["counts"], a.crowd) for a in picture.annotations),
+                    *(image.id, image.sha256, image.width, image.height),
+                    sorted((a.id, a.category, a.rle["counts"], a.crowd) for a in image.annotations),
                 ]
-                for picture in sorted(self.pictures, key=lambda picture: picture.id)
+                for image in sorted(self.images, key=lambda image: image.id)
             ],
         ]
         return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
     @cached_property
-    def _by_id(self) -> dict[int, Picture]:
-        return {picture.id: picture for picture in self.pictures}
+    def _by_id(self) -> dict[int, ImageRecord]:
+        return {image.id: image for image in self.images}
 
-    def picture(self, picture_id: int) -> Picture:
-        """The picture of that id.
+    def image(self, image_id: int) -> ImageRecord:
+        """The image of that id.
 
         Raises:
             SamifError: there is none.
         """
         try:
-            return self._by_id[picture_id]
+            return self._by_id[image_id]
         except KeyError:
             raise SamifError(
-                f"the data set in {self.root} has no picture with id {picture_id}; run the stage 'dataset' again"
+                f"the data set in {self.root} has no image with id {image_id}; run the stage 'dataset' again"
             ) from None
 
-    def path_of(self, picture: Picture) -> Path:
-        return self.root / picture.file_name
+    def path_of(self, image: ImageRecord) -> Path:
+        return self.root / image.file_name
 
-    def only(self, picture_ids: Iterable[int]) -> Dataset:
-        """The same data set with these pictures alone, in the old order and with all categories.
+    def only(self, image_ids: Iterable[int]) -> Dataset:
+        """The same data set with these images alone, in the old order and with all categories.
 
         Raises:
             SamifError: an id is unknown.
         """
-        wanted = {self.picture(picture_id).id for picture_id in picture_ids}
-        return replace(self, pictures=tuple(p for p in self.pictures if p.id in wanted))
+        wanted = {self.image(image_id).id for image_id in image_ids}
+        return replace(self, images=tuple(p for p in self.images if p.id in wanted))
 
     def save(self, path: Path) -> None:
         """Write a COCO file with `sha256` per image and compressed RLE; it appears whole or not at all."""
-        pairs = [(picture, a) for picture in self.pictures for a in picture.annotations]
+        pairs = [(image, a) for image in self.images for a in image.annotations]
         id_of = {category.name: category.id for category in self.categories}
         content = {
             "images": [
                 {"id": p.id, "file_name": p.file_name, "width": p.width, "height": p.height, "sha256": p.sha256}
-                for p in self.pictures
+                for p in self.images
             ],
             "annotations": [
                 {
                     "id": a.id,
-                    "image_id": picture.id,
+                    "image_id": image.id,
                     "category_id": id_of[a.category],
                     "segmentation": a.rle,
                     "bbox": list(a.bbox),
                     "area": a.area,
                     "iscrowd": int(a.crowd),
                 }
-                for picture, a in pairs
+                for image, a in pairs
             ],
             "categories": [{"id": category.id, "name": category.name} for category in self.categories],
         }
@@ -149,7 +149,7 @@ class Dataset:
 
     @classmethod
     def load(cls, path: Path, root: Path) -> Self:
-        """Read what `save` wrote. The file is trusted: no picture is opened and no mask is checked.
+        """Read what `save` wrote. The file is trusted: no image is opened and no mask is checked.
 
         Raises:
             SamifError: the file is missing or was not written by `save`.
@@ -170,21 +170,21 @@ class Dataset:
                         area=a["area"],
                     )
                 )
-            pictures = tuple(
-                Picture(i["id"], i["file_name"], i["width"], i["height"], i["sha256"], tuple(annotations[i["id"]]))
+            images = tuple(
+                ImageRecord(i["id"], i["file_name"], i["width"], i["height"], i["sha256"], tuple(annotations[i["id"]]))
                 for i in content["images"]
             )
         except FileNotFoundError:
             raise SamifError(f"{path} does not exist; run the stage 'dataset' first") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SamifError(
-                f"{path} is not an index of checked pictures ({type(error).__name__}: {error}); "
+                f"{path} is not an index of checked images ({type(error).__name__}: {error}); "
                 "run the stage 'dataset' again"
             ) from None
-        return cls(root, tuple(Category(id_, name) for id_, name in names.items()), pictures)
+        return cls(root, tuple(Category(id_, name) for id_, name in names.items()), images)
 
 
 def mask_of(annotation: Annotation) -> npt.NDArray[np.bool_]:
-    """Mask of an annotation, (H, W) bool, in the upright frame of its picture."""
+    """Mask of an annotation, (H, W) bool, in the upright frame of its image."""
     mask: npt.NDArray[np.uint8] = coco_mask.decode(annotation.rle)
     return mask.astype(bool, order="C")

@@ -1,7 +1,7 @@
 """One COCO `segmentation` value, checked and turned into the one form that is stored: compressed RLE.
 
 Everything is checked before pycocotools sees it: its C code trusts run lengths and coordinates.
-Frame: upright picture pixels, x to the right, y down, (0, 0) the outer corner of the first pixel.
+Frame: upright image pixels, x to the right, y down, (0, 0) the outer corner of the first pixel.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 OVERSHOOT = 5.0
-"""Pixels by which a polygon may stick out of the picture: labelling tools round, people slip."""
+"""Pixels by which a polygon may stick out of the image: labelling tools round, people slip."""
 
 Rle = dict[str, Any]
 
 
 class BadSegmentation(Exception):
-    """A segmentation that is no mask of the picture: what is wrong, and the remedy."""
+    """A segmentation that is no mask of the image: what is wrong, and the remedy."""
 
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(what)
@@ -35,7 +35,7 @@ def to_rle(segmentation: object, width: int, height: int) -> Rle:
         {"size": [height, width], "counts": str}, canonical: equal masks give equal strings.
 
     Raises:
-        BadSegmentation: wrong types, not a number, outside the picture, another size, or no pixel at all.
+        BadSegmentation: wrong types, not a number, outside the image, another size, or no pixel at all.
     """
     if isinstance(segmentation, dict):
         rle = _from_runs(_runs(segmentation, width, height), width, height)
@@ -70,8 +70,8 @@ def _polygon(polygon: object, width: int, height: int) -> list[float]:
     if outside or over > OVERSHOOT:
         how = "lies outside" if outside else f"sticks {over:.4g} pixels out of"
         raise BadSegmentation(
-            f"has a polygon that {how} the {width} x {height} picture",
-            "check that the labels belong to this picture at this size and orientation, then export them again",
+            f"has a polygon that {how} the {width} x {height} image",
+            "check that the labels belong to this image at this size and orientation, then export them again",
         )
     return [float(value) for value in polygon]
 
@@ -81,8 +81,8 @@ def _runs(rle: dict[Any, Any], width: int, height: int) -> npt.NDArray[np.int64]
     size, counts = rle.get("size"), rle.get("counts")
     if size != [height, width]:
         raise BadSegmentation(
-            f"has an RLE of size {size!r:.60}, but the picture is [{height}, {width}] (height, width)",
-            "export the masks at the size of the picture",
+            f"has an RLE of size {size!r:.60}, but the image is [{height}, {width}] (height, width)",
+            "export the masks at the size of the image",
         )
     runs: list[int] | None = None
     if isinstance(counts, str):
@@ -96,8 +96,8 @@ def _runs(rle: dict[Any, Any], width: int, height: int) -> npt.NDArray[np.int64]
         )
     if sum(runs) != width * height:
         raise BadSegmentation(
-            f"has RLE counts that do not add up to the {width * height} pixels of the picture",
-            "export the mask again at the size of the picture",
+            f"has RLE counts that do not add up to the {width * height} pixels of the image",
+            "export the mask again at the size of the image",
         )
     return np.array(runs, dtype=np.int64)
 
@@ -117,7 +117,7 @@ def _decompress(counts: str) -> list[int] | None:
     ends = np.flatnonzero(~more)
     starts = np.concatenate(([0], ends[:-1] + 1))
     place = np.arange(len(digits)) - np.repeat(starts, ends - starts + 1)
-    if place.max() > 6:  # 35 bits and more: longer than any picture
+    if place.max() > 6:  # 35 bits and more: longer than any image
         return None
     values = np.add.reduceat((digits & 0x1F) << (5 * place), starts)
     values -= np.where(digits[ends] & 0x10, 1 << (5 * (place[ends] + 1)), 0)

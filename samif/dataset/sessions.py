@@ -1,4 +1,4 @@
-"""Which instances a session learns from, and which pictures are held out: drawn by content and seed alone."""
+"""Which instances a session learns from, and which images are held out: drawn by content and seed alone."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from samif.dataset.check import TINY_AREA
-from samif.dataset.model import Annotation, Dataset, Picture
+from samif.dataset.model import Annotation, Dataset, ImageRecord
 from samif.errors import SamifError
 
 
 def draw_shots(dataset: Dataset, classes: Sequence[str], shots: int, seed: int) -> dict[str, list[tuple[int, int]]]:
     """Draw `shots` instances of every class, crowd regions never.
 
-    One instance of each picture comes before a second one of any, masks of TINY_AREA pixels and more before
-    tiny ones. A draw depends on the seed, the class and the content of its pictures and masks, not on ids,
+    One instance of each image comes before a second one of any, masks of TINY_AREA pixels and more before
+    tiny ones. A draw depends on the seed, the class and the content of its images and masks, not on ids,
     order or other classes; fewer shots are a prefix of more.
 
     Returns:
-        (picture id, annotation id) by class, in the order drawn.
+        (image id, annotation id) by class, in the order drawn.
 
     Raises:
         SamifError: a class is unknown or has fewer instances than `shots`.
@@ -32,7 +32,7 @@ def draw_shots(dataset: Dataset, classes: Sequence[str], shots: int, seed: int) 
         if name not in dataset.category_names:
             known = ", ".join(dataset.category_names)
             raise SamifError(f"the data set has no class '{name}'; correct the name, it has {known}")
-        candidates = [(p, a) for p in dataset.pictures for a in p.annotations if a.category == name and not a.crowd]
+        candidates = [(p, a) for p in dataset.images for a in p.annotations if a.category == name and not a.crowd]
         if len(candidates) < shots:
             raise SamifError(
                 f"class '{name}' has {len(candidates)} labelled instances, {shots} shots were asked for; "
@@ -42,60 +42,60 @@ def draw_shots(dataset: Dataset, classes: Sequence[str], shots: int, seed: int) 
     return drawn
 
 
-def _in_draw_order(candidates: list[tuple[Picture, Annotation]], salt: str) -> list[tuple[Picture, Annotation]]:
-    def chance(candidate: tuple[Picture, Annotation]) -> tuple[bool, str, int, int]:
-        picture, a = candidate
-        return a.area < TINY_AREA, _hash(salt, picture.sha256, a.rle["counts"]), picture.id, a.id
+def _in_draw_order(candidates: list[tuple[ImageRecord, Annotation]], salt: str) -> list[tuple[ImageRecord, Annotation]]:
+    def chance(candidate: tuple[ImageRecord, Annotation]) -> tuple[bool, str, int, int]:
+        image, a = candidate
+        return a.area < TINY_AREA, _hash(salt, image.sha256, a.rle["counts"]), image.id, a.id
 
     turns: Counter[str] = Counter()
     ranked = []
     for candidate in sorted(candidates, key=chance):
-        picture, a = candidate
+        image, a = candidate
         tiny = a.area < TINY_AREA
-        ranked.append((tiny, turns[picture.sha256], candidate))
-        turns[picture.sha256] += 1
+        ranked.append((tiny, turns[image.sha256], candidate))
+        turns[image.sha256] += 1
     return [candidate for *_, candidate in sorted(ranked, key=lambda entry: entry[:2])]
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Pictures of equal content, which stay together, and the classes that they show."""
+    """Images of equal content, which stay together, and the classes that they show."""
 
     key: str
     ids: tuple[int, ...]
     classes: frozenset[str]
 
 
-def split_by_picture(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Split into (train, val), about `fraction` of the pictures in val, every class on both sides where possible.
+def split_by_image(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Split into (train, val), about `fraction` of the images in val, every class on both sides where possible.
 
     Iterative stratification (Sechidis et al., On the Stratification of Multi-Label Data, 2011): the rarest
-    class places its pictures first, each where that class is wanted most. A class in one picture stays in
-    train. Pictures of equal content are never parted. Depends on content and seed, not on ids or order.
+    class places its images first, each where that class is wanted most. A class in one image stays in
+    train. Images of equal content are never parted. Depends on content and seed, not on ids or order.
 
     Raises:
-        SamifError: `fraction` is not between 0 and 1, or there are not two different pictures.
+        SamifError: `fraction` is not between 0 and 1, or there are not two different images.
     """
     if not 0.0 < fraction < 1.0:
         raise SamifError(f"a share of {fraction} cannot be held out; give one above 0 and below 1")
     groups = _groups(dataset, seed)
     if len(groups) < 2:
-        raise SamifError(f"{dataset.root} holds {len(groups)} different pictures; a split needs 2 or more")
+        raise SamifError(f"{dataset.root} holds {len(groups)} different images; a split needs 2 or more")
     val = _held_out(groups, fraction)
     held_out = {id_ for group in groups if group.key in val for id_ in group.ids}
-    rest = [picture.id for picture in dataset.pictures if picture.id not in held_out]
+    rest = [image.id for image in dataset.images if image.id not in held_out]
     return dataset.only(rest), dataset.only(held_out)
 
 
 def _groups(dataset: Dataset, seed: int) -> list[_Group]:
     """Groups of equal content, in the order of chance."""
-    members: defaultdict[str, list[Picture]] = defaultdict(list)
-    for picture in dataset.pictures:
-        members[picture.sha256].append(picture)
+    members: defaultdict[str, list[ImageRecord]] = defaultdict(list)
+    for image in dataset.images:
+        members[image.sha256].append(image)
     groups = []
-    for sha256, pictures in members.items():
-        shown = {a.category for picture in pictures for a in picture.annotations if not a.crowd}
-        groups.append(_Group(_hash(str(seed), sha256), tuple(p.id for p in pictures), frozenset(shown)))
+    for sha256, images in members.items():
+        shown = {a.category for image in images for a in image.annotations if not a.crowd}
+        groups.append(_Group(_hash(str(seed), sha256), tuple(p.id for p in images), frozenset(shown)))
     return sorted(groups, key=lambda group: group.key)
 
 
@@ -116,7 +116,7 @@ def _held_out(groups: list[_Group], fraction: float) -> set[str]:
                 (val if to_val else train).subtract([None, *group.classes])
                 side[group.key] = to_val
         left = [group for group in left if group.key not in side]
-    if len(set(side.values())) == 1:  # every class in one picture: move the one that costs fewest classes
+    if len(set(side.values())) == 1:  # every class in one image: move the one that costs fewest classes
         moved = min(groups, key=lambda group: (len(group.classes), group.key))
         side[moved.key] = not side[moved.key]
     return {key for key, to_val in side.items() if to_val}

@@ -21,7 +21,7 @@ def average_precision(
 ) -> dict[str, tuple[float | None, float | None, int]]:
     """AP and AP50 in points (0-100) and the number of instances, per class; None where a class has none.
 
-    Crowd regions are ignored as COCO does; up to 100 detections per picture and class count.
+    Crowd regions are ignored as COCO does; up to 100 detections per image and class count.
     """
     wanted = set(classes)
     ids = {category.name: category.id for category in dataset.categories if category.name in wanted}
@@ -55,19 +55,19 @@ def average_precision(
 def coco_truth(dataset: Dataset, ids: Mapping[str, int]) -> dict[str, Any]:
     """The objects of the classes in `ids` (name -> category id), as the content of a COCO file."""
     return {
-        "images": [{"id": p.id, "height": p.height, "width": p.width} for p in dataset.pictures],
+        "images": [{"id": p.id, "height": p.height, "width": p.width} for p in dataset.images],
         "annotations": [
             {
                 "id": number,
-                "image_id": picture.id,
+                "image_id": image.id,
                 "category_id": ids[a.category],
                 "segmentation": dict(a.rle),
                 "bbox": list(a.bbox),
                 "area": a.area,
                 "iscrowd": int(a.crowd),
             }
-            for number, (picture, a) in enumerate(
-                ((p, a) for p in dataset.pictures for a in p.annotations if a.category in ids), start=1
+            for number, (image, a) in enumerate(
+                ((p, a) for p in dataset.images for a in p.annotations if a.category in ids), start=1
             )
         ],
         "categories": [{"id": id_, "name": name} for name, id_ in ids.items()],

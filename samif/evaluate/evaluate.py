@@ -1,4 +1,4 @@
-"""Score one classifier on the validation pictures: AP by group, confusion, unknown objects."""
+"""Score one classifier on the validation images: AP by group, confusion, unknown objects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from samif.classifier.model import Classifier
 from samif.config import EvaluateParams
-from samif.dataset.model import Annotation, Dataset, Picture
+from samif.dataset.model import Annotation, Dataset, ImageRecord
 from samif.evaluate.average_precision import Detection, average_precision, group_mean
 from samif.evaluate.model import (
     BACKGROUND,
@@ -34,7 +34,7 @@ FALSE_IOU = 0.3
 
 @dataclass(frozen=True)
 class Scored:
-    """An evaluation, the detections behind it, and the false tags of each picture in the data set's order."""
+    """An evaluation, the detections behind it, and the false tags of each image in the data set's order."""
 
     evaluation: Evaluation
     detections: list[Detection]
@@ -44,13 +44,13 @@ class Scored:
 def evaluate(
     name: str,
     dataset: Dataset,
-    proposals_of: Callable[[Picture], Proposals],
+    proposals_of: Callable[[ImageRecord], Proposals],
     classifier: Classifier,
     base_classes: Sequence[str],
     params: EvaluateParams,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Scored:
-    """Label the proposals of every picture and score them.
+    """Label the proposals of every image and score them.
 
     Classes of the classifier that are not `base_classes` form the novel group; instances of classes that it does not
     know are the unknown objects. AP in points 0-100.
@@ -61,10 +61,10 @@ def evaluate(
     tally = _Tally(classifier.classes, params.operating_score)
     ids = dataset.category_ids(classifier.classes)
     detections: list[Detection] = []
-    for picture in dataset.pictures:
-        found = label(proposals_of(picture), classifier, params, picture.height, picture.width)
-        tally.add(picture, found.known, found.resolved.known)
-        detections += to_detections(found.known, picture.id, ids)
+    for image in dataset.images:
+        found = label(proposals_of(image), classifier, params, image.height, image.width)
+        tally.add(image, found.known, found.resolved.known)
+        detections += to_detections(found.known, image.id, ids)
         advance(1)
     scores = average_precision(dataset, detections, classifier.classes)
     ap = {c: scores.get(c, (None, None, 0))[0] for c in classifier.classes}
@@ -73,7 +73,7 @@ def evaluate(
     evaluation = Evaluation(
         name=name,
         classes=ClassGroups(base=base, novel=novel),
-        pictures=len(dataset.pictures),
+        images=len(dataset.images),
         dataset=dataset.digest,
         ap=_groups(ap, base, novel),
         ap50=_groups(ap50, base, novel),
@@ -90,11 +90,11 @@ def evaluate(
     return Scored(evaluation, detections, tally.false_tags)
 
 
-def to_detections(instances: Instances, picture_id: int, category_ids: dict[str, int]) -> list[Detection]:
-    """COCO results of one picture's known instances."""
+def to_detections(instances: Instances, image_id: int, category_ids: dict[str, int]) -> list[Detection]:
+    """COCO results of one image's known instances."""
     return [
         {
-            "image_id": picture_id,
+            "image_id": image_id,
             "category_id": category_ids[name],
             "segmentation": mask,
             "bbox": [float(v) for v in box],
@@ -114,18 +114,18 @@ def _groups(values: dict[str, float | None], base: list[str], novel: list[str]) 
 
 def _base_only(dataset: Dataset, detections: list[Detection], base: list[str]) -> BaseOnly:
     known = set(base)
-    pictures = [p.id for p in dataset.pictures if all(a.category in known for a in p.annotations) and p.annotations]
-    chosen = set(pictures)
-    scores = average_precision(dataset.only(pictures), [d for d in detections if d["image_id"] in chosen], base)
+    images = [p.id for p in dataset.images if all(a.category in known for a in p.annotations) and p.annotations]
+    chosen = set(images)
+    scores = average_precision(dataset.only(images), [d for d in detections if d["image_id"] in chosen], base)
     return BaseOnly(
-        pictures=len(pictures),
+        images=len(images),
         ap=group_mean({c: s[0] for c, s in scores.items()}, base),
         ap50=group_mean({c: s[1] for c, s in scores.items()}, base),
     )
 
 
 class _Tally:
-    """Counts over pictures at the operating score, and best scores on known and unknown objects."""
+    """Counts over images at the operating score, and best scores on known and unknown objects."""
 
     def __init__(self, classes: Sequence[str], operating_score: float) -> None:
         self._column = {name: i for i, name in enumerate(classes)}
@@ -136,12 +136,12 @@ class _Tally:
         self._on_unknown: list[float] = []
         self.false_tags: list[int] = []
 
-    def add(self, picture: Picture, instances: Instances, named: Instances) -> None:
-        """Count one picture: everything that ranks, and what is named for a person to see."""
-        objects = [a for a in picture.annotations if not a.crowd]
+    def add(self, image: ImageRecord, instances: Instances, named: Instances) -> None:
+        """Count one image: everything that ranks, and what is named for a person to see."""
+        objects = [a for a in image.annotations if not a.crowd]
         known = [a for a in objects if a.category in self._column]
         strangers = [a for a in objects if a.category not in self._column]
-        crowds = [a.rle for a in picture.annotations if a.crowd]
+        crowds = [a.rle for a in image.annotations if a.crowd]
         self._best_scores(instances, known, self._on_known)
         self._best_scores(instances, strangers, self._on_unknown)
         shown = named.above(self._score)

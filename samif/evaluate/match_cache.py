@@ -1,11 +1,11 @@
-"""What COCO's matching found in each picture, kept so that AP can be computed again for any resample of the pictures.
+"""What COCO's matching found in each image, kept so that AP can be computed again for any resample of the images.
 
-COCO matches detections to objects picture by picture; only the accumulation looks at all pictures together. So a
-bootstrap over pictures matches once and accumulates per resample, with each picture counted as often as it was drawn.
-The result is the AP that COCO would find on the pictures so repeated, not an approximation of it: repeats of a
+COCO matches detections to objects image by image; only the accumulation looks at all images together. So a
+bootstrap over images matches once and accumulates per resample, with each image counted as often as it was drawn.
+The result is the AP that COCO would find on the images so repeated, not an approximation of it: repeats of a
 detection share one score, and inside such a block precision only rises, which the interpolated envelope hides.
 
-Shape legend: P pictures, D detections of one class, T IoU thresholds, R resamples.
+Shape legend: P images, D detections of one class, T IoU thresholds, R resamples.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class ClassRecords:
 
     Attributes:
         objects: (P,) objects that are not crowds.
-        pictures: (D,) index of each detection's picture.
+        images: (D,) index of each detection's image.
         hit: (T, D) it matches an object at this IoU threshold.
         ignored: (T, D) it lies in a crowd, which makes it neither right nor wrong.
     """
 
     objects: NDArray[np.int32]
-    pictures: NDArray[np.int64]
+    images: NDArray[np.int64]
     hit: NDArray[np.bool_]
     ignored: NDArray[np.bool_]
 
@@ -51,15 +51,15 @@ class ClassRecords:
         """AP in points over these IoU thresholds (the first is 0.5), (R,); nan where a resample shows no object.
 
         Args:
-            weights: (R, P), how often each resample drew each picture.
+            weights: (R, P), how often each resample drew each image.
         """
-        rows = max(1, BLOCK // max(1, len(self.pictures)))
+        rows = max(1, BLOCK // max(1, len(self.images)))
         blocks = [self._accumulate(weights[at : at + rows], thresholds) for at in range(0, len(weights), rows)]
         return np.concatenate(blocks) if blocks else np.zeros(0)
 
     def _accumulate(self, weights: NDArray[np.int32], thresholds: slice) -> NDArray[np.float64]:
         objects = (weights @ self.objects).astype(np.float64)
-        drawn = weights[:, self.pictures]
+        drawn = weights[:, self.images]
         seen = np.cumsum(drawn, axis=1, dtype=np.int32)
         per_threshold = []
         for hit, ignored in zip(self.hit[thresholds], self.ignored[thresholds], strict=True):
@@ -81,7 +81,7 @@ class ClassRecords:
 
 @dataclass(frozen=True)
 class Records:
-    """Every class of a classifier, and the false tags of each picture (P,)."""
+    """Every class of a classifier, and the false tags of each image (P,)."""
 
     classes: dict[str, ClassRecords]
     false_tags: NDArray[np.int64]
@@ -90,14 +90,14 @@ class Records:
 def match_records(
     dataset: Dataset, detections: Sequence[Detection], classes: Sequence[str], false_tags: Sequence[int]
 ) -> Records:
-    """Match detections to objects as pycocotools does (segm, all areas, 100 detections per picture and class).
+    """Match detections to objects as pycocotools does (segm, all areas, 100 detections per image and class).
 
     Args:
-        false_tags: per picture of `dataset`, in its order.
+        false_tags: per image of `dataset`, in its order.
     """
     wanted = dataset.category_ids(classes)
     ids = {name: wanted[name] for name in classes}
-    place = {picture.id: index for index, picture in enumerate(dataset.pictures)}
+    place = {image.id: index for index, image in enumerate(dataset.images)}
     per_class = {name: _nothing(len(place)) for name in classes}
     found = coco_results(detections, ids)
     truth = coco_truth(dataset, ids)
@@ -113,7 +113,7 @@ def match_records(
         by_class: dict[int, list[dict[str, Any]]] = {id_: [] for id_ in ids.values()}
         for item in filter(None, run.evalImgs):
             by_class[item["category_id"]].append(item)
-        # pycocotools walks through pictures by id, and its stable sort keeps that order among equal scores.
+        # pycocotools walks through images by id, and its stable sort keeps that order among equal scores.
         per_class = {name: _of_class(by_class[ids[name]], place) for name in classes}
     else:
         for a in truth["annotations"]:
@@ -122,9 +122,9 @@ def match_records(
     return Records(per_class, np.asarray(false_tags, dtype=np.int64))
 
 
-def _nothing(pictures: int) -> ClassRecords:
+def _nothing(images: int) -> ClassRecords:
     empty = np.zeros((10, 0), dtype=bool)
-    return ClassRecords(np.zeros(pictures, np.int32), np.zeros(0, np.int64), empty, empty)
+    return ClassRecords(np.zeros(images, np.int32), np.zeros(0, np.int64), empty, empty)
 
 
 def _of_class(items: list[dict[str, Any]], place: dict[int, int]) -> ClassRecords:
@@ -136,7 +136,7 @@ def _of_class(items: list[dict[str, Any]], place: dict[int, int]) -> ClassRecord
         return records
     scores = np.concatenate([item["dtScores"] for item in shown])
     order = np.argsort(-scores, kind="stable")
-    pictures = np.concatenate([np.full(len(i["dtScores"]), place[i["image_id"]], dtype=np.int64) for i in shown])
+    images = np.concatenate([np.full(len(i["dtScores"]), place[i["image_id"]], dtype=np.int64) for i in shown])
     matched = np.concatenate([item["dtMatches"] for item in shown], axis=1)[:, order] > 0
     ignored = np.concatenate([item["dtIgnore"] for item in shown], axis=1)[:, order].astype(bool)
-    return ClassRecords(records.objects, pictures[order], matched & ~ignored, ignored)
+    return ClassRecords(records.objects, images[order], matched & ~ignored, ignored)

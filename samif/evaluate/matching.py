@@ -1,4 +1,4 @@
-"""What a classifier shows at its operating score, matched to the objects of each picture: for people, not for AP."""
+"""What a classifier shows at its operating score, matched to the objects of each image: for people, not for AP."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from samif.dataset.model import Annotation, Dataset, Picture
+from samif.dataset.model import Annotation, Dataset, ImageRecord
 from samif.errors import SamifError
 from samif.masks.rle import Rle, overlaps
 
@@ -28,13 +28,13 @@ class Detection:
 
 @dataclass(frozen=True)
 class Matched:
-    """A picture with its known objects and its detections, matched one to one by class and mask IoU >= 0.5.
+    """An image with its known objects and its detections, matched one to one by class and mask IoU >= 0.5.
 
     `matched_gt[i]` is the index in `truth` of detection i, or None; `ignored[i]` is True where detection i lies in a
     crowd region of its class, which makes it neither right nor wrong.
     """
 
-    picture: Picture
+    image: ImageRecord
     truth: tuple[Annotation, ...]
     detections: tuple[Detection, ...]
     matched_gt: tuple[int | None, ...]
@@ -67,10 +67,10 @@ class Matched:
 def match_all(
     dataset: Dataset, detections: Iterable[Mapping[str, Any]], known: Iterable[str], operating_score: float
 ) -> list[Matched]:
-    """Match the detections of a classifier to the objects whose class it knows, picture by picture.
+    """Match the detections of a classifier to the objects whose class it knows, image by image.
 
     Args:
-        dataset: validation pictures; category ids of `detections` are its ids.
+        dataset: validation images; category ids of `detections` are its ids.
         detections: COCO results, `{"image_id", "category_id", "segmentation": RLE, "score"}`.
         known: class names of the classifier; objects of other classes are left out of the truth.
         operating_score: detections below it are left out.
@@ -85,12 +85,12 @@ def match_all(
                 raise SamifError(f"a detection has category {item['category_id']}, unknown to the validation index")
             found[item["image_id"]].append(Detection(name, item["segmentation"], float(item["score"])))
     wanted = set(known)
-    return [_match(picture, found.get(picture.id, []), wanted) for picture in dataset.pictures]
+    return [_match(image, found.get(image.id, []), wanted) for image in dataset.images]
 
 
-def _match(picture: Picture, detections: list[Detection], known: set[str]) -> Matched:
+def _match(image: ImageRecord, detections: list[Detection], known: set[str]) -> Matched:
     ordered = tuple(sorted(detections, key=lambda detection: -detection.score))
-    objects = [annotation for annotation in picture.annotations if annotation.category in known]
+    objects = [annotation for annotation in image.annotations if annotation.category in known]
     truth = tuple(annotation for annotation in objects if not annotation.crowd)
     crowds = [annotation for annotation in objects if annotation.crowd]
     ours = [detection.rle for detection in ordered]
@@ -110,4 +110,4 @@ def _match(picture: Picture, detections: list[Detection], known: set[str]) -> Ma
             for column, crowd in enumerate(crowds)
         )
         ignored.append(not free and in_crowd)
-    return Matched(picture, truth, ordered, tuple(matched_gt), tuple(ignored))
+    return Matched(image, truth, ordered, tuple(matched_gt), tuple(ignored))

@@ -46,15 +46,15 @@ class ClassScore(Strict):
 
 
 class BaseOnly(Strict):
-    """Base-class scores on the pictures that show base objects only: comparable over sessions."""
+    """Base-class scores on the images that show base objects only: comparable over sessions."""
 
-    pictures: Count
+    images: Count
     ap: Points | None
     ap50: Points | None
 
 
 class Unknown(Strict):
-    """Rejection of objects that bear no known name: AUROC (0-1), and name tags hung on them per picture."""
+    """Rejection of objects that bear no known name: AUROC (0-1), and name tags hung on them per image."""
 
     auroc: Unit | None
     false_tags_per_image: NonNegative | None
@@ -78,14 +78,14 @@ class Confusion(Strict):
 
 
 class Evaluation(Strict):
-    """The evaluation of one classifier, `base` or a session, on the validation pictures."""
+    """The evaluation of one classifier, `base` or a session, on the validation images."""
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     name: str
     classes: ClassGroups
-    pictures: Count
+    images: Count
     dataset: str
     ap: GroupScores
     ap50: GroupScores

@@ -10,8 +10,8 @@ from samif.config import Params
 from samif.dataset import coco2014
 
 Protocol = Literal["coco2014-60-20", "coco-novel-only"]
-"""`coco2014-60-20`: 60 base classes, 20 novel ones added, all 80 told apart on the 5,000 pictures of minival.
-`coco-novel-only`: the same pictures, but only the 20 novel classes are known and looked for, which is easier."""
+"""`coco2014-60-20`: 60 base classes, 20 novel ones added, all 80 told apart on the 5,000 images of minival.
+`coco-novel-only`: the same images, but only the 20 novel classes are known and looked for, which is easier."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def published(protocol: Protocol) -> list[Published]:
 def protocol_of(params: Params) -> Protocol | None:
     """The protocol that a workspace follows to the letter; None for other data or classes, or a part of the data.
 
-    Nor where the decoder was fine-tuned on novel classes too, or shots come from pictures of a session's own. That the
+    Nor where the decoder was fine-tuned on novel classes too, or shots come from images of a session's own. That the
     data are those that `dataset.protocol` claims, the dataset stage has seen to. No workspace follows
     `coco-novel-only`, as each has base classes.
     """

@@ -1,4 +1,4 @@
-"""What fine-tuning is worth, on held-out pictures: masks from one interior point, recall of what is proposed, and
+"""What fine-tuning is worth, on held-out images: masks from one interior point, recall of what is proposed, and
 silence on background."""
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from samif.config import ProposeParams
-from samif.dataset.model import Picture
-from samif.finetune.targets import PictureTargets, to_points
+from samif.dataset.model import ImageRecord
+from samif.finetune.targets import ImageTargets, to_points
 from samif.inference.propose import predict_points, propose
 from samif.masks.rle import overlaps
 from samif.sam.decoder import InstanceDecoder
@@ -27,7 +27,7 @@ RECALL_IOUS = np.arange(0.5, 0.96, 0.05)
 class Quality:
     """Mean IoU from one random interior point over instances of the learnt classes and of all others (None: none
     there); the same split of recall, the share of instances that one of at most 100 proposals finds, averaged over
-    IoU 0.5 to 0.95; the share of background points whose objectness is below one half; and how many pictures were
+    IoU 0.5 to 0.95; the share of background points whose objectness is below one half; and how many images were
     measured."""
 
     iou_base: float
@@ -35,7 +35,7 @@ class Quality:
     recall_base: float
     recall_other: float | None
     background_silent: float
-    pictures: int
+    images: int
 
     @property
     def score(self) -> float:
@@ -45,24 +45,24 @@ class Quality:
 
 def measure(
     decoder: InstanceDecoder,
-    pictures: Sequence[Picture],
+    images: Sequence[ImageRecord],
     classes: frozenset[str],
-    read: Callable[[Sequence[Picture]], Tensor],
+    read: Callable[[Sequence[ImageRecord]], Tensor],
     seed: int,
 ) -> Quality:
-    """Prompt every instance of the pictures once at a random interior point, and some background points; then propose
+    """Prompt every instance of the images once at a random interior point, and some background points; then propose
     without being told anything."""
     rng = np.random.default_rng([seed, 17])
     known: list[float] = []
     other: list[float] = []
     silent: list[bool] = []
     found: dict[bool, list[float]] = {True: [], False: []}
-    for picture in pictures:
-        objects = [a for a in picture.annotations if not a.crowd]
+    for image in images:
+        objects = [a for a in image.annotations if not a.crowd]
         if not objects:
             continue
         everything = frozenset(a.category for a in objects)
-        target = PictureTargets.of(picture, everything, decoder.image_size)
+        target = ImageTargets.of(image, everything, decoder.image_size)
         places = []
         for index in range(len(objects)):
             cells = target.interior(index, 0.0)
@@ -71,7 +71,7 @@ def measure(
         if len(empty):
             places += [empty[i] for i in rng.integers(len(empty), size=BACKGROUND_POINTS)]
         points = torch.from_numpy(to_points(np.stack(places), target.frame))
-        embedding = read([picture])[0]
+        embedding = read([image])[0]
         answers, _ = predict_points(decoder, embedding, target.frame, points)
         for index, annotation in enumerate(objects):
             value = float(overlaps([answers.masks[index]], [annotation.rle])[0, 0])
@@ -87,5 +87,5 @@ def measure(
         recall_base=float(np.mean(found[True])) if found[True] else 0.0,
         recall_other=float(np.mean(found[False])) if found[False] else None,
         background_silent=float(np.mean(silent)) if silent else 1.0,
-        pictures=len(pictures),
+        images=len(images),
     )

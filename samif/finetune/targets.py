@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from samif.dataset.model import Picture
+from samif.dataset.model import ImageRecord
 from samif.masks.rle import decode
 from samif.sam.frame import Frame
 
@@ -23,13 +23,13 @@ SEAM = 5
 
 
 @dataclass(frozen=True)
-class PictureTargets:
-    """The learnable instances of one picture.
+class ImageTargets:
+    """The learnable instances of one image.
 
     Attributes:
         objects: share of each cell that instance i covers (I, LABELS, LABELS), uint8 0..255.
         ignored: cells of crowds and of classes that must stay unseen (LABELS, LABELS); never prompted as background.
-        frame: the picture's frame.
+        frame: the image's frame.
     """
 
     objects: NDArray[np.uint8]
@@ -37,11 +37,11 @@ class PictureTargets:
     frame: Frame
 
     @classmethod
-    def of(cls, picture: Picture, classes: frozenset[str], image_size: int) -> PictureTargets:
-        """Targets from a picture's annotations; those outside `classes` are ignored, not background."""
-        frame = Frame(picture.height, picture.width, image_size)
-        learn = [a for a in picture.annotations if a.category in classes and not a.crowd]
-        leave = [a for a in picture.annotations if a.category not in classes or a.crowd]
+    def of(cls, image: ImageRecord, classes: frozenset[str], image_size: int) -> ImageTargets:
+        """Targets from an image's annotations; those outside `classes` are ignored, not background."""
+        frame = Frame(image.height, image.width, image_size)
+        learn = [a for a in image.annotations if a.category in classes and not a.crowd]
+        leave = [a for a in image.annotations if a.category not in classes or a.crowd]
         ignored = np.zeros((LABELS, LABELS), dtype=bool)
         if leave:
             ignored = _cells(decode([a.rle for a in leave]), frame).max(axis=0) > 0
@@ -58,7 +58,7 @@ class PictureTargets:
 
     @cached_property
     def background(self) -> NDArray[np.int64]:
-        """Cells of the picture that nothing covers (N, 2) as (x, y)."""
+        """Cells of the image that nothing covers (N, 2) as (x, y)."""
         free = ~self.covered
         h, w = self._valid
         free[h:], free[:, w:] = False, False

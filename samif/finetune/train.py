@@ -2,9 +2,9 @@
 touched.
 
 Several workers may fine-tune one decoder together (`DistributedContext`): each draws the whole batch from the same
-seed, works on its share of the pictures, and takes the same step as the others.
+seed, works on its share of the images, and takes the same step as the others.
 
-Shape legend: B pictures a step, P prompts a picture, r resolution of low-resolution masks.
+Shape legend: B images a step, P prompts an image, r resolution of low-resolution masks.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from samif.config import PretrainDecoderParams
-from samif.dataset.model import Picture
+from samif.dataset.model import ImageRecord
 from samif.errors import SamifError
 from samif.finetune.quality import Quality, measure
-from samif.finetune.targets import LABELS, PictureTargets, to_points
+from samif.finetune.targets import LABELS, ImageTargets, to_points
 from samif.sam.decode import SINGLE_MASK
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.precision import training_autocast
 
 log = logging.getLogger(__name__)
 
-ReadEmbeddings = Callable[[Sequence[Picture]], Tensor]
-"""Pictures -> embeddings (B, C, h, w)."""
+ReadEmbeddings = Callable[[Sequence[ImageRecord]], Tensor]
+"""Images -> embeddings (B, C, h, w)."""
 
 HELD_OUT = 0.15
 CURVE_POINTS = 40
 CELLS_AT_ONCE = 1 << 15
-"""Prompts times grid cells of one pass: all 8 pictures of a step on `tiny`, one picture on the official grid."""
+"""Prompts times grid cells of one pass: all 8 images of a step on `tiny`, one image on the official grid."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """One worker of several that fine-tune a decoder together, each from the same decoder, pictures and parameters.
+    """One worker of several that fine-tune a decoder together, each from the same decoder, images and parameters.
 
     Attributes:
         rank: number of this worker, from 0.
-        workers: how many there are, at most the pictures of a step.
+        workers: how many there are, at most the images of a step.
         all_reduce: replaces a tensor by its sum over all workers, bit for bit the same on each.
         device: where this worker computes losses and gradients.
     """
@@ -69,9 +69,9 @@ class DistributedContext:
     all_reduce: Callable[[Tensor], None] = lambda _: None
     device: str = "cpu"
 
-    def share(self, pictures: int) -> slice:
-        """The pictures of a step that are this worker's."""
-        return slice(pictures * self.rank // self.workers, pictures * (self.rank + 1) // self.workers)
+    def share(self, images: int) -> slice:
+        """The images of a step that are this worker's."""
+        return slice(images * self.rank // self.workers, images * (self.rank + 1) // self.workers)
 
 
 SINGLE_PROCESS = DistributedContext()
@@ -79,7 +79,7 @@ SINGLE_PROCESS = DistributedContext()
 
 @dataclass(frozen=True)
 class _Batch:
-    """What is asked of the pictures of a step, or of some of them; embeddings are read of this worker's share only."""
+    """What is asked of the images of a step, or of some of them; embeddings are read of this worker's share only."""
 
     points: Tensor  # (B, P, 2)
     targets: Tensor  # (B * P, r, r)
@@ -87,8 +87,8 @@ class _Batch:
     depth: Tensor  # (B, 2h, 2w)
     ignored: Tensor  # (B, 2h, 2w)
 
-    def pictures(self, rows: slice) -> _Batch:
-        """The same for some of the pictures."""
+    def images(self, rows: slice) -> _Batch:
+        """The same for some of the images."""
         prompts = self.points.shape[1]
         flat = slice(rows.start * prompts, rows.stop * prompts)
         return _Batch(self.points[rows], self.targets[flat], self.is_object[flat], self.depth[rows], self.ignored[rows])
@@ -97,19 +97,19 @@ class _Batch:
         return _Batch(*(tensor.to(device) for tensor in vars(self).values()))
 
 
-def planned_steps(params: PretrainDecoderParams, pictures: int) -> int:
-    """Optimiser steps for a number of training pictures: `steps`, or as many as `max_epochs` passes take."""
-    return min(params.steps, max(1, params.max_epochs * pictures // params.pictures_per_step))
+def planned_steps(params: PretrainDecoderParams, images: int) -> int:
+    """Optimiser steps for a number of training images: `steps`, or as many as `max_epochs` passes take."""
+    return min(params.steps, max(1, params.max_epochs * images // params.images_per_step))
 
 
-def learnable(pictures: Sequence[Picture], classes: frozenset[str]) -> list[Picture]:
-    """The pictures that show an instance of `classes`."""
-    return [p for p in pictures if any(a.category in classes and not a.crowd for a in p.annotations)]
+def learnable(images: Sequence[ImageRecord], classes: frozenset[str]) -> list[ImageRecord]:
+    """The images that show an instance of `classes`."""
+    return [p for p in images if any(a.category in classes and not a.crowd for a in p.annotations)]
 
 
 def finetune(
     decoder: InstanceDecoder,
-    pictures: Sequence[Picture],
+    images: Sequence[ImageRecord],
     classes: frozenset[str],
     read: ReadEmbeddings,
     params: PretrainDecoderParams,
@@ -118,15 +118,15 @@ def finetune(
 ) -> TrainingResult:
     """Fine-tune the mask decoder on the instances of `classes`; the prompt encoder stays as it is.
 
-    A share of the pictures is held out; the fine-tuned decoder is kept only where it is better there than before.
+    A share of the images is held out; the fine-tuned decoder is kept only where it is better there than before.
     Losses: BCE + dice on the single mask, its IoU (regression), objectness, and the point proposal map.
     With several workers this is what the first one does; the others do `run_worker`.
 
     Raises:
-        SamifError: no picture has an instance to learn from.
+        SamifError: no image has an instance to learn from.
     """
     started = time.monotonic()
-    training_set = _TrainingSet.of(pictures, classes, read, params)
+    training_set = _TrainingSet.of(images, classes, read, params)
     there = copy.deepcopy(decoder).to(distributed.device)
     before = measure(there, training_set.check, classes, read, seed=params.seed)
     finetuned, curve = _train(decoder, training_set, distributed, advance)
@@ -140,7 +140,7 @@ def finetune(
 
 def run_worker(
     decoder: InstanceDecoder,
-    pictures: Sequence[Picture],
+    images: Sequence[ImageRecord],
     classes: frozenset[str],
     read: ReadEmbeddings,
     params: PretrainDecoderParams,
@@ -149,17 +149,17 @@ def run_worker(
     """Do a worker's share of what the first worker does in `finetune`; measuring is left to the first.
 
     Raises:
-        SamifError: no picture has an instance to learn from.
+        SamifError: no image has an instance to learn from.
     """
-    _train(decoder, _TrainingSet.of(pictures, classes, read, params), distributed)
+    _train(decoder, _TrainingSet.of(images, classes, read, params), distributed)
 
 
 @dataclass(frozen=True)
 class _TrainingSet:
-    """What is learnt from which pictures; `check` are those to measure on, held out where there are enough."""
+    """What is learnt from which images; `check` are those to measure on, held out where there are enough."""
 
-    learn: list[Picture]
-    check: list[Picture]
+    learn: list[ImageRecord]
+    check: list[ImageRecord]
     classes: frozenset[str]
     read: ReadEmbeddings
     params: PretrainDecoderParams
@@ -168,11 +168,11 @@ class _TrainingSet:
 
     @classmethod
     def of(
-        cls, pictures: Sequence[Picture], classes: frozenset[str], read: ReadEmbeddings, params: PretrainDecoderParams
+        cls, images: Sequence[ImageRecord], classes: frozenset[str], read: ReadEmbeddings, params: PretrainDecoderParams
     ) -> _TrainingSet:
-        useful = learnable(pictures, classes)
+        useful = learnable(images, classes)
         if not useful:
-            raise SamifError("no training picture shows an instance of a class to learn; check dataset.base_classes")
+            raise SamifError("no training image shows an instance of a class to learn; check dataset.base_classes")
         rng = np.random.default_rng(params.seed)
         order = rng.permutation(len(useful))
         held = max(1, int(HELD_OUT * len(useful))) if len(useful) > 3 else 0
@@ -197,14 +197,14 @@ def _train(
         parameter.requires_grad_(True)
     finetuned.train()
     optimiser = torch.optim.AdamW(weights, lr=params.learning_rate, weight_decay=0.01)
-    targets: dict[int, PictureTargets] = {}
+    targets: dict[int, ImageTargets] = {}
     curve: list[dict[str, float]] = []
     running: dict[str, float] = {}
     for step in range(steps):
         rate = params.learning_rate * min(1.0, (step + 1) / 30) * (1.0 - step / steps)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        share = distributed.share(params.pictures_per_step)
+        share = distributed.share(params.images_per_step)
         chosen = _choose(training_set)
         embeddings = training_set.read(chosen[share]).float().to(distributed.device)
         batch = _draw(finetuned, chosen, embeddings.shape[-1], training_set, targets).to(distributed.device)
@@ -221,25 +221,25 @@ def _train(
     return finetuned.eval().requires_grad_(False), curve
 
 
-def _choose(training_set: _TrainingSet) -> list[Picture]:
-    """The pictures of the next step."""
-    pictures, count = training_set.learn, training_set.params.pictures_per_step
-    return [pictures[i] for i in training_set.rng.choice(len(pictures), count, replace=len(pictures) < count)]
+def _choose(training_set: _TrainingSet) -> list[ImageRecord]:
+    """The images of the next step."""
+    images, count = training_set.learn, training_set.params.images_per_step
+    return [images[i] for i in training_set.rng.choice(len(images), count, replace=len(images) < count)]
 
 
 def _draw(
     decoder: InstanceDecoder,
-    chosen: Sequence[Picture],
+    chosen: Sequence[ImageRecord],
     grid: int,
     training_set: _TrainingSet,
-    cache: dict[int, PictureTargets],
+    cache: dict[int, ImageTargets],
 ) -> _Batch:
     params, rng = training_set.params, training_set.rng
     points, masks, depth, ignored = [], [], [], []
-    for picture in chosen:
-        if picture.id not in cache:
-            cache[picture.id] = PictureTargets.of(picture, training_set.classes, decoder.image_size)
-        target = cache[picture.id]
+    for image in chosen:
+        if image.id not in cache:
+            cache[image.id] = ImageTargets.of(image, training_set.classes, decoder.image_size)
+        target = cache[image.id]
         for place, mask in _prompts(target, 4 * grid, params, rng):
             points.append(to_points(place, target.frame))
             masks.append(mask)
@@ -257,9 +257,9 @@ def _draw(
 
 
 def _prompts(
-    target: PictureTargets, resolution: int, params: PretrainDecoderParams, rng: np.random.Generator
+    target: ImageTargets, resolution: int, params: PretrainDecoderParams, rng: np.random.Generator
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Places and target masks of one picture: objects, then background and seams in turn."""
+    """Places and target masks of one image: objects, then background and seams in turn."""
     nothing = np.zeros((resolution, resolution), dtype=np.float32)
     total = params.object_points + params.background_points
     prompts: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
@@ -277,26 +277,26 @@ def _prompts(
 
 
 def _accumulate(decoder: InstanceDecoder, embeddings: Tensor, batch: _Batch, share: slice) -> tuple[float, float]:
-    """Add the gradients of some pictures of a batch, a few at a time where prompts times grid cells would fill the
+    """Add the gradients of some images of a batch, a few at a time where prompts times grid cells would fill the
     memory. Over all workers they add up to those of the batch, whose parts are the same however many workers there are.
 
     Args:
-        embeddings: of the pictures of `share`.
+        embeddings: of the images of `share`.
 
     Returns:
-        What these pictures add to the batch's loss and mean mask IoU.
+        What these images add to the batch's loss and mean mask IoU.
     """
-    pictures, prompts = batch.points.shape[:2]
+    images, prompts = batch.points.shape[:2]
     at_once = max(1, CELLS_AT_ONCE // (prompts * embeddings.shape[-1] ** 2))
     sums = np.zeros(2)
-    for start in range(0, pictures, at_once):
-        stop = min(start + at_once, pictures)
+    for start in range(0, images, at_once):
+        stop = min(start + at_once, images)
         mine = slice(max(start, share.start), min(stop, share.stop))
         if mine.start >= mine.stop:
             continue
         own = embeddings[mine.start - share.start : mine.stop - share.start]
-        loss, iou = _loss(decoder, own, batch.pictures(mine), batch.pictures(slice(start, stop)))
-        weight = (stop - start) / pictures
+        loss, iou = _loss(decoder, own, batch.images(mine), batch.images(slice(start, stop)))
+        weight = (stop - start) / images
         (loss * weight).backward()  # type: ignore[no-untyped-call]
         sums += weight * np.array([float(loss.detach()), iou])
     return float(sums[0]), float(sums[1])
@@ -318,7 +318,7 @@ def _over_all_workers(
 
 
 def _loss(decoder: InstanceDecoder, embeddings: Tensor, batch: _Batch, whole: _Batch) -> tuple[Tensor, float]:
-    """What the pictures of `batch` add to loss and mean mask IoU of `whole`, which they are some or all pictures of."""
+    """What the images of `batch` add to loss and mean mask IoU of `whole`, which they are some or all images of."""
     with training_autocast(embeddings.device.type):
         answer, objectness = decoder(embeddings, batch.points, SINGLE_MASK)
         centre_logits = decoder.heads.centres(embeddings).float()

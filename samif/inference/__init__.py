@@ -1,1 +1,1 @@
-"""From a picture to named instances: proposals, segmentation, drawing."""
+"""From an image to named instances: proposals, segmentation, drawing."""

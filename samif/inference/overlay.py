@@ -1,6 +1,6 @@
-"""Draw instances over a picture, for people: translucent fill, crisp outline, name plate.
+"""Draw instances over an image, for people: translucent fill, crisp outline, name plate.
 
-Sizes grow with the square root of the shorter side: 256 px pictures are seen whole and enlarged, 4,000 px ones shrunk.
+Sizes grow with the square root of the shorter side: 256 px images are seen whole and enlarged, 4,000 px ones shrunk.
 Every line and plate carries its own dark or light counterpart, so that it shows on any background.
 """
 
@@ -28,7 +28,7 @@ HALO = 0.55
 
 
 def class_colour(name: str) -> Colour:
-    """RGB colour of a class name: the same in every picture, run and machine; never grey, dark or pale."""
+    """RGB colour of a class name: the same in every image, run and machine; never grey, dark or pale."""
     seed = hashlib.sha256(name.encode()).digest()
     hue = int.from_bytes(seed[:2], "big") / 65536
     saturation, value = ((0.80, 1.00), (0.95, 0.86), (0.62, 0.97))[seed[2] % 3]
@@ -37,18 +37,18 @@ def class_colour(name: str) -> Colour:
 
 
 def draw_instances(
-    picture: np.ndarray,
+    image: np.ndarray,
     masks: Sequence[Mask],
     labels: Sequence[str],
     scores: Sequence[float] | None = None,
     *,
     emphasis: Sequence[bool] | None = None,
 ) -> np.ndarray:
-    """Draw labelled instances over a copy of a picture.
+    """Draw labelled instances over a copy of an image.
 
     Args:
-        picture: (H, W, 3) uint8 RGB.
-        masks: per instance a bool (H, W) array in the frame of the picture, or COCO compressed RLE of that size.
+        image: (H, W, 3) uint8 RGB.
+        masks: per instance a bool (H, W) array in the frame of the image, or COCO compressed RLE of that size.
         labels: class name per instance; it gives the colour.
         scores: score per instance in 0-1, shown after the name; None shows none.
         emphasis: False draws an instance as a thin outline without fill and plate; None emphasises all.
@@ -57,12 +57,12 @@ def draw_instances(
         (H, W, 3) uint8 RGB, a new array.
 
     Raises:
-        SamifError: the picture, a mask or a list has the wrong shape, type or length.
+        SamifError: the image, a mask or a list has the wrong shape, type or length.
     """
-    _check(picture, masks, labels, scores, emphasis)
-    height, width = picture.shape[:2]
+    _check(image, masks, labels, scores, emphasis)
+    height, width = image.shape[:2]
     line = max(1.2, 0.09 * min(height, width) ** 0.5)
-    canvas = picture.astype(np.float32)
+    canvas = image.astype(np.float32)
     shown = [True] * len(masks) if emphasis is None else list(emphasis)
     areas = [_decode(mask, (height, width)) for mask in masks]
     # Large first: a small part on a large one stays visible.
@@ -74,24 +74,24 @@ def draw_instances(
             continue
         boxes[index] = box
         _blend(canvas, areas[index], box, class_colour(labels[index]), line, shown[index])
-    image = Image.fromarray(np.clip(canvas + 0.5, 0, 255).astype(np.uint8))
-    plates = _Plates(image, line)
+    drawn = Image.fromarray(np.clip(canvas + 0.5, 0, 255).astype(np.uint8))
+    plates = _Plates(drawn, line)
     for index in order:
         if shown[index] and index in boxes:
             text = labels[index] if scores is None else f"{labels[index]} {scores[index]:.2f}"
             plates.put(text, boxes[index], class_colour(labels[index]))
-    return np.asarray(image).copy()
+    return np.asarray(drawn).copy()
 
 
 def _check(
-    picture: np.ndarray,
+    image: np.ndarray,
     masks: Sequence[Mask],
     labels: Sequence[str],
     scores: Sequence[float] | None,
     emphasis: Sequence[bool] | None,
 ) -> None:
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-        raise SamifError(f"picture: expected (H, W, 3) uint8, got {picture.shape} {picture.dtype}; convert it to RGB")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise SamifError(f"image: expected (H, W, 3) uint8, got {image.shape} {image.dtype}; convert it to RGB")
     for name, values in (("labels", labels), ("scores", scores), ("emphasis", emphasis)):
         if values is not None and len(values) != len(masks):
             raise SamifError(f"{name}: expected {len(masks)}, one per mask, got {len(values)}; give each mask one")
@@ -105,7 +105,7 @@ def _decode(mask: Mask, size: tuple[int, int]) -> np.ndarray:
     else:
         area = decode([mask])[0]
     if area.shape != size:
-        raise SamifError(f"mask: expected {size}, the size of the picture, got {area.shape}; resize one of them")
+        raise SamifError(f"mask: expected {size}, the size of the image, got {area.shape}; resize one of them")
     return area
 
 
@@ -124,7 +124,7 @@ def _blend(canvas: np.ndarray, area: np.ndarray, box: Box, colour: Colour, line:
     left, top, right, bottom = box
     x0, y0 = max(0, left - pad), max(0, top - pad)
     x1, y1 = min(area.shape[1], right + pad), min(area.shape[0], bottom + pad)
-    # Zero margin: an object cut by the picture's edge gets its outline there too.
+    # Zero margin: an object cut by the image's edge gets its outline there too.
     margin = np.pad(area[y0:y1, x0:x1], pad)
     inside = (slice(pad, -pad), slice(pad, -pad))
     soft = Image.fromarray(margin.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(sigma))
@@ -152,7 +152,7 @@ def _luminance(colour: Colour) -> float:
 
 @dataclass
 class _Plates:
-    """Name plates of one picture: inside its edges, and clear of each other where there is room."""
+    """Name plates of one image: inside its edges, and clear of each other where there is room."""
 
     image: Image.Image
     line: float
@@ -163,7 +163,7 @@ class _Plates:
         self.size = max(11.0, 0.85 * min(self.image.size) ** 0.5)
 
     def put(self, text: str, box: Box, colour: Colour) -> None:
-        """Write `text` on a plate of `colour` near `box`, moved or shortened to stay inside the picture."""
+        """Write `text` on a plate of `colour` near `box`, moved or shortened to stay inside the image."""
         font, text, pad = self._fit(_plain(text))
         ascent, descent = font.getmetrics()
         width = int(font.getlength(text) + 0.999) + 2 * pad
@@ -182,7 +182,7 @@ class _Plates:
         self.draw.text((left + pad, top + pad // 2), text, fill=ink, font=font)
 
     def _fit(self, text: str) -> tuple[ImageFont.FreeTypeFont, str, int]:
-        """Font, text and padding that fit the width of the picture: smaller first, then cut."""
+        """Font, text and padding that fit the width of the image: smaller first, then cut."""
         limit = self.image.width
         for size in (self.size, max(8.0, 0.7 * self.size)):
             font = cast(ImageFont.FreeTypeFont, ImageFont.load_default(size=size))

@@ -32,10 +32,10 @@ MIN_CELLS = 3
 
 @dataclass(frozen=True)
 class Proposals:
-    """Class-agnostic instances of one picture, best first.
+    """Class-agnostic instances of one image, best first.
 
     Attributes:
-        masks: N run-length codes in picture pixels.
+        masks: N run-length codes in image pixels.
         iou: predicted IoU (N,), 0..1.
         objectness: probability (N,) that the mask is one object.
         tokens: mask-token embeddings (N, D).
@@ -84,12 +84,12 @@ class Proposals:
         )  # fmt: skip
 
     def with_semantic(self, features: Tensor | None) -> Proposals:
-        """The same with semantic features of the picture (S, g, g) pooled under each mask; as they are without."""
+        """The same with semantic features of the image (S, g, g) pooled under each mask; as they are without."""
         return self if features is None else replace(self, semantic=mean_under(features, self.masks))
 
 
 def prompt_points(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, params: ProposeParams) -> Tensor:
-    """Where to prompt a picture: (P, 2) in encoder pixels.
+    """Where to prompt an image: (P, 2) in encoder pixels.
 
     `grid` is the uniform grid of the paper. `points` takes the `params.points` strongest peaks of the proposal map,
     which says how deep inside an object each place is.
@@ -136,7 +136,7 @@ class _DecoderOutput:
         return iou.cpu().numpy().astype(np.float64)
 
     def proposals(self, embedding: Tensor, frame: Frame) -> Proposals:
-        """The answers as masks in picture pixels, with pooled features."""
+        """The answers as masks in image pixels, with pooled features."""
         return Proposals(
             encode(frame.full_masks(self.logits).cpu().numpy()),
             self.iou.cpu().numpy(),
@@ -170,7 +170,7 @@ def _decode_prompts(
 def predict_points(
     decoder: InstanceDecoder, embedding: Tensor, frame: Frame, points: Tensor
 ) -> tuple[Proposals, NDArray[np.bool_]]:
-    """Prompt one picture's embedding (C, h, w) with points (P, 2) in encoder pixels; one proposal per point. The work
+    """Prompt one image's embedding (C, h, w) with points (P, 2) in encoder pixels; one proposal per point. The work
     is done where the decoder lies, wherever the embedding comes from.
 
     Returns:
@@ -185,7 +185,7 @@ def predict_points(
 @full_float32()
 @torch.inference_mode()
 def propose(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, params: ProposeParams) -> Proposals:
-    """Proposals of one picture from its embedding (C, h, w), best first: prompted, filtered by objectness, duplicates
+    """Proposals of one image from its embedding (C, h, w), best first: prompted, filtered by objectness, duplicates
     removed. Masks are drawn only of objects, and stay at low resolution until they have survived. The work is done
     where the decoder lies, wherever the embedding comes from."""
     embedding = embedding.to(decoder.device)

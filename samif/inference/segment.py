@@ -1,4 +1,4 @@
-"""Picture -> labelled instances: the whole of inference in one place.
+"""Image -> labelled instances: the whole of inference in one place.
 
 Proposals -> features -> class probability x predicted IoU x objectness -> duplicate removal (SAM-IF, inference).
 """
@@ -30,10 +30,10 @@ UNKNOWN_QUALITY = 0.5
 
 @dataclass(frozen=True)
 class Instances:
-    """Labelled instances of one picture of `height` x `width` pixels, best first.
+    """Labelled instances of one image of `height` x `width` pixels, best first.
 
     Attributes:
-        masks: N run-length codes in picture pixels.
+        masks: N run-length codes in image pixels.
         boxes: (N, 4) as x, y, width, height.
         labels: N class names, or `unknown`.
         scores: (N,) in 0..1.
@@ -92,7 +92,7 @@ class Instances:
 
 
 def label(proposals: Proposals, classifier: Classifier, params: EvaluateParams, height: int, width: int) -> Instances:
-    """Name the proposals of one picture.
+    """Name the proposals of one image.
 
     A mask is tagged with its most probable class; where none of the classes is more probable, or the best is less so
     than the classifier's rejection asks, it is listed again as `unknown`, scored by its quality: AP ranks the first
@@ -134,7 +134,7 @@ def label(proposals: Proposals, classifier: Classifier, params: EvaluateParams, 
 
 @dataclass(frozen=True)
 class Embedded:
-    """What the encoders see in one picture: SAM's embedding (C, h, w), and semantic features (S, g, g) or none."""
+    """What the encoders see in one image: SAM's embedding (C, h, w), and semantic features (S, g, g) or none."""
 
     embedding: Tensor
     semantic: Tensor | None
@@ -142,7 +142,7 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Segmenter:
-    """Encoders, frozen decoder and classifier, ready to segment pictures; `semantic` where the classifier's features
+    """Encoders, frozen decoder and classifier, ready to segment images; `semantic` where the classifier's features
     name it."""
 
     encoder: ImageEncoder
@@ -152,17 +152,17 @@ class Segmenter:
     evaluate_params: EvaluateParams
     semantic: SemanticEncoder | None = None
 
-    def embed(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Embedded]:
-        """What the encoders see in each picture (H, W, 3) uint8 RGB."""
-        semantic = [None] * len(pictures) if self.semantic is None else self.semantic.encode(pictures)
-        return [Embedded(*seen) for seen in zip(self.encoder.encode(pictures), semantic, strict=True)]
+    def embed(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedded]:
+        """What the encoders see in each image (H, W, 3) uint8 RGB."""
+        semantic = [None] * len(images) if self.semantic is None else self.semantic.encode(images)
+        return [Embedded(*seen) for seen in zip(self.encoder.encode(images), semantic, strict=True)]
 
-    def propose(self, picture: NDArray[np.uint8], seen: Embedded) -> Proposals:
-        """The proposals of a picture, with all features that the classifier takes."""
-        found = propose(self.decoder, seen.embedding, self.encoder.frame(picture), self.propose_params)
+    def propose(self, image: NDArray[np.uint8], seen: Embedded) -> Proposals:
+        """The proposals of an image, with all features that the classifier takes."""
+        found = propose(self.decoder, seen.embedding, self.encoder.frame(image), self.propose_params)
         return found.with_semantic(seen.semantic)
 
-    def segment(self, picture: NDArray[np.uint8]) -> Instances:
-        """A picture (H, W, 3) uint8 RGB -> its instances, unknown objects among them."""
-        proposals = self.propose(picture, self.embed([picture])[0])
-        return label(proposals, self.classifier, self.evaluate_params, *picture.shape[:2]).resolved
+    def segment(self, image: NDArray[np.uint8]) -> Instances:
+        """An image (H, W, 3) uint8 RGB -> its instances, unknown objects among them."""
+        proposals = self.propose(image, self.embed([image])[0])
+        return label(proposals, self.classifier, self.evaluate_params, *image.shape[:2]).resolved

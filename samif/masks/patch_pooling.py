@@ -1,9 +1,9 @@
 """Features of a patch grid under masks, weighed by the exact share of each cell that a mask covers.
 
-Masks are taken in picture pixels, so nothing of the padding of the encoder's square can be under one, and a mask
+Masks are taken in image pixels, so nothing of the padding of the encoder's square can be under one, and a mask
 that is thinner than a cell is weighed by what it covers of it (as in `samif.masks.pooling`).
 
-Shape legend: N masks of one picture, S feature channels, g cells along a side of the padded square.
+Shape legend: N masks of one image, S feature channels, g cells along a side of the padded square.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from samif.masks.rle import Rle, boxes, part
 def cover(masks: Sequence[Rle], cells: int) -> NDArray[np.float32]:
     """The share (N, cells, cells), 0..1, of each cell of the padded square that each mask covers.
 
-    The square's side is the picture's longer one; the picture lies in its top left corner.
+    The square's side is the image's longer one; the image lies in its top left corner.
     """
     shares = np.zeros((len(masks), cells, cells), dtype=np.float32)
     for share, mask, (x, y, width, height) in zip(shares, masks, boxes(masks).astype(int), strict=True):

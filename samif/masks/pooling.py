@@ -1,6 +1,6 @@
 """Image features pooled under masks, at every scale that an embedding carries.
 
-Shape legend: P masks of one picture, C embedding channels, (h, w) its grid, r the resolution of soft masks.
+Shape legend: P masks of one image, C embedding channels, (h, w) its grid, r the resolution of soft masks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def pool(embedding: Tensor, masks: Tensor) -> Tensor:
     """Mean, standard deviation and maximum of each feature map under each mask.
 
     Args:
-        embedding: (C, h, w) of one picture.
+        embedding: (C, h, w) of one image.
         masks: soft masks (P, r, r) in 0..1 over the padded square.
 
     Returns:

@@ -10,7 +10,7 @@ from samif.classifier.base import train_base
 from samif.classifier.incremental import InstanceKey, learn_session
 from samif.classifier.model import Classifier
 from samif.config import BASE, EvaluateParams, IncrementalParams, SessionParams, Strict, TrainBaseParams, digest
-from samif.dataset.model import Dataset, Picture
+from samif.dataset.model import Dataset, ImageRecord
 from samif.dataset.sessions import draw_shots
 from samif.evaluate.evaluate import evaluate
 from samif.evaluate.model import BACKGROUND, Evaluation, GroupScores, Unknown
@@ -34,12 +34,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class Line:
-    """What is learnt from and what is scored on; `proposals_of` gives the same object for a picture each time, so that
+    """What is learnt from and what is scored on; `proposals_of` gives the same object for an image each time, so that
     overlaps are counted once."""
 
     train: Dataset
     val: Dataset
-    proposals_of: Callable[[Picture], Proposals]
+    proposals_of: Callable[[ImageRecord], Proposals]
     base_classes: Sequence[str]
     sessions: Mapping[str, SessionParams]
 
@@ -93,7 +93,7 @@ def chain(
 def score(
     line: Line, variant: Variant, classifier: Classifier, name: str, shots: int, seed: int, seconds: float | None
 ) -> Score:
-    """What a classifier scores on the validation pictures."""
+    """What a classifier scores on the validation images."""
     found = evaluate(name, line.val, line.proposals_of, classifier, line.base_classes, variant.evaluate).evaluation
     as_base, as_novel = _mixed_up(found)
     return Score(

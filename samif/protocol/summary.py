@@ -56,7 +56,7 @@ MEASURES: dict[str, Callable[[Score], float | None]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One number of shots and one session, over all seeds; `forgetting` is the fall of base AP on base-only pictures
+    """One number of shots and one session, over all seeds; `forgetting` is the fall of base AP on base-only images
     since the base classifier, in points."""
 
     shots: int

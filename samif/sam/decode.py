@@ -1,10 +1,10 @@
-"""The official mask decoder's forward pass over many pictures and many prompts at once.
+"""The official mask decoder's forward pass over many images and many prompts at once.
 
-The official `predict_masks` takes one picture per call, throws its tokens away and draws every mask; here prompts are
-batched over pictures, the tokens are kept, because they are features of the instance (SAM-IF, classifier input), and
+The official `predict_masks` takes one image per call, throws its tokens away and draws every mask; here prompts are
+batched over images, the tokens are kept, because they are features of the instance (SAM-IF, classifier input), and
 masks are drawn only of those prompts and tokens that somebody wants.
 
-Shape legend: B pictures, P prompts each, N = B * P, C embedding channels, D token width, T tokens of a prompt,
+Shape legend: B images, P prompts each, N = B * P, C embedding channels, D token width, T tokens of a prompt,
 K = 4 mask tokens (index 0 the single mask, 1-3 the multimask tokens), (h, w) the embedding grid, L = h * w,
 (4h, 4w) low-resolution masks.
 """
@@ -32,7 +32,7 @@ class DetailedDecoder(Protocol):
 
     def core(self, embeddings: Tensor) -> Tensor: ...
 
-    def upscale(self, src: Tensor, embeddings: Tensor, picture: Tensor) -> Tensor: ...
+    def upscale(self, src: Tensor, embeddings: Tensor, image: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -47,20 +47,20 @@ class ImageContext:
 class TokenAnswer:
     """What the decoder says before a mask is drawn.
 
-    `iou` (N, K), `iou_token` (N, D), `mask_tokens` (N, K, D), `cells` (N, L, D) the picture as each prompt sees it,
-    `picture` (N,) the row of its embedding.
+    `iou` (N, K), `iou_token` (N, D), `mask_tokens` (N, K, D), `cells` (N, L, D) the image as each prompt sees it,
+    `image` (N,) the row of its embedding.
     """
 
     iou: Tensor
     iou_token: Tensor
     mask_tokens: Tensor
     cells: Tensor
-    picture: Tensor
+    image: Tensor
 
     def take(self, rows: Tensor) -> TokenAnswer:
         """The answers to some prompts, by index or by a boolean per prompt."""
         return TokenAnswer(
-            self.iou[rows], self.iou_token[rows], self.mask_tokens[rows], self.cells[rows], self.picture[rows]
+            self.iou[rows], self.iou_token[rows], self.mask_tokens[rows], self.cells[rows], self.image[rows]
         )
 
 
@@ -75,7 +75,7 @@ class DecoderAnswer:
 
 
 def prepare_image(decoder: MaskDecoder, embeddings: Tensor, image_pe: Tensor, dense: Tensor) -> ImageContext:
-    """Do once per picture what all its prompts share.
+    """Do once per image what all its prompts share.
 
     Args:
         embeddings: (B, C, h, w).
@@ -90,15 +90,15 @@ def prepare_image(decoder: MaskDecoder, embeddings: Tensor, image_pe: Tensor, de
 
 
 def run_transformer(decoder: MaskDecoder, context: ImageContext, sparse: Tensor) -> TokenAnswer:
-    """Run the two-way transformer on prompt tokens `sparse` (N, t, D), the prompts of one picture together."""
+    """Run the two-way transformer on prompt tokens `sparse` (N, t, D), the prompts of one image together."""
     count, known = sparse.shape[0], context.embeddings.shape[0]
     fixed = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight], dim=0)
     tokens = torch.cat([fixed.unsqueeze(0).expand(count, -1, -1), sparse], dim=1)
     queries, cells = transform(decoder.transformer, context.side, tokens)
-    picture = torch.arange(known, device=sparse.device).repeat_interleave(count // known)
+    image = torch.arange(known, device=sparse.device).repeat_interleave(count // known)
     iou_token = queries[:, 0]
     return TokenAnswer(
-        decoder.iou_prediction_head(iou_token), iou_token, queries[:, 1 : 1 + decoder.num_mask_tokens], cells, picture
+        decoder.iou_prediction_head(iou_token), iou_token, queries[:, 1 : 1 + decoder.num_mask_tokens], cells, image
     )
 
 
@@ -110,7 +110,7 @@ def predict_masks(decoder: MaskDecoder, context: ImageContext, answer: TokenAnsw
     if not isinstance(decoder, DetailedDecoder):
         return _predict_masks_official(decoder, answer.cells, weights, (h, w))
     plane = answer.cells.transpose(1, 2).reshape(-1, answer.cells.shape[-1], h, w)
-    upscaled = decoder.upscale(plane, context.embeddings, answer.picture)
+    upscaled = decoder.upscale(plane, context.embeddings, answer.image)
     return (weights @ upscaled.flatten(2)).view(*weights.shape[:2], *upscaled.shape[-2:])
 
 

@@ -58,11 +58,11 @@ class InstanceDecoder(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the square, padded picture that prompts refer to."""
+        """Side in pixels of the square, padded image that prompts refer to."""
         return int(self.prompt_encoder.input_image_size[0])
 
     def embed_points(self, points: Tensor) -> Tensor:
-        """Foreground points (N, 2) as (x, y) in the encoder's frame (pixels of the resized, padded picture)
+        """Foreground points (N, 2) as (x, y) in the encoder's frame (pixels of the resized, padded image)
         -> prompt tokens (N, 2, D): the point and the official padding point."""
         labels = torch.ones(points.shape[0], 1, dtype=torch.int64, device=points.device)
         sparse, _ = self.prompt_encoder(points=(points.unsqueeze(1), labels), boxes=None, masks=None)
@@ -73,7 +73,7 @@ class InstanceDecoder(nn.Module):
         return prepare_image(self.mask_decoder, embeddings, self.prompt_encoder.get_dense_pe(), self._no_mask)
 
     def run_transformer(self, context: ImageContext, points: Tensor) -> tuple[TokenAnswer, Tensor]:
-        """Prompt B pictures with P points each, x and y in the encoder's frame (B, P, 2).
+        """Prompt B images with P points each, x and y in the encoder's frame (B, P, 2).
 
         Returns:
             The answers without masks, N = B * P in the order of the points, and objectness logits (N,).
@@ -88,7 +88,7 @@ class InstanceDecoder(nn.Module):
     def forward(
         self, embeddings: Tensor, points: Tensor, which: Sequence[int] = ALL_MASKS
     ) -> tuple[DecoderAnswer, Tensor]:
-        """Prompt B pictures with P points each, and draw the masks of the tokens `which`, the single mask among them.
+        """Prompt B images with P points each, and draw the masks of the tokens `which`, the single mask among them.
 
         Args:
             embeddings: (B, C, h, w).

@@ -1,4 +1,4 @@
-"""The frozen image encoder: pictures in, embeddings out, with the digests that name them in a cache."""
+"""The frozen image encoder: images in, embeddings out, with the digests that name them in a cache."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ImageEncoder:
 
     @property
     def preprocessing_digest(self) -> str:
-        """SHA-256 of how a picture is resized, normalised and padded, and how precisely it is encoded."""
+        """SHA-256 of how an image is resized, normalised and padded, and how precisely it is encoded."""
         recipe = (
             f"longest side {self.image_size}, PIL bilinear, normalise, pad right and bottom with 0, {self.precision}"
         )
@@ -56,20 +56,20 @@ class ImageEncoder:
 
     @property
     def embedding_shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of one picture."""
+        """(C, h, w) of one image."""
         return ARCHITECTURES[self.name].embedding
 
-    def frame(self, picture: NDArray[np.uint8]) -> Frame:
-        """The frame of a picture (H, W, 3)."""
-        return Frame(picture.shape[0], picture.shape[1], self.image_size)
+    def frame(self, image: NDArray[np.uint8]) -> Frame:
+        """The frame of an image (H, W, 3)."""
+        return Frame(image.shape[0], image.shape[1], self.image_size)
 
-    def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Pictures (H, W, 3) uint8 RGB of any sizes -> embeddings (N, C, h, w) float32 on the CPU."""
-        return self.encode_prepared([self.prepare(picture) for picture in pictures])
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Images (H, W, 3) uint8 RGB of any sizes -> embeddings (N, C, h, w) float32 on the CPU."""
+        return self.encode_prepared([self.prepare(image) for image in images])
 
-    def prepare(self, picture: NDArray[np.uint8]) -> Tensor:
+    def prepare(self, image: NDArray[np.uint8]) -> Tensor:
         """The part of the work before the network: (H, W, 3) -> resized (3, h, w) uint8. Safe in several threads."""
-        return resize_longest(picture, self.image_size)
+        return resize_longest(image, self.image_size)
 
     @torch.inference_mode()
     def encode_prepared(self, prepared: Sequence[Tensor]) -> Tensor:
@@ -110,7 +110,7 @@ class _Cast(nn.Module):
         super().__init__()
         self.network, self.dtype = network, dtype
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        with torch.autocast(pictures.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            embeddings: Tensor = self.network(pictures)
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            embeddings: Tensor = self.network(images)
         return embeddings

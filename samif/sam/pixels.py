@@ -1,4 +1,4 @@
-"""Picture pixels on their way into an encoder: the longer side at its size, normalised, padded right and bottom."""
+"""Image pixels on their way into an encoder: the longer side at its size, normalised, padded right and bottom."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 
 
 def resize_longest(
-    picture: NDArray[np.uint8], size: int, resample: Image.Resampling = Image.Resampling.BILINEAR
+    image: NDArray[np.uint8], size: int, resample: Image.Resampling = Image.Resampling.BILINEAR
 ) -> Tensor:
-    """A picture (H, W, 3) uint8 RGB -> (3, h, w) uint8 with its longer side at `size`. Safe in several threads."""
+    """An image (H, W, 3) uint8 RGB -> (3, h, w) uint8 with its longer side at `size`. Safe in several threads."""
     # as the official ResizeLongestSide, which needs torchvision for this one call of Pillow
-    scale = size * 1.0 / max(picture.shape[:2])
-    height, width = (int(side * scale + 0.5) for side in picture.shape[:2])
-    resized = Image.fromarray(picture).resize((width, height), resample)
+    scale = size * 1.0 / max(image.shape[:2])
+    height, width = (int(side * scale + 0.5) for side in image.shape[:2])
+    resized = Image.fromarray(image).resize((width, height), resample)
     return torch.from_numpy(np.asarray(resized).transpose(2, 0, 1).copy())
 
 
@@ -29,7 +29,7 @@ def padded_batch(prepared: Sequence[Tensor], size: int, mean: Tensor, std: Tenso
     """
     device = mean.device
     batch = torch.zeros(len(prepared), 3, size, size, device=device)
-    for row, picture in zip(batch, prepared, strict=True):
-        pixels = picture.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else picture
-        row[:, : picture.shape[1], : picture.shape[2]] = (pixels.float() - mean) / std
+    for row, image in zip(batch, prepared, strict=True):
+        pixels = image.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else image
+        row[:, : image.shape[1], : image.shape[2]] = (pixels.float() - mean) / std
     return batch

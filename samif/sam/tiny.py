@@ -1,6 +1,6 @@
 """`tiny`: a small SAM of the official package's own modules, 256 px, for the demo line and for tests.
 
-Shape legend: N pictures or prompts; embedding (N, 256, 16, 16) =
+Shape legend: N images or prompts; embedding (N, 256, 16, 16) =
     64 channels of the neck | 16 channels at stride 8, folded 2x2 | 8 channels at stride 4, folded 4x4.
 The folded channels carry fine detail to the decoder inside the one tensor that the official predictor,
 automatic mask generator and our embedding store hand around, so that all of them work unchanged.
@@ -69,7 +69,7 @@ class TinyImageEncoder(nn.Module):
         self.fine = nn.Conv2d(32, FINE, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures (N, 3, 256, 256), normalised -> embeddings (N, 256, 16, 16)."""
+        """Images (N, 3, 256, 256), normalised -> embeddings (N, 256, 16, 16)."""
         at4 = self.stride4(x)
         at8 = self.stride8(at4)
         tokens = self.stride16(at8).permute(0, 2, 3, 1) + self.pos_embed
@@ -103,14 +103,14 @@ class TinyMaskDecoder(MaskDecoder):  # type: ignore[misc]  # the package has no 
         """The channels (N, 64, 16, 16) that the transformer attends to."""
         return embeddings[:, :CORE]
 
-    def upscale(self, src: Tensor, embeddings: Tensor, picture: Tensor) -> Tensor:
+    def upscale(self, src: Tensor, embeddings: Tensor, image: Tensor) -> Tensor:
         """Transformer output (N, 64, 16, 16), embeddings (B, 256, 16, 16) and the row of each prompt's (N,)
         -> (N, 16, 64, 64)."""
         up = self.output_upscaling
         mid = up["mid"](F.pixel_shuffle(embeddings[:, CORE : CORE + 4 * MID], 2))
         fine = up["fine"](F.pixel_shuffle(embeddings[:, CORE + 4 * MID :], 4))
-        at8 = F.relu(up["norm8"](up["to8"](src) + _rows(mid, picture)))
-        at4 = F.relu(up["to4"](at8) + _rows(fine, picture))
+        at8 = F.relu(up["norm8"](up["to8"](src) + _rows(mid, image)))
+        at4 = F.relu(up["to4"](at8) + _rows(fine, image))
         merged: Tensor = at4 + F.relu(up["merge"](at4))
         return merged
 
@@ -126,10 +126,10 @@ class TinyMaskDecoder(MaskDecoder):  # type: ignore[misc]  # the package has no 
         return answer.masks, answer.iou
 
 
-def _rows(planes: Tensor, picture: Tensor) -> Tensor:
-    """`planes[picture]`, rows of (B, C, h, w) for each of (N,). Its gradient adds up what prompts of one picture send
+def _rows(planes: Tensor, image: Tensor) -> Tensor:
+    """`planes[image]`, rows of (B, C, h, w) for each of (N,). Its gradient adds up what prompts of one image send
     back in their order; that of indexing lets threads race where numbers are float32, and ends in other last bits."""
-    return F.embedding(picture, planes.flatten(1)).view(-1, *planes.shape[1:])
+    return F.embedding(image, planes.flatten(1)).view(-1, *planes.shape[1:])
 
 
 def build_tiny() -> Sam:

@@ -1,13 +1,13 @@
-"""The official two-way transformer over many prompts of a few pictures, without the work that prompts share.
+"""The official two-way transformer over many prompts of a few images, without the work that prompts share.
 
-The official module repeats a picture's embedding for every prompt and projects it anew each time. Here
-- the first layer, in which every prompt of a picture meets the same embedding, projects it once per picture;
+The official module repeats an image's embedding for every prompt and projects it anew each time. Here
+- the first layer, in which every prompt of an image meets the same embedding, projects it once per image;
 - later, where each prompt has an embedding of its own, the projections are folded into the few tokens instead of being
   applied to the many cells: q (W k)^T = (q W) k^T. Eight heads of seven tokens are 56 rows, fewer than the 128 columns
   that the official module makes of every cell, twice.
 The result is the same up to rounding, and gradients flow through it.
 
-Shape legend: S sources (pictures, or prompts whose dense prompts differ), N prompts, P = N / S, T tokens of a prompt,
+Shape legend: S sources (images, or prompts whose dense prompts differ), N prompts, P = N / S, T tokens of a prompt,
 L cells of the embedding, D token width, I inner width of an attention, H heads.
 """
 

@@ -6,7 +6,7 @@ What differs from `segment_anything.modeling.image_encoder`:
 - windows are padded after the projection to q, k and v and cropped before the one back, so padding costs no products;
 - matrices are multiplied in the chosen precision, while the residual stream and its normalisation stay in float32.
 
-Shape legend: B pictures, (H, W) token grid, C width, G = windows or pictures x heads, (h, w) grid of one window,
+Shape legend: B images, (H, W) token grid, C width, G = windows or images x heads, (h, w) grid of one window,
 D width of a head.
 """
 
@@ -49,11 +49,11 @@ class FastViT(nn.Module):
         )
         self.requires_grad_(False)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Pictures (B, 3, S, S), normalised, float32 -> embeddings (B, 256, S / 16, S / 16) float32."""
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S), normalised, float32 -> embeddings (B, 256, S / 16, S / 16) float32."""
         # laid out as the blocks read it: a permuted stream would be copied at each normalisation, and its views of
         # q, k and v in each tile
-        tokens = self.patch(pictures.to(self.dtype)).permute(0, 2, 3, 1).float().contiguous() + self.pos_embed
+        tokens = self.patch(images.to(self.dtype)).permute(0, 2, 3, 1).float().contiguous() + self.pos_embed
         for block in self.blocks:
             tokens = block(tokens)
         plane: Tensor = tokens.permute(0, 3, 1, 2)

@@ -55,12 +55,12 @@ class Architecture:
 
     @cached_property
     def image_size(self) -> int:
-        """Side in pixels of the square picture that the encoder sees."""
+        """Side in pixels of the square image that the encoder sees."""
         return int(_blueprint(self.name).image_encoder.img_size)
 
     @cached_property
     def embedding(self) -> tuple[int, int, int]:
-        """Shape (channels, rows, columns) of one picture's embedding."""
+        """Shape (channels, rows, columns) of one image's embedding."""
         encoder = _blueprint(self.name).image_encoder
         with torch.device("meta"), torch.inference_mode():
             shape = encoder(torch.empty(1, 3, self.image_size, self.image_size)).shape

@@ -1,6 +1,6 @@
-"""The frozen semantic encoder: pictures in, patch features out, with the digests that name them in a cache.
+"""The frozen semantic encoder: images in, patch features out, with the digests that name them in a cache.
 
-Shape legend: N pictures, S features of a cell, g cells along a side of the padded square.
+Shape legend: N images, S features of a cell, g cells along a side of the padded square.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class SemanticEncoder:
 
     @property
     def preprocessing_digest(self) -> str:
-        """SHA-256 of how a picture is resized, normalised and padded, and which features are kept."""
+        """SHA-256 of how an image is resized, normalised and padded, and which features are kept."""
         recipe = (
             f"longest side {self.size}, PIL {self._resample.name.lower()}, normalise {self._recipe.mean} "
             f"{self._recipe.std}, pad right and bottom with 0, last normalised patch tokens, float32"
@@ -64,16 +64,16 @@ class SemanticEncoder:
 
     @property
     def embedding_shape(self) -> tuple[int, int, int]:
-        """(S, g, g) of one picture."""
+        """(S, g, g) of one image."""
         return self._width, self._cells, self._cells
 
-    def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Pictures (H, W, 3) uint8 RGB of any sizes -> features (N, S, g, g) float32 on the CPU."""
-        return self.encode_prepared([self.prepare(picture) for picture in pictures])
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Images (H, W, 3) uint8 RGB of any sizes -> features (N, S, g, g) float32 on the CPU."""
+        return self.encode_prepared([self.prepare(image) for image in images])
 
-    def prepare(self, picture: NDArray[np.uint8]) -> Tensor:
+    def prepare(self, image: NDArray[np.uint8]) -> Tensor:
         """The part of the work before the network: (H, W, 3) -> resized (3, h, w) uint8. Safe in several threads."""
-        return resize_longest(picture, self.size, self._resample)
+        return resize_longest(image, self.size, self._resample)
 
     @torch.inference_mode()
     def encode_prepared(self, prepared: Sequence[Tensor]) -> Tensor:

@@ -46,7 +46,7 @@ class EncoderCard(Strict):
 
 class SemanticCard(Strict):
     """The frozen semantic encoder of a classifier whose features name it: its network in timm, the digests of its
-    weights and of how pictures come to it, the SHA-256 of its weight file, and the side of its input in pixels, none
+    weights and of how images come to it, the SHA-256 of its weight file, and the side of its input in pixels, none
     being the network's own."""
 
     name: str

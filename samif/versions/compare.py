@@ -1,4 +1,4 @@
-"""Where two versions differ on the same pictures: scores with intervals, and the pictures on which they disagree.
+"""Where two versions differ on the same images: scores with intervals, and the images on which they disagree.
 
 Scores are compared over the classes that both versions know, so that classes which came in between neither lift nor
 lower a group; `before` is the version that is live or older, `after` the one that would follow it.
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samif.config import Strict
-from samif.dataset.model import Picture
+from samif.dataset.model import ImageRecord
 from samif.errors import SamifError
 from samif.evaluate.average_precision import Detection, group_mean
 from samif.evaluate.match_cache import Records
@@ -30,7 +30,7 @@ _THRESHOLDS = {"ap": slice(None), "ap50": slice(0, 1)}
 
 @dataclass(frozen=True)
 class ScoredVersion:
-    """A version scored on one set of pictures."""
+    """A version scored on one set of images."""
 
     evaluation: Evaluation
     records: Records
@@ -58,19 +58,19 @@ class Change(Strict):
 
     @property
     def is_noise(self) -> bool:
-        """The interval holds zero: other pictures of the same kind could show no difference, or its opposite."""
+        """The interval holds zero: other images of the same kind could show no difference, or its opposite."""
         return self.low is not None and self.high is not None and self.low <= 0.0 <= self.high
 
 
 class Comparison(Strict):
-    """Two versions on the same pictures.
+    """Two versions on the same images.
 
     `groups` (base, novel, all) and `classes` hold points of `metric` (0-100) over the classes that both know;
-    `false_tags` are names per picture hung on what no class covers. `added` and `lost` name the other classes.
+    `false_tags` are names per image hung on what no class covers. `added` and `lost` name the other classes.
     """
 
     metric: Metric
-    pictures: int
+    images: int
     resamples: int
     confidence: float
     groups: dict[str, Change]
@@ -83,21 +83,21 @@ class Comparison(Strict):
 def compare(
     before: ScoredVersion, after: ScoredVersion, metric: Metric, resamples: int, confidence: float, seed: int
 ) -> Comparison:
-    """Compare two versions by a paired bootstrap over pictures: each resample draws as many pictures as there are,
+    """Compare two versions by a paired bootstrap over images: each resample draws as many images as there are,
     with replacement, and scores both versions on it; the interval is that of the differences' percentiles.
 
     Raises:
-        SamifError: the versions were scored on different pictures.
+        SamifError: the versions were scored on different images.
     """
     one, two = before.evaluation, after.evaluation
     if one.dataset != two.dataset:
         raise SamifError(
-            f"'{one.name}' was scored on pictures {one.dataset[:12]}, '{two.name}' on {two.dataset[:12]}; "
-            "score both on the same pictures"
+            f"'{one.name}' was scored on images {one.dataset[:12]}, '{two.name}' on {two.dataset[:12]}; "
+            "score both on the same images"
         )
     shared = [name for name in one.per_class if name in two.per_class]
-    pictures = len(before.records.false_tags)
-    weights = _draw(pictures, resamples, seed)
+    images = len(before.records.false_tags)
+    weights = _draw(images, resamples, seed)
     differences = {name: _difference(before, after, name, weights, metric) for name in shared}
 
     def interval(values: Floats) -> tuple[float | None, float | None]:
@@ -120,10 +120,10 @@ def compare(
         "all": shared,
     }
     tags = (after.records.false_tags - before.records.false_tags).astype(np.float64)
-    low, high = interval(weights @ tags / pictures) if pictures else (None, None)
+    low, high = interval(weights @ tags / images) if images else (None, None)
     return Comparison(
         metric=metric,
-        pictures=pictures,
+        images=images,
         resamples=resamples,
         confidence=confidence,
         groups={group: change(members[group]) for group in GROUPS},
@@ -140,12 +140,12 @@ def compare(
     )
 
 
-def _draw(pictures: int, resamples: int, seed: int) -> NDArray[np.int32]:
-    """How often each resample draws each picture, (R, P)."""
-    if not pictures:
+def _draw(images: int, resamples: int, seed: int) -> NDArray[np.int32]:
+    """How often each resample draws each image, (R, P)."""
+    if not images:
         return np.zeros((resamples, 0), dtype=np.int32)
     rng = np.random.default_rng(seed)
-    return rng.multinomial(pictures, np.full(pictures, 1.0 / pictures), size=resamples).astype(np.int32)
+    return rng.multinomial(images, np.full(images, 1.0 / images), size=resamples).astype(np.int32)
 
 
 def _difference(
@@ -167,7 +167,7 @@ def _mean(differences: Sequence[Floats]) -> Floats:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """One picture on which two versions differ, at their operating scores.
+    """One image on which two versions differ, at their operating scores.
 
     Attributes:
         lost: annotation ids that `before` found under their right name and `after` did not.
@@ -184,8 +184,8 @@ class Disagreement:
     untagged: frozenset[int]
 
     @property
-    def picture(self) -> Picture:
-        return self.after.picture
+    def image(self) -> ImageRecord:
+        return self.after.image
 
     @property
     def worse(self) -> int:
@@ -199,11 +199,11 @@ class Disagreement:
 
 
 def disagreements(before: Iterable[Matched], after: Iterable[Matched]) -> list[Disagreement]:
-    """The pictures on which two versions differ: the worst regression first, after the regressions the best
+    """The images on which two versions differ: the worst regression first, after the regressions the best
     improvement.
 
     Args:
-        before, after: the same pictures in the same order.
+        before, after: the same images in the same order.
     """
     found = [_disagreement(one, two) for one, two in zip(before, after, strict=True)]
     differing = [item for item in found if item.worse or item.better]
@@ -212,7 +212,7 @@ def disagreements(before: Iterable[Matched], after: Iterable[Matched]) -> list[D
 
 def _rank(item: Disagreement) -> tuple[bool, int, int, int]:
     net = item.worse - item.better
-    return net <= 0, -abs(net), -item.worse, item.picture.id
+    return net <= 0, -abs(net), -item.worse, item.image.id
 
 
 def _disagreement(before: Matched, after: Matched) -> Disagreement:

@@ -26,7 +26,7 @@ SAME_POINTS = 0.01
 class Check(Strict):
     """One question of the policy; `subject` is a group, a class or a part of the version."""
 
-    name: Literal["verified", "lock", "pictures", "decoder", "rows", "classes", "floor", "drop", "false tags"]
+    name: Literal["verified", "lock", "images", "decoder", "rows", "classes", "floor", "drop", "false tags"]
     subject: str
     outcome: Literal["passed", "unclear", "failed", "skipped"]
     reason: str
@@ -67,7 +67,7 @@ class VersionStatus:
     Attributes:
         version: as people write it, `demo-classifier/3`.
         registered: the evaluation that its card vouches for.
-        scored: scored again just now on the frozen pictures; none where they are not at hand.
+        scored: scored again just now on the frozen images; none where they are not at hand.
         why_not: why it could not be scored.
         complaints: what its verification found to differ; empty where everything is as the card says.
         lock: whether a commit holds the dvc.lock that its card names; "ignored" where git was told to leave it out,
@@ -94,7 +94,7 @@ def evaluate_gates(
         comparison: champion (before) against candidate (after), with the policy's metric; none where there is no
             champion, or where one of them could not be scored.
     """
-    checks = [_verified(candidate), _lock(candidate), _pictures(candidate, champion)]
+    checks = [_verified(candidate), _lock(candidate), _images(candidate, champion)]
     if champion is not None:
         checks += [_classes(candidate, champion), *_drops(policy, comparison)]
     checks += [*_floors(policy, candidate.registered), _false_tags_floor(policy, candidate.registered)]
@@ -134,21 +134,21 @@ def _lock(candidate: VersionStatus) -> Check:
     return Check(name="lock", subject="dvc.lock", outcome=outcome, reason=reason)
 
 
-def _pictures(candidate: VersionStatus, champion: VersionStatus | None) -> Check:
-    """Both scored just now on the pictures of the candidate's own evaluation, which must come out as registered."""
+def _images(candidate: VersionStatus, champion: VersionStatus | None) -> Check:
+    """Both scored just now on the images of the candidate's own evaluation, which must come out as registered."""
 
     def failed(reason: str) -> Check:
-        return Check(name="pictures", subject="evaluation", outcome="failed", reason=reason)
+        return Check(name="images", subject="evaluation", outcome="failed", reason=reason)
 
     frozen, again = candidate.registered, candidate.scored
     if again is None or (champion is not None and champion.scored is None):
         which = candidate if again is None or champion is None else champion
         why = f": {which.why_not}" if which.why_not else ""
-        return failed(f"{which.version} could not be scored on the validation pictures{why}")
+        return failed(f"{which.version} could not be scored on the validation images{why}")
     for status in (candidate, *([champion] if champion else [])):
         if status.scored is not None and status.scored.dataset != frozen.dataset:
             return failed(
-                f"{status.version} was scored on pictures {status.scored.dataset[:12]}, "
+                f"{status.version} was scored on images {status.scored.dataset[:12]}, "
                 f"the candidate's own evaluation on {frozen.dataset[:12]}"
             )
     moved = [
@@ -159,8 +159,8 @@ def _pictures(candidate: VersionStatus, champion: VersionStatus | None) -> Check
     if moved:
         return failed(f"scored again, {', '.join(moved[:5])} came out otherwise than in the registered evaluation")
     against = "both scored again" if champion else "scored again"
-    reason = f"{against} on the same {again.pictures} pictures, with the registered result"
-    return Check(name="pictures", subject="evaluation", outcome="passed", reason=reason)
+    reason = f"{against} on the same {again.images} images, with the registered result"
+    return Check(name="images", subject="evaluation", outcome="passed", reason=reason)
 
 
 def _apart(one: float | None, other: float | None) -> float:
@@ -287,7 +287,7 @@ def _false_tags_floor(policy: GatesParams, evaluation: Evaluation) -> Check:
         return Check(name="false tags", subject="number", outcome="skipped", reason="no limit on false tags is set")
     if value is None:
         return Check(name="false tags", subject="number", outcome="failed", reason="false tags were not measured")
-    reason = f"{value:.2f} false tags per picture, at most {limit:.2f} are allowed"
+    reason = f"{value:.2f} false tags per image, at most {limit:.2f} are allowed"
     return Check(name="false tags", subject="number", outcome="passed" if value <= limit else "failed", reason=reason)
 
 
@@ -302,7 +302,7 @@ def _false_tags_rise(policy: GatesParams, comparison: Comparison | None) -> Chec
     if change is None or change.change is None:
         return check("failed", "false tags were not measured for both versions")
     way = "rose" if change.change > 0 else "went"
-    says = f"false tags per picture {way} from {change.before:.2f} to {change.after:.2f}"
+    says = f"false tags per image {way} from {change.before:.2f} to {change.after:.2f}"
     if change.change <= limit:
         return check("passed", says)
     if change.is_noise:

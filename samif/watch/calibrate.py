@@ -1,12 +1,12 @@
-"""Limits of the charts, from what reference pictures show and a stated rate of false alarms.
+"""Limits of the charts, from what reference images show and a stated rate of false alarms.
 
-Streams of pictures are drawn anew from the reference many times, each judged against means that are drawn anew too:
-with some hundred reference pictures, what is normal is itself uncertain, and limits that ignore it alarm too often
-(Gandy and Kvaløy 2013). Pictures are drawn in runs of `block` neighbours, for lines whose pictures come in batches
+Streams of images are drawn anew from the reference many times, each judged against means that are drawn anew too:
+with some hundred reference images, what is normal is itself uncertain, and limits that ignore it alarm too often
+(Gandy and Kvaløy 2013). Images are drawn in runs of `block` neighbours, for lines whose images come in batches
 (Künsch 1989). Within a family of charts all limits together keep the family's share of the rate, however the charts
 depend on each other (Westfall and Young 1993); the rate is divided evenly among the families (Bonferroni).
 
-Shape legend: N reference pictures, S statistics, D width of the pooled embedding, K directions, B drawn streams,
+Shape legend: N reference images, S statistics, D width of the pooled embedding, K directions, B drawn streams,
 M sided charts: the S statistics downward, the S statistics upward, the embedding, doubt.
 """
 
@@ -26,10 +26,10 @@ from samif.watch.objects import learn_objects
 from samif.watch.observe import CLASS_PREFIX, STRANGE, Observation, vector
 from samif.watch.space import Array, Region, Space, distance
 
-LEAST_PICTURES = 20
-"""Fewer reference pictures say too little about what is normal."""
+LEAST_IMAGES = 20
+"""Fewer reference images say too little about what is normal."""
 LEAST_DIFFERENT = 5
-"""A statistic is watched where at least so many reference pictures differ from the middle one: how often something
+"""A statistic is watched where at least so many reference images differ from the middle one: how often something
 rarer happens is not known well enough to miss it or to wonder at it."""
 LEAST_SPREAD = 0.5
 """A reference drawn anew scatters at least this share of what the reference does."""
@@ -41,7 +41,7 @@ AT_ONCE = 500
 
 def embedding_space(training: NDArray[np.floating], directions: int) -> Space:
     """The principal directions of pooled training embeddings (N, D), scaled to unit variance: at most `directions`, and
-    never more than a quarter of the pictures, beyond which variances are guesses."""
+    never more than a quarter of the images, beyond which variances are guesses."""
     count = max(1, min(directions, len(training) // 4, training.shape[1]))
     found = PCA(n_components=count, svd_solver="full").fit(training.astype(np.float64))
     deviation = np.sqrt(found.explained_variance_)
@@ -49,21 +49,21 @@ def embedding_space(training: NDArray[np.floating], directions: int) -> Space:
 
 
 def calibrate(reference: Sequence[Observation], names: tuple[str, ...], space: Space, params: WatchParams) -> Normal:
-    """Limits such that an undisturbed stream of `params.horizon` pictures raises any alarm with probability
+    """Limits such that an undisturbed stream of `params.horizon` images raises any alarm with probability
     `params.false_alarm`.
 
     Args:
-        reference: undisturbed pictures, in the order of time where they have one.
+        reference: undisturbed images, in the order of time where they have one.
         names: the statistics that there are; those that `params` leaves out, or that hardly vary, get no limits.
-        space: of the pictures' embeddings.
+        space: of the images' embeddings.
 
     Raises:
-        SamifError: there are fewer than 20 reference pictures.
+        SamifError: there are fewer than 20 reference images.
     """
-    if len(reference) < LEAST_PICTURES:
+    if len(reference) < LEAST_IMAGES:
         raise SamifError(
-            f"{len(reference)} reference pictures are too few to say what is normal, {LEAST_PICTURES} is the least; "
-            "give a folder of ordinary pictures to 'samif watch reference --pictures'"
+            f"{len(reference)} reference images are too few to say what is normal, {LEAST_IMAGES} is the least; "
+            "give a folder of ordinary images to 'samif watch reference --images'"
         )
     objects, strange = learn_objects(reference, params.object_directions)
     rows = [seen.values | {STRANGE: count} for seen, count in zip(reference, strange, strict=True)]
@@ -106,7 +106,7 @@ def _families(values: Array, doubts: Array, names: tuple[str, ...], params: Watc
 
 def _excess(values: Array, places: Sequence[Array], params: WatchParams) -> Array:
     """How far each sided chart gets from its own reference at most, in each of the drawn streams (B, M), in spreads of
-    that reference: how far undisturbed pictures scatter is uncertain as well."""
+    that reference: how far undisturbed images scatter is uncertain as well."""
     rng = np.random.default_rng(params.seed)
     starts = range(0, params.streams, AT_ONCE)
     return np.concatenate([_some(values, places, params, min(AT_ONCE, params.streams - s), rng) for s in starts])
@@ -114,17 +114,17 @@ def _excess(values: Array, places: Sequence[Array], params: WatchParams) -> Arra
 
 def _some(values: Array, places: Sequence[Array], params: WatchParams, count: int, rng: np.random.Generator) -> Array:
     weight = 2.0 / (params.window + 1.0)
-    pictures = len(values)
-    drawn = _runs(rng, pictures, pictures, params.block, count)
-    often = np.stack([np.bincount(row, minlength=pictures) for row in drawn]).astype(np.float64)
+    images = len(values)
+    drawn = _runs(rng, images, images, params.block, count)
+    often = np.stack([np.bincount(row, minlength=images) for row in drawn]).astype(np.float64)
     centre, middles, spread = _summary(values, places, often)
     # a reference drawn by chance without what is rare would find everything strange
-    spread = np.maximum(spread, LEAST_SPREAD * _summary(values, places, np.ones((1, pictures)))[2])
-    # a statistic that a picture does not have gets no weight
+    spread = np.maximum(spread, LEAST_SPREAD * _summary(values, places, np.ones((1, images)))[2])
+    # a statistic that an image does not have gets no weight
     weights, filled = np.where(np.isnan(values), 0.0, weight), np.nan_to_num(values)
     level, at = centre, middles
     low, high, away = np.zeros_like(level), np.zeros_like(level), np.zeros((count, len(places)))
-    for rows in _runs(rng, pictures, params.horizon, params.block, count).T:
+    for rows in _runs(rng, images, params.horizon, params.block, count).T:
         level = level + weights[rows] * (filled[rows] - level)
         at = [place + weight * (each[rows] - place) for place, each in zip(at, places, strict=True)]
         np.maximum(low, centre - level, out=low)
@@ -136,7 +136,7 @@ def _some(values: Array, places: Sequence[Array], params: WatchParams, count: in
 
 def _summary(values: Array, places: Sequence[Array], often: Array) -> tuple[Array, list[Array], Array]:
     """Means of the statistics (B, S) and of the places (B, K), and the spread of each sided chart (B, M), of references
-    in which each picture comes `often` (B, N) times."""
+    in which each image comes `often` (B, N) times."""
     there = ~np.isnan(values)
     filled, total = np.nan_to_num(values), often.sum(axis=1, keepdims=True)
     shown = np.maximum(often @ there, 1.0)
@@ -150,10 +150,10 @@ def _summary(values: Array, places: Sequence[Array], often: Array) -> tuple[Arra
     return centre, middles, np.maximum(np.concatenate([spread, spread, *around], axis=1), TINY)
 
 
-def _runs(rng: np.random.Generator, pictures: int, length: int, block: int, count: int) -> NDArray[np.int64]:
-    """Indices of reference pictures (count, length), drawn in runs of `block` neighbours."""
-    starts = rng.integers(pictures, size=(count, -(-length // block), 1))
-    runs = (starts + np.arange(block)) % pictures
+def _runs(rng: np.random.Generator, images: int, length: int, block: int, count: int) -> NDArray[np.int64]:
+    """Indices of reference images (count, length), drawn in runs of `block` neighbours."""
+    starts = rng.integers(images, size=(count, -(-length // block), 1))
+    runs = (starts + np.arange(block)) % images
     return np.asarray(runs.reshape(count, -1)[:, :length])
 
 

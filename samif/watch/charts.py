@@ -1,4 +1,4 @@
-"""Charts over a stream of pictures: exponentially weighted levels, held against limits.
+"""Charts over a stream of images: exponentially weighted levels, held against limits.
 
 Each statistic has a chart of its own (EWMA: Roberts 1959; Lucas and Saccucci 1990); the pooled embedding and the doubt
 about objects have one chart each over all of their directions (MEWMA: Lowry, Woodall, Champ and Rigdon 1992). Limits
@@ -31,12 +31,12 @@ class Normal:
 
     Attributes:
         names: of the S statistics.
-        centre: (S,) their means over the reference pictures.
+        centre: (S,) their means over the reference images.
         low: (S,) and `high`: limits of their levels; minus or plus infinity on a side that is not watched.
         objects: of named objects; none where the reference has too few.
         regions: `embedding` and `doubt` -> where their levels stay.
-        window: pictures that a level rests on.
-        pictures: that all this was learnt from.
+        window: images that a level rests on.
+        images: that all this was learnt from.
     """
 
     names: tuple[str, ...]
@@ -46,15 +46,15 @@ class Normal:
     objects: ObjectSpace | None
     regions: dict[str, Region]
     window: int
-    pictures: int
+    images: int
 
     @property
     def weight(self) -> float:
-        """Of the newest picture in a level."""
+        """Of the newest image in a level."""
         return 2.0 / (self.window + 1.0)
 
     def measure(self, seen: Observation) -> tuple[dict[str, float], dict[str, Array]]:
-        """All statistics of a picture, and its places (K,) in the regions."""
+        """All statistics of an image, and its places (K,) in the regions."""
         values = seen.values if self.objects is None else seen.values | {STRANGE: self.objects.strange(seen)}
         numbers = {EMBEDDING: seen.embedding, DOUBT: seen.doubt}
         return values, {name: region.space.place(numbers[name]) for name, region in self.regions.items()}
@@ -80,18 +80,18 @@ class Reading:
 
 @dataclass(frozen=True)
 class Levels:
-    """The state of all charts after some pictures: `values` (S,), and `places` (K,) in each region."""
+    """The state of all charts after some images: `values` (S,), and `places` (K,) in each region."""
 
     values: Array
     places: dict[str, Array]
 
     @classmethod
     def start(cls, normal: Normal) -> Levels:
-        """Before the first picture: everything is normal."""
+        """Before the first image: everything is normal."""
         return cls(normal.centre.copy(), {name: region.middle.copy() for name, region in normal.regions.items()})
 
     def after(self, values: Mapping[str, float], places: Mapping[str, Array], normal: Normal) -> Levels:
-        """After one more picture, as `Normal.measure` has it; a statistic that it does not have stays as it is."""
+        """After one more image, as `Normal.measure` has it; a statistic that it does not have stays as it is."""
         found = vector(values, normal.names)
         step = np.where(np.isnan(found), 0.0, normal.weight * (found - self.values))
         moved = {name: level + normal.weight * (places[name] - level) for name, level in self.places.items()}

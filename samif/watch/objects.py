@@ -25,7 +25,7 @@ LEAST_OBJECTS = 4
 STRANGE_SHARE = 0.02
 """Of ordinary objects that are called strange."""
 PARTS = 10
-"""Of the reference pictures, each judged by the others."""
+"""Of the reference images, each judged by the others."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ObjectSpace:
     edge: float = math.inf
 
     def distances(self, seen: Observation) -> Array:
-        """How far the named objects of a picture lie from their class means; those without such a mean are left out."""
+        """How far the named objects of an image lie from their class means; those without such a mean are left out."""
         rows = [row for row, name in enumerate(seen.names) if name in self.means]
         if not rows:
             return np.zeros(0)
@@ -53,14 +53,14 @@ class ObjectSpace:
         return np.asarray(np.linalg.norm(places - np.stack([self.means[seen.names[row]] for row in rows]), axis=1))
 
     def strange(self, seen: Observation) -> float:
-        """How many named objects of a picture lie beyond the edge."""
+        """How many named objects of an image lie beyond the edge."""
         return float((self.distances(seen) > self.edge).sum())
 
 
 def learn_objects(seen: Sequence[Observation], directions: int) -> tuple[ObjectSpace | None, list[float]]:
-    """Where objects lie in reference pictures, and how many strange ones each of these pictures has.
+    """Where objects lie in reference images, and how many strange ones each of these images has.
 
-    By themselves, reference objects would hardly ever be strange: each part of the pictures is judged by all others.
+    By themselves, reference objects would hardly ever be strange: each part of the images is judged by all others.
     The edge is what one object of fifty is beyond.
     """
     space = object_space(seen, directions)
@@ -78,16 +78,16 @@ def learn_objects(seen: Sequence[Observation], directions: int) -> tuple[ObjectS
 
 
 def object_space(seen: Sequence[Observation], directions: int) -> ObjectSpace | None:
-    """Learn it, without an edge, from the named objects of reference pictures; none where no class has enough objects.
+    """Learn it, without an edge, from the named objects of reference images; none where no class has enough objects.
 
     Covariances of few objects are guesses, so they are taken in at most `directions` principal directions, never more
     than an eighth of the objects, and shrunk (Ledoit and Wolf 2004).
     """
-    names = np.array([name for picture in seen for name in picture.names])
+    names = np.array([name for image in seen for name in image.names])
     known = {name for name in sorted(set(names.tolist())) if (names == name).sum() >= LEAST_OBJECTS}
     if not known:
         return None
-    features = np.concatenate([picture.features for picture in seen if picture.names]).astype(np.float64)
+    features = np.concatenate([image.features for image in seen if image.names]).astype(np.float64)
     rows = np.isin(names, sorted(known))
     names, features = names[rows], features[rows]
     centre = features.mean(axis=0)

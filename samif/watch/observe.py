@@ -1,4 +1,4 @@
-"""What one picture tells about how well the live version fits what the camera sees.
+"""What one image tells about how well the live version fits what the camera sees.
 
 Shape legend: M named objects, F width of their features, C classes, E channels of an embedding, (h, w) its grid, D
 width of the pooled embedding.
@@ -29,10 +29,10 @@ CLASS_PREFIX = "class "
 
 @dataclass(frozen=True)
 class Observation:
-    """One picture.
+    """One image.
 
     Attributes:
-        values: statistic -> number. A statistic that is undefined for this picture (the margin of nothing) is absent,
+        values: statistic -> number. A statistic that is undefined for this image (the margin of nothing) is absent,
             and so is a class of which nothing is found.
         embedding: (D,) the pooled embedding.
         names: of the M found objects that bear a class name.
@@ -52,18 +52,18 @@ def statistics_of(classes: tuple[str, ...]) -> tuple[str, ...]:
     return (OBJECTS, BACKGROUND, UNKNOWN, MARGIN, STRANGE, *(f"{CLASS_PREFIX}{name}" for name in classes))
 
 
-def see(segmenter: Segmenter, picture: NDArray[np.uint8]) -> Observation:
-    """What a version sees in a picture (H, W, 3) uint8 RGB, with all features that its classifier takes."""
-    seen = segmenter.embed([picture])[0]
-    size = (picture.shape[0], picture.shape[1])
-    proposals = segmenter.propose(picture, seen)
+def see(segmenter: Segmenter, image: NDArray[np.uint8]) -> Observation:
+    """What a version sees in an image (H, W, 3) uint8 RGB, with all features that its classifier takes."""
+    seen = segmenter.embed([image])[0]
+    size = (image.shape[0], image.shape[1])
+    proposals = segmenter.propose(image, seen)
     return observe(proposals, seen.embedding, size, segmenter.classifier, segmenter.evaluate_params)
 
 
 def observe(
     proposals: Proposals, embedding: Tensor, size: tuple[int, int], classifier: Classifier, params: EvaluateParams
 ) -> Observation:
-    """Sum up one picture of `size` (height, width) from its proposals and its embedding (E, h, w).
+    """Sum up one image of `size` (height, width) from its proposals and its embedding (E, h, w).
 
     `objects`: how many are found at the operating score. `background`: the share of proposals whose most probable class
     is the background. `unknown`: found objects that bear no known name. `margin`: best class probability
@@ -105,7 +105,7 @@ def _doubt(
 
 
 def pooled(embedding: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Mean and standard deviation of each feature map of an embedding (E, h, w) over a picture of `size` (height,
+    """Mean and standard deviation of each feature map of an embedding (E, h, w) over an image of `size` (height,
     width), without its padding.
 
     Returns:

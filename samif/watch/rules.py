@@ -52,13 +52,13 @@ def sentence(reading: Reading) -> str:
     name = reading.name
     if name == EMBEDDING:
         return (
-            f"the pictures look different: they lie {reading.level:.1f} standard errors from the reference pictures, "
+            f"the images look different: they lie {reading.level:.1f} standard errors from the reference images, "
             f"at most {limit:.1f} is expected by chance"
         )
     if name == DOUBT:
         return (
             "objects of which the version is unsure are like other classes than usual, as where a new part has come: "
-            f"they lie {reading.level:.1f} standard errors from the reference pictures, at most {limit:.1f} is "
+            f"they lie {reading.level:.1f} standard errors from the reference images, at most {limit:.1f} is "
             "expected by chance"
         )
     if name == BACKGROUND:
@@ -67,16 +67,16 @@ def sentence(reading: Reading) -> str:
     level, normal, edge = (f"{value:.2f}" for value in (reading.level, reading.normal, limit))
     if name == STRANGE:
         return (
-            f"{level} objects per picture get a name and look unlike others of that name; {normal} is usual, at most "
+            f"{level} objects per image get a name and look unlike others of that name; {normal} is usual, at most "
             f"{edge} is expected by chance"
         )
     tail = usual.format(normal=normal, limit=edge)
     if name == MARGIN:
         return f"names are less sure: the best class is only {level} ahead of the runner-up; {tail}"
     if name == UNKNOWN:
-        return f"{level} objects per picture bear no known name; {tail}"
+        return f"{level} objects per image bear no known name; {tail}"
     what = "objects" if name == OBJECTS else f"'{name.removeprefix(CLASS_PREFIX)}'"
-    return f"{level} {what} are found per picture; {tail}"
+    return f"{level} {what} are found per image; {tail}"
 
 
 def due(standing: Standing, params: WatchParams) -> list[Due]:
@@ -87,7 +87,7 @@ def due(standing: Standing, params: WatchParams) -> list[Due]:
         found.append(
             Due(
                 "re-evaluation",
-                "the live version does not come out on the frozen pictures as it did when it was registered; run "
+                "the live version does not come out on the frozen images as it did when it was registered; run "
                 "'samif registry verify', mend what it names, and evaluate again before its answers are trusted",
             )
         )
@@ -96,7 +96,7 @@ def due(standing: Standing, params: WatchParams) -> list[Due]:
         found.append(
             Due(
                 "new session",
-                f"there are more objects that fit no known class ({', '.join(strangers)}); look at recent pictures, "
+                f"there are more objects that fit no known class ({', '.join(strangers)}); look at recent images, "
                 "and add a session for a new part ('samif session add')",
             )
         )
@@ -105,16 +105,16 @@ def due(standing: Standing, params: WatchParams) -> list[Due]:
         found.append(
             Due(
                 "re-evaluation",
-                f"the stream has left what was validated ({', '.join(moved)}); label some recent pictures, add them to "
-                "the validation pictures and run again: the registered scores say nothing about pictures like these",
+                f"the stream has left what was validated ({', '.join(moved)}); label some recent images, add them to "
+                "the validation images and run again: the registered scores say nothing about images like these",
             )
         )
     if EMBEDDING in subjects and (MARGIN, "low") in standing.alarms:
         found.append(
             Due(
                 "partial retraining",
-                "the pictures look different and names have become less sure, so the frozen base no longer fits what "
-                "the camera sees; add labelled recent pictures to the training pictures and train the base classifier "
+                "the images look different and names have become less sure, so the frozen base no longer fits what "
+                "the camera sees; add labelled recent images to the training images and train the base classifier "
                 "again ('samif run')",
             )
         )

@@ -1,6 +1,6 @@
-"""Where pictures lie by several numbers at once.
+"""Where images lie by several numbers at once.
 
-Shape legend: D numbers of a picture, K directions that are watched of them.
+Shape legend: D numbers of an image, K directions that are watched of them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Space:
-    """Where ordinary pictures lie: `centre` (D,), and `directions` (D, K) in which they have unit variance."""
+    """Where ordinary images lie: `centre` (D,), and `directions` (D, K) in which they have unit variance."""
 
     centre: Array
     directions: Array
 
     def place(self, numbers: NDArray[np.floating]) -> Array:
-        """The numbers of pictures (..., D) -> places (..., K)."""
+        """The numbers of images (..., D) -> places (..., K)."""
         return np.asarray((numbers.astype(np.float64) - self.centre) @ self.directions)
 
 
@@ -31,8 +31,8 @@ class Region:
     """Where the level of an undisturbed stream stays.
 
     Attributes:
-        space: of the pictures.
-        middle: (K,) the mean place of the reference pictures.
+        space: of the images.
+        middle: (K,) the mean place of the reference images.
         reach: how far a level may be from it; infinity where it is not watched.
     """
 
@@ -42,6 +42,6 @@ class Region:
 
 
 def distance(offset: Array, weight: float) -> Array:
-    """How far levels are from the reference (..., K) -> (...), in standard errors of a level of undisturbed pictures:
+    """How far levels are from the reference (..., K) -> (...), in standard errors of a level of undisturbed images:
     the Mahalanobis distance of the weighted mean, the square root of MEWMA's T squared."""
     return np.asarray(np.linalg.norm(offset, axis=-1) / math.sqrt(weight / (2.0 - weight)))

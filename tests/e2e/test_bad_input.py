@@ -20,9 +20,9 @@ Coco = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three good pictures, `images/` and `annotations.json`."""
+    """Three good images, `images/` and `annotations.json`."""
     folder = tmp_path_factory.mktemp("pristine")
-    draw_line(folder, DrawnParams(base_pictures=1, mixed_pictures=2, val_pictures=1, size=96))
+    draw_line(folder, DrawnParams(base_images=1, mixed_images=2, val_images=1, size=96))
     return folder / "train"
 
 
@@ -74,12 +74,12 @@ def _empty_file(data: Path, coco: Coco) -> None:
 
 
 def _text_file(data: Path, coco: Coco) -> None:
-    (data / "images" / "scene_0001.jpg").write_text("not a picture")
+    (data / "images" / "scene_0001.jpg").write_text("not an image")
 
 
-def _unlabel(coco: Coco, picture: int) -> None:
-    """Take the labels of a picture away, which its error would make wrong as well."""
-    coco["annotations"] = [a for a in coco["annotations"] if a["image_id"] != picture]
+def _unlabel(coco: Coco, image: int) -> None:
+    """Take the labels of an image away, which its error would make wrong as well."""
+    coco["annotations"] = [a for a in coco["annotations"] if a["image_id"] != image]
 
 
 def _wrong_size(data: Path, coco: Coco) -> None:
@@ -126,26 +126,26 @@ def _leads_out(data: Path, coco: Coco) -> None:
 
 
 SPOILT: list[tuple[Callable[[Path, Coco], None], list[str]]] = [
-    (_missing, ["scene_0001.jpg, picture 2", "does not exist", "copy the picture there"]),
-    (_truncated, ["scene_0001.jpg, picture 2", "cannot be decoded", "copy it again"]),
-    (_empty_file, ["scene_0001.jpg, picture 2", "is empty (0 bytes)", "copy the picture again"]),
-    (_text_file, ["scene_0001.jpg, picture 2", "is not a picture in a known format", "save it as JPEG or PNG"]),
-    (_wrong_size, ["scene_0001.jpg, picture 2", "is 96 x 96, but is declared 97 x 96", "export the annotations"]),
-    (_unknown_category, ["scene_0000.jpg, picture 1, annotation 1", "category_id 99", "add the class or correct"]),
-    (_unknown_image, ["annotations.json, annotation 1", "image_id 77", "add the picture or delete the annotation"]),
-    (_outside, ["scene_0000.jpg, picture 1, annotation 1", "lies outside the 96 x 96 picture", "export them again"]),
-    (_sticks_out, ["scene_0000.jpg, picture 1, annotation 1", "sticks 6 pixels out of", "export them again"]),
-    (_empty_mask, ["scene_0000.jpg, picture 1, annotation 1", "has an empty mask", "outline the object again"]),
-    (_no_mask, ["scene_0000.jpg, picture 1, annotation 1", "has no mask", "outline the object"]),
-    (_same_annotation_ids, ["picture 1, annotation 1", "shares its annotation id", "number the annotations apart"]),
-    (_same_image_ids, ["scene_0002.jpg, picture 2", "shares its image id with scene_0001.jpg", "number the pictures"]),
-    (_leads_out, ["../scene_0001.jpg, picture 2", "leads out of the picture folder", "copy the picture into"]),
+    (_missing, ["scene_0001.jpg, image 2", "does not exist", "copy the image there"]),
+    (_truncated, ["scene_0001.jpg, image 2", "cannot be decoded", "copy it again"]),
+    (_empty_file, ["scene_0001.jpg, image 2", "is empty (0 bytes)", "copy the image again"]),
+    (_text_file, ["scene_0001.jpg, image 2", "is not an image in a known format", "save it as JPEG or PNG"]),
+    (_wrong_size, ["scene_0001.jpg, image 2", "is 96 x 96, but is declared 97 x 96", "export the annotations"]),
+    (_unknown_category, ["scene_0000.jpg, image 1, annotation 1", "category_id 99", "add the class or correct"]),
+    (_unknown_image, ["annotations.json, annotation 1", "image_id 77", "add the image or delete the annotation"]),
+    (_outside, ["scene_0000.jpg, image 1, annotation 1", "lies outside the 96 x 96 image", "export them again"]),
+    (_sticks_out, ["scene_0000.jpg, image 1, annotation 1", "sticks 6 pixels out of", "export them again"]),
+    (_empty_mask, ["scene_0000.jpg, image 1, annotation 1", "has an empty mask", "outline the object again"]),
+    (_no_mask, ["scene_0000.jpg, image 1, annotation 1", "has no mask", "outline the object"]),
+    (_same_annotation_ids, ["image 1, annotation 1", "shares its annotation id", "number the annotations apart"]),
+    (_same_image_ids, ["scene_0002.jpg, image 2", "shares its image id with scene_0001.jpg", "number the images"]),
+    (_leads_out, ["../scene_0001.jpg, image 2", "leads out of the image folder", "copy the image into"]),
 ]
 """How to spoil the data, and what the sentence must say: the place, what is wrong with it, the remedy."""
 
 
 @pytest.mark.parametrize(("spoil", "said"), SPOILT, ids=[spoil.__name__.strip("_") for spoil, _ in SPOILT])
-def test_spoilt_pictures_and_labels_are_refused_by_name(
+def test_spoilt_images_and_labels_are_refused_by_name(
     data: Path, spoil: Callable[[Path, Coco], None], said: list[str]
 ) -> None:
     root, coco = workspace(data), content(data)
@@ -161,18 +161,18 @@ def test_spoilt_pictures_and_labels_are_refused_by_name(
     assert all(words in f"{found['what']}; {found['remedy']}" for words in said[1:])
 
 
-def test_good_pictures_pass_the_same_commands(data: Path) -> None:
+def test_good_images_pass_the_same_commands(data: Path) -> None:
     root = workspace(data)
     checked = samif(root, "data", "check")
     assert checked.code == 0, checked.err
-    assert "3 pictures" in checked.out
+    assert "3 images" in checked.out
 
 
 def test_a_run_shows_the_sentence_of_its_stage_once_and_keeps_a_record(data: Path) -> None:
     root, coco = workspace(data), content(data)
     _empty_mask(data, coco)
     (data / "annotations.json").write_text(json.dumps(coco))
-    sentence = refusal(samif(root, "run"), "scene_0000.jpg, picture 1, annotation 1: has an empty mask")
+    sentence = refusal(samif(root, "run"), "scene_0000.jpg, image 1, annotation 1: has an empty mask")
     (record,) = (root / ".samif" / "runs").iterdir()
     told = json.loads(record.read_text())
     assert (told["outcome"], f"samif: {told['error']}", told["versions"]) == ("failed", sentence, None)
@@ -183,7 +183,7 @@ def test_a_run_shows_the_sentence_of_its_stage_once_and_keeps_a_record(data: Pat
     ("words", "said"),
     [
         (["--session", "s1=nix"], ["class 'nix' of session 's1'", "annotations.json", "it has hex_nut"]),
-        (["--session", "s1=gear", "--shots", "50"], ["class 'gear'", "fewer than 50 shots", "label more pictures"]),
+        (["--session", "s1=gear", "--shots", "50"], ["class 'gear'", "fewer than 50 shots", "label more images"]),
         (["--encoder", "vit_x"], ["encoder 'vit_x'", "'vit_b'"]),
         (["--encoder", "vit_b", "--checkpoint", "nix.pth"], ["nix.pth does not exist", "give a file"]),
         (["--session", "base=gear", "--shots", "1"], ["may not be named 'base'"]),
@@ -268,13 +268,13 @@ def test_no_workspace_here(tmp_path: Path, command: list[str]) -> None:
 
 def test_a_session_or_a_model_that_is_not_there(data: Path) -> None:
     root = workspace(data)
-    picture = data / "images" / "scene_0000.jpg"
+    image = data / "images" / "scene_0000.jpg"
     before = (root / "params.yaml").read_bytes()
     refusal(samif(root, "session", "remove", "nix"), "no session 'nix' in params.yaml", "it has none")
     refusal(samif(root, "stage", "session", "nix"), "no session 'nix'", "params.yaml", "samif session add")
     refusal(samif(root, "session", "add", "s1=nix"), "class 'nix' of session 's1'", "annotations.json")
-    refusal(samif(root, "predict", "--model", "nix/1", picture), "'nix/1' is no folder", "run 'samif run' to register")
-    refusal(samif(root, "predict", "--model", "nix", root / "nix.jpg"), "nix.jpg does not exist", "give pictures")
+    refusal(samif(root, "predict", "--model", "nix/1", image), "'nix/1' is no folder", "run 'samif run' to register")
+    refusal(samif(root, "predict", "--model", "nix", root / "nix.jpg"), "nix.jpg does not exist", "give images")
     assert (root / "params.yaml").read_bytes() == before
     assert not (root / "predictions").exists()
 

@@ -23,7 +23,7 @@ def at_work(run: psutil.Popen) -> list[psutil.Process]:
 
 
 def test_a_run_that_is_killed_takes_its_stage_along(tmp_path: Path) -> None:
-    root = drawn_workspace(tmp_path, {}, base_pictures=400, mixed_pictures=4, val_pictures=4)  # it draws for a while
+    root = drawn_workspace(tmp_path, {}, base_images=400, mixed_images=4, val_images=4)  # it draws for a while
     with (root / "said.txt").open("w") as said:
         run = psutil.Popen([str(SAMIF), "run"], cwd=root, stdout=said, stderr=subprocess.STDOUT)
     below = at_work(run)

@@ -37,7 +37,7 @@ SESSIONS = {
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace of the demo line, small, not yet run."""
     root = tmp_path_factory.mktemp("line")
-    return drawn_workspace(root, SESSIONS, base_pictures=22, mixed_pictures=14, val_pictures=10)
+    return drawn_workspace(root, SESSIONS, base_images=22, mixed_images=14, val_images=10)
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def test_the_schedule_does_a_run_of_its_own(root: Path, first: Chapter) -> None:
 
 @pytest.fixture(scope="module")
 def third(root: Path, first: Chapter) -> tuple[dict[str, list[str]], Chapter]:
-    """One session more, from the training pictures: what `why` foretold, and what the run did."""
+    """One session more, from the training images: what `why` foretold, and what the run did."""
     added = samif(root, "session", "add", "w3=t_pipe", "--shots", "2")
     assert added.code == 0, added.err
     return due(root), go(root)
@@ -178,7 +178,7 @@ def test_a_session_more_runs_itself_its_evaluation_and_the_report(
 
 @dataclass(frozen=True)
 class Own:
-    """A session with pictures of its own: the run that met changed pictures, then one that met the right ones."""
+    """A session with images of its own: the run that met changed images, then one that met the right ones."""
 
     annotations: Path
     refused: Done
@@ -189,7 +189,7 @@ class Own:
 @pytest.fixture(scope="module")
 def own(root: Path, third: tuple[dict[str, list[str]], Chapter], tmp_path_factory: pytest.TempPathFactory) -> Own:
     drawn = tmp_path_factory.mktemp("own")
-    draw_line(drawn, DrawnParams(seed=5, base_pictures=1, mixed_pictures=9, val_pictures=1, size=192))
+    draw_line(drawn, DrawnParams(seed=5, base_images=1, mixed_images=9, val_images=1, size=192))
     images, annotations = drawn / "train" / "images", drawn / "train" / "annotations.json"
     added = samif(root, "session", "add", "w4=hook", "--shots", "2", "--images", images, "--annotations", annotations)
     assert added.code == 0, added.err
@@ -201,12 +201,12 @@ def own(root: Path, third: tuple[dict[str, list[str]], Chapter], tmp_path_factor
     return Own(annotations, refused, left, go(root))
 
 
-def test_changed_pictures_of_a_session_are_refused_and_nothing_is_left(own: Own) -> None:
+def test_changed_images_of_a_session_are_refused_and_nothing_is_left(own: Own) -> None:
     refusal(own.refused, own.annotations, "changed since the session was added", "add it again to take the new labels")
     assert own.left == ["base", "w1", "w2", "w3"]
 
 
-def test_a_session_with_pictures_of_its_own_runs_nothing_else(
+def test_a_session_with_images_of_its_own_runs_nothing_else(
     own: Own, third: tuple[dict[str, list[str]], Chapter]
 ) -> None:
     assert own.chapter.stages == dict.fromkeys(["session@w4", "evaluate@w4", "report"], "ran")
@@ -217,12 +217,12 @@ def test_a_session_with_pictures_of_its_own_runs_nothing_else(
 
 @pytest.fixture(scope="module")
 def predict(root: Path, own: Own) -> Callable[[str, str], dict[str, Any]]:
-    """`samif predict` of two pictures into a folder; results.json."""
+    """`samif predict` of two images into a folder; results.json."""
 
     def run(model: str, out: str) -> dict[str, Any]:
-        pictures = [root / "artifacts" / "drawn" / "val" / "images" / f"scene_000{i}.jpg" for i in (6, 8)]
-        done = samif(root, "predict", "--model", model, "--out", out, "--score", "0.05", "--json", *pictures)
-        assert done.json["pictures"] == 2
+        images = [root / "artifacts" / "drawn" / "val" / "images" / f"scene_000{i}.jpg" for i in (6, 8)]
+        done = samif(root, "predict", "--model", model, "--out", out, "--score", "0.05", "--json", *images)
+        assert done.json["images"] == 2
         expected = ["results.json", "scene_0006.overlay.jpg", "scene_0008.overlay.jpg"]
         assert sorted(path.name for path in (root / out).iterdir()) == expected
         results: dict[str, Any] = json.loads((root / out / "results.json").read_text())
@@ -244,7 +244,7 @@ def test_a_version_and_its_folder_predict_the_same(root: Path, predict: Callable
     assert [c["name"] for c in earlier["categories"]] == [*BASE_PARTS, "star_knob", "unknown"]
 
 
-def test_a_broken_picture_and_an_unknown_version_are_refused_before_anything_is_predicted(root: Path, own: Own) -> None:
+def test_a_broken_image_and_an_unknown_version_are_refused_before_anything_is_predicted(root: Path, own: Own) -> None:
     good = root / "artifacts" / "drawn" / "val" / "images" / "scene_0006.jpg"
     broken = root.parent / "broken.jpg"
     broken.write_bytes(good.read_bytes()[:-500])
@@ -275,6 +275,6 @@ def test_a_damaged_store_is_mended_and_the_run_says_so(root: Path, first: Chapte
     shard.unlink()
     mended = samif(root, "run")
     assert mended.code == 0, mended.err
-    assert "the embedding store lacks 46 pictures that it had; computing them again" in mended.out
+    assert "the embedding store lacks 46 images that it had; computing them again" in mended.out
     assert "nothing to do: every stage is up to date" in mended.out
     assert {path: path.read_bytes() for path in files} == files

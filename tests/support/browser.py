@@ -19,12 +19,12 @@ _QUIET = [f"--disable-{what}" for what in ("quic", "background-networking", "com
 """Nothing is looked up on the network, which may be closed."""
 _REPORT = """<script>
 addEventListener("load", () => {
-  const pictures = [...document.images];
+  const images = [...document.images];
   document.title = JSON.stringify({
     overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
     height: document.documentElement.scrollHeight,
-    pictures: pictures.length,
-    broken: pictures.filter((picture) => !picture.naturalWidth).length,
+    images: images.length,
+    broken: images.filter((image) => !image.naturalWidth).length,
     requests: performance.getEntriesByType("resource").filter((entry) => !entry.name.startsWith("data:")).length,
   });
 });
@@ -33,11 +33,11 @@ addEventListener("load", () => {
 
 @dataclass(frozen=True)
 class Look:
-    """Pixels that stick out to the right, height of the page, pictures, those that do not show, and fetched files."""
+    """Pixels that stick out to the right, height of the page, images, those that do not show, and fetched files."""
 
     overflow: int
     height: int
-    pictures: int
+    images: int
     broken: int
     requests: int
 

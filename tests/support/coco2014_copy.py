@@ -1,4 +1,4 @@
-"""A directory laid out like COCO2014, with its categories and ids, and drawn pictures by the dozen."""
+"""A directory laid out like COCO2014, with its categories and ids, and drawn images by the dozen."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ TEST = (139, 285, 632)
 """Of VAL: what minival is of val2014."""
 
 SHOWN = (1, 8, 15, 67, 72, 90)
-"""Person, truck, bench, dining table, tv, toothbrush: three each of novel and base classes, one of each per picture."""
+"""Person, truck, bench, dining table, tv, toothbrush: three each of novel and base classes, one of each per image."""
 
 
 def counts(classes: int) -> Counts:
-    """What a copy holds in which every picture shows one object of so many classes."""
+    """What a copy holds in which every image shows one object of so many classes."""
     return Counts(
-        pictures={"train2014": 8, "val2014": 6},
+        images={"train2014": 8, "val2014": 6},
         labels={"train2014": 8 * classes, "val2014": 6 * classes},
-        train_pictures=11,
+        train_images=11,
         train_labels=11 * classes,
-        test_pictures=3,
+        test_images=3,
         test_labels=3 * classes,
     )
 
@@ -47,7 +47,7 @@ def _corner(place: int) -> tuple[int, int]:
 
 
 class Copy:
-    """ROOT with pictures and both annotation files; minival is named by instances_minival2014.json."""
+    """ROOT with images and both annotation files; minival is named by instances_minival2014.json."""
 
     def __init__(self, root: Path, shown: tuple[int, ...] = SHOWN) -> None:
         self.root = root
@@ -56,14 +56,14 @@ class Copy:
         self.annotations.mkdir(parents=True)
         for split, ids in (("train2014", TRAIN), ("val2014", VAL)):
             (root / split).mkdir()
-            self._write(split, [self._picture(split, id_) for id_ in ids])
+            self._write(split, [self._image(split, id_) for id_ in ids])
         self.name_test("instances_minival2014.json", TEST)
 
-    def picture(self, split: str, id_: int) -> Path:
+    def image(self, split: str, id_: int) -> Path:
         return self.root / split / f"COCO_{split}_{id_:012d}.jpg"
 
     def name_test(self, file: str, ids: tuple[int, ...]) -> None:
-        """Name the test pictures as COCO's own files do."""
+        """Name the test images as COCO's own files do."""
         content = {"images": [{"id": id_} for id_ in ids], "annotations": [], "categories": []}
         (self.annotations / file).write_text(json.dumps(content))
 
@@ -74,8 +74,8 @@ class Copy:
         change(content)
         path.write_text(json.dumps(content))
 
-    def _picture(self, split: str, id_: int) -> dict[str, Any]:
-        path = self.picture(split, id_)
+    def _image(self, split: str, id_: int) -> dict[str, Any]:
+        path = self.image(split, id_)
         noise = np.random.default_rng(id_).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         Image.fromarray(noise).save(path)
         return {"id": id_, "file_name": path.name, "width": WIDTH, "height": HEIGHT, "license": 3, "coco_url": "none"}

@@ -13,7 +13,7 @@ from typing import Any
 
 SAMIF = Path(sys.executable).parent / "samif"
 PROGRESS = re.compile(r"[\w. @-]+: \d+/\d+ .*")
-"""Lines such as "propose val: 3/12 pictures" that a stage leaves on standard error where that is no terminal."""
+"""Lines such as "propose val: 3/12 images" that a stage leaves on standard error where that is no terminal."""
 
 
 @dataclass(frozen=True)

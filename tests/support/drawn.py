@@ -12,12 +12,12 @@ from samif.config import EncoderParams, SessionParams
 from samif.dataset.draw.parts import BASE_PARTS
 
 
-def drawn_workspace(root: Path, sessions: Mapping[str, SessionParams], **pictures: int) -> Path:
-    """Make it in `root`, not yet run; `pictures` are the numbers to draw."""
+def drawn_workspace(root: Path, sessions: Mapping[str, SessionParams], **images: int) -> Path:
+    """Make it in `root`, not yet run; `images` are the numbers to draw."""
     yaml = YAML()
     params = yaml.load(new_text("demo", list(BASE_PARTS), EncoderParams(), sessions))
-    params["dataset"]["drawn"] = {"seed": 6, **pictures, "size": 192}
-    params["pretrain_decoder"].update(steps=6, pictures_per_step=4)
+    params["dataset"]["drawn"] = {"seed": 6, **images, "size": 192}
+    params["pretrain_decoder"].update(steps=6, images_per_step=4)
     params["propose"].update(points=32)
     yaml.dump(params, root / "params.yaml")
     (root / ".dvc").mkdir()

@@ -15,7 +15,7 @@ from samif.classifier.model import Array, Classifier, FeatureSpace, HeadName
 from samif.config import DrawnParams
 from samif.dataset.coco import read_coco
 from samif.dataset.draw.line import draw_line
-from samif.dataset.model import Annotation, Dataset, Picture
+from samif.dataset.model import Annotation, Dataset, ImageRecord
 from samif.inference.propose import Proposals
 from samif.masks.rle import Rle, areas, boxes, encode
 from samif.sam.tiny import build_tiny
@@ -42,11 +42,9 @@ def loaded(sam: Sam) -> LoadedSam:
     return LoadedSam(sam=sam, name="tiny", encoder_digest="0" * 64, file_sha256="1" * 64)
 
 
-def draw_dataset(folder: Path, size: int = 160, base_pictures: int = 3, mixed_pictures: int = 3) -> Dataset:
-    """Drawn training scenes of the demo line, read as somebody's own pictures would be."""
-    draw_line(
-        folder, DrawnParams(base_pictures=base_pictures, mixed_pictures=mixed_pictures, val_pictures=1, size=size)
-    )
+def draw_dataset(folder: Path, size: int = 160, base_images: int = 3, mixed_images: int = 3) -> Dataset:
+    """Drawn training scenes of the demo line, read as somebody's own images would be."""
+    draw_line(folder, DrawnParams(base_images=base_images, mixed_images=mixed_images, val_images=1, size=size))
     dataset, findings = read_coco(folder / "train" / "images", folder / "train" / "annotations.json")
     assert not [finding for finding in findings if finding.level == "error"]
     return dataset
@@ -76,8 +74,8 @@ def annotation(number: int, category: str, mask: NDArray[np.bool_], crowd: bool 
     return Annotation(number, category, code, crowd, (x, y, width, height), float(areas([code])[0]))
 
 
-def picture(number: int, shape: tuple[int, int], *annotations: Annotation) -> Picture:
-    return Picture(number, f"{number}.png", shape[1], shape[0], f"{number:064d}", annotations)
+def image(number: int, shape: tuple[int, int], *annotations: Annotation) -> ImageRecord:
+    return ImageRecord(number, f"{number}.png", shape[1], shape[0], f"{number:064d}", annotations)
 
 
 def proposals(

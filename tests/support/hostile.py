@@ -36,7 +36,7 @@ def sent(body: bytes, kind: str = "image/png", **more: str) -> bytes:
 
 
 def form(name: str, body: bytes, boundary: str = "xx", end: str = "--") -> bytes:
-    part = f'--{boundary}\r\nContent-Disposition: form-data; name="picture"; filename="{name}"\r\n\r\n'.encode()
+    part = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n\r\n'.encode()
     return sent(part + body + f"\r\n--{boundary}{end}\r\n".encode(), f"multipart/form-data; boundary={boundary}")
 
 
@@ -57,9 +57,9 @@ def saved(kind: str, size: tuple[int, int] = (40, 30), mode: str = "RGB", **more
 
 
 def animated(kind: str, frames: int = 200) -> bytes:
-    pictures = [Image.new("RGB", (32, 24), (i, 0, 0)) for i in range(frames)]
+    images = [Image.new("RGB", (32, 24), (i, 0, 0)) for i in range(frames)]
     out = BytesIO()
-    pictures[0].save(out, kind, save_all=True, append_images=pictures[1:])
+    images[0].save(out, kind, save_all=True, append_images=images[1:])
     return out.getvalue()
 
 
@@ -69,11 +69,11 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) (r) file\n"
 
 CASES: dict[str, tuple[Callable[[], bytes], Codes]] = {
-    "a good picture": (lambda: sent(GOOD), (200,)),
+    "a good image": (lambda: sent(GOOD), (200,)),
     "a good form": (lambda: form("a.png", GOOD), (200,)),
     "no body": (lambda: sent(b""), (400,)),
     "no length and no body": (lambda: head(), (400,)),
-    "text": (lambda: sent(b"no picture at all"), (422,)),
+    "text": (lambda: sent(b"no image at all"), (422,)),
     "text said to be text": (lambda: sent(b"hello", "text/plain"), (415,)),
     "json": (lambda: sent(b"{}", "application/json"), (415,)),
     "zeros": (lambda: sent(bytes(100_000)), (422,)),
@@ -82,9 +82,9 @@ CASES: dict[str, tuple[Callable[[], bytes], Codes]] = {
     "cut in half": (lambda: sent(GOOD[: len(GOOD) // 2]), (422,)),
     "signature only": (lambda: sent(GOOD[:8]), (422,)),
     "jpeg cut": (lambda: sent(saved("JPEG", (400, 400))[:-200], "image/jpeg"), (422,)),
-    "picture then a program": (lambda: sent(GOOD + b"MZ" + bytes(9000)), (200,)),
-    "program then picture": (lambda: sent(b"#!/bin/sh\n" + GOOD), (422,)),
-    "picture that is a zip too": (lambda: sent(saved("GIF") + b"PK\x05\x06" + bytes(18), "image/gif"), (200,)),
+    "image then a program": (lambda: sent(GOOD + b"MZ" + bytes(9000)), (200,)),
+    "program then image": (lambda: sent(b"#!/bin/sh\n" + GOOD), (422,)),
+    "image that is a zip too": (lambda: sent(saved("GIF") + b"PK\x05\x06" + bytes(18), "image/gif"), (200,)),
     "60000 x 60000 by its header": (lambda: sent(png_header(60_000, 60_000)), (422,)),
     "4294967295 x 1": (lambda: sent(png_header(2**31 - 1, 1)), (422,)),
     "0 x 0": (lambda: sent(png_header(0, 0)), (422,)),

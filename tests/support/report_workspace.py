@@ -14,7 +14,7 @@ from flows.artifacts.embedding_manifest import EmbeddingManifest, EncoderIdentit
 from flows.artifacts.quarantine import Quarantine
 from flows.workspace.layout import Layout
 from samif.config import Params
-from samif.dataset.model import Annotation, Category, Dataset, Picture
+from samif.dataset.model import Annotation, Category, Dataset, ImageRecord
 from samif.evaluate.model import Evaluation
 from samif.inference.overlay import class_colour
 from samif.masks.rle import Rle, encode
@@ -43,7 +43,7 @@ SIDE = 256
 
 
 def build(
-    root: Path, classes: tuple[str, ...] = PARTS, novel: tuple[int, ...] = (3, 2), pictures: int = 12, seed: int = 0
+    root: Path, classes: tuple[str, ...] = PARTS, novel: tuple[int, ...] = (3, 2), images: int = 12, seed: int = 0
 ) -> tuple[Layout, Params]:
     """A workspace in which every stage before the report has run: drawn blobs, plausible numbers, no weights."""
     rng = np.random.default_rng(seed)
@@ -56,13 +56,13 @@ def build(
     params = Params.model_validate(
         {"line": "demo-line", "dataset": {"drawn": {}, "base_classes": base}, "sessions": sessions}
     )
-    val = _draw(layout.drawn / "val" / "images", classes, pictures, rng)
+    val = _draw(layout.drawn / "val" / "images", classes, images, rng)
     val.save(layout.index("val"))
     _draw(layout.drawn / "train" / "images", classes, 3, rng).save(layout.index("train"))
     encoder = EncoderIdentity(name="tiny", digest=hashlib.sha256(b"encoder").hexdigest())
-    EmbeddingManifest(encoder=encoder, preprocessing="p", shape=(256, 8, 8), pictures=()).save(layout.embeddings)
+    EmbeddingManifest(encoder=encoder, preprocessing="p", shape=(256, 8, 8), images=()).save(layout.embeddings)
     for stage in ("dataset", "embed"):
-        Quarantine(policy="refuse", pictures=()).save(layout.quarantine(stage))
+        Quarantine(policy="refuse", images=()).save(layout.quarantine(stage))
     layout.decoder.mkdir(parents=True)
     (layout.decoder / "decoder.safetensors").write_bytes(b"decoder")
     steps = range(0, 401, 10)
@@ -99,7 +99,7 @@ def build(
 
 def _draw(folder: Path, classes: tuple[str, ...], count: int, rng: np.random.Generator) -> Dataset:
     folder.mkdir(parents=True)
-    pictures = []
+    images = []
     for number_ in range(count):
         tone = int(rng.integers(60, 200))
         image = Image.fromarray(np.clip(rng.normal(tone, 8, (SIDE, SIDE, 3)), 0, 255).astype(np.uint8))
@@ -117,8 +117,8 @@ def _draw(folder: Path, classes: tuple[str, ...], count: int, rng: np.random.Gen
         path = folder / f"{number_:04d}.png"
         image.save(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        pictures.append(Picture(number_ + 1, path.name, SIDE, SIDE, digest, tuple(annotations)))
-    return Dataset(folder, tuple(Category(i + 1, name) for i, name in enumerate(classes)), tuple(pictures))
+        images.append(ImageRecord(number_ + 1, path.name, SIDE, SIDE, digest, tuple(annotations)))
+    return Dataset(folder, tuple(Category(i + 1, name) for i, name in enumerate(classes)), tuple(images))
 
 
 def rle(mask: np.ndarray) -> Rle:
@@ -137,8 +137,8 @@ def _evaluate(
     labels = [*known, "background"]
     matrix = np.zeros((len(labels), len(labels)), int)
     detections = []
-    for picture in val.pictures:
-        for annotation in picture.annotations:
+    for image in val.images:
+        for annotation in image.annotations:
             seen = annotation.category in known
             luck = rng.random()
             if luck < (0.12 if seen else 0.8):
@@ -148,7 +148,7 @@ def _evaluate(
             matrix[labels.index(annotation.category) if seen else -1, labels.index(said)] += 1
             detections.append(
                 {
-                    "image_id": picture.id,
+                    "image_id": image.id,
                     "category_id": ids[said],
                     "segmentation": annotation.rle,
                     "bbox": [0, 0, 1, 1],
@@ -180,12 +180,12 @@ def _evaluate(
             "schema": 1,
             "name": name,
             "classes": {"base": base, "novel": novel},
-            "pictures": len(val.pictures),
+            "images": len(val.images),
             "dataset": val.digest,
             "ap": ap,
             "ap50": {key: v and min(100.0, v + 9) for key, v in ap.items()},
             "per_class": per_class,
-            "base_only": {"pictures": 5, "ap": 61.25, "ap50": 70.5},
+            "base_only": {"images": 5, "ap": 61.25, "ap50": 70.5},
             "unknown": rejection,
             "confusion": {"labels": labels, "matrix": matrix.tolist()},
             "operating_score": 0.3,

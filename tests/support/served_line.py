@@ -138,8 +138,8 @@ class Service:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def segment(self, picture: bytes, **more: object) -> requests.Response:
-        return self.ask("POST", "/v1/segment", data=picture, headers={"Content-Type": "image/png"}, **more)
+    def segment(self, image: bytes, **more: object) -> requests.Response:
+        return self.ask("POST", "/v1/segment", data=image, headers={"Content-Type": "image/png"}, **more)
 
     def of(self, line: str) -> Service:
         """The part of the service that is a line's."""
@@ -216,7 +216,7 @@ def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def png(seed: int = 0, width: int = 60, height: int = 40) -> bytes:
-    """A picture of noise."""
+    """An image of noise."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     out = BytesIO()
     Image.fromarray(pixels).save(out, "PNG")
@@ -229,12 +229,12 @@ def _evaluation(name: str) -> Evaluation:
         {
             "name": name,
             "classes": {"base": list(CLASSES[:2]), "novel": []},
-            "pictures": 4,
+            "images": 4,
             "dataset": H["dataset"],
             "ap": numbers,
             "ap50": numbers,
             "per_class": {c: {"ap": 50.0, "ap50": 50.0, "instances": 3, "group": "base"} for c in CLASSES[:2]},
-            "base_only": {"pictures": 2, "ap": 50.0, "ap50": 50.0},
+            "base_only": {"images": 2, "ap": 50.0, "ap50": 50.0},
             "unknown": {"auroc": 0.9, "false_tags_per_image": 0.5, "objects": 2},
             "confusion": {"labels": ["background"], "matrix": [[0]]},
             "operating_score": 0.3,

@@ -32,9 +32,9 @@ LINE = "watched"
 _SAMIF = (sys.executable, "-c", "from flows.cli import main; main()")
 _SECONDS = 600.0
 _SMALL: dict[str, dict[str, object]] = {
-    "pretrain_decoder": {"steps": 2, "pictures_per_step": 2},
+    "pretrain_decoder": {"steps": 2, "images_per_step": 2},
     "propose": {"points": 24},
-    "embed": {"shard_pictures": 4, "store": f"s3://{BUCKET}/embeddings"},
+    "embed": {"shard_images": 4, "store": f"s3://{BUCKET}/embeddings"},
 }
 _DVC = f"""\
 [core]
@@ -104,7 +104,7 @@ class Site:
         sessions = {"s1": SessionParams(after="base", classes=["wing_nut"], shots=2)}
         yaml = YAML()
         params = yaml.load(new_text(LINE, list(BASE_PARTS), EncoderParams(), sessions))
-        params["dataset"]["drawn"] = {"base_pictures": 24, "mixed_pictures": 12, "val_pictures": 4, "size": 160}
+        params["dataset"]["drawn"] = {"base_images": 24, "mixed_images": 12, "val_images": 4, "size": 160}
         for section, changes in _SMALL.items():
             params[section].update(changes)
         params["registry"] = {"tracking_uri": self.variables["MLFLOW_TRACKING_URI"]}

@@ -21,35 +21,35 @@ def sha(index: int) -> str:
     return hashlib.sha256(str(index).encode()).hexdigest()
 
 
-def embedding(picture: str) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(int(picture[:12], 16))
+def embedding(image: str) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(int(image[:12], 16))
     return torch.randn(SHAPE, generator=generator).half().float()
 
 
-def embeddings(pictures: list[str]) -> torch.Tensor:
-    return torch.stack([embedding(picture) for picture in pictures])
+def embeddings(images: list[str]) -> torch.Tensor:
+    return torch.stack([embedding(image) for image in images])
 
 
 def namespace_of(store: EmbeddingStore) -> Namespace:
     return store.namespace(ENCODER.digest, PREPROCESSING)
 
 
-def write(store: EmbeddingStore, pictures: list[str]) -> str:
-    return namespace_of(store).write(pictures, embeddings(pictures))
+def write(store: EmbeddingStore, images: list[str]) -> str:
+    return namespace_of(store).write(images, embeddings(images))
 
 
-def manifest_of(pictures: list[str], dtype: StoredAs = "float16") -> EmbeddingManifest:
+def manifest_of(images: list[str], dtype: StoredAs = "float16") -> EmbeddingManifest:
     return EmbeddingManifest(
-        encoder=ENCODER, preprocessing=PREPROCESSING, shape=SHAPE, dtype=dtype, pictures=tuple(sorted(set(pictures)))
+        encoder=ENCODER, preprocessing=PREPROCESSING, shape=SHAPE, dtype=dtype, images=tuple(sorted(set(images)))
     )
 
 
-def reader_of(store: EmbeddingStore, pictures: list[str]) -> EmbeddingReader:
-    return EmbeddingReader(store, manifest_of(pictures))
+def reader_of(store: EmbeddingStore, images: list[str]) -> EmbeddingReader:
+    return EmbeddingReader(store, manifest_of(images))
 
 
-def expect(store: EmbeddingStore, pictures: list[str]) -> None:
-    assert torch.equal(reader_of(store, pictures).read(pictures), embeddings(pictures))
+def expect(store: EmbeddingStore, images: list[str]) -> None:
+    assert torch.equal(reader_of(store, images).read(images), embeddings(images))
 
 
 def names_of(store: EmbeddingStore, shard: str) -> tuple[str, str]:
@@ -97,4 +97,4 @@ DAMAGES: dict[str, Spoil] = {
         storage, manifest, lambda text: text.replace(b'"shape": [\n  2', b'"shape": [\n  3')
     ),
 }
-"""What happens to the manifest and the data of a shard of two pictures."""
+"""What happens to the manifest and the data of a shard of two images."""

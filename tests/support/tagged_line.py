@@ -1,6 +1,6 @@
-"""A small line with everything that a registry command looks at: real pictures, proposals, classifiers, scores.
+"""A small line with everything that a registry command looks at: real images, proposals, classifiers, scores.
 
-Every picture shows one object of each class at a place of its own. A classifier knows some of the classes by the
+Every image shows one object of each class at a place of its own. A classifier knows some of the classes by the
 direction of their tokens; half of the bolts lean a little to one side, so that a class which lies on that side takes
 them: base AP falls although every old row is bit-identical.
 """
@@ -32,9 +32,9 @@ from samif.dataset.model import Category, Dataset
 from samif.evaluate.evaluate import evaluate
 from samif.io.hashing import file_sha256
 from samif.versions.card import Card, evaluation_digest
-from tests.support.handmade import annotation, classifier, picture, proposals, rectangle
+from tests.support.handmade import annotation, classifier, image, proposals, rectangle
 
-SIDE, PICTURES, WIDTH = 64, 24, 8
+SIDE, IMAGES, WIDTH = 64, 24, 8
 PLACES = [rectangle((SIDE, SIDE), top, left, 24, 24) for top in (4, 36) for left in (4, 36)]
 CLASSES = ("bolt", "gear", "hook", "wing")
 BACKGROUND = (9.0 * np.eye(WIDTH)[7]).tolist()
@@ -54,17 +54,15 @@ class TaggedLine:
         if isinstance(registry, Path):
             shutil.copy(registry, self.layout.state / "mlflow.db")
         self._write_params(tracking_uri, gates)
-        for split, count in (("train", 2), ("val", PICTURES)):
-            self._write_pictures(split, count)
+        for split, count in (("train", 2), ("val", IMAGES)):
+            self._write_images(split, count)
         for stage in ("dataset", "embed"):
             self.layout.quarantine(stage).parent.mkdir(parents=True, exist_ok=True)
             self.layout.quarantine(stage).write_text(
-                Quarantine(policy="refuse", pictures=()).model_dump_json(by_alias=True)
+                Quarantine(policy="refuse", images=()).model_dump_json(by_alias=True)
             )
         encoder = EncoderIdentity(name="tiny", digest=HEX)
-        EmbeddingManifest(encoder=encoder, preprocessing="p", shape=(256, 8, 8), pictures=()).save(
-            self.layout.embeddings
-        )
+        EmbeddingManifest(encoder=encoder, preprocessing="p", shape=(256, 8, 8), images=()).save(self.layout.embeddings)
         self.layout.decoder.mkdir(parents=True)
         save_file({"w": np.arange(8, dtype=np.float32)}, self.layout.decoder / "decoder.safetensors")
         self.decoder = file_sha256(self.layout.decoder / "decoder.safetensors")
@@ -161,10 +159,10 @@ class TaggedLine:
         with self.layout.params.open("w", encoding="utf-8") as file:
             YAML().dump(content, file)
 
-    def _write_pictures(self, split: str, count: int) -> None:
+    def _write_images(self, split: str, count: int) -> None:
         folder = self.layout.drawn / split / "images"
         folder.mkdir(parents=True)
-        pictures = []
+        images = []
         for number in range(1, count + 1):
             pixels = np.full((SIDE, SIDE, 3), 90 + number, dtype=np.uint8)
             for place, shade in zip(PLACES, (40, 200, 150, 240), strict=True):
@@ -172,14 +170,14 @@ class TaggedLine:
             path = folder / f"{number}.png"
             Image.fromarray(pixels).save(path)
             objects = [annotation(10 * number + i, name, PLACES[i]) for i, name in enumerate(CLASSES)]
-            pictures.append(replace(picture(number, (SIDE, SIDE), *objects), sha256=file_sha256(path)))
+            images.append(replace(image(number, (SIDE, SIDE), *objects), sha256=file_sha256(path)))
         categories = tuple(Category(i + 1, name) for i, name in enumerate(CLASSES))
-        Dataset(folder, categories, tuple(pictures)).save(self.layout.index(split))
+        Dataset(folder, categories, tuple(images)).save(self.layout.index(split))
 
     def _write_proposals(self) -> None:
         tokens = np.array([ROWS[name] for name in CLASSES], dtype=np.float32)
         leaning = tokens + np.array([[0, 0, 0, 0, 0, 2, 0, 0], *([[0] * WIDTH] * 3)], dtype=np.float32)
         write_proposals(
             self.layout.proposals("val"),
-            ((p, proposals(PLACES, leaning if p.id % 2 else tokens)) for p in self.val.pictures),
+            ((p, proposals(PLACES, leaning if p.id % 2 else tokens)) for p in self.val.images),
         )

@@ -1,4 +1,4 @@
-"""A line that can be watched: a served line whose workspace has checked pictures and their embeddings, and a camera."""
+"""A line that can be watched: a served line whose workspace has checked images and their embeddings, and a camera."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from flows.loaders.inputs import store_of
 from flows.registry.registry import Registry
 from flows.workspace.layout import Layout
 from samif.config import Params, load_params
+from samif.dataset.images import read_image
 from samif.dataset.model import Category, Dataset
-from samif.dataset.pictures import read_picture
 from samif.io.hashing import file_sha256
 from samif.sam.encoder import load_encoder
-from tests.support.handmade import annotation, picture, rectangle
+from tests.support.handmade import annotation, image, rectangle
 from tests.support.served_line import CLASSES, ServedLine
 
 SIZE = (40, 60)
 REFERENCE = 24
-WATCH = {"window": 5, "horizon": 60, "streams": 200, "directions": 4, "replay_pictures": 2}
+WATCH = {"window": 5, "horizon": 60, "streams": 200, "directions": 4, "replay_images": 2}
 
 
 class WatchedLine(ServedLine):
-    """Version 1 knows two classes and is live; validation pictures from REFERENCE on show a class that it does not."""
+    """Version 1 knows two classes and is live; validation images from REFERENCE on show a class that it does not."""
 
     def __init__(self, root: Path, database: Path) -> None:
         super().__init__(root, database)
@@ -39,10 +39,10 @@ class WatchedLine(ServedLine):
         self.camera.mkdir()
         self.set_watch()
         for split, count in (("train", 24), ("val", REFERENCE + 2)):
-            self._write_pictures(split, count)
+            self._write_images(split, count)
         for stage in ("dataset", "embed"):
             self.layout.quarantine(stage).parent.mkdir(parents=True, exist_ok=True)
-            Quarantine(policy="refuse", pictures=()).save(self.layout.quarantine(stage))
+            Quarantine(policy="refuse", images=()).save(self.layout.quarantine(stage))
         self._embed()
         self.add("base", 2)
         self.alias("champion", 1)
@@ -68,19 +68,19 @@ class WatchedLine(ServedLine):
             YAML().dump(content, file)
 
     def shoot(self, count: int, start: int = 0, dark: bool = False) -> list[Path]:
-        """The camera brings pictures."""
+        """The camera brings images."""
         return [save(self.camera / f"{start + i:04d}.png", 10_000 + start + i, dark) for i in range(count)]
 
-    def _write_pictures(self, split: str, count: int) -> None:
+    def _write_images(self, split: str, count: int) -> None:
         folder = self.layout.drawn / split / "images"
         folder.mkdir(parents=True)
-        pictures = []
+        images = []
         for number in range(1, count + 1):
             path = save(folder / f"{number}.png", 100 * (split == "val") + number)
             name = CLASSES[2] if split == "val" and number > REFERENCE else CLASSES[0]
             shown = annotation(number, name, rectangle(SIZE, 5, 5, 20, 20))
-            pictures.append(replace(picture(number, SIZE, shown), sha256=file_sha256(path)))
-        Dataset(folder, tuple(Category(i + 1, name) for i, name in enumerate(CLASSES)), tuple(pictures)).save(
+            images.append(replace(image(number, SIZE, shown), sha256=file_sha256(path)))
+        Dataset(folder, tuple(Category(i + 1, name) for i, name in enumerate(CLASSES)), tuple(images)).save(
             self.layout.index(split)
         )
 
@@ -91,7 +91,7 @@ class WatchedLine(ServedLine):
             encoder=EncoderIdentity(name="tiny", digest=encoder.digest),
             preprocessing=encoder.preprocessing_digest,
             shape=encoder.embedding_shape,
-            pictures=tuple(sorted(digests)),
+            images=tuple(sorted(digests)),
         ).save(self.layout.embeddings)
 
     def _embed_each(self, encoder: object, splits: Sequence[str]) -> list[str]:
@@ -99,12 +99,12 @@ class WatchedLine(ServedLine):
         digests = [file_sha256(path) for path in paths]
         store = store_of(self.layout, self.params)
         namespace = store.namespace(encoder.digest, encoder.preprocessing_digest)  # type: ignore[attr-defined]
-        namespace.write(digests, encoder.encode([read_picture(path) for path in paths]))  # type: ignore[attr-defined]
+        namespace.write(digests, encoder.encode([read_image(path) for path in paths]))  # type: ignore[attr-defined]
         return digests
 
 
 def save(path: Path, seed: int, dark: bool = False) -> Path:
-    """A picture of blobs, some brighter and some darker; `dark` ones have a fifth of the light."""
+    """An image of blobs, some brighter and some darker; `dark` ones have a fifth of the light."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(40, 220, (5, 7, 3), dtype=np.uint8)
     pixels = np.asarray(Image.fromarray(coarse).resize((SIZE[1], SIZE[0]), Image.Resampling.BICUBIC))

@@ -1,4 +1,4 @@
-"""The demo line: drawn scenes of industrial parts as JPEG pictures and a COCO file."""
+"""The demo line: drawn scenes of industrial parts as JPEG images and a COCO file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from samif.masks.rle import areas, boxes, encode
 CLASSES = (*BASE_PARTS, *NOVEL_PARTS)
 INSTANCES = (2, 8)
 RADIUS = (26.0, 52.0)
-"""Half extent of a part in pixels, for a picture of 320; scales with the picture."""
+"""Half extent of a part in pixels, for an image of 320; scales with the image."""
 CROWDING = 0.1
 MIN_VISIBLE = 0.6
 """About half of the parts touch or overlap another one; none is hidden by more than 40 %."""
@@ -42,8 +42,8 @@ def draw_line(folder: Path, params: DrawnParams, advance: Callable[[int], None] 
     Half of the validation scenes show base parts only, so that forgetting can be told from crowding out.
     Distractors are drawn but not labelled. Equal parameters give equal bytes.
     """
-    half = params.val_pictures // 2
-    plans = {"train": Plan(params.base_pictures, params.mixed_pictures), "val": Plan(params.val_pictures - half, half)}
+    half = params.val_images // 2
+    plans = {"train": Plan(params.base_images, params.mixed_images), "val": Plan(params.val_images - half, half)}
     for order, (split, plan) in enumerate(plans.items()):
         _draw_split(folder / split, plan, params, order, advance)
 
@@ -57,7 +57,7 @@ def _draw_split(folder: Path, plan: Plan, params: DrawnParams, order: int, advan
         rng = np.random.default_rng([params.seed, order, index])
         scene = draw_scene(rng, parts, BASE_PARTS if index < plan.base_only else CLASSES, params.size)
         name = f"scene_{index:04d}.jpg"
-        Image.fromarray(scene.picture).save(folder / "images" / name, quality=int(rng.integers(*QUALITY)))
+        Image.fromarray(scene.image).save(folder / "images" / name, quality=int(rng.integers(*QUALITY)))
         images.append({"id": index + 1, "file_name": name, "width": params.size, "height": params.size})
         annotations += _annotations(scene, index + 1, len(annotations))
         advance(1)

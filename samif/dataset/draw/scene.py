@@ -16,10 +16,10 @@ from samif.dataset.draw.surface import background, light
 
 @dataclass(frozen=True)
 class Scene:
-    """`picture` (S, S, 3) uint8; `labels` (S, S) uint8, 0 background, i + 1 where instance i is seen;
+    """`image` (S, S, 3) uint8; `labels` (S, S) uint8, 0 background, i + 1 where instance i is seen;
     `kinds` the index handed in for each instance (-1: a distractor)."""
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     kinds: tuple[int, ...]
 
@@ -125,7 +125,7 @@ def _shadow(
 def _paste(
     canvas: NDArray[np.float32], labels: NDArray[np.uint8], sprite: Sprite, x: float, y: float, label: int
 ) -> int:
-    """Blend the sprite in; returns its full area in pixels, inside the picture."""
+    """Blend the sprite in; returns its full area in pixels, inside the image."""
     rows, cols, srows, scols = _window(sprite.alpha.shape, canvas.shape[0], x, y)
     alpha = sprite.alpha[srows, scols]
     canvas[rows, cols] += alpha[..., None] * (sprite.rgb[srows, scols] - canvas[rows, cols])
@@ -137,7 +137,7 @@ def _paste(
 def _expose(rng: np.random.Generator, canvas: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
     lit = canvas * light(rng, size)[..., None] * rng.uniform(0.8, 1.15)
     lit = lit + rng.normal(0.0, rng.uniform(0.003, 0.025), lit.shape).astype(np.float32)
-    picture = Image.fromarray((np.clip(lit, 0.0, 1.0) * 255).astype(np.uint8))
+    image = Image.fromarray((np.clip(lit, 0.0, 1.0) * 255).astype(np.uint8))
     if rng.random() < 0.4:
-        picture = picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.2, 0.8))))
-    return np.asarray(picture)
+        image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.2, 0.8))))
+    return np.asarray(image)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from flows.artifacts.proposal_file import ProposalFile, write_proposals
-from samif.dataset.model import Picture
+from samif.dataset.model import ImageRecord
 from samif.errors import SamifError
 from samif.inference.propose import Proposals
-from tests.support.handmade import picture, pixels, rle
+from tests.support.handmade import image, pixels, rle
 
 SHAPE = (30, 40)
 
@@ -35,12 +35,12 @@ def assert_equal(a: Proposals, b: Proposals) -> None:
         assert getattr(a, name).dtype == np.float32 and np.array_equal(getattr(a, name), getattr(b, name))
 
 
-def test_proposals_come_back_by_picture(tmp_path: Path) -> None:
+def test_proposals_come_back_by_image(tmp_path: Path) -> None:
     path = tmp_path / "new" / "val.parquet"
-    pictures = {picture(7, SHAPE): some(5), picture(2, (20, 25)): some(3, 1, (20, 25)), picture(4, SHAPE): some(1, 2)}
-    write_proposals(path, pictures.items())
+    images = {image(7, SHAPE): some(5), image(2, (20, 25)): some(3, 1, (20, 25)), image(4, SHAPE): some(1, 2)}
+    write_proposals(path, images.items())
     found = ProposalFile(path)
-    for one, proposals in pictures.items():
+    for one, proposals in images.items():
         assert_equal(found.of(one), proposals)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
@@ -48,45 +48,45 @@ def test_proposals_come_back_by_picture(tmp_path: Path) -> None:
 def test_semantic_features_are_a_column_only_where_there_are_any(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     seen = [replace(some(n, n), semantic=rng.normal(size=(n, 6)).astype(np.float32)) for n in (4, 0)]
-    pictures = list(zip((picture(1, SHAPE), picture(2, SHAPE)), seen, strict=True))
-    write_proposals(tmp_path / "with.parquet", pictures, semantic=True)
-    write_proposals(tmp_path / "without.parquet", pictures)
+    images = list(zip((image(1, SHAPE), image(2, SHAPE)), seen, strict=True))
+    write_proposals(tmp_path / "with.parquet", images, semantic=True)
+    write_proposals(tmp_path / "without.parquet", images)
     found, plain = (ProposalFile(tmp_path / name) for name in ("with.parquet", "without.parquet"))
-    semantic = found.of(picture(1, SHAPE)).semantic
+    semantic = found.of(image(1, SHAPE)).semantic
     assert semantic is not None and seen[0].semantic is not None and np.array_equal(semantic, seen[0].semantic)
-    assert_equal(found.of(picture(1, SHAPE)), plain.of(picture(1, SHAPE)))
-    assert plain.of(picture(1, SHAPE)).semantic is None
-    nothing = found.of(picture(2, SHAPE)).semantic
+    assert_equal(found.of(image(1, SHAPE)), plain.of(image(1, SHAPE)))
+    assert plain.of(image(1, SHAPE)).semantic is None
+    nothing = found.of(image(2, SHAPE)).semantic
     assert nothing is not None and len(nothing) == 0
 
 
-def test_a_picture_where_nothing_was_found_has_none(tmp_path: Path) -> None:
+def test_an_image_where_nothing_was_found_has_none(tmp_path: Path) -> None:
     path = tmp_path / "val.parquet"
-    write_proposals(path, [(picture(1, SHAPE), some(0)), (picture(2, SHAPE), some(2))])
+    write_proposals(path, [(image(1, SHAPE), some(0)), (image(2, SHAPE), some(2))])
     found = ProposalFile(path)
-    assert len(found.of(picture(1, SHAPE))) == 0 and len(found.of(picture(2, SHAPE))) == 2
-    assert len(found.of(picture(3, SHAPE))) == 0
-    assert len(found.of(picture(1, SHAPE)).take(np.zeros(0, dtype=np.int64))) == 0
+    assert len(found.of(image(1, SHAPE))) == 0 and len(found.of(image(2, SHAPE))) == 2
+    assert len(found.of(image(3, SHAPE))) == 0
+    assert len(found.of(image(1, SHAPE)).take(np.zeros(0, dtype=np.int64))) == 0
 
 
-def test_no_picture_at_all(tmp_path: Path) -> None:
+def test_no_image_at_all(tmp_path: Path) -> None:
     write_proposals(tmp_path / "val.parquet", [])
-    assert len(ProposalFile(tmp_path / "val.parquet").of(picture(1, SHAPE))) == 0
+    assert len(ProposalFile(tmp_path / "val.parquet").of(image(1, SHAPE))) == 0
 
 
 def test_equal_proposals_give_equal_bytes(tmp_path: Path) -> None:
     for name in "ab":
-        write_proposals(tmp_path / name, [(picture(1, SHAPE), some(4))])
+        write_proposals(tmp_path / name, [(image(1, SHAPE), some(4))])
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_a_run_that_breaks_off_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "val.parquet"
-    write_proposals(path, [(picture(1, SHAPE), some(4))])
+    write_proposals(path, [(image(1, SHAPE), some(4))])
     before = path.read_bytes()
 
-    def broken() -> Iterator[tuple[Picture, Proposals]]:
-        yield picture(1, SHAPE), some(2)
+    def broken() -> Iterator[tuple[ImageRecord, Proposals]]:
+        yield image(1, SHAPE), some(2)
         raise SamifError("the shard is damaged")
 
     with pytest.raises(SamifError, match="the shard is damaged"):
@@ -109,7 +109,7 @@ def test_a_run_that_breaks_off_leaves_the_old_file(tmp_path: Path) -> None:
 def test_a_damaged_file_is_refused_in_one_sentence(content: object, said: str, tmp_path: Path) -> None:
     path = tmp_path / "val.parquet"
     if callable(content):
-        write_proposals(path, [(picture(1, SHAPE), some(40))])
+        write_proposals(path, [(image(1, SHAPE), some(40))])
         path.write_bytes(content(path.read_bytes()))
     with pytest.raises(SamifError, match=said) as refusal:
         ProposalFile(path)

@@ -24,7 +24,7 @@ from PIL import Image
 from flows.embedding import dispatch
 from flows.embedding.dispatch import divide
 from flows.embedding.encoder import Pixels
-from flows.embedding.flow import Embedded, embed_pictures
+from flows.embedding.flow import Embedded, embed_images
 from flows.embedding.shard_encoder import Shard, ShardEncoder, ShardOutcome
 from flows.runtime.progress import Tracker
 from flows.runtime.ray_cluster import Cluster, fit, ray_cluster
@@ -33,14 +33,14 @@ from samif.config import EmbedParams, EncoderParams
 from samif.errors import SamifError
 
 SHAPE = (3, 4, 4)
-PICTURES = 24
-PARAMS = EmbedParams(shard_pictures=4, batch_pictures=2, workers=2)
-IN_THIS_PROCESS = PARAMS.model_copy(update={"shard_pictures": PICTURES})
+IMAGES = 24
+PARAMS = EmbedParams(shard_images=4, batch_images=2, workers=2)
+IN_THIS_PROCESS = PARAMS.model_copy(update={"shard_images": IMAGES})
 
 
 @dataclass
 class StandIn:
-    """Averages 8 x 8 pixels; notes each picture that it encodes in a file named by its process.
+    """Averages 8 x 8 pixels; notes each image that it encodes in a file named by its process.
 
     Nothing is encoded before so many processes work `together`, so that tests do not hang on who starts first.
     """
@@ -53,8 +53,8 @@ class StandIn:
     preprocessing_digest: str = "p" * 64
     embedding_shape: tuple[int, int, int] = SHAPE
 
-    def prepare(self, picture: Pixels) -> torch.Tensor:
-        return torch.from_numpy(picture).permute(2, 0, 1)
+    def prepare(self, image: Pixels) -> torch.Tensor:
+        return torch.from_numpy(image).permute(2, 0, 1)
 
     def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
         (self.log / str(os.getpid())).touch()
@@ -62,7 +62,7 @@ class StandIn:
         time.sleep(self.delay * len(prepared))
         with (self.log / str(os.getpid())).open("a") as file:
             file.write("x" * len(prepared))
-        return torch.stack([averages(picture) for picture in prepared])
+        return torch.stack([averages(image) for image in prepared])
 
 
 def averages(prepared: torch.Tensor) -> torch.Tensor:
@@ -76,10 +76,10 @@ def stand_in(log: Path, delay: float, together: int, device: str) -> StandIn:
 
 @dataclass
 class Bench:
-    """Pictures, a store, and the encoder's notes."""
+    """Images, a store, and the encoder's notes."""
 
     folder: Path
-    pictures: list[tuple[Path, str]]
+    images: list[tuple[Path, str]]
     store: EmbeddingStore
     advanced: int = 0
     quarantined: int = 0
@@ -96,20 +96,20 @@ class Bench:
 
     def run(self, params: EmbedParams = PARAMS, delay: float = 0.0, together: int = 1) -> Embedded:
         factory = functools.partial(stand_in, self.log, delay, together)
-        embedded = embed_pictures(self.pictures, params, EncoderParams(), self.store, self._progress, factory)
-        out = {picture.sha256 for picture in embedded.quarantined}
-        good = [(path, sha256) for path, sha256 in self.pictures if sha256 not in out]
+        embedded = embed_images(self.images, params, EncoderParams(), self.store, self._progress, factory)
+        out = {image.sha256 for image in embedded.quarantined}
+        good = [(path, sha256) for path, sha256 in self.images if sha256 not in out]
         got = EmbeddingReader(self.store, embedded.manifest).read([sha256 for _, sha256 in good])
         pixels = [torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1) for path, _ in good]
-        assert torch.equal(got, torch.stack([averages(picture) for picture in pixels]))
+        assert torch.equal(got, torch.stack([averages(image) for image in pixels]))
         return embedded
 
     def encoded(self) -> dict[int, int]:
-        """Pictures encoded by each process."""
+        """Images encoded by each process."""
         return {int(file.name): file.stat().st_size for file in self.log.iterdir()}
 
     def missing(self) -> list[str]:
-        return self.store.namespace("e" * 64, "p" * 64).missing([sha256 for _, sha256 in self.pictures])
+        return self.store.namespace("e" * 64, "p" * 64).missing([sha256 for _, sha256 in self.images])
 
     @contextmanager
     def _progress(self, total: int, unit: str, description: str) -> Iterator[Tracker]:
@@ -138,12 +138,12 @@ def _deadly(driver: int, log: Path, device: str) -> StandIn:
 def bench(tmp_path: Path) -> Bench:
     (tmp_path / "log").mkdir()
     random = np.random.default_rng(0)
-    pictures = []
-    for index in range(PICTURES):
+    images = []
+    for index in range(IMAGES):
         path = tmp_path / f"{index}.png"
         Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
-        pictures.append((path, hashlib.sha256(path.read_bytes()).hexdigest()))
-    return Bench(tmp_path, pictures, EmbeddingStore(tmp_path / "store"))
+        images.append((path, hashlib.sha256(path.read_bytes()).hexdigest()))
+    return Bench(tmp_path, images, EmbeddingStore(tmp_path / "store"))
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def undisturbed(bench: Bench) -> str:
     """Digest of the manifest when all is computed in one shard, in this process."""
     store, bench.store = bench.store, EmbeddingStore(bench.folder / "other")
     digest = bench.embed(IN_THIS_PROCESS)
-    assert bench.encoded() == {os.getpid(): PICTURES}
+    assert bench.encoded() == {os.getpid(): IMAGES}
     (bench.log / str(os.getpid())).unlink()
     bench.store = store
     return digest
@@ -195,12 +195,12 @@ def test_one_shard_needs_no_cluster(bench: Bench, undisturbed: str) -> None:
     assert not ray.is_initialized()
     assert bench.embed(IN_THIS_PROCESS) == undisturbed
     assert bench.embed() == undisturbed  # nothing is missing: no cluster for six shards either
-    assert bench.encoded() == {os.getpid(): PICTURES}
+    assert bench.encoded() == {os.getpid(): IMAGES}
     assert not ray.is_initialized()
 
 
-def test_a_picture_given_twice_is_computed_once(bench: Bench) -> None:
-    bench.pictures = bench.pictures[:3] * 2
+def test_an_image_given_twice_is_computed_once(bench: Bench) -> None:
+    bench.images = bench.images[:3] * 2
     bench.embed(PARAMS)
     assert bench.encoded() == {os.getpid(): 3}
 
@@ -244,74 +244,74 @@ def test_workers_share_the_work(bench: Bench, undisturbed: str, ray_here: None) 
     encoded = bench.encoded()
     assert len(encoded) == 2
     assert os.getpid() not in encoded
-    assert sum(encoded.values()) == PICTURES
-    bench.pictures = bench.pictures[:5]
+    assert sum(encoded.values()) == IMAGES
+    bench.images = bench.images[:5]
     assert bench.embed() != undisturbed
-    assert sum(bench.encoded().values()) == PICTURES
+    assert sum(bench.encoded().values()) == IMAGES
 
 
 def test_a_killed_worker_is_replaced(bench: Bench, undisturbed: str, ray_here: None) -> None:
     def kill() -> None:
-        wait_for(lambda: len(bench.missing()) < PICTURES)
+        wait_for(lambda: len(bench.missing()) < IMAGES)
         os.kill(next(iter(bench.encoded())), signal.SIGKILL)
 
     with meanwhile(kill):
         assert bench.embed(PARAMS.model_copy(update={"workers": 1}), delay=0.05) == undisturbed
     encoded = bench.encoded()
     assert len(encoded) == 2
-    assert PICTURES <= sum(encoded.values()) <= PICTURES + 2 * PARAMS.shard_pictures
+    assert IMAGES <= sum(encoded.values()) <= IMAGES + 2 * PARAMS.shard_images
     assert bench.store.namespace("e" * 64, "p" * 64).verify() == []
 
 
 class Lethal(StandIn):
-    """Its decoder does not survive a picture whose first pixel is white."""
+    """Its decoder does not survive an image whose first pixel is white."""
 
-    def prepare(self, picture: Pixels) -> torch.Tensor:
-        if picture[0, 0].min() == 255:
+    def prepare(self, image: Pixels) -> torch.Tensor:
+        if image[0, 0].min() == 255:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().prepare(picture)
+        return super().prepare(image)
 
 
 def lethal(log: Path, device: str) -> Lethal:
     return Lethal(log, 0.0, 1)
 
 
-def test_a_picture_that_kills_its_reader_is_found_among_the_others(bench: Bench, ray_here: None) -> None:
-    bench.pictures = bench.pictures[:6]
-    path, _ = bench.pictures[4]
+def test_an_image_that_kills_its_reader_is_found_among_the_others(bench: Bench, ray_here: None) -> None:
+    bench.images = bench.images[:6]
+    path, _ = bench.images[4]
     Image.new("RGB", (32, 32), "white").save(path)
-    bench.pictures[4] = (path, hashlib.sha256(path.read_bytes()).hexdigest())
-    params = EmbedParams(shard_pictures=2, batch_pictures=2, workers=1)
+    bench.images[4] = (path, hashlib.sha256(path.read_bytes()).hexdigest())
+    params = EmbedParams(shard_images=2, batch_images=2, workers=1)
     factory = functools.partial(lethal, bench.log)
-    embedded = embed_pictures(bench.pictures, params, EncoderParams(), bench.store, bench._progress, factory)
+    embedded = embed_images(bench.images, params, EncoderParams(), bench.store, bench._progress, factory)
     assert [(q.path, q.reason) for q in embedded.quarantined] == [(path, "ends every worker that reads it")]
-    assert bench.missing() == [bench.pictures[4][1]]
+    assert bench.missing() == [bench.images[4][1]]
 
 
 def test_a_killed_driver_leaves_finished_shards_and_nothing_half_done(bench: Bench, undisturbed: str) -> None:
-    params = PARAMS.model_copy(update={"shard_pictures": 2})  # many, so that some are in nobody's hand yet
+    params = PARAMS.model_copy(update={"shard_images": 2})  # many, so that some are in nobody's hand yet
     driver = multiprocessing.get_context("spawn").Process(target=bench.embed, args=(params, 0.2, 2))
     driver.start()
-    wait_for(lambda: len(bench.missing()) < PICTURES)
+    wait_for(lambda: len(bench.missing()) < IMAGES)
     driver.kill()
     wait_for(lambda: not any(alive(process) for process in bench.encoded()))
     assert bench.store.namespace("e" * 64, "p" * 64).verify() == []
-    assert 0 < len(bench.missing()) < PICTURES
+    assert 0 < len(bench.missing()) < IMAGES
     assert bench.embed(IN_THIS_PROCESS) == undisturbed
-    in_hand = 2 * params.workers * params.shard_pictures
-    assert PICTURES <= sum(bench.encoded().values()) <= PICTURES + in_hand
+    in_hand = 2 * params.workers * params.shard_images
+    assert IMAGES <= sum(bench.encoded().values()) <= IMAGES + in_hand
 
 
-def test_a_broken_picture_is_left_out_until_it_is_mended(bench: Bench, undisturbed: str, ray_here: None) -> None:
-    path, sha256 = bench.pictures[-1]
+def test_a_broken_image_is_left_out_until_it_is_mended(bench: Bench, undisturbed: str, ray_here: None) -> None:
+    path, sha256 = bench.images[-1]
     whole = path.read_bytes()
     path.write_bytes(whole[:100])
     embedded = bench.run()
     assert [(q.path, q.sha256, q.reason) for q in embedded.quarantined] == [
         (path, sha256, "has changed since it was indexed")
     ]
-    assert (embedded.computed, bench.quarantined) == (PICTURES - 1, 1)
-    assert sha256 not in embedded.manifest.pictures
+    assert (embedded.computed, bench.quarantined) == (IMAGES - 1, 1)
+    assert sha256 not in embedded.manifest.images
     path.write_bytes(whole)
     before = sum(bench.encoded().values())
     assert bench.embed() == undisturbed
@@ -319,7 +319,7 @@ def test_a_broken_picture_is_left_out_until_it_is_mended(bench: Bench, undisturb
 
 
 class Crowded(StandIn):
-    """Memory that holds three pictures."""
+    """Memory that holds three images."""
 
     def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
         if len(prepared) > 3:
@@ -328,11 +328,11 @@ class Crowded(StandIn):
 
 
 def test_a_batch_is_halved_where_memory_runs_out(bench: Bench, undisturbed: str) -> None:
-    params = EmbedParams(batch_pictures=PICTURES, shard_pictures=PICTURES)
-    pictures, store, log = bench.pictures, bench.store, bench.log
+    params = EmbedParams(batch_images=IMAGES, shard_images=IMAGES)
+    images, store, log = bench.images, bench.store, bench.log
     factory = functools.partial(Crowded, log, 0.0, 1)
-    embedded = embed_pictures(
-        pictures,
+    embedded = embed_images(
+        images,
         params,
         EncoderParams(),
         store,
@@ -341,34 +341,34 @@ def test_a_batch_is_halved_where_memory_runs_out(bench: Bench, undisturbed: str)
     )
     assert embedded.manifest.digest == undisturbed
     assert bench.notes == [
-        f"memory ran out at {size} pictures at once; going on with {size // 2}" for size in (24, 12, 6)
+        f"memory ran out at {size} images at once; going on with {size // 2}" for size in (24, 12, 6)
     ]
-    assert bench.encoded() == {os.getpid(): PICTURES}
+    assert bench.encoded() == {os.getpid(): IMAGES}
 
 
-def test_an_encoder_that_holds_no_picture_is_one_sentence(bench: Bench) -> None:
+def test_an_encoder_that_holds_no_image_is_one_sentence(bench: Bench) -> None:
     class Full(StandIn):
         def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
     encoder = ShardEncoder(Full(bench.log, 0.0, 1), bench.store, 4)
-    with pytest.raises(SamifError, match="memory does not hold encoder 'stand-in' and one picture; give"):
-        encoder.embed(tuple(bench.pictures))
+    with pytest.raises(SamifError, match="memory does not hold encoder 'stand-in' and one image; give"):
+        encoder.embed(tuple(bench.images))
 
 
 def test_a_shard_is_written_while_the_next_is_encoded(bench: Bench) -> None:
     """The second shard is encoded to its end although the first is not yet committed."""
-    shards: list[Shard] = [tuple(bench.pictures[:8]), tuple(bench.pictures[8:16])]
+    shards: list[Shard] = [tuple(bench.images[:8]), tuple(bench.images[8:16])]
     encoded = threading.Event()
     encoder = ShardEncoder(StandIn(bench.log, 0.0, 1), bench.store, 4)
     write = encoder._namespace.write
 
-    def slow(pictures: Sequence[str], embeddings: torch.Tensor) -> str:
-        if pictures[0] == shards[0][0][1]:
+    def slow(images: Sequence[str], embeddings: torch.Tensor) -> str:
+        if images[0] == shards[0][0][1]:
             assert encoded.wait(30)
         else:
             encoded.set()
-        return write(pictures, embeddings)
+        return write(images, embeddings)
 
     encoder._namespace.write = slow  # type: ignore[method-assign]
     with ThreadPoolExecutor(2) as pool:
@@ -376,7 +376,7 @@ def test_a_shard_is_written_while_the_next_is_encoded(bench: Bench) -> None:
         wait_for(lambda: bench.encoded().get(os.getpid(), 0) == 8)
         second = pool.submit(encoder.embed, shards[1])
         assert (first.result(), second.result()) == (ShardOutcome(8), ShardOutcome(8))
-    assert len(bench.missing()) == PICTURES - 16
+    assert len(bench.missing()) == IMAGES - 16
 
 
 @pytest.mark.parametrize(
@@ -406,7 +406,7 @@ def test_a_damaged_shard_is_computed_again(bench: Bench, undisturbed: str) -> No
     with pytest.raises(SamifError, match=f"{data.name.split('.')[0]}.*rerun 'samif run'"):
         bench.embed(IN_THIS_PROCESS)
     assert bench.embed(IN_THIS_PROCESS) == undisturbed
-    assert sum(bench.encoded().values()) == before + PICTURES
+    assert sum(bench.encoded().values()) == before + IMAGES
 
 
 def test_a_worker_that_keeps_dying_is_one_sentence(
@@ -415,7 +415,7 @@ def test_a_worker_that_keeps_dying_is_one_sentence(
     monkeypatch.setattr(dispatch, "_VAIN_DEATHS", 1)
     factory = functools.partial(_deadly, os.getpid(), bench.log)
     with pytest.raises(SamifError, match="embedding workers keep dying") as failure:
-        embed_pictures(bench.pictures, PARAMS, EncoderParams(), bench.store, bench._progress, factory)
+        embed_images(bench.images, PARAMS, EncoderParams(), bench.store, bench._progress, factory)
     assert "\n" not in str(failure.value)
 
 
@@ -431,7 +431,7 @@ def test_a_worker_that_keeps_dying_is_one_sentence(
     ],
 )
 def test_work_is_divided_evenly(count: int, largest: int, workers: int, sizes: list[int]) -> None:
-    pictures = [(Path(str(index)), str(index)) for index in range(count)]
-    shards = divide(pictures, largest, workers)
+    images = [(Path(str(index)), str(index)) for index in range(count)]
+    shards = divide(images, largest, workers)
     assert [len(shard) for shard in shards] == sizes
-    assert [picture for shard in shards for picture in shard] == pictures
+    assert [image for shard in shards for image in shard] == images

@@ -29,7 +29,7 @@ from flows.runtime.ray_cluster import ray_cluster
 from flows.stages import pretrain_decoder, run_stage
 from flows.workspace.layout import Layout
 from samif.config import Params, digest
-from samif.dataset.model import Picture
+from samif.dataset.model import ImageRecord
 from samif.errors import SamifError
 from samif.finetune.train import TrainingResult, finetune, learnable
 from samif.sam.decoder import InstanceDecoder
@@ -47,10 +47,10 @@ def parameters(**section: object) -> Params:
         {
             "line": "demo",
             "dataset": {
-                "drawn": {"base_pictures": 6, "mixed_pictures": 1, "val_pictures": 1, "size": 160},
+                "drawn": {"base_images": 6, "mixed_images": 1, "val_images": 1, "size": 160},
                 "base_classes": BASE,
             },
-            "pretrain_decoder": {"steps": STEPS, "pictures_per_step": 3, "learning_rate": 0.005, **section},
+            "pretrain_decoder": {"steps": STEPS, "images_per_step": 3, "learning_rate": 0.005, **section},
         }
     )
 
@@ -74,14 +74,14 @@ def job(layout: Layout) -> Job:
             mlp.layers[-1].weight.zero_()
             mlp.layers[-1].bias.zero_()
     classes = frozenset(BASE)
-    pictures = learnable(source_of(layout, params, "train").dataset.pictures, classes)
+    images = learnable(source_of(layout, params, "train").dataset.images, classes)
     reader = functools.partial(reader_of, store_of(layout, params), EmbeddingManifest.load(layout.embeddings))
-    return Job(decoder, pictures, classes, reader, params.pretrain_decoder)
+    return Job(decoder, images, classes, reader, params.pretrain_decoder)
 
 
 @pytest.fixture(scope="module")
 def alone(job: Job) -> TrainingResult:
-    return finetune(job.decoder, job.pictures, job.classes, job.open_reader(), job.params)
+    return finetune(job.decoder, job.images, job.classes, job.open_reader(), job.params)
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +117,13 @@ def deadly(open_reader: Callable[[], Read], marker: Path) -> Read:
     """The second worker kills itself in its fifth step, once."""
     read, steps = open_reader(), 0
 
-    def reading(pictures: Sequence[Picture]) -> Tensor:
+    def reading(images: Sequence[ImageRecord]) -> Tensor:
         nonlocal steps
         steps += 1
         if os.environ["RANK"] == "1" and steps == 5 and not marker.exists():
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return read(pictures)
+        return read(images)
 
     return reading
 
@@ -237,8 +237,8 @@ def test_a_failure_is_one_sentence(error: Exception, sentence: str) -> None:
     assert re.search(sentence, said) and "\n" not in said
 
 
-def test_more_workers_than_pictures_in_a_step_are_refused(job: Job) -> None:
-    with pytest.raises(SamifError, match=r"workers is 4, but a step has only 3 pictures to share; lower it or raise"):
+def test_more_workers_than_images_in_a_step_are_refused(job: Job) -> None:
+    with pytest.raises(SamifError, match=r"workers is 4, but a step has only 3 images to share; lower it or raise"):
         finetune_distributed(job, 4, None, Noted())
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.inference.predict import find_pictures, load_segmenter, predict
+from flows.inference.predict import find_images, load_segmenter, predict
 from flows.registry.model_files import find_model
 from samif.classifier.model import Classifier, FeatureSpace
 from samif.config import EvaluateParams
@@ -67,31 +67,31 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
         find_model(str(tmp_path), None, None)
 
 
-# Finding pictures
+# Finding images
 
 
-def test_a_folder_stands_for_its_pictures(tmp_path: Path) -> None:
+def test_a_folder_stands_for_its_images(tmp_path: Path) -> None:
     b, a = draw(tmp_path / "line" / "b.png"), draw(tmp_path / "line" / "a.JPG")
-    (tmp_path / "line" / "notes.txt").write_text("no picture")
+    (tmp_path / "line" / "notes.txt").write_text("no image")
     extra = draw(tmp_path / "c.bmp")
-    assert find_pictures([extra, tmp_path / "line"]) == [extra, a, b]
+    assert find_images([extra, tmp_path / "line"]) == [extra, a, b]
 
 
-def test_a_place_without_pictures_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(SamifError, match="no picture .* in .*; give another folder"):
-        find_pictures([tmp_path])
+def test_a_place_without_images_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(SamifError, match="no image .* in .*; give another folder"):
+        find_images([tmp_path])
     with pytest.raises(SamifError, match=r"gone\.png does not exist"):
-        find_pictures([tmp_path / "gone.png"])
+        find_images([tmp_path / "gone.png"])
 
 
 # Results
 
 
 def test_results_are_coco(segmenter: Segmenter, tmp_path: Path) -> None:
-    pictures = [draw(tmp_path / "in" / "wide.png", 60, 40), draw(tmp_path / "in" / "tall.jpg", 33, 57, seed=1)]
+    images = [draw(tmp_path / "in" / "wide.png", 60, 40), draw(tmp_path / "in" / "tall.jpg", 33, 57, seed=1)]
     told: list[int] = []
-    predictions = predict(segmenter, pictures, tmp_path / "new" / "out", 0.0, told.append)
+    predictions = predict(segmenter, images, tmp_path / "new" / "out", 0.0, told.append)
     content = json.loads((tmp_path / "new" / "out" / "results.json").read_text(encoding="utf-8"))
     assert list(content) == ["schema", "images", "categories", "annotations"] and content["schema"] == 1
     assert content["images"] == [
@@ -107,7 +107,7 @@ def test_results_are_coco(segmenter: Segmenter, tmp_path: Path) -> None:
         assert a["segmentation"]["size"] == sizes[a["image_id"]] and areas([a["segmentation"]])[0] > 0
         assert a["bbox"] == boxes([a["segmentation"]])[0].tolist()
     assert {a["image_id"] for a in content["annotations"]} == {1, 2}
-    assert told == [1, 1] and [p.file for p in predictions] == pictures
+    assert told == [1, 1] and [p.file for p in predictions] == images
     for number, prediction in enumerate(predictions, start=1):
         names = [
             content["categories"][a["category_id"] - 1]["name"]
@@ -122,19 +122,19 @@ def test_results_are_coco(segmenter: Segmenter, tmp_path: Path) -> None:
 
 
 def test_the_least_score_is_kept_to(segmenter: Segmenter, tmp_path: Path) -> None:
-    picture = draw(tmp_path / "a.png")
-    [every] = predict(segmenter, [picture], tmp_path / "every", 0.0)
+    image = draw(tmp_path / "a.png")
+    [every] = predict(segmenter, [image], tmp_path / "every", 0.0)
     best = every.instances.known.scores.max()
     for least, count in ((best, 1), (np.nextafter(best, 1.0), 0)):
-        [some] = predict(segmenter, [picture], tmp_path / "some", float(least))
+        [some] = predict(segmenter, [image], tmp_path / "some", float(least))
         assert len(some.instances.known) == count
         written = json.loads((tmp_path / "some" / "results.json").read_text(encoding="utf-8"))["annotations"]
         assert len([a for a in written if a["category_id"] < 3]) == count
 
 
-def test_pictures_of_one_name_get_overlays_of_their_own(segmenter: Segmenter, tmp_path: Path) -> None:
-    pictures = [draw(tmp_path / folder / "scene.png", seed=i) for i, folder in enumerate(("x", "y"))]
-    predict(segmenter, [*pictures, draw(tmp_path / "z" / "other.png")], tmp_path / "out", 0.0)
+def test_images_of_one_name_get_overlays_of_their_own(segmenter: Segmenter, tmp_path: Path) -> None:
+    images = [draw(tmp_path / folder / "scene.png", seed=i) for i, folder in enumerate(("x", "y"))]
+    predict(segmenter, [*images, draw(tmp_path / "z" / "other.png")], tmp_path / "out", 0.0)
     names = sorted(path.name for path in (tmp_path / "out").glob("*.overlay.jpg"))
     assert names == ["other.overlay.jpg", "scene-2.overlay.jpg", "scene.overlay.jpg"]
     assert (tmp_path / "out" / names[1]).read_bytes() != (tmp_path / "out" / names[2]).read_bytes()
@@ -147,12 +147,10 @@ def test_a_numbered_name_is_nobody_elses(segmenter: Segmenter, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("harm", ["truncated", "text", "empty"])
-def test_a_broken_picture_is_refused_before_anything_is_written(
-    segmenter: Segmenter, tmp_path: Path, harm: str
-) -> None:
+def test_a_broken_image_is_refused_before_anything_is_written(segmenter: Segmenter, tmp_path: Path, harm: str) -> None:
     good, bad = draw(tmp_path / "a.png"), draw(tmp_path / "b.jpg", 200, 200)
     whole = bad.read_bytes()
-    bad.write_bytes({"truncated": whole[: len(whole) // 2], "text": b"no picture at all", "empty": b""}[harm])
+    bad.write_bytes({"truncated": whole[: len(whole) // 2], "text": b"no image at all", "empty": b""}[harm])
     with pytest.raises(SamifError, match=r"b\.jpg") as refusal:
         predict(segmenter, [good, bad], tmp_path / "out", 0.0)
     assert "\n" not in str(refusal.value) and not (tmp_path / "out").exists()

@@ -224,7 +224,7 @@ def test_a_semantic_encoder_comes_and_goes(finished: Path) -> None:
 def test_data_and_lost_outputs_are_noticed(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "data" / "images" / "new.png").write_bytes(b"x")
     assert will_run(finished)["dataset"] == (f"dependency {tmp_path}/data/images changed",)
-    # The script's result does not depend on the picture, so nothing after it runs.
+    # The script's result does not depend on the image, so nothing after it runs.
     assert go(finished) == {"dataset": "ran"}
     (finished / "artifacts" / "embeddings.json").unlink()
     assert will_run(finished)["embed"] == ("output artifacts/embeddings.json missing",)

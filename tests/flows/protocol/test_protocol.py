@@ -49,10 +49,10 @@ def params_text(root: Path, **sections: Any) -> Path:
     content = {
         "line": "small",
         "dataset": {
-            "drawn": {"base_pictures": 10, "mixed_pictures": 10, "val_pictures": 6, "size": 160},
+            "drawn": {"base_images": 10, "mixed_images": 10, "val_images": 6, "size": 160},
             "base_classes": BASES,
         },
-        "pretrain_decoder": {"steps": 2, "pictures_per_step": 2},
+        "pretrain_decoder": {"steps": 2, "images_per_step": 2},
         "propose": {"points": 24},
         "train_base": {"features": ["pooled", "token"], "background_prototypes": 4},
         "incremental": {"prompts_per_shot": 2, "rotations": [90]},
@@ -160,7 +160,7 @@ def test_shots_that_no_class_can_give_are_left_out_aloud(fresh: Workspace, capfd
         ({}, "has no session that teaches a class"),
         (
             {"s1": {**SESSIONS["s1"], "source": {"images": "i", "annotations": "a", "digest": "0" * 64}}},
-            "session 's1' has pictures of its own",
+            "session 's1' has images of its own",
         ),
     ],
 )

@@ -12,7 +12,7 @@ import requests
 from typer.testing import CliRunner
 
 from flows.cli import app, promotion, registry  # noqa: F401  (register their commands)
-from flows.embedding.flow import embed_pictures
+from flows.embedding.flow import embed_images
 from flows.registry.mlflow_store import MlflowStore
 from flows.registry.ownership import FOUNDED, ForeignLineError, check, claim
 from flows.store import open_store
@@ -115,9 +115,9 @@ def test_what_one_line_encoded_the_other_reads(tmp_path: Path, migrated: Path) -
     computed = []
     for name in ("first", "second"):
         line = TaggedLine(tmp_path / name, migrated, line=name)
-        pictures = [(path, file_sha256(path)) for path in sorted((line.layout.drawn / "train" / "images").iterdir())]
+        images = [(path, file_sha256(path)) for path in sorted((line.layout.drawn / "train" / "images").iterdir())]
         store = open_store(str(tmp_path / "embeddings"), line.layout.root)
-        computed.append(embed_pictures(pictures, line.params.embed, line.params.encoder, store).computed)
+        computed.append(embed_images(images, line.params.embed, line.params.encoder, store).computed)
     assert computed == [2, 0]
 
 

@@ -58,7 +58,7 @@ def the_operators_day(line: TaggedLine) -> None:
     assert "http" not in page.replace("http-equiv", "")
     for width in (1200, 500):
         seen = look(Path(compared["page"]), width, line.layout.root)
-        assert (seen.overflow, seen.broken, seen.requests, seen.pictures) == (0, 0, 0, 3 * 8)
+        assert (seen.overflow, seen.broken, seen.requests, seen.images) == (0, 0, 0, 3 * 8)
     kept = line.registry._store.client.get_run(compared["run"]).data.tags
     assert (kept["outcome"], kept["verdict"]) == ("failed", compared["digest"])
     assert line.registry.aliases(name) == {"champion": 2, "previous": 1, "challenger": 4}
@@ -73,7 +73,7 @@ def the_operators_day(line: TaggedLine) -> None:
     assert "/2 is live; a rollback leads to 1" in samif(line, "rollback", name, "--why", "wings look odd")
     assert line.registry.aliases(name) == {"champion": 2, "previous": 1}
     states = {item["name"]: item["state"] for item in of(line, "verify", f"{name}@champion")}
-    assert set(states.values()) == {"ok"} and {"classifier", "decoder", "pictures", "journal"} <= set(states)
+    assert set(states.values()) == {"ok"} and {"classifier", "decoder", "images", "journal"} <= set(states)
 
     told = of(line, "history", name)
     assert [(term["version"], term["how"]) for term in told["history"]] == [
@@ -486,15 +486,15 @@ def test_other_tampered_evidence_shows(grown: TaggedLine, name: str, before: str
     assert differing(grown) == items
 
 
-def test_missing_files_changed_numbers_and_changed_pictures_show(grown: TaggedLine) -> None:
+def test_missing_files_changed_numbers_and_changed_images_show(grown: TaggedLine) -> None:
     client = grown.registry._store.client
     run = grown.registry.show("demo/2").run_id
     client.log_metric(run, "AP/base", 12.0)
     assert differing(grown) == {"metrics"}
     client.set_model_version_tag("demo-classifier", "2", "dataset_digest", "0" * 64)
     assert differing(grown) == {"metrics", "tags"}
-    next(grown.layout.drawn.rglob("val/images/3.png")).write_bytes(b"another picture")
-    assert differing(grown) == {"metrics", "tags", "pictures"}
+    next(grown.layout.drawn.rglob("val/images/3.png")).write_bytes(b"another image")
+    assert differing(grown) == {"metrics", "tags", "images"}
     stored(grown, "session.json").unlink()
     assert "session" in differing(grown)
 
@@ -519,15 +519,15 @@ def test_a_workspace_that_moved_on_says_nothing_against_a_version(grown: TaggedL
     index = grown.layout.index("val")
     index.write_text(index.read_text().replace('"id": 1,', '"id": 1,').replace('"width":64', '"width":65'))
     states = {item["name"]: item["state"] for item in of(grown, "verify", "demo/1")}
-    assert states["data set"] == "not reachable" and "pictures" not in states
-    # But a promotion needs the pictures that the evaluation rests on.
-    with pytest.raises(SamifError, match=r"refused: .*was scored on pictures"):
+    assert states["data set"] == "not reachable" and "images" not in states
+    # But a promotion needs the images that the evaluation rests on.
+    with pytest.raises(SamifError, match=r"refused: .*was scored on images"):
         samif(grown, "promote", "demo/2")
 
 
-def test_without_pictures_only_force_promotes(grown: TaggedLine) -> None:
+def test_without_images_only_force_promotes(grown: TaggedLine) -> None:
     grown.layout.index("val").unlink()
-    with pytest.raises(SamifError, match="could not be scored on the validation pictures: .*val.json does not exist"):
+    with pytest.raises(SamifError, match="could not be scored on the validation images: .*val.json does not exist"):
         samif(grown, "promote", "demo/2")
     shouted = samif(grown, "promote", "demo/2", "--force", "--why", "the disk is gone")
     assert "FORCED over: " in shouted and "could not be scored" in shouted

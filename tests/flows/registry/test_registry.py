@@ -68,7 +68,7 @@ class Workspace:
         save_file({"rows": rows}, folder / "classifier.safetensors")
         (folder / "session.json").write_text(json.dumps({"schema": 1, "name": name, "after": after, "shots": 10}))
         (evaluated / "classes.json").write_text(json.dumps(classes))
-        (evaluated / "picture.png").write_bytes(b"a picture")
+        (evaluated / "image.png").write_bytes(b"an image")
         evaluation = _evaluation(name, new, ap)
         evaluation.save(evaluated / "evaluation.json")
         card = Card.model_validate(
@@ -103,7 +103,7 @@ class Workspace:
             "session.json": folder / "session.json",
             "evaluation.json": evaluated / "evaluation.json",
             "classes.json": evaluated / "classes.json",
-            "pictures/first.png": evaluated / "picture.png",
+            "images/first.png": evaluated / "image.png",
         }
         return Version(card, files)
 
@@ -128,12 +128,12 @@ def _evaluation(name: str, new: tuple[str, ...], ap: float) -> Evaluation:
         {
             "name": name,
             "classes": {"base": list(BASE_CLASSES), "novel": list(new)},
-            "pictures": 4,
+            "images": 4,
             "dataset": H["dataset"],
             "ap": {"base": ap, "novel": novel, "all": ap},
             "ap50": {"base": 80.0, "novel": novel, "all": 80.0},
             "per_class": {cls: {"ap": ap, "ap50": 80.0, "instances": 3, "group": g} for cls, g in groups.items()},
-            "base_only": {"pictures": 2, "ap": ap, "ap50": 80.0},
+            "base_only": {"images": 2, "ap": ap, "ap50": 80.0},
             "unknown": {"auroc": 0.9, "false_tags_per_image": 0.5, "objects": 2},
             "confusion": {"labels": labels, "matrix": [[0] * len(labels) for _ in labels]},
             "operating_score": 0.3,
@@ -294,7 +294,7 @@ def test_files_must_be_those_of_the_card(space: Workspace) -> None:
     with pytest.raises(SamifError, match=r"without evaluation.json"):
         register({name: path for name, path in base.files.items() if name != "evaluation.json"})
     with pytest.raises(SamifError, match=r"without .*gone\.png"):
-        register(base.files | {"pictures/gone.png": space.layout.root / "gone.png"})
+        register(base.files | {"images/gone.png": space.layout.root / "gone.png"})
     base.files["session.json"].write_text("[]")
     with pytest.raises(SamifError, match=r"session\.json is not a session's record"):
         register(base.files)

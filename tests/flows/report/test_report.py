@@ -15,13 +15,13 @@ import pytest
 from rich.console import Console
 
 from flows.report.collect import collect
+from flows.report.images import choose
 from flows.report.page import duration, number, signed
-from flows.report.pictures import choose
 from flows.report.publish import publish, session_table
-from flows.workspace.image_roots import pictures_root
+from flows.workspace.image_roots import images_root
 from flows.workspace.layout import Layout
 from samif.config import Params
-from samif.dataset.model import Annotation, Category, Dataset, Picture
+from samif.dataset.model import Annotation, Category, Dataset, ImageRecord
 from samif.errors import SamifError
 from samif.evaluate.matching import match_all
 from tests.support.browser import look
@@ -51,11 +51,11 @@ def _shape(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("width", [1200, 500])
-def test_a_browser_shows_the_page_and_all_its_pictures(demo: tuple[Layout, Params], tmp_path: Path, width: int) -> None:
+def test_a_browser_shows_the_page_and_all_its_images(demo: tuple[Layout, Params], tmp_path: Path, width: int) -> None:
     page = demo[0].reports / "index.html"
     seen = look(page, width, tmp_path)
     assert (seen.overflow, seen.broken, seen.requests) == (0, 0, 0)
-    assert seen.pictures == page.read_text().count("<img") > 0 and seen.height > 500
+    assert seen.images == page.read_text().count("<img") > 0 and seen.height > 500
 
 
 def test_summary_has_exactly_the_keys_and_types_of_the_contract(demo: tuple[Layout, Params]) -> None:
@@ -69,7 +69,7 @@ def test_summary_has_exactly_the_keys_and_types_of_the_contract(demo: tuple[Layo
         "ap": scores,
         "ap50": scores,
         "per_class": {name: {"ap": "float", "ap50": "float", "instances": "int"} for name in PARTS},
-        "base_only": {"pictures": "int", "ap": "float", "ap50": "float"},
+        "base_only": {"images": "int", "ap": "float", "ap50": "float"},
         "unknown": {"auroc": "NoneType", "false_tags_per_image": "NoneType"},
         "seconds": "float",
     }
@@ -105,19 +105,19 @@ def test_the_stage_leaves_versions_null_and_gives_the_same_bytes_again(demo: tup
     assert not [path for path in layout.artifacts.iterdir() if path.name.startswith(".")]
 
 
-def test_an_evaluation_of_other_pictures_is_refused_and_the_old_report_stays(tmp_path: Path) -> None:
-    layout, params = build(tmp_path, pictures=2)
+def test_an_evaluation_of_other_images_is_refused_and_the_old_report_stays(tmp_path: Path) -> None:
+    layout, params = build(tmp_path, images=2)
     collect(layout, params)
     before = _tree(layout.report)
     path = layout.evaluation("s1") / "evaluation.json"
     path.write_text(path.read_text().replace('"dataset": "', '"dataset": "0'))
-    with pytest.raises(SamifError, match="'s1' is of other validation pictures"):
+    with pytest.raises(SamifError, match="'s1' is of other validation images"):
         collect(layout, params)
     assert _tree(layout.report) == before
 
 
 def test_a_missing_input_is_named(tmp_path: Path) -> None:
-    layout, params = build(tmp_path, pictures=1)
+    layout, params = build(tmp_path, images=1)
     (layout.drawn / "val" / "images" / "0000.png").unlink()
     with pytest.raises(SamifError, match=r"0000\.png"):
         collect(layout, params)
@@ -127,7 +127,7 @@ def test_a_missing_input_is_named(tmp_path: Path) -> None:
 
 
 def test_publishing_is_idempotent_and_fills_only_known_versions(tmp_path: Path) -> None:
-    layout, params = build(tmp_path, pictures=3)
+    layout, params = build(tmp_path, images=3)
     collect(layout, params)
     page = publish(layout, VERSIONS)
     assert page == layout.reports / "index.html"
@@ -141,11 +141,11 @@ def test_publishing_is_idempotent_and_fills_only_known_versions(tmp_path: Path) 
 
 
 def test_a_failed_publication_leaves_the_old_files_whole(tmp_path: Path) -> None:
-    layout, params = build(tmp_path, pictures=3)
+    layout, params = build(tmp_path, images=3)
     collect(layout, params)
     publish(layout, VERSIONS)
     first = _tree(layout.reports)
-    next((layout.report / "pictures" / "s1").iterdir()).unlink()
+    next((layout.report / "images" / "s1").iterdir()).unlink()
     with pytest.raises(SamifError, match="cannot read"):
         publish(layout, VERSIONS)
     assert _tree(layout.reports) == first
@@ -214,7 +214,7 @@ def test_the_page_is_self_contained_and_says_what_matters(demo: tuple[Layout, Pa
 
 
 def test_without_sessions_empty_groups_show_as_dashes(tmp_path: Path) -> None:
-    layout, params = build(tmp_path, novel=(), pictures=2)
+    layout, params = build(tmp_path, novel=(), images=2)
     collect(layout, params)
     html = publish(layout, {"decoder": None, "classifiers": {}}).read_text(encoding="utf-8")
     summary = json.loads((layout.reports / "summary.json").read_bytes())
@@ -228,13 +228,13 @@ def test_without_sessions_empty_groups_show_as_dashes(tmp_path: Path) -> None:
 
 
 def test_a_line_without_detections_still_gets_a_page(tmp_path: Path) -> None:
-    layout, params = build(tmp_path, pictures=2)
+    layout, params = build(tmp_path, images=2)
     for name in ("base", "s1", "s2"):
         write_json(layout.evaluation(name) / "detections.json", [])
     collect(layout, params)
     text = _Page(publish(layout, VERSIONS).read_text(encoding="utf-8")).text
     assert "Misses" in text
-    assert "Hits" not in text.replace("Hits are the best pictures", "")
+    assert "Hits" not in text.replace("Hits are the best images", "")
 
 
 def test_class_names_are_text_never_markup(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_class_names_are_text_never_markup(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("classes", "heat"), [(30, True), (31, False), (80, False)])
 def test_many_classes_list_their_confusions_instead_of_a_matrix(tmp_path: Path, classes: int, heat: bool) -> None:
-    layout, params = build(tmp_path, classes=tuple(f"part {n}" for n in range(classes)), novel=(20,), pictures=20)
+    layout, params = build(tmp_path, classes=tuple(f"part {n}" for n in range(classes)), novel=(20,), images=20)
     collect(layout, params)
     html = publish(layout, VERSIONS).read_text(encoding="utf-8")
     assert ('class="heat"' in html) == heat
@@ -305,13 +305,13 @@ def _square(left: int, width: int = 40) -> np.ndarray:
     return mask
 
 
-def _detect(category: int, mask: np.ndarray, score: float, picture: int = 1) -> dict[str, Any]:
-    return {"image_id": picture, "category_id": category, "segmentation": rle(mask), "score": score}
+def _detect(category: int, mask: np.ndarray, score: float, image: int = 1) -> dict[str, Any]:
+    return {"image_id": image, "category_id": category, "segmentation": rle(mask), "score": score}
 
 
 def _scene(*annotations: Annotation, count: int = 1) -> Dataset:
-    pictures = tuple(Picture(n + 1, f"{n}.png", SIDE, SIDE, "", annotations) for n in range(count))
-    return Dataset(Path("nowhere"), (Category(1, "nut"), Category(2, "bolt")), pictures)
+    images = tuple(ImageRecord(n + 1, f"{n}.png", SIDE, SIDE, "", annotations) for n in range(count))
+    return Dataset(Path("nowhere"), (Category(1, "nut"), Category(2, "bolt")), images)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ def test_objects_of_classes_not_yet_added_are_no_misses() -> None:
     assert item.names("misses") == ["nut"]
 
 
-def test_choice_prefers_the_new_classes_and_fresh_pictures() -> None:
+def test_choice_prefers_the_new_classes_and_fresh_images() -> None:
     scene = _scene(annotate(1, "nut", _square(50)), annotate(2, "bolt", _square(120)), count=3)
     tags = [
         _detect(1, _square(50), 0.9, 1),  # misses the bolt
@@ -357,26 +357,26 @@ def test_choice_prefers_the_new_classes_and_fresh_pictures() -> None:
         _detect(2, _square(120), 0.9, 3),
     ]
     chosen = choose(match_all(scene, tags, ["nut", "bolt"], 0.3), ["bolt"], 1)
-    assert {kind: [item.picture.id for item in items] for kind, items in chosen.items()} == {
+    assert {kind: [item.image.id for item in items] for kind, items in chosen.items()} == {
         "hits": [3],
         "misses": [1],
         "false_tags": [],
     }
 
 
-def test_pictures_root_follows_the_origin_of_the_split(tmp_path: Path) -> None:
+def test_images_root_follows_the_origin_of_the_split(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
 
     def root(split: str, **dataset: Any) -> Path:
         params = Params.model_validate({"line": "x", "dataset": {"base_classes": ["a"], **dataset}})
-        return pictures_root(layout, params, split)
+        return images_root(layout, params, split)
 
-    train = {"images": "pictures/train", "annotations": "t.json"}
+    train = {"images": "images/train", "annotations": "t.json"}
     val = {"images": str(tmp_path / "elsewhere"), "annotations": "v.json"}
     assert root("val", drawn={}) == layout.drawn / "val" / "images"
-    assert root("train", train=train, val=val) == tmp_path / "pictures/train"
+    assert root("train", train=train, val=val) == tmp_path / "images/train"
     assert root("val", train=train, val=val) == tmp_path / "elsewhere"
-    assert root("val", train=train) == tmp_path / "pictures/train"
+    assert root("val", train=train) == tmp_path / "images/train"
 
 
 @pytest.mark.parametrize(

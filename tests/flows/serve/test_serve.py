@@ -30,7 +30,7 @@ from samif.config import load_params
 from tests.support.hostile import CASES, answer
 from tests.support.served_line import CLASSES, TOKEN, ServedLine, Service, asked, number, png, service, slot, until
 
-PICTURES = [png(seed, 60 + seed, 40) for seed in range(3)]
+IMAGES = [png(seed, 60 + seed, 40) for seed in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +85,9 @@ def put_live(line: ServedLine, served: Service, version: int) -> None:
 
 @pytest.fixture(scope="module")
 def predicted(line: ServedLine, tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[list[dict]]]:
-    """What `samif predict` finds in each picture with versions 1 to 3, on as many threads as the service has."""
+    """What `samif predict` finds in each image with versions 1 to 3, on as many threads as the service has."""
     folder, found = tmp_path_factory.mktemp("predicted"), {}
-    for i, content in enumerate(PICTURES):
+    for i, content in enumerate(IMAGES):
         (folder / f"{i}.png").write_bytes(content)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -101,9 +101,9 @@ def predicted(line: ServedLine, tmp_path_factory: pytest.TempPathFactory) -> dic
             [
                 {"segmentation": a["segmentation"], "bbox": a["bbox"], "label": (name := names[a["category_id"]]),
                  "score": a["score"], "unknown": name == "unknown"}
-                for a in content["annotations"] if a["image_id"] == picture
+                for a in content["annotations"] if a["image_id"] == image
             ]
-            for picture in (1, 2, 3)
+            for image in (1, 2, 3)
         ]  # fmt: skip
     torch.set_num_threads(before)
     assert all(found[v][i] for v in found for i in range(3)) and found[1] != found[2]
@@ -116,7 +116,7 @@ def predicted(line: ServedLine, tmp_path_factory: pytest.TempPathFactory) -> dic
 def test_an_answer_is_what_predict_finds_and_says_what_made_it(
     line: ServedLine, served: Service, predicted: dict[int, list[list[dict]]]
 ) -> None:
-    answered = served.segment(PICTURES[0])
+    answered = served.segment(IMAGES[0])
     content = answered.json()
     assert answered.status_code == 200 and content["instances"] == predicted[1][0]
     card = line.registry.show("demo/1").card
@@ -125,10 +125,10 @@ def test_an_answer_is_what_predict_finds_and_says_what_made_it(
     assert content["model"]["digests"] == digests | {"card": card.digest}
     assert (content["width"], content["height"]) == (60, 40)
     assert set(content["timings"]) == {"receive", "decode", "wait", "encode", "segment"}
-    by_form = served.ask("POST", "/v1/segment", files={"picture": ("x.png", PICTURES[0])})
+    by_form = served.ask("POST", "/v1/segment", files={"image": ("x.png", IMAGES[0])})
     assert by_form.json()["instances"] == content["instances"]
     best = max(i["score"] for i in content["instances"] if not i["unknown"])
-    few = served.segment(PICTURES[0], params={"score": best - 1e-4}).json()["instances"]
+    few = served.segment(IMAGES[0], params={"score": best - 1e-4}).json()["instances"]
     assert 0 < len([i for i in few if not i["unknown"]]) <= len(content["instances"])
 
 
@@ -138,7 +138,7 @@ def test_who_may_ask(both: Service, given: str | None) -> None:
     for line in ("demo", "other"):
         for path in ("/metrics", "/v1/model", "/v1/shadow", "/v1/segment"):
             method = "POST" if path == "/v1/segment" else "GET"
-            refused = requests.request(method, both.of(line).url + path, data=PICTURES[0], headers=headers, timeout=30)
+            refused = requests.request(method, both.of(line).url + path, data=IMAGES[0], headers=headers, timeout=30)
             assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
             assert refused.json()["error"]["code"] == "token"
         for path in ("/healthz", "/openapi.json"):
@@ -152,13 +152,13 @@ def test_the_token_is_in_no_log_and_no_process_list(both: Service) -> None:
     assert TOKEN not in both.log.read_text()
 
 
-def test_twenty_pictures_at_once_all_get_their_own_answer(
+def test_twenty_images_at_once_all_get_their_own_answer(
     served: Service, predicted: dict[int, list[list[dict]]]
 ) -> None:
     found: dict[int, list[dict]] = {}
 
     def ask(i: int) -> None:
-        found[i] = served.segment(PICTURES[i % 3]).json()["instances"]
+        found[i] = served.segment(IMAGES[i % 3]).json()["instances"]
 
     threads = [threading.Thread(target=ask, args=(i,)) for i in range(20)]
     for thread in threads:
@@ -180,7 +180,7 @@ def test_under_load_every_answer_is_of_the_version_that_it_names(
 
     def ask() -> None:
         while not stop.is_set():
-            for i, content in enumerate(PICTURES):
+            for i, content in enumerate(IMAGES):
                 answered = served.segment(content)
                 answers.append((answered.status_code, i, answered.json()))
 
@@ -206,10 +206,10 @@ def test_another_decoder_is_loaded_beside_and_then_takes_over(
     line: ServedLine, served: Service, predicted: dict[int, list[list[dict]]]
 ) -> None:
     put_live(line, served, 3)
-    content = served.segment(PICTURES[1]).json()
+    content = served.segment(IMAGES[1]).json()
     assert (content["model"]["version"], content["instances"]) == (3, predicted[3][1])
     put_live(line, served, 1)
-    assert served.segment(PICTURES[1]).json()["instances"] == predicted[1][1]
+    assert served.segment(IMAGES[1]).json()["instances"] == predicted[1][1]
 
 
 def test_a_version_that_does_not_fit_leaves_the_old_one(line: ServedLine, served: Service) -> None:
@@ -218,7 +218,7 @@ def test_a_version_that_does_not_fit_leaves_the_old_one(line: ServedLine, served
     until(lambda: slot(served)["failure"] is not None and slot(served)["failure"]["version"] == "demo-classifier/4")
     seen = slot(served)
     assert "takes features of width 32, got 64" in seen["failure"]["why"] and seen["behind"]
-    assert served.segment(PICTURES[0]).json()["model"]["version"] == 1
+    assert served.segment(IMAGES[0]).json()["model"]["version"] == 1
     assert number(served, 'samif_swap_failures_total{slot="champion"}') == refused + 1
     until(lambda: "demo-classifier/4 was refused" in served.log.read_text())
     until(lambda: number(served, 'samif_behind{slot="champion"}') == 1)
@@ -231,14 +231,14 @@ def test_a_tampered_version_leaves_the_old_one(line: ServedLine, served: Service
     line.alias("champion", bad)
     until(lambda: slot(served)["failure"] is not None and slot(served)["failure"]["version"].endswith(f"/{bad}"))
     assert "is not the classifier of card" in slot(served)["failure"]["why"]
-    assert served.segment(PICTURES[0]).json()["model"]["version"] == 1
+    assert served.segment(IMAGES[0]).json()["model"]["version"] == 1
 
 
 def test_a_registry_that_is_gone_stops_nothing(line: ServedLine, served: Service) -> None:
     line.alias("champion", None)
     until(lambda: slot(served)["registry"] is not None)
     assert "has no alias 'champion'" in slot(served)["registry"]
-    assert served.segment(PICTURES[0]).json()["model"]["version"] == 1
+    assert served.segment(IMAGES[0]).json()["model"]["version"] == 1
     assert number(served, 'samif_registry_unreachable{slot="champion"}') == 1
 
 
@@ -252,16 +252,16 @@ def test_a_line_that_cannot_be_loaded_is_waited_for_beside_one_that_answers(
     assert "other@champion is not served yet, but tried again until it can be: " in both.log.read_text()
     assert requests.get(both.url + "/v1/model", timeout=30).status_code == 404
     with asked(served) as answers:
-        refused = waited.segment(PICTURES[0])
+        refused = waited.segment(IMAGES[0])
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
         assert waited.ask("GET", "/readyz").status_code == 503
         assert "'lines'" in slot(waited)["registry"]
         (other.root / "good.yaml").rename(other.root / "params.yaml")
         until(lambda: "has no alias 'champion'" in slot(waited)["registry"])
         other.alias("champion", 1)
-        until(lambda: waited.segment(PICTURES[0]).status_code == 200)
+        until(lambda: waited.segment(IMAGES[0]).status_code == 200)
     assert set(answers) == {(200, "demo-classifier")}
-    assert waited.segment(PICTURES[0]).json()["model"]["name"] == "other-classifier"
+    assert waited.segment(IMAGES[0]).json()["model"]["name"] == "other-classifier"
     until(lambda: "other@champion is other-classifier/1 since" in both.log.read_text())
 
 
@@ -270,8 +270,7 @@ def test_a_full_queue_and_a_killed_replica_are_one_line_s_own_affair(both: Servi
     killed = failing.ask("GET", "/v1/model").json()["replicas"][0]["pid"]
     with asked(served) as answers:
         crowd = [
-            threading.Thread(target=lambda: statuses.append(failing.segment(PICTURES[0]).status_code))
-            for _ in range(64)
+            threading.Thread(target=lambda: statuses.append(failing.segment(IMAGES[0]).status_code)) for _ in range(64)
         ]
         for thread in crowd:
             thread.start()
@@ -280,7 +279,7 @@ def test_a_full_queue_and_a_killed_replica_are_one_line_s_own_affair(both: Servi
         assert {200, 503} <= set(statuses) <= {200, 408, 503}  # on a slow machine an upload takes its second, too
         before = len(answers)
         os.kill(killed, signal.SIGKILL)
-        until(lambda: failing.segment(PICTURES[0]).status_code == 200)
+        until(lambda: failing.segment(IMAGES[0]).status_code == 200)
     assert set(answers) == {(200, "demo-classifier")} and len(answers) > before
     assert [view["pid"] for view in failing.replicas] != [killed]
     until(lambda: f"replica {killed} of other@champion has ended" in both.log.read_text())
@@ -290,10 +289,10 @@ def test_a_full_queue_and_a_killed_replica_are_one_line_s_own_affair(both: Servi
 
 
 def test_the_challenger_is_counted_and_sampled_but_never_answers(served: Service) -> None:
-    for content in PICTURES:
+    for content in IMAGES:
         labels = {i["label"] for i in served.segment(content).json()["instances"]}
         assert labels <= {*CLASSES[:2], "unknown"}
-    until(lambda: served.ask("GET", "/v1/shadow").json()["counts"].get("pictures", 0) > 0)
+    until(lambda: served.ask("GET", "/v1/shadow").json()["counts"].get("images", 0) > 0)
     until(lambda: served.ask("GET", "/v1/shadow").json()["counts"].get("kept", 0) > 0)
     told = served.ask("GET", "/v1/shadow").json()
     assert told["ref"] == "demo@challenger" and told["replicas"][0]["live"]["version"] == 2
@@ -307,8 +306,8 @@ def test_the_challenger_is_counted_and_sampled_but_never_answers(served: Service
     assert content["challenger"]["version"] == "demo-classifier/2"
     names = {item["challenger"] for item in content["disagreements"]} | {None}
     assert names & set(CLASSES[2:])
-    with Image.open(newest / "picture.png") as picture, Image.open(newest / "overlay.jpg") as overlay:
-        assert overlay.size == (2 * picture.width, picture.height)
+    with Image.open(newest / "image.png") as image, Image.open(newest / "overlay.jpg") as overlay:
+        assert overlay.size == (2 * image.width, image.height)
 
 
 # Bad input
@@ -328,7 +327,7 @@ def test_hostile_uploads_get_a_sentence_and_leave_no_trace(served: Service) -> N
     while len(sizes) == 1 or sizes[-1] - sizes[-2] >= 2 * 2**20:
         assert len(sizes) < 7, f"the replica grows in each round: {[size >> 20 for size in sizes]} MiB"
         sizes.append(round_of_uploads())
-    assert served.segment(PICTURES[0]).status_code == 200
+    assert served.segment(IMAGES[0]).status_code == 200
 
 
 def test_the_interface_is_as_its_document_says(served: Service) -> None:

@@ -1,4 +1,4 @@
-"""Broken pictures of a labelled data set: refused, or left out of every later stage, as params.yaml says."""
+"""Broken images of a labelled data set: refused, or left out of every later stage, as params.yaml says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.artifacts.embedding_manifest import EmbeddingManifest
-from flows.artifacts.quarantine import BrokenPicture, Quarantine
+from flows.artifacts.quarantine import BrokenImage, Quarantine
 from flows.loaders.inputs import dataset_of, index_of, source_of
 from flows.report.collect import collect
 from flows.report.publish import publish
@@ -23,7 +23,7 @@ from tests.support import report_workspace
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     """Seven drawn scenes for training, two for validation, as somebody's own data."""
-    draw_line(tmp_path / "data", DrawnParams(base_pictures=2, mixed_pictures=5, val_pictures=2, size=96))
+    draw_line(tmp_path / "data", DrawnParams(base_images=2, mixed_images=5, val_images=2, size=96))
     return Layout(tmp_path / "ws")
 
 
@@ -33,11 +33,11 @@ def params_of(layout: Layout, policy: str) -> Params:
         split: {"images": f"{data}/{split}/images", "annotations": f"{data}/{split}/annotations.json"}
         for split in SPLITS
     }
-    dataset = {**sources, "base_classes": ["hex_nut"], "broken_pictures": policy}
+    dataset = {**sources, "base_classes": ["hex_nut"], "broken_images": policy}
     return Params.model_validate({"line": "own", "dataset": dataset})
 
 
-def pictures(layout: Layout, split: str) -> list[Path]:
+def images(layout: Layout, split: str) -> list[Path]:
     return sorted((layout.root.parent / "data" / split / "images").iterdir())
 
 
@@ -49,16 +49,16 @@ def run(layout: Layout, policy: str, *stages: str) -> Params:
 
 
 def left_out(layout: Layout, stage: str) -> list[tuple[str, str, str]]:
-    return [(p.split, p.file, p.reason) for p in Quarantine.load(layout.quarantine(stage)).pictures]
+    return [(p.split, p.file, p.reason) for p in Quarantine.load(layout.quarantine(stage)).images]
 
 
-def test_good_pictures_leave_empty_lists(layout: Layout) -> None:
+def test_good_images_leave_empty_lists(layout: Layout) -> None:
     run(layout, "refuse", "dataset", "embed")
     assert left_out(layout, "dataset") == left_out(layout, "embed") == []
 
 
 def test_refuse_names_all_that_is_wrong_and_writes_nothing(layout: Layout) -> None:
-    first, second, *_ = pictures(layout, "train")
+    first, second, *_ = images(layout, "train")
     first.write_bytes(b"")
     second.write_text("<html>")
     with pytest.raises(SamifError, match=r"2 errors: .*is empty.*known format"):
@@ -67,25 +67,25 @@ def test_refuse_names_all_that_is_wrong_and_writes_nothing(layout: Layout) -> No
     assert not layout.quarantine("dataset").exists()
 
 
-def test_quarantine_leaves_broken_pictures_out_with_their_labels(
+def test_quarantine_leaves_broken_images_out_with_their_labels(
     layout: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broken, *rest = pictures(layout, "train")
+    broken, *rest = images(layout, "train")
     broken.write_bytes(broken.read_bytes()[:200])
-    pictures(layout, "val")[0].unlink()
+    images(layout, "val")[0].unlink()
     params = run(layout, "quarantine", "dataset", "embed")
     (train, file, reason), (val, *_, gone) = left_out(layout, "dataset")
     assert (train, val, file) == ("train", "val", broken.name)
     assert "cannot be decoded" in reason and gone == "does not exist"
-    assert f"left out 2 broken pictures: {broken.name} cannot be decoded" in capsys.readouterr().err
-    assert [p.file_name for p in dataset_of(layout, params, "train").pictures] == [path.name for path in rest]
-    assert len(dataset_of(layout, params, "val").pictures) == 1
+    assert f"left out 2 broken images: {broken.name} cannot be decoded" in capsys.readouterr().err
+    assert [p.file_name for p in dataset_of(layout, params, "train").images] == [path.name for path in rest]
+    assert len(dataset_of(layout, params, "val").images) == 1
     assert left_out(layout, "embed") == []
 
 
 def test_wrong_labels_are_refused_under_either_policy(layout: Layout) -> None:
     annotations = layout.root.parent / "data" / "train" / "annotations.json"
-    pictures(layout, "train")[0].write_bytes(b"")
+    images(layout, "train")[0].write_bytes(b"")
     coco = json.loads(annotations.read_text())
     coco["annotations"][-1]["category_id"] = 999
     annotations.write_text(json.dumps(coco))
@@ -93,23 +93,23 @@ def test_wrong_labels_are_refused_under_either_policy(layout: Layout) -> None:
         run(layout, "quarantine", "dataset")
 
 
-def test_a_picture_that_breaks_before_embedding_is_left_out_of_what_follows(layout: Layout) -> None:
+def test_an_image_that_breaks_before_embedding_is_left_out_of_what_follows(layout: Layout) -> None:
     params = run(layout, "quarantine", "dataset")
-    broken = pictures(layout, "train")[-1]
+    broken = images(layout, "train")[-1]
     broken.write_bytes(broken.read_bytes() + b"\0")
     run(layout, "quarantine", "embed")
     assert left_out(layout, "embed") == [("train", broken.name, "has changed since it was indexed")]
     source = source_of(layout, params, "train")
-    assert broken.name not in [picture.file_name for picture in source.dataset.pictures]
-    assert len(source.read(source.dataset.pictures)) == len(index_of(layout, params, "train").pictures) - 1
+    assert broken.name not in [image.file_name for image in source.dataset.images]
+    assert len(source.read(source.dataset.images)) == len(index_of(layout, params, "train").images) - 1
 
 
 def test_refuse_embeds_the_rest_before_it_ends(layout: Layout) -> None:
     run(layout, "refuse", "dataset")
-    broken = pictures(layout, "train")[-1]
+    broken = images(layout, "train")[-1]
     whole = broken.read_bytes()
     broken.unlink()
-    with pytest.raises(SamifError, match=rf"all is embedded but 1 broken picture: {broken.name} does not exist; copy"):
+    with pytest.raises(SamifError, match=rf"all is embedded but 1 broken image: {broken.name} does not exist; copy"):
         run(layout, "refuse", "embed")
     assert not layout.embeddings.exists()
     assert left_out(layout, "embed") == [("train", broken.name, "does not exist")]
@@ -117,19 +117,17 @@ def test_refuse_embeds_the_rest_before_it_ends(layout: Layout) -> None:
     assert shards
     broken.write_bytes(whole)
     run(layout, "refuse", "embed")
-    assert len(EmbeddingManifest.load(layout.embeddings).pictures) == 9
+    assert len(EmbeddingManifest.load(layout.embeddings).images) == 9
     now = {path: path.stat().st_mtime_ns for path in layout.state.rglob("*.safetensors")}
     assert shards.items() < now.items(), "what was embedded was not computed again"
 
 
-@pytest.mark.parametrize(
-    ("broken", "said"), [(0, None), (1, "1 broken picture was left out"), (2, "2 broken pictures")]
-)
+@pytest.mark.parametrize(("broken", "said"), [(0, None), (1, "1 broken image was left out"), (2, "2 broken images")])
 def test_the_report_says_how_many_were_left_out(tmp_path: Path, broken: int, said: str | None) -> None:
-    layout, params = report_workspace.build(tmp_path, pictures=2)
-    lost = [BrokenPicture(split="val", file=f"{n}.jpg", reason="is empty", remedy="copy it") for n in range(broken)]
+    layout, params = report_workspace.build(tmp_path, images=2)
+    lost = [BrokenImage(split="val", file=f"{n}.jpg", reason="is empty", remedy="copy it") for n in range(broken)]
     for stage, some in (("dataset", lost[:1]), ("embed", lost[1:])):
-        Quarantine(policy="quarantine", pictures=tuple(some)).save(layout.quarantine(stage))
+        Quarantine(policy="quarantine", images=tuple(some)).save(layout.quarantine(stage))
     collect(layout, params)
     page = publish(layout, {"decoder": None, "classifiers": {}}).read_text(encoding="utf-8")
     assert (said in page) if said else "left out" not in page

@@ -1,4 +1,4 @@
-"""A line with a semantic encoder, stage by stage on two pictures made by hand; the encoder's weights are random."""
+"""A line with a semantic encoder, stage by stage on two images made by hand; the encoder's weights are random."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from flows.workspace.edit import add_session
 from flows.workspace.layout import Layout
 from samif.classifier.model import Classifier
 from samif.config import CocoSource, Params, load_params
-from samif.dataset.pictures import read_picture
+from samif.dataset.images import read_image
 from samif.errors import SamifError
 from samif.io.hashing import file_sha256
 from samif.masks.patch_pooling import mean_under
@@ -49,7 +49,7 @@ REQUEST = {"who": "ann", "why": "a test", "commit": None, "dvc_lock": None, "dat
 
 
 def draw(folder: Path, seed: int, classes: tuple[str, ...] = tuple(CLASSES)) -> dict[str, str]:
-    """Two pictures, wide and tall, with two squares of each class, and their labels; where they lie."""
+    """Two images, wide and tall, with two squares of each class, and their labels; where they lie."""
     rng = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True)
     images: list[dict[str, Any]] = []
@@ -125,7 +125,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
             "semantic": {
                 "model": SMALL, "checkpoint": str(weights), "sha256": file_sha256(weights), "size": SIZE,
             },
-            "pretrain_decoder": {"steps": 2, "pictures_per_step": 2},
+            "pretrain_decoder": {"steps": 2, "images_per_step": 2},
             "propose": {"points": 12, "min_objectness": 0.0},
             "train_base": {"features": ["token", "pooled", "semantic"], "background_prototypes": 2},
             "incremental": {"prompts_per_shot": 2, "rotations": [90]},
@@ -135,16 +135,16 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     line.run("dataset")
     line.changed(semantic=None, train_base={}).run("embed")
     # what the first encoder saw is there; of the second there is more than one shard, so that Ray's workers encode
-    line.changed(embed={"shard_pictures": 1}).run("embed")
+    line.changed(embed={"shard_images": 1}).run("embed")
     line = write(root / "ws", line.params.model_dump())
     line.run("pretrain_decoder", "propose", "train_base", "evaluate_base")
     line.run("session", "evaluate", session="s1")
     return line
 
 
-def test_every_picture_is_embedded_by_both_encoders_in_one_store(line: Line) -> None:
+def test_every_image_is_embedded_by_both_encoders_in_one_store(line: Line) -> None:
     plain, semantic = (EmbeddingManifest.load(p) for p in (line.layout.embeddings, line.layout.semantic))
-    assert plain.pictures == semantic.pictures and len(plain.pictures) == 4
+    assert plain.images == semantic.images and len(plain.images) == 4
     encoder = semantic_of(line.params.semantic)  # type: ignore[arg-type]
     assert (semantic.encoder.name, semantic.encoder.digest) == (SMALL, encoder.digest)
     assert semantic.preprocessing == encoder.preprocessing_digest and semantic.shape == (WIDTH, CELLS, CELLS)
@@ -152,9 +152,9 @@ def test_every_picture_is_embedded_by_both_encoders_in_one_store(line: Line) -> 
         plain.encoder.digest, semantic.encoder.digest,
     }  # fmt: skip
     source = source_of(line.layout, line.params, "train")
-    for picture in source.dataset.pictures:
-        pixels = np.asarray(Image.open(source.dataset.path_of(picture)).convert("RGB"))
-        torch.testing.assert_close(source.semantic(picture), encoder.encode([pixels])[0], atol=5e-3, rtol=5e-3)
+    for image in source.dataset.images:
+        pixels = np.asarray(Image.open(source.dataset.path_of(image)).convert("RGB"))
+        torch.testing.assert_close(source.semantic(image), encoder.encode([pixels])[0], atol=5e-3, rtol=5e-3)
 
 
 def test_what_is_in_the_store_is_not_computed_again(line: Line) -> None:
@@ -177,10 +177,10 @@ def test_a_missing_checkpoint_is_said_before_anything_is_embedded(line: Line, tm
 def test_proposals_carry_features_pooled_under_their_masks(line: Line) -> None:
     source = source_of(line.layout, line.params, "val")
     proposals = ProposalFile(line.layout.proposals("val"))
-    for picture in source.dataset.pictures:
-        found = proposals.of(picture)
+    for image in source.dataset.images:
+        found = proposals.of(image)
         assert len(found) and found.semantic is not None and found.semantic.shape == (len(found), WIDTH)
-        features = source.semantic(picture)
+        features = source.semantic(image)
         assert features is not None
         np.testing.assert_array_equal(found.semantic, mean_under(features, found.masks))
 
@@ -194,7 +194,7 @@ def test_the_classifier_takes_all_parts_and_a_session_keeps_its_rows(line: Line)
 
 
 def test_shots_of_their_own_are_encoded_by_both(line: Line, tmp_path: Path) -> None:
-    """A session whose pictures nobody has embedded."""
+    """A session whose images nobody has embedded."""
     shutil.copytree(line.layout.root, tmp_path / "ws")
     given = draw(tmp_path / "new", 2, ("hook",))
     write(tmp_path / "ws", line.params.model_dump() | {"sessions": {}})
@@ -205,13 +205,13 @@ def test_shots_of_their_own_are_encoded_by_both(line: Line, tmp_path: Path) -> N
     assert found.classes == ("bolt", "gear", "hook") and found.counts[-1] == 4
 
 
-def test_pictures_are_segmented_as_the_stages_do(line: Line, tmp_path: Path) -> None:
+def test_images_are_segmented_as_the_stages_do(line: Line, tmp_path: Path) -> None:
     segmenter = load_segmenter(line.bundle("s1"), line.params)
     assert segmenter.semantic is not None and segmenter.semantic.embedding_shape == (WIDTH, CELLS, CELLS)
     source = source_of(line.layout, line.params, "val")
-    paths = [source.dataset.path_of(picture) for picture in source.dataset.pictures]
-    for picture, path in zip(source.dataset.pictures, paths, strict=True):
-        pixels, features = read_picture(path), source.semantic(picture)
+    paths = [source.dataset.path_of(image) for image in source.dataset.images]
+    for image, path in zip(source.dataset.images, paths, strict=True):
+        pixels, features = read_image(path), source.semantic(image)
         found = segmenter.propose(pixels, segmenter.embed([pixels])[0])
         assert len(found) and found.semantic is not None and features is not None
         np.testing.assert_allclose(found.semantic, mean_under(features, found.masks), atol=5e-3, rtol=5e-3)
@@ -255,9 +255,9 @@ def test_a_version_is_served_only_with_its_encoder(line: Line, registered: Regis
     assert loads == ["encoder", "decoder", "classifier", "classifier"], "the encoders stay for the next version"
     assert second.segmenter.semantic is first.segmenter.semantic is not None
     assert second.digests["semantic"] == first.digests["semantic"]
-    picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     alone = load_segmenter(find_model("demo/2", line.layout, registered), line.params)
-    assert second.segmenter.segment(picture).labels == alone.segment(picture).labels
+    assert second.segmenter.segment(image).labels == alone.segment(image).labels
 
 
 def test_a_version_is_scored_again_in_its_workspace_only(line: Line, registered: Registry) -> None:
@@ -269,14 +269,14 @@ def test_a_version_is_scored_again_in_its_workspace_only(line: Line, registered:
         Scorer(line.layout, other, registered).measure("demo/2")
 
 
-def test_a_picture_is_watched_with_what_both_encoders_see(line: Line, registered: Registry) -> None:
-    """A camera's picture, and the same one as the reference knows it from the stages."""
+def test_an_image_is_watched_with_what_both_encoders_see(line: Line, registered: Registry) -> None:
+    """A camera's image, and the same one as the reference knows it from the stages."""
     made = References(line.layout, line.params, registered).make("demo/2")
     eye = Eye(find_model("demo/2", line.layout, registered), line.params)
     dataset = source_of(line.layout, line.params, "val").dataset
-    assert len(made.seen) == len(dataset.pictures) == 2
-    for picture, kept in zip(dataset.pictures, made.seen, strict=True):
-        seen = eye.see(dataset.path_of(picture))
+    assert len(made.seen) == len(dataset.images) == 2
+    for image, kept in zip(dataset.images, made.seen, strict=True):
+        seen = eye.see(dataset.path_of(image))
         assert seen.names == kept.names
         assert seen.values == pytest.approx(kept.values, abs=0.02)
         for now, before in ((seen.embedding, kept.embedding), (seen.features, kept.features), (seen.doubt, kept.doubt)):

@@ -1,4 +1,4 @@
-"""`samif store add`: pictures without labels into a store, broken ones listed."""
+"""`samif store add`: images without labels into a store, broken ones listed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from samif.errors import SamifError
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three good pictures, two of them the same, an empty file and one that is no picture."""
+    """Three good images, two of them the same, an empty file and one that is no image."""
     folder = tmp_path / "photos"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -26,7 +26,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "copy of a.png").write_bytes((folder / "a.png").read_bytes())
     (folder / "empty.jpg").touch()
     (folder / "page.png").write_text("<html>")
-    (folder / "notes.txt").write_text("not a picture by its name: left alone")
+    (folder / "notes.txt").write_text("not an image by its name: left alone")
     monkeypatch.chdir(tmp_path)
     return folder
 
@@ -35,14 +35,14 @@ def add(*words: str) -> Result:
     return CliRunner().invoke(app, ["store", "add", *words])
 
 
-def test_good_pictures_are_added_once_and_broken_ones_listed(photos: Path) -> None:
+def test_good_images_are_added_once_and_broken_ones_listed(photos: Path) -> None:
     first = json.loads(add("photos", "--store", "store", "--json").stdout)
     assert first["store"] == str(photos.parent / "store")
     assert first["encoder"]["name"] == "tiny"
-    assert (first["files"], first["pictures"], first["computed"]) == (5, 2, 2)
+    assert (first["files"], first["images"], first["computed"]) == (5, 2, 2)
     assert [(Path(q["path"]).name, q["reason"]) for q in first["quarantined"]] == [
         ("empty.jpg", "is empty (0 bytes)"),
-        ("page.png", "is not a picture in a known format"),
+        ("page.png", "is not an image in a known format"),
     ]
     again = add("photos", "--store", "store")
     assert again.exit_code == 0
@@ -53,7 +53,7 @@ def test_good_pictures_are_added_once_and_broken_ones_listed(photos: Path) -> No
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["photos/empty.jpg", "--store", "store"], ["not one of 1 files can be used", "empty.jpg", "copy the picture"]),
+        (["photos/empty.jpg", "--store", "store"], ["not one of 1 files can be used", "empty.jpg", "copy the image"]),
         (["photos"], ["there is no params.yaml", "--store"]),
         (["photos", "--store", "store", "--encoder", "vit_x"], ["there is no encoder 'vit_x'", "vit_b"]),
         (["elsewhere", "--store", "store"], ["elsewhere does not exist"]),

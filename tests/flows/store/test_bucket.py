@@ -184,15 +184,15 @@ def test_a_server_that_is_down_is_told(bucket: str, tmp_path: Path, monkeypatch:
 def test_killed_daemons_are_outlasted(s3_server: Ceph, bucket: str, tmp_path: Path) -> None:
     """The gateway is killed and started again while eight writers write."""
     store = open_store(f"s3://{bucket}", tmp_path)
-    pictures = [sha(index) for index in range(48)]
+    images = [sha(index) for index in range(48)]
     with ThreadPoolExecutor(8) as pool:
-        writing = [pool.submit(write, store, [picture]) for picture in pictures]
+        writing = [pool.submit(write, store, [image]) for image in images]
         s3_server.kill("rgw")
         s3_server.start("rgw")
         s3_server.wait()
         for shard in writing:
             shard.result()
-    assert namespace_of(store).missing(pictures) == []
+    assert namespace_of(store).missing(images) == []
     assert namespace_of(store).verify() == []
 
 
@@ -260,54 +260,54 @@ def small_gap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wide(count: int) -> tuple[list[str], torch.Tensor]:
-    """Pictures with embeddings of 64 KiB as float16."""
-    pictures = [sha(index) for index in range(count)]
+    """Images with embeddings of 64 KiB as float16."""
+    images = [sha(index) for index in range(count)]
     values = torch.stack([torch.full(WIDE, float(index + 1)) for index in range(count)])
-    return pictures, values
+    return images, values
 
 
-def wide_reader(store: EmbeddingStore, pictures: list[str]) -> EmbeddingReader:
-    return EmbeddingReader(store, manifest_of(pictures).model_copy(update={"shape": WIDE}))
+def wide_reader(store: EmbeddingStore, images: list[str]) -> EmbeddingReader:
+    return EmbeddingReader(store, manifest_of(images).model_copy(update={"shape": WIDE}))
 
 
 @pytest.mark.usefixtures("small_gap")
 def test_a_shard_is_fetched_once_and_a_row_alone(store: EmbeddingStore, proxy: Proxy) -> None:
-    pictures, values = wide(16)
-    namespace_of(store).write(pictures, values)
+    images, values = wide(16)
+    namespace_of(store).write(images, values)
     size = ROW
     proxy.requests.clear()
-    reader = wide_reader(store, pictures)
-    assert torch.equal(reader.read([pictures[9]])[0], values[9])
+    reader = wide_reader(store, images)
+    assert torch.equal(reader.read([images[9]])[0], values[9])
     assert (proxy.count("GET", ".safetensors"), proxy.bytes(".safetensors")) == (1, size)
-    assert torch.equal(reader.read([pictures[9], pictures[9]]), values[[9, 9]])
+    assert torch.equal(reader.read([images[9], images[9]]), values[[9, 9]])
     assert proxy.bytes(".safetensors") == size
-    far = [pictures[index] for index in (0, 15)]  # further apart than a request is worth
+    far = [images[index] for index in (0, 15)]  # further apart than a request is worth
     assert torch.equal(reader.read(far), values[[0, 15]])
     assert (proxy.count("GET", ".safetensors"), proxy.bytes(".safetensors")) == (3, 3 * size)
-    assert torch.equal(reader.read(pictures), values)
+    assert torch.equal(reader.read(images), values)
     assert (proxy.count("GET", ".safetensors"), proxy.bytes(".safetensors")) == (4, 17 * size)  # one is read along
     proxy.requests.clear()
-    assert torch.equal(wide_reader(store, pictures).read(pictures), values)  # all of it is in the cache
+    assert torch.equal(wide_reader(store, images).read(images), values)  # all of it is in the cache
     assert proxy.count("GET", ".safetensors") == 0
 
 
 @pytest.mark.usefixtures("small_gap")
 def test_near_rows_come_in_one_request(store: EmbeddingStore, proxy: Proxy) -> None:
-    pictures, values = wide(16)
-    namespace_of(store).write(pictures, values)
+    images, values = wide(16)
+    namespace_of(store).write(images, values)
     proxy.requests.clear()
     order = [5, 1, 3, 6]
-    assert torch.equal(wide_reader(store, pictures).read([pictures[i] for i in order]), values[order])
+    assert torch.equal(wide_reader(store, images).read([images[i] for i in order]), values[order])
     assert (proxy.count("GET", ".safetensors"), proxy.bytes(".safetensors")) == (1, 6 * ROW)
 
 
 @pytest.mark.usefixtures("small_gap")
 def test_eight_bit_rows_come_with_their_scales(store: EmbeddingStore, proxy: Proxy) -> None:
-    pictures, values = wide(8)
-    store.namespace(ENCODER.digest, PREPROCESSING, "int8").write(pictures, values)
-    manifest = manifest_of(pictures, "int8").model_copy(update={"shape": WIDE})
+    images, values = wide(8)
+    store.namespace(ENCODER.digest, PREPROCESSING, "int8").write(images, values)
+    manifest = manifest_of(images, "int8").model_copy(update={"shape": WIDE})
     proxy.requests.clear()
-    got = EmbeddingReader(store, manifest).read([pictures[7]])
+    got = EmbeddingReader(store, manifest).read([images[7]])
     assert torch.allclose(got[0], values[7], rtol=4e-3)
     assert (proxy.count("GET", ".safetensors"), proxy.bytes(".safetensors")) == (1, ROW // 2 + 4 * WIDE[0])
 
@@ -339,34 +339,34 @@ def test_the_cache_does_not_hide_damage_from_verify(store: EmbeddingStore) -> No
 
 
 def test_the_cache_stays_within_its_limit(store: EmbeddingStore, bucket: str, tmp_path: Path) -> None:
-    pictures, values = wide(12)
-    for index, picture in enumerate(pictures):
-        namespace_of(store).write([picture], values[index : index + 1])
+    images, values = wide(12)
+    for index, image in enumerate(images):
+        namespace_of(store).write([image], values[index : index + 1])
     limit = 6 * ROW
     small = EmbeddingStore(Bucket(bucket, "a/store", Cache(tmp_path / "small", limit)))
-    reader = wide_reader(small, pictures)
+    reader = wide_reader(small, images)
     used = []
-    for index, picture in enumerate(pictures):
-        assert torch.equal(reader.read([picture])[0], values[index])
+    for index, image in enumerate(images):
+        assert torch.equal(reader.read([image])[0], values[index])
         used.append(sum(path.stat().st_blocks * 512 for path in (tmp_path / "small").iterdir()))
     assert max(used) <= limit + limit // 16 + ROW
     assert used[-1] >= limit // 2
     kept = {path.name for path in (tmp_path / "small").iterdir()}
-    last = namespace_of(store).shard_name([pictures[-1]])
-    first = namespace_of(store).shard_name([pictures[0]])
+    last = namespace_of(store).shard_name([images[-1]])
+    first = namespace_of(store).shard_name([images[0]])
     assert any(last in name for name in kept) and not any(first in name for name in kept)
 
 
 def test_several_readers_share_a_cache_that_is_too_small(store: EmbeddingStore, bucket: str, tmp_path: Path) -> None:
-    pictures, values = wide(8)
+    images, values = wide(8)
     for start in range(0, 8, 2):
-        namespace_of(store).write(pictures[start : start + 2], values[start : start + 2])
+        namespace_of(store).write(images[start : start + 2], values[start : start + 2])
     small = EmbeddingStore(Bucket(bucket, "a/store", Cache(tmp_path / "small", 3 * ROW)))
 
     def read(reader: int) -> bool:
-        mine = wide_reader(pickle.loads(pickle.dumps(small)), pictures)  # noqa: S301  (our own bytes)
+        mine = wide_reader(pickle.loads(pickle.dumps(small)), images)  # noqa: S301  (our own bytes)
         order = torch.randperm(24, generator=torch.Generator().manual_seed(reader)) % 8
-        return all(torch.equal(mine.read([pictures[i]])[0], values[i]) for i in order.tolist())
+        return all(torch.equal(mine.read([images[i]])[0], values[i]) for i in order.tolist())
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(read, range(4)))

@@ -32,8 +32,8 @@ def test_processes_that_write_the_same_at_once(tmp_path: Path) -> None:
         assert len({tuple(names.result()) for names in shards}) == 1
     store = EmbeddingStore(tmp_path / "store")
     assert namespace_of(store).verify() == []
-    pictures = [sha(index) for index in range(16)]
-    noise = reader_of(store, pictures).read(pictures) - embeddings(pictures)
+    images = [sha(index) for index in range(16)]
+    noise = reader_of(store, images).read(images) - embeddings(images)
     for shard in noise.view(8, -1):  # whole shards of one process each
         assert (shard - 0.01 * (shard.mean() / 0.01).round()).abs().max() <= 2e-3
 
@@ -72,19 +72,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_told_and_resumed(small_disk: Path) -> None:
     store = EmbeddingStore(small_disk / "store")
     (small_disk / "other").write_bytes(bytes(220_000))
-    pictures = [sha(index) for index in range(40)]
-    groups = [pictures[start : start + 8] for start in range(0, 40, 8)]
+    images = [sha(index) for index in range(40)]
+    groups = [images[start : start + 8] for start in range(0, 40, 8)]
     with pytest.raises(SamifError, match=r"cannot be written \(No space left on device\); free space.*rerun") as caught:
         list(map(partial(write, store), groups))
     assert "\n" not in str(caught.value)
-    left = namespace_of(store).missing(pictures)
-    assert left == pictures[40 - len(left) :]
+    left = namespace_of(store).missing(images)
+    assert left == images[40 - len(left) :]
     assert 0 < len(left) < 40
     assert [damage.reason for damage in namespace_of(store).verify()] in ([], ["its data has no manifest"])
-    expect(store, [picture for picture in pictures if picture not in left])
+    expect(store, [image for image in images if image not in left])
     (small_disk / "other").unlink()
     list(map(partial(write, store), groups))
-    expect(store, pictures)
+    expect(store, images)
     assert namespace_of(store).verify() == []
 
 
@@ -115,14 +115,14 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 def test_a_file_cut_short_under_a_reader_is_damage(tmp_path: Path) -> None:
     """Touching memory behind the end of a mapped file would end the process without a word."""
     store = EmbeddingStore(tmp_path / "store")
-    pictures = [sha(index) for index in range(64)]
-    shard = write(store, pictures)
-    reader = reader_of(store, pictures)
-    reader.read(pictures[:1])
+    images = [sha(index) for index in range(64)]
+    shard = write(store, images)
+    reader = reader_of(store, images)
+    reader.read(images[:1])
     os.truncate(Path(store.location) / names_of(store, shard)[1], 10)
     with pytest.raises(SamifError, match=rf"{shard}.*10 bytes instead of.*rerun 'samif run'"):
-        reader.read(pictures)
-    assert namespace_of(store).missing(pictures) == pictures
+        reader.read(images)
+    assert namespace_of(store).missing(images) == images
 
 
 def test_a_store_without_hard_links_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

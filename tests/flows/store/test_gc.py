@@ -48,7 +48,7 @@ def test_stat_counts_what_is_there(store: EmbeddingStore, tmp_path: Path) -> Non
     (tmp_path / "store" / "notes").mkdir()
     told = samif(tmp_path, "store", "stat", "--store", "store", "--json").json
     assert told["store"] == str(tmp_path / "store")
-    rows = {(r["encoder"][0], r["dtype"], r["shards"], r["pictures"], len(r["damages"])) for r in told["namespaces"]}
+    rows = {(r["encoder"][0], r["dtype"], r["shards"], r["images"], len(r["damages"])) for r in told["namespaces"]}
     assert rows == {("e", "float16", 2, 3, 0), ("f", "int8", 1, 1, 0)}
     assert sum(r["bytes"] for r in told["namespaces"]) == sum(map(len, content_of(store).values()))
     for_people = samif(tmp_path, "store", "stat", "--store", "store")
@@ -175,7 +175,7 @@ def test_the_same_in_a_bucket(bucket: str, tmp_path: Path, monkeypatch: pytest.M
     used, unused = write(store, [sha(0), sha(1)]), write(store, [sha(2), sha(3)])
     manifest_of([sha(0)]).save(tmp_path / "kept.json")
     told = samif(tmp_path, "store", "stat", "--store", location, "--json").json
-    assert [(r["encoder"], r["shards"], r["pictures"]) for r in told["namespaces"]] == [(ENCODER.digest, 2, 4)]
+    assert [(r["encoder"], r["shards"], r["images"]) for r in told["namespaces"]] == [(ENCODER.digest, 2, 4)]
     told = samif(tmp_path, "store", "gc", "kept.json", "--store", location, "--delete", "--json").json
     assert [(part["shards"], part["too_young"]) for part in told["garbage"]] == [(0, 2)]
     monkeypatch.setattr("flows.store.gc.SETTLED_SECONDS", -60.0)

@@ -36,31 +36,31 @@ def indexes(store: EmbeddingStore) -> list[str]:
 
 def test_it_is_made_when_shards_are_many_and_grows_with_them(store: EmbeddingStore) -> None:
     namespace = namespace_of(store)
-    pictures = [sha(index) for index in range(12)]
-    write(store, pictures[:2])
-    assert namespace.missing(pictures) == pictures[2:]
+    images = [sha(index) for index in range(12)]
+    write(store, images[:2])
+    assert namespace.missing(images) == images[2:]
     assert indexes(store) == []
-    write(store, pictures[2:4])
-    assert namespace.missing(pictures) == pictures[4:]
+    write(store, images[2:4])
+    assert namespace.missing(images) == images[4:]
     (first,) = indexes(store)
-    write(store, pictures[4:5])
-    assert namespace.missing(pictures) == pictures[5:]
+    write(store, images[4:5])
+    assert namespace.missing(images) == images[5:]
     assert indexes(store) == [first]  # one more is not worth it
-    write(store, pictures[5:8])
-    assert namespace.missing(pictures) == pictures[8:]
+    write(store, images[5:8])
+    assert namespace.missing(images) == images[8:]
     (second,) = indexes(store)
     assert second != first
-    expect(store, pictures[:8])
+    expect(store, images[:8])
     assert namespace.catalogue().count() == 8
 
 
 @pytest.mark.parametrize("trouble", ["gone", "cut short", "changed", "empty"])
 def test_without_a_good_index_all_is_as_right(store: EmbeddingStore, trouble: str) -> None:
     namespace = namespace_of(store)
-    pictures = [sha(index) for index in range(6)]
-    for picture in pictures[:5]:
-        write(store, [picture])
-    assert namespace.missing(pictures) == pictures[5:]
+    images = [sha(index) for index in range(6)]
+    for image in images[:5]:
+        write(store, [image])
+    assert namespace.missing(images) == images[5:]
     (name,) = indexes(store)
     content = store.storage.read(name)
     assert content is not None
@@ -70,8 +70,8 @@ def test_without_a_good_index_all_is_as_right(store: EmbeddingStore, trouble: st
     spoilt = {"cut short": content[:-8], "changed": bytes(changed), "empty": b""}
     if trouble in spoilt:
         store.storage.write(name, [spoilt[trouble]])
-    assert namespace.missing(pictures) == pictures[5:]
-    expect(store, pictures[:5])
+    assert namespace.missing(images) == images[5:]
+    expect(store, images[:5])
     assert [store.storage.read(index) for index in indexes(store)] == [content]
     assert namespace.verify() == []
 
@@ -81,22 +81,22 @@ def test_it_knows_nothing_of_what_is_gone(tmp_path: Path, kind: str) -> None:
     """Damage to a shard that the index knows is found when it is seen by sizes, else when the shard is opened."""
     store = open_store("store", tmp_path)
     namespace = namespace_of(store)
-    pictures = [sha(index) for index in range(8)]
-    shards = [write(store, pictures[start : start + 2]) for start in range(0, 8, 2)]
-    assert namespace.missing(pictures) == []
+    images = [sha(index) for index in range(8)]
+    shards = [write(store, images[start : start + 2]) for start in range(0, 8, 2)]
+    assert namespace.missing(images) == []
     DAMAGES[kind](store.storage, *names_of(store, shards[1]))
     if kind.startswith("flipped"):
-        assert namespace.missing(pictures) == []
+        assert namespace.missing(images) == []
         assert {damage.shard for damage in namespace.verify()} == {shards[1]}
         for damage in namespace.verify():
             damage.discard()
-    assert namespace.missing(pictures) == pictures[2:4]
-    write(store, pictures[2:4])
-    assert namespace.missing(pictures) == []
-    expect(store, pictures)
+    assert namespace.missing(images) == images[2:4]
+    write(store, images[2:4])
+    assert namespace.missing(images) == []
+    expect(store, images)
 
 
-def test_a_picture_in_two_shards_outlives_one_of_them(store: EmbeddingStore) -> None:
+def test_an_image_in_two_shards_outlives_one_of_them(store: EmbeddingStore) -> None:
     namespace = namespace_of(store)
     shards = [write(store, [sha(0), sha(index)]) for index in range(1, 5)]
     assert namespace.missing([sha(0)]) == []

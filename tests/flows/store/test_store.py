@@ -46,18 +46,18 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_what_is_written_is_read_in_any_order_and_type(store: EmbeddingStore) -> None:
-    pictures = [sha(index) for index in range(7)]
+    images = [sha(index) for index in range(7)]
     namespace = namespace_of(store)
-    assert namespace.missing(pictures) == pictures
-    first, second = write(store, pictures[:4]), write(store, pictures[4:])
+    assert namespace.missing(images) == images
+    first, second = write(store, images[:4]), write(store, images[4:])
     assert namespace.holds(first) and namespace.holds(second) and first != second
-    assert namespace.missing([*pictures, sha(99), sha(99)]) == [sha(99)]
-    assert namespace.locate([pictures[5], sha(99)]) == {pictures[5]: (second, 1)}
-    expect(store, [pictures[5], pictures[0], pictures[5], pictures[3]])
-    reader = reader_of(store, pictures)
-    half = reader.read(pictures[:1], torch.float16)
+    assert namespace.missing([*images, sha(99), sha(99)]) == [sha(99)]
+    assert namespace.locate([images[5], sha(99)]) == {images[5]: (second, 1)}
+    expect(store, [images[5], images[0], images[5], images[3]])
+    reader = reader_of(store, images)
+    half = reader.read(images[:1], torch.float16)
     assert half.dtype == torch.float16
-    assert torch.equal(half.float(), embedding(pictures[0])[None])
+    assert torch.equal(half.float(), embedding(images[0])[None])
     assert reader.read([]).shape == (0, *SHAPE)
     assert namespace.verify() == []
 
@@ -125,14 +125,14 @@ def test_a_shard_is_a_safetensors_file_like_any(store: EmbeddingStore) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8"])
 def test_data_whose_writer_died_before_its_manifest_is_committed(store: EmbeddingStore, dtype: StoredAs) -> None:
     namespace = store.namespace(ENCODER.digest, PREPROCESSING, dtype)
-    pictures = [sha(0), sha(1), sha(2)]
-    manifest = manifest_name(namespace.folder, namespace.write(pictures, embeddings(pictures)))
+    images = [sha(0), sha(1), sha(2)]
+    manifest = manifest_name(namespace.folder, namespace.write(images, embeddings(images)))
     before = store.storage.read(manifest)
     store.storage.delete([manifest])
-    assert namespace.missing(pictures) == pictures
+    assert namespace.missing(images) == images
     assert namespace.recover(SHAPE) == 1
     assert store.storage.read(manifest) == before
-    assert namespace.missing(pictures) == [] == namespace.verify()
+    assert namespace.missing(images) == [] == namespace.verify()
     assert namespace.recover(SHAPE) == 0
 
 
@@ -165,7 +165,7 @@ def test_the_data_of_a_writer_who_came_second_and_died_goes(store: EmbeddingStor
 
 @pytest.mark.parametrize("noise", [0.0, 0.01], ids=["equal", "differing in the last bits"])
 def test_eight_writers_of_the_same_shards_at_once(store: EmbeddingStore, noise: float) -> None:
-    pictures = [sha(index) for index in range(8)]
+    images = [sha(index) for index in range(8)]
     barrier = threading.Barrier(8)
     failures: list[BaseException] = []
 
@@ -173,7 +173,7 @@ def test_eight_writers_of_the_same_shards_at_once(store: EmbeddingStore, noise: 
         barrier.wait()
         try:
             for start in range(0, 8, 4):
-                group = pictures[start : start + 4]
+                group = images[start : start + 4]
                 namespace_of(store).write(group, embeddings(group) + noise * writer)
         except BaseException as error:
             failures.append(error)
@@ -185,8 +185,8 @@ def test_eight_writers_of_the_same_shards_at_once(store: EmbeddingStore, noise: 
         thread.join()
     assert failures == []
     assert namespace_of(store).verify() == []  # who came too late took his data away again
-    assert namespace_of(store).missing(pictures) == []
-    got = reader_of(store, pictures).read(pictures) - embeddings(pictures)
+    assert namespace_of(store).missing(images) == []
+    got = reader_of(store, images).read(images) - embeddings(images)
     for shard in (got[:4], got[4:]):  # each of one writer, whole
         writer = shard.mean() / noise if noise else torch.zeros(())
         assert (shard - noise * writer.round()).abs().max() <= 2e-3
@@ -194,51 +194,51 @@ def test_eight_writers_of_the_same_shards_at_once(store: EmbeddingStore, noise: 
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_damage_is_found_by_verify_and_mended(store: EmbeddingStore, kind: str) -> None:
-    pictures = [sha(0), sha(1)]
+    images = [sha(0), sha(1)]
     namespace = namespace_of(store)
-    shard, healthy = write(store, pictures), write(store, [sha(2)])
+    shard, healthy = write(store, images), write(store, [sha(2)])
     DAMAGES[kind](store.storage, *names_of(store, shard))
     damages = namespace.verify()
     assert damages
     assert {damage.shard for damage in damages} == {shard} != {healthy}
     for damage in damages:
         damage.discard()
-    assert namespace.missing([*pictures, sha(2)]) == pictures
+    assert namespace.missing([*images, sha(2)]) == images
     for damage in namespace.verify():  # data whose damaged manifest went first
         damage.discard()
     assert namespace.verify() == []
-    write(store, pictures)
-    expect(store, [*pictures, sha(2)])
+    write(store, images)
+    expect(store, [*images, sha(2)])
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_damage_is_found_by_read_and_mended(store: EmbeddingStore, kind: str, when: str) -> None:
     """Before or after the reader looked up where embeddings lie."""
-    pictures = [sha(0), sha(1)]
-    shard = write(store, pictures)
-    reader = reader_of(store, pictures)
+    images = [sha(0), sha(1)]
+    shard = write(store, images)
+    reader = reader_of(store, images)
     DAMAGES[kind](store.storage, *names_of(store, shard))
     if when == "before":
-        reader = reader_of(store, pictures)
+        reader = reader_of(store, images)
     with pytest.raises(SamifError, match=rf"{shard}.*rerun 'samif run'"):
-        reader.read(pictures)
-    assert namespace_of(store).missing(pictures) == pictures
-    write(store, pictures)
-    expect(store, pictures)
+        reader.read(images)
+    assert namespace_of(store).missing(images) == images
+    write(store, images)
+    expect(store, images)
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_writing_over_damage_mends_it(store: EmbeddingStore, kind: str) -> None:
-    """A rerun that finds a picture missing writes its shard although the name is taken. What only hashing finds stays
+    """A rerun that finds an image missing writes its shard although the name is taken. What only hashing finds stays
     until `verify` or a reader has found it."""
-    pictures = [sha(0), sha(1)]
-    DAMAGES[kind](store.storage, *names_of(store, write(store, pictures)))
-    write(store, pictures)
+    images = [sha(0), sha(1)]
+    DAMAGES[kind](store.storage, *names_of(store, write(store, images)))
+    write(store, images)
     if kind.startswith("flipped") and kind != "flipped manifest":
         assert [damage.reason for damage in namespace_of(store).verify()] == ["its bytes do not match their SHA-256"]
     else:
-        expect(store, pictures)
+        expect(store, images)
         assert namespace_of(store).verify() == []
 
 
@@ -277,10 +277,10 @@ def test_embeddings_must_be_finite_in_their_dtype(
         assert not (tmp_path / "store").exists()
 
 
-def test_writing_needs_one_embedding_for_each_picture(store: EmbeddingStore) -> None:
-    with pytest.raises(ValueError, match="2 pictures"):
+def test_writing_needs_one_embedding_for_each_image(store: EmbeddingStore) -> None:
+    with pytest.raises(ValueError, match="2 images"):
         namespace_of(store).write([sha(0), sha(1)], torch.zeros(3, *SHAPE))
-    with pytest.raises(ValueError, match="2 pictures"):
+    with pytest.raises(ValueError, match="2 images"):
         namespace_of(store).write([sha(0), sha(0)], torch.zeros(2, *SHAPE))
     with pytest.raises(ValueError, match="64-bit words"):
         namespace_of(store).write([sha(0)], torch.zeros(1, 1, 1, 3))
@@ -296,15 +296,15 @@ def test_a_dtype_costs_accuracy_and_saves_room(
     store: EmbeddingStore, stored: StoredAs, error: float, numbers: float
 ) -> None:
     """Errors as part of the largest number of a channel; bytes per number."""
-    pictures = [sha(index) for index in range(5)]
+    images = [sha(index) for index in range(5)]
     namespace = store.namespace(ENCODER.digest, PREPROCESSING, stored)
-    values = embeddings(pictures)
+    values = embeddings(images)
     values[2, 1] = 0.0  # a channel of nothing
     values[3, 2] *= 100.0  # one that would spoil its neighbours if they shared a scale
-    shard = namespace.write(pictures, values)
-    reader = EmbeddingReader(store, manifest_of(pictures, stored))
+    shard = namespace.write(images, values)
+    reader = EmbeddingReader(store, manifest_of(images, stored))
     for dtype, rounding in ((torch.float32, 0.0), (torch.float16, 5e-4)):
-        got = reader.read(pictures[::-1], dtype).float().flip(0)
+        got = reader.read(images[::-1], dtype).float().flip(0)
         assert (
             (got - values).abs() / values.abs().amax((2, 3), keepdim=True).clamp_min(1e-9)
         ).max() <= error + rounding
@@ -320,14 +320,14 @@ def test_a_dtype_costs_accuracy_and_saves_room(
 @pytest.mark.parametrize("row", [0, 1])
 @pytest.mark.parametrize("part", ["scales", "embeddings"])
 def test_a_changed_scale_is_found_like_any_damage(store: EmbeddingStore, part: str, row: int) -> None:
-    pictures = [sha(0), sha(1)]
+    images = [sha(0), sha(1)]
     namespace = store.namespace(ENCODER.digest, PREPROCESSING, "int8")
-    shard = namespace.write(pictures, embeddings(pictures))
+    shard = namespace.write(images, embeddings(images))
     (data,) = [e.name for e in store.storage.entries(namespace.folder) if e.name.endswith(".safetensors")]
     content = bytearray(store.storage.read(data) or b"")
     scales, integers = SHAPE[0] * 4, SHAPE[0] * SHAPE[1] * SHAPE[2]
     content[(row - 2) * (scales + integers) + (scales if part == "embeddings" else 0)] ^= 1
     store.storage.write(data, [bytes(content)])
     with pytest.raises(SamifError, match=rf"{shard}.*row {row} do not match"):
-        EmbeddingReader(store, manifest_of(pictures, "int8")).read(pictures)
-    assert namespace.missing(pictures) == pictures
+        EmbeddingReader(store, manifest_of(images, "int8")).read(images)
+    assert namespace.missing(images) == images

@@ -38,12 +38,12 @@ def edit(root: Path, before: str, after: str) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace whose data a cluster elsewhere can reach: pictures inside it by DVC, everything else shared."""
+    """A workspace whose data a cluster elsewhere can reach: images inside it by DVC, everything else shared."""
     monkeypatch.setattr("flows.submit.package.build_wheel", stand_in)
     root = tmp_path / "ws"
     init_workspace(root, coco(tmp_path / "data"), None, [("s1", ["hook"])], shots=5)
     (tmp_path / "data").rename(root / "photos")
-    (root / "photos" / "images" / "1.png").write_bytes(b"a picture")
+    (root / "photos" / "images" / "1.png").write_bytes(b"an image")
     for name in ("images", "annotations.json"):
         edit(root, str(tmp_path / "data" / name), f"photos/{name}")
     edit(root, "tracking_uri: null", "tracking_uri: http://registry.example:5000")
@@ -92,7 +92,7 @@ def test_the_name_is_of_what_is_asked_for_and_sent(root: Path) -> None:
 
 
 REACH: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "pictures": (
+    "images": (
         lambda root: edit(root, "images: photos/images", f"images: {root}/photos/images"),
         r"ws/photos/images is only on this machine.*--shared.*'dvc add'",
     ),
@@ -212,7 +212,7 @@ def test_the_driver_works_in_a_clone_and_what_was_done_before_a_failure_is_sent(
 
     def run(clone: Path, request: RunRequest, say: Callable[[str], None]) -> Any:
         clones.append(clone)
-        assert (clone / "photos" / "images" / "1.png").read_bytes() == b"a picture"
+        assert (clone / "photos" / "images" / "1.png").read_bytes() == b"an image"
         assert request == request_of(root, "ann")
         (clone / "result").write_text("a result")
         repo = Repo(str(clone))
@@ -262,15 +262,15 @@ def test_the_driver_says_what_the_cluster_lacks(
     assert re.search(sentence, out), out
 
 
-def test_pictures_that_were_not_pushed_are_named(sent: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_images_that_were_not_pushed_are_named(sent: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mnt" / "remote").rename(tmp_path / "mnt" / "gone")
     with pytest.raises(SystemExit) as ended:
         driver.main(sent)
     assert ended.value.code == 1
-    assert "the pictures of photos.dvc are not in the DVC remote" in capfd.readouterr().out
+    assert "the images of photos.dvc are not in the DVC remote" in capfd.readouterr().out
 
 
-def test_relative_pictures_of_a_workspace_on_this_machine_are_linked(root: Path) -> None:
+def test_relative_images_of_a_workspace_on_this_machine_are_linked(root: Path) -> None:
     edit(root, "http://registry.example:5000", "null")
     sent = packed(root, "http://localhost:8265").submission
     assert sent.here == str(root) and sent.links == ("photos/annotations.json", "photos/images")

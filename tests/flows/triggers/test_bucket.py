@@ -59,7 +59,7 @@ def relay(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         thread.join()
 
 
-def test_a_picture_put_into_a_real_bucket_queues_one_request(
+def test_an_image_put_into_a_real_bucket_queues_one_request(
     root: Path, relay: str, bucket: str, s3_server: Ceph
 ) -> None:
     session = boto3.session.Session()
@@ -70,7 +70,7 @@ def test_a_picture_put_into_a_real_bucket_queues_one_request(
     store.put_bucket_notification_configuration(
         Bucket=bucket, NotificationConfiguration={"TopicConfigurations": [told]}
     )
-    store.put_object(Bucket=bucket, Key="new part/1.png", Body=b"a picture")
+    store.put_object(Bucket=bucket, Key="new part/1.png", Body=b"an image")
     deadline = time.monotonic() + 30
     while not (queued := Queue(root).all()) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -27,7 +27,7 @@ from flows.artifacts.embedding_manifest import EmbeddingManifest
 from flows.artifacts.proposal_file import ProposalFile, write_proposals
 from flows.loaders.inputs import dataset_of, store_of
 from flows.watch.history import History, State
-from flows.watch.records import RECORD, Alarm, Cleared, FileIdentity, PictureSeen, Told
+from flows.watch.records import RECORD, Alarm, Cleared, FileIdentity, ImageSeen, Told
 from flows.watch.replay import _encoded_again, replay
 from flows.watch.stream import arrived
 from flows.watch.watcher import Watcher, watch_folder
@@ -42,15 +42,15 @@ from tests.support.watched_line import WatchedLine
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def seen(number: int, reference: str = "r") -> PictureSeen:
+def seen(number: int, reference: str = "r") -> ImageSeen:
     file = FileIdentity(name=f"{number}.png", size=number, modified=number)
-    return PictureSeen(time=NOW, reference=reference, file=file, values={"unknown": 0.25}, place=(0.5, -1.0))
+    return ImageSeen(time=NOW, reference=reference, file=file, values={"unknown": 0.25}, place=(0.5, -1.0))
 
 
 def alarm(name: str = "a", subject: str = "unknown") -> Alarm:
     return Alarm(
         time=NOW, id=name, source="stream", model="demo-classifier/1", reference="r", subject=subject, side="high",
-        level=0.3, limit=0.2, pictures=7, sentence="30 % of the objects found bear no known name",
+        level=0.3, limit=0.2, images=7, sentence="30 % of the objects found bear no known name",
     )  # fmt: skip
 
 
@@ -66,10 +66,10 @@ def test_wherever_a_crash_cuts_the_file_the_whole_lines_are_there_and_the_next_f
         kept = content[: min(cut, len(content))]
         history.path.write_bytes(kept)
         whole = kept.count(b"\n")
-        assert [r.file.size for r in history.read() if isinstance(r, PictureSeen)] == list(range(whole))
+        assert [r.file.size for r in history.read() if isinstance(r, ImageSeen)] == list(range(whole))
         with history.writing():
             history.append([seen(99)])
-        assert [r.file.size for r in history.read() if isinstance(r, PictureSeen)] == [*range(whole), 99]
+        assert [r.file.size for r in history.read() if isinstance(r, ImageSeen)] == [*range(whole), 99]
 
 
 def test_a_long_torn_line_is_cut_off_whole(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     history = History(tmp_path)
     history.append([seen(1), seen(2), seen(3)])
     lines = history.path.read_bytes().splitlines(keepends=True)
-    history.path.write_bytes(lines[0] + b'{"kind": "picture"}\n' + lines[2])
+    history.path.write_bytes(lines[0] + b'{"kind": "image"}\n' + lines[2])
     with pytest.raises(SamifError, match=r"line 2 of .* is damaged"):
         history.state(50)
 
@@ -103,18 +103,18 @@ def test_the_state_is_what_the_lines_say() -> None:
     state = State(window=1)
     for record in (*(seen(n) for n in range(30)), alarm("a"), alarm("b", "objects"), Told(time=NOW, alarm="a")):
         state.add(record)
-    assert state.pictures == 30 and [p.file.size for p in state.recent] == list(range(10, 30))
+    assert state.images == 30 and [p.file.size for p in state.recent] == list(range(10, 30))
     assert {a.id for a in state.standing.values()} == {"a", "b"} and state.told == {"a"}
     state.add(Cleared(time=NOW, alarm="a", sentence=""))
     state.add(seen(31, reference="another"))
     assert {a.id for a in state.standing.values()} == {"b"}
-    assert state.pictures == 1 and len(state.recent) == 1 and len(state.seen) == 31
+    assert state.images == 1 and len(state.recent) == 1 and len(state.seen) == 31
 
 
 # Stream
 
 
-def test_pictures_come_oldest_first_from_folders_below_too(tmp_path: Path) -> None:
+def test_images_come_oldest_first_from_folders_below_too(tmp_path: Path) -> None:
     for age, name in enumerate(("b.png", "day/a.JPG", "a.png")):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -276,7 +276,7 @@ def _lose(layout: Layout) -> None:
 def _propose_otherwise(layout: Layout) -> None:
     """As if another library cut out less: eight bolts are missed."""
     dataset, found = dataset_of(layout, load_params(layout.params), "val"), ProposalFile(layout.proposals("val"))
-    fewer = [(p, found.of(p).take(np.arange(1 if p.id < 9 else 0, 4))) for p in dataset.pictures]
+    fewer = [(p, found.of(p).take(np.arange(1 if p.id < 9 else 0, 4))) for p in dataset.images]
     write_proposals(layout.proposals("val"), fewer)
 
 
@@ -295,8 +295,8 @@ def _rot(layout: Layout) -> None:
     ("harm", "words"),
     [
         (None, ()),
-        (_lighten, ("frozen pictures: ", "gone or changed")),
-        (_lose, ("frozen pictures: ", "gone or changed")),
+        (_lighten, ("frozen images: ", "gone or changed")),
+        (_lose, ("frozen images: ", "gone or changed")),
         (_propose_otherwise, ("scores: AP50 of all was", "bolt most")),
         (_damage_proposals, ("could not be scored again", "damaged")),
         (_rot, ("classifier: ",)),
@@ -308,13 +308,13 @@ def test_a_replay_finds_what_is_no_longer_as_registered(
     line = tagged.copy(tmp_path / "line")
     if harm is not None:
         harm(line.layout)
-    watch = line.params.watch.model_copy(update={"replay_pictures": 0})
+    watch = line.params.watch.model_copy(update={"replay_images": 0})
     done = replay(line.layout, line.params.model_copy(update={"watch": watch}), line.registry, "demo-classifier/1")
     assert bool(done.complaints) == bool(words) and all(word in "; ".join(done.complaints) for word in words)
-    assert done.pictures == 24
+    assert done.images == 24
 
 
-def test_pictures_encoded_again_are_what_the_store_holds(made: WatchedLine, tmp_path: Path) -> None:
+def test_images_encoded_again_are_what_the_store_holds(made: WatchedLine, tmp_path: Path) -> None:
     line = made.copy(tmp_path / "line")
     assert _encoded_again(line.layout, line.params) == (2, [])
     store = line.root / ".samif" / "embeddings"
@@ -333,4 +333,4 @@ def _overwrite(line: WatchedLine) -> None:
     shutil.rmtree(line.root / ".samif" / "embeddings")
     namespace = store_of(line.layout, line.params).namespace(manifest.encoder.digest, manifest.preprocessing)
     generator = torch.Generator().manual_seed(0)
-    namespace.write(manifest.pictures, torch.randn((len(manifest.pictures), *manifest.shape), generator=generator))
+    namespace.write(manifest.images, torch.randn((len(manifest.images), *manifest.shape), generator=generator))

@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 import flows.cli.watch  # noqa: F401  (registers its commands)
 from flows.cli.app import app
 from flows.watch.history import History
-from flows.watch.records import Alarm, PictureSeen, Replayed, Unreadable
+from flows.watch.records import Alarm, ImageSeen, Replayed, Unreadable
 from flows.watch.watcher import Watcher, watch_folder
 from samif.errors import SamifError
 from tests.support.watched_line import REFERENCE, WatchedLine
@@ -30,7 +30,7 @@ from tests.support.watched_line import REFERENCE, WatchedLine
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Two threads for pictures this small wait for each other more than they work."""
+    """Two threads for images this small wait for each other more than they work."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -55,7 +55,7 @@ def samif(line: WatchedLine, *words: str) -> Result:
 
 
 def look(line: WatchedLine) -> None:
-    result = samif(line, "run", "--pictures", str(line.camera))
+    result = samif(line, "run", "--images", str(line.camera))
     assert result.exit_code == 0, result.output
 
 
@@ -73,18 +73,18 @@ def alarms(line: WatchedLine) -> list[Alarm]:
 def test_the_reference_is_what_shows_no_unknown_class(line: WatchedLine) -> None:
     result = samif(line, "reference", "--json")
     content = json.loads(result.stdout)
-    assert (content["model"], content["pictures"]) == ("demo-classifier/1", REFERENCE)
+    assert (content["model"], content["images"]) == ("demo-classifier/1", REFERENCE)
     names = {statistic["name"] for statistic in content["statistics"]}
     assert {"objects", "unknown", "margin", "embedding", "class bolt"} <= names
 
 
-def test_a_reference_of_ordinary_pictures_leaves_out_broken_ones(line: WatchedLine) -> None:
+def test_a_reference_of_ordinary_images_leaves_out_broken_ones(line: WatchedLine) -> None:
     line.shoot(21)
-    (line.camera / "broken.jpg").write_bytes(b"no picture")
-    content = json.loads(samif(line, "reference", "--pictures", str(line.camera), "--json").stdout)
-    assert content["pictures"] == 21 and content["reference"] == status(line)["reference"]
-    # it holds although the validation pictures are there; without a folder they are taken again
-    assert json.loads(samif(line, "reference", "--json").stdout)["pictures"] == REFERENCE
+    (line.camera / "broken.jpg").write_bytes(b"no image")
+    content = json.loads(samif(line, "reference", "--images", str(line.camera), "--json").stdout)
+    assert content["images"] == 21 and content["reference"] == status(line)["reference"]
+    # it holds although the validation images are there; without a folder they are taken again
+    assert json.loads(samif(line, "reference", "--json").stdout)["images"] == REFERENCE
 
 
 def test_a_reference_of_an_earlier_release_is_made_again(line: WatchedLine) -> None:
@@ -96,7 +96,7 @@ def test_a_reference_of_an_earlier_release_is_made_again(line: WatchedLine) -> N
     refused = samif(line, "status")
     assert isinstance(refused.exception, SamifError) and "made by an earlier release" in str(refused.exception)
     made = samif(line, "reference")
-    assert made.exit_code == 0 and "300 ordinary pictures of the line or more" in " ".join(made.stdout.split())
+    assert made.exit_code == 0 and "300 ordinary images of the line or more" in " ".join(made.stdout.split())
     assert status(line)["alarms"] == []
 
 
@@ -119,10 +119,10 @@ def test_an_undisturbed_stream_is_silent_and_a_dark_one_is_not(line: WatchedLine
     line.shoot(10, start=20, dark=True)
     look(line)
     found = {alarm.subject: alarm for alarm in alarms(line)}
-    assert 20 < found["embedding"].pictures <= 30
+    assert 20 < found["embedding"].images <= 30
     content = status(line)
     assert "embedding" in {alarm["subject"] for alarm in content["alarms"]}
-    assert "re-evaluation" in {item["what"] for item in content["due"]} and content["pictures"] == 30
+    assert "re-evaluation" in {item["what"] for item in content["due"]} and content["images"] == 30
     assert "ALARM since" in samif(line, "status").stdout and "look different" in samif(line, "history").stdout
 
 
@@ -136,14 +136,14 @@ def test_an_alarm_is_raised_once_and_cleared_when_the_light_is_back(line: Watche
     assert len(raised) == 1 and raised[0] in [r["alarm"] for r in lines if r["kind"] == "cleared"]
 
 
-def test_a_picture_is_looked_at_once_and_a_rewritten_one_again(line: WatchedLine) -> None:
+def test_an_image_is_looked_at_once_and_a_rewritten_one_again(line: WatchedLine) -> None:
     (first, *_) = line.shoot(3)
     look(line)
     look(line)
-    assert status(line)["pictures"] == 3
+    assert status(line)["images"] == 3
     shutil.copy(line.camera / "0002.png", first)
     look(line)
-    assert status(line)["pictures"] == 4
+    assert status(line)["images"] == 4
 
 
 def test_a_broken_file_is_named_and_a_fresh_one_may_still_be_coming(line: WatchedLine) -> None:
@@ -152,8 +152,8 @@ def test_a_broken_file_is_named_and_a_fresh_one_may_still_be_coming(line: Watche
         path = line.camera / name
         path.write_bytes((line.camera / "0000.png").read_bytes()[:50])
         os.utime(path, (time.time() - age, time.time() - age))
-    content = json.loads(samif(line, "run", "--pictures", str(line.camera), "--json").stdout)
-    assert (content["pictures"], content["unreadable"], content["waiting"]) == (1, 1, 1)
+    content = json.loads(samif(line, "run", "--images", str(line.camera), "--json").stdout)
+    assert (content["images"], content["unreadable"], content["waiting"]) == (1, 1, 1)
     left = [r for r in History(watch_folder(line.layout)).read() if isinstance(r, Unreadable)]
     assert [r.file.name for r in left] == ["old.png"] and "; " in left[0].reason
 
@@ -176,7 +176,7 @@ def test_another_live_version_begins_anew(line: WatchedLine) -> None:
     line.alias("champion", 2)
     look(line)
     content = status(line)
-    assert content["model"] == "demo-classifier/2" and content["pictures"] == 0
+    assert content["model"] == "demo-classifier/2" and content["images"] == 0
     assert not [alarm for alarm in content["alarms"] if alarm["source"] == "stream"]
 
 
@@ -187,12 +187,12 @@ def test_metrics_are_a_file_and_answer_over_http(line: WatchedLine) -> None:
     line.shoot(8, dark=True)
     look(line)
     text = (watch_folder(line.layout) / "metrics.prom").read_text()
-    assert 'samif_watch_alarm{side="high",subject="embedding"} 1.0' in text and "samif_watch_pictures 8.0" in text
+    assert 'samif_watch_alarm{side="high",subject="embedding"} 1.0' in text and "samif_watch_images 8.0" in text
     watcher = Watcher(line.layout, line.params, line.registry, "demo@champion", None)
     with watcher.history.writing():
         watcher.look()
     port = watcher.metrics.serve(0)
-    assert "samif_watch_pictures 8.0" in requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+    assert "samif_watch_images 8.0" in requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
 
 
 def test_nothing_is_promoted(line: WatchedLine) -> None:
@@ -208,9 +208,9 @@ def test_nothing_is_promoted(line: WatchedLine) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("run", "--pictures", "/no/such/folder"), "is no folder"),
+        (("run", "--images", "/no/such/folder"), "is no folder"),
         (("status", "--model", "demo/9"), "9"),
-        (("reference", "--pictures", "{empty}"), "no usable picture"),
+        (("reference", "--images", "{empty}"), "no usable image"),
     ],
 )
 def test_bad_input_gets_one_sentence(line: WatchedLine, tmp_path: Path, words: tuple[str, ...], expected: str) -> None:
@@ -244,23 +244,23 @@ def test_a_killed_watcher_loses_nothing(line: WatchedLine) -> None:
         each.shoot(8, start=12, dark=True)
     history = History(watch_folder(line.layout))
     command = [sys.executable, "-c", "from flows.cli import main; main()", "watch", "run"]
-    command += ["--pictures", str(line.camera), "--workspace", str(line.root)]
+    command += ["--images", str(line.camera), "--workspace", str(line.root)]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     try:
         until = time.monotonic() + 120
-        while time.monotonic() < until and sum(isinstance(r, PictureSeen) for r in history.read()) < 5:
+        while time.monotonic() < until and sum(isinstance(r, ImageSeen) for r in history.read()) < 5:
             time.sleep(0.01)
         assert process.poll() is None, "it ended before it could be killed"
         process.send_signal(signal.SIGKILL)
     finally:
         process.kill()
         process.wait()
-    assert 5 <= status(line)["pictures"] < 20
+    assert 5 <= status(line)["images"] < 20
     look(line)
     look(twin)
-    seen = [r.file.name for r in history.read() if isinstance(r, PictureSeen)]
+    seen = [r.file.name for r in history.read() if isinstance(r, ImageSeen)]
     assert len(seen) == len(set(seen)) == 20
     assert [s["level"] for s in status(line)["statistics"]] == [s["level"] for s in status(twin)["statistics"]]
     assert {a.subject for a in alarms(line)} == {a.subject for a in alarms(twin)}

@@ -21,7 +21,7 @@ COUNTS = {"bolt": 12, "nut": 10, "gear": 9, "hook": 30}
 
 
 def coco(folder: Path, counts: dict[str, int] | None = None) -> CocoSource:
-    """A COCO file with so many objects per class (and one crowd of each, which is no object) beside its pictures."""
+    """A COCO file with so many objects per class (and one crowd of each, which is no object) beside its images."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     names = list(counts or COUNTS)
     annotations = [

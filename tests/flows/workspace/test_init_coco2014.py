@@ -37,13 +37,13 @@ def tree(root: Path) -> set[str]:
 
 
 def test_a_part_of_coco2014_says_so_everywhere(tmp_path: Path, copy: Copy) -> None:
-    copy.picture("train2014", 308).unlink()
+    copy.image("train2014", 308).unlink()
     done = samif(tmp_path, "init-coco2014", "ws", "coco", "--partial", "--shots", "3")
     assert (done.code, done.err) == (0, "")
     said = done.out.splitlines()
-    assert said[0] == "workspace ws: 10 training and 3 test pictures, 3 base and 3 novel classes"
+    assert said[0] == "workspace ws: 10 training and 3 test images, 3 base and 3 novel classes"
     assert said[1] == "a part of COCO2014: NOT the published protocol, no match for published numbers"
-    assert said[2] == "1 listed pictures are not there and were left out"
+    assert said[2] == "1 listed images are not there and were left out"
     assert said[3].startswith("too few objects, left out: traffic light, fire hydrant, ")
     assert said[-1] == "next: cd ws && samif run"
 
@@ -58,14 +58,14 @@ def test_a_part_of_coco2014_says_so_everywhere(tmp_path: Path, copy: Copy) -> No
         ("voc", ["person", "dining table", "tv"], 3)
     ]
     record = json.loads((root / "coco2014" / "protocol.json").read_text())
-    assert (record["published"], record["pictures_not_there"]) == (False, 1)
-    assert record["train"] == {"pictures": 10, "labels": 60}
+    assert (record["published"], record["images_not_there"]) == (False, 1)
+    assert record["train"] == {"images": 10, "labels": 60}
     assert set(record["classes_left_out"]) == (set(BASE) | set(NOVEL)) - set(params.known_classes("voc"))
     assert not list(root.rglob("*.jpg"))
 
 
 def test_dvc_runs_the_dataset_stage_on_the_common_folder(tmp_path: Path, copy: Copy) -> None:
-    """Training and validation share their picture folder, and DVC takes one dependency twice ill."""
+    """Training and validation share their image folder, and DVC takes one dependency twice ill."""
     made = init_coco2014(tmp_path / "ws", copy.root, partial=True, shots=3)
     with dvc_surroundings(tmp_path / "ws", NullHandler()):
         from dvc.repo import Repo
@@ -74,9 +74,9 @@ def test_dvc_runs_the_dataset_stage_on_the_common_folder(tmp_path: Path, copy: C
             repo.reproduce("dataset")
     layout = Layout(tmp_path / "ws")
     train, val = (index_of(layout, made.params, split) for split in ("train", "val"))
-    assert {p.id for p in val.pictures} == set(TEST)
-    assert {p.id for p in train.pictures} == set(TRAIN + VAL) - set(TEST)
-    assert all(train.path_of(p).is_file() for p in train.pictures)
+    assert {p.id for p in val.images} == set(TEST)
+    assert {p.id for p in train.images} == set(TRAIN + VAL) - set(TEST)
+    assert all(train.path_of(p).is_file() for p in train.images)
 
 
 def test_the_whole_is_the_protocol_and_the_stage_holds_the_data_against_it(tmp_path: Path) -> None:
@@ -89,22 +89,22 @@ def test_the_whole_is_the_protocol_and_the_stage_holds_the_data_against_it(tmp_p
     for source in (params.dataset.train, params.dataset.val):
         assert source is not None and source.images == str(copy.root)
     layout = Layout(tmp_path / "ws")
-    with pytest.raises(SamifError, match="11 training pictures instead of 118,287; .*say 'protocol: part-of-coco2014'"):
+    with pytest.raises(SamifError, match="11 training images instead of 118,287; .*say 'protocol: part-of-coco2014'"):
         run_stage("dataset", None, layout, params)
     assert not layout.index("train").exists()
 
 
-def test_the_published_protocol_leaves_no_picture_out(tmp_path: Path, copy: Copy) -> None:
+def test_the_published_protocol_leaves_no_image_out(tmp_path: Path, copy: Copy) -> None:
     content: dict[str, Any] = init_coco2014(tmp_path / "ws", copy.root, partial=True, shots=3).params.model_dump()
-    content["dataset"] |= {"protocol": "coco2014-60-20", "broken_pictures": "quarantine"}
-    with pytest.raises(ValueError, match="'broken_pictures' must be refuse"):
+    content["dataset"] |= {"protocol": "coco2014-60-20", "broken_images": "quarantine"}
+    with pytest.raises(ValueError, match="'broken_images' must be refuse"):
         Params.model_validate(content)
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "3 test pictures, COCO2014 has 5,000"),
+        ([], "3 test images, COCO2014 has 5,000"),
         (["--partial", "--val-ids", "nowhere"], "cannot read nowhere"),
         (["--partial", "--encoder", "vit_x"], "the encoder 'vit_x' does not fit"),
     ],
@@ -117,14 +117,14 @@ def test_a_refusal_leaves_nothing_behind(tmp_path: Path, copy: Copy, words: list
 
 
 @pytest.mark.parametrize("place", ["coco", "coco/ws", "coco/annotations/deep/ws"])
-def test_a_workspace_among_the_pictures_is_refused(tmp_path: Path, copy: Copy, place: str) -> None:
+def test_a_workspace_among_the_images_is_refused(tmp_path: Path, copy: Copy, place: str) -> None:
     before = tree(copy.root)
     with pytest.raises(SamifError, match="would lie in one folder; make the workspace elsewhere"):
         init_coco2014(tmp_path / place, copy.root, partial=True, shots=3)
     assert tree(copy.root) == before
 
 
-def test_pictures_where_the_workspace_would_write_are_refused_and_stay(tmp_path: Path) -> None:
+def test_images_where_the_workspace_would_write_are_refused_and_stay(tmp_path: Path) -> None:
     copy = Copy(tmp_path / "ws" / "coco2014")
     before = tree(tmp_path)
     with pytest.raises(SamifError, match="would lie in one folder; make the workspace elsewhere"):
@@ -157,7 +157,7 @@ def test_what_else_lies_in_the_folder_stays(tmp_path: Path, copy: Copy) -> None:
 
 
 def test_a_part_says_so_on_the_report_and_in_the_terminal(tmp_path: Path) -> None:
-    layout, params = build(tmp_path / "line", pictures=2)
+    layout, params = build(tmp_path / "line", images=2)
     dataset = params.dataset.model_copy(update={"protocol": "part-of-coco2014"})
     collect(layout, params.model_copy(update={"dataset": dataset}))
     page = publish(layout, {"decoder": None, "classifiers": {}}).read_text()

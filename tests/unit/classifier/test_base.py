@@ -44,10 +44,10 @@ def params(head: str, seed: int = 0, **others: object) -> TrainBaseParams:
 
 
 def train(found: dict[str, list[np.ndarray]], empty: np.ndarray, how: TrainBaseParams) -> Classifier:
-    """Instances and background spread over eight pictures."""
-    pictures = np.arange(len(empty)) % 8
+    """Instances and background spread over eight images."""
+    images = np.arange(len(empty)) % 8
     placed = {name: [Instance(i % 8, each) for i, each in enumerate(group)] for name, group in found.items()}
-    return train_base(BaseSamples(placed, empty, pictures), how)
+    return train_base(BaseSamples(placed, empty, images), how)
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -1,4 +1,4 @@
-"""Weights from pictures that a classifier has not seen."""
+"""Weights from images that a classifier has not seen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from samif.classifier.collect import BaseSamples, Instance
 from samif.classifier.heads import BaseStatistics
 from samif.config import TrainBaseParams
 
-WIDTH, CLASSES, PICTURES = 24, 8, 16
+WIDTH, CLASSES, IMAGES = 24, 8, 16
 
 
 def overfit(seed: int = 0, spread: float = 2.0) -> BaseSamples:
@@ -23,12 +23,12 @@ def overfit(seed: int = 0, spread: float = 2.0) -> BaseSamples:
             Instance(
                 p, (means[c] + rng.normal(size=(1, WIDTH)) + 0.05 * rng.normal(size=(3, WIDTH))).astype(np.float32)
             )
-            for p in rng.permutation(PICTURES)[:5]
+            for p in rng.permutation(IMAGES)[:5]
         ]
         for c in range(CLASSES)
     }
     background = rng.normal(size=(80, WIDTH)).astype(np.float32)
-    return BaseSamples(instances, background, np.arange(80) % PICTURES)
+    return BaseSamples(instances, background, np.arange(80) % IMAGES)
 
 
 def drawn(samples: BaseSamples, seed: int, count: int = 40, spread: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -81,12 +81,12 @@ def test_rejection_gives_up_no_more_known_objects_than_asked() -> None:
 
 
 def test_what_cannot_be_judged_is_left_out() -> None:
-    """Each class in one picture only: nothing tells how a known object looks in another."""
+    """Each class in one image only: nothing tells how a known object looks in another."""
     samples = overfit()
     one = {
         name: [Instance(row, i.samples) for i in found] for row, (name, found) in enumerate(samples.instances.items())
     }
-    made = train_base(BaseSamples(one, samples.background, samples.background_pictures), params(shot_bias=True))
+    made = train_base(BaseSamples(one, samples.background, samples.background_images), params(shot_bias=True))
     assert made.space.unknown_bias is None and made.space.rejection == 0.0 and made.space.shot_bias == ()
 
 
@@ -109,6 +109,6 @@ def test_more_shrinkage_whitens_less() -> None:
     assert ratios[0] == pytest.approx(1.0, abs=0.05) and ratios[0] < ratios[1] < ratios[2]
 
 
-def test_samples_and_pictures_must_agree() -> None:
-    with pytest.raises(ValueError, match="expected a picture for each of 2 samples"):
+def test_samples_and_images_must_agree() -> None:
+    with pytest.raises(ValueError, match="expected an image for each of 2 samples"):
         BaseSamples({}, np.zeros((2, 3), np.float32), np.zeros(3, np.int64))

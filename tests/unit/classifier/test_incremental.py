@@ -31,8 +31,8 @@ def before() -> Classifier:
 
 @pytest.fixture(scope="module")
 def shots(scenes: Dataset) -> dict[str, list[tuple[int, int]]]:
-    """Two instances of one class from two pictures, one of another; named as they come, not in the files' order."""
-    first, second = scenes.pictures[0], scenes.pictures[1]
+    """Two instances of one class from two images, one of another; named as they come, not in the files' order."""
+    first, second = scenes.images[0], scenes.images[1]
     return {
         "zeta": [(second.id, second.annotations[0].id), (first.id, first.annotations[0].id)],
         "alpha": [(first.id, first.annotations[1].id)],
@@ -59,9 +59,9 @@ class Learner:
         )
         return learn_session(before, shots, shot_features, params)
 
-    def _encode(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
-        self.shown += pictures
-        return self.encoder.encode(pictures)
+    def _encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        self.shown += images
+        return self.encoder.encode(images)
 
     def _advance(self, count: int) -> None:
         self.done += count
@@ -86,16 +86,16 @@ def test_rows_are_appended_in_the_order_of_the_session(
 def test_what_is_seen_of_a_shot_does_not_depend_on_the_other_shots(
     learn: Learner, before: Classifier, scenes: Dataset
 ) -> None:
-    """Beside another object of the same picture: so any draw of shots finds the same."""
-    picture = scenes.pictures[0]
-    one, other = (picture.id, picture.annotations[0].id), (picture.id, picture.annotations[1].id)
+    """Beside another object of the same image: so any draw of shots finds the same."""
+    image = scenes.images[0]
+    one, other = (image.id, image.annotations[0].id), (image.id, image.annotations[1].id)
     alone, beside = (learn(before, {"zeta": [one], **more}) for more in ({}, {"alpha": [other]}))
     assert alone.row_digests()["zeta"] == beside.row_digests()["zeta"]
 
 
-def test_pictures_are_turned_as_asked(learn: Learner, before: Classifier, scenes: Dataset) -> None:
-    picture = scenes.pictures[0]
-    one = {"zeta": [(picture.id, picture.annotations[0].id)]}
+def test_images_are_turned_as_asked(learn: Learner, before: Classifier, scenes: Dataset) -> None:
+    image = scenes.images[0]
+    one = {"zeta": [(image.id, image.annotations[0].id)]}
     still = learn(before, one)
     assert len(learn.shown) == 1
     upright = learn.shown[0]
@@ -107,7 +107,7 @@ def test_pictures_are_turned_as_asked(learn: Learner, before: Classifier, scenes
     assert turned.row_digests()["zeta"] != still.row_digests()["zeta"]
 
 
-def test_a_class_does_not_depend_on_those_beside_it_in_other_pictures(
+def test_a_class_does_not_depend_on_those_beside_it_in_other_images(
     learn: Learner, before: Classifier, shots: dict[str, list[tuple[int, int]]]
 ) -> None:
     apart = {"zeta": [shots["zeta"][0]], "alpha": shots["alpha"]}

@@ -8,8 +8,8 @@ import torch
 
 from samif.classifier.samples import background_rows, features_of, instance_samples
 from samif.config import FeaturePart
+from samif.dataset.images import read_image
 from samif.dataset.model import Dataset
-from samif.dataset.pictures import read_picture
 from samif.errors import SamifError
 from samif.inference.propose import Proposals
 from samif.masks.patch_pooling import mean_under
@@ -87,13 +87,13 @@ def test_proposals_without_semantic_features_are_refused_where_they_are_needed()
 def test_each_instance_gets_samples_of_its_own(
     decoder: InstanceDecoder, encoder: ImageEncoder, scenes: Dataset
 ) -> None:
-    picture = max(scenes.pictures, key=lambda p: len(p.annotations))
-    embedding = encoder.encode([read_picture(scenes.path_of(picture))])[0]
+    image = max(scenes.images, key=lambda p: len(p.annotations))
+    embedding = encoder.encode([read_image(scenes.path_of(image))])[0]
 
     def samples(count: int, seed: int) -> list[np.ndarray]:
         rng = np.random.default_rng(seed)
-        chosen = picture.annotations[:count]
-        return instance_samples(decoder, embedding, picture, chosen, 3, ["token", "pooled"], rng)
+        chosen = image.annotations[:count]
+        return instance_samples(decoder, embedding, image, chosen, 3, ["token", "pooled"], rng)
 
     found = samples(3, 0)
     assert len(found) == 3
@@ -106,11 +106,11 @@ def test_where_no_answer_fits_features_are_pooled_under_the_label(
     decoder: InstanceDecoder, encoder: ImageEncoder, scenes: Dataset
 ) -> None:
     """A segmenter of random weights finds no part, so that every sample comes from the label."""
-    picture = scenes.pictures[0]
-    embedding = encoder.encode([read_picture(scenes.path_of(picture))])[0]
-    found = instance_samples(decoder, embedding, picture, picture.annotations, 2, ["pooled"], np.random.default_rng(0))
-    masks = torch.from_numpy(decode([a.rle for a in picture.annotations]))
-    low = Frame(picture.height, picture.width, encoder.image_size).low_masks(masks, 64)
+    image = scenes.images[0]
+    embedding = encoder.encode([read_image(scenes.path_of(image))])[0]
+    found = instance_samples(decoder, embedding, image, image.annotations, 2, ["pooled"], np.random.default_rng(0))
+    masks = torch.from_numpy(decode([a.rle for a in image.annotations]))
+    low = Frame(image.height, image.width, encoder.image_size).low_masks(masks, 64)
     expected = pool(embedding, low).numpy()
     assert [rows.shape for rows in found] == [(1, expected.shape[1])] * len(expected)
     np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-4)
@@ -120,16 +120,16 @@ def test_semantic_features_are_pooled_under_the_same_mask(
     decoder: InstanceDecoder, encoder: ImageEncoder, scenes: Dataset
 ) -> None:
     """No answer fits, so under the label; and the other parts are what they are without."""
-    picture = scenes.pictures[0]
-    embedding = encoder.encode([read_picture(scenes.path_of(picture))])[0]
+    image = scenes.images[0]
+    embedding = encoder.encode([read_image(scenes.path_of(image))])[0]
     semantic = torch.randn(6, 7, 7, generator=torch.Generator().manual_seed(0))
 
     def samples(*parts: FeaturePart) -> np.ndarray:
         rng = np.random.default_rng(0)
         return np.concatenate(
-            instance_samples(decoder, embedding, picture, picture.annotations, 2, list(parts), rng, semantic)
+            instance_samples(decoder, embedding, image, image.annotations, 2, list(parts), rng, semantic)
         )
 
-    expected = mean_under(semantic, [a.rle for a in picture.annotations])
+    expected = mean_under(semantic, [a.rle for a in image.annotations])
     np.testing.assert_allclose(samples("semantic"), expected, atol=1e-5)
     np.testing.assert_array_equal(samples("token", "semantic")[:, -6:], samples("semantic"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samif.config import EncoderParams, Params, ProposeParams, SessionParams, digest, load_params
+from samif.config.params import RENAMED_KEYS
 from samif.errors import SamifError
 
 
@@ -90,6 +94,18 @@ def test_a_refusal_names_file_key_expected_and_got(tmp_path: Path, text: str, se
         load_params(path)
     assert str(refusal.value).startswith(str(path))
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED_KEYS.items())
+def test_a_key_of_an_earlier_release_is_refused_with_its_new_name(tmp_path: Path, old: str, new: str) -> None:
+    *sections, key = new.split(".")
+    given = params().model_dump(mode="json")
+    section = functools.reduce(operator.getitem, sections, given)
+    section[old.rpartition(".")[2]] = section.pop(key)
+    path = write(tmp_path, json.dumps(given))
+    with pytest.raises(SamifError) as refusal:
+        load_params(path)
+    assert str(refusal.value) == f"{path}: key '{old}' is called '{new}' now; rename it"
 
 
 def test_limits_themselves_pass(tmp_path: Path) -> None:

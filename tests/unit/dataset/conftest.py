@@ -19,7 +19,7 @@ def square(x: float, y: float, size: float) -> list[list[float]]:
 
 
 class Line:
-    """Two classes, two pictures of 64 x 48, one bolt and one nut in each; `raw` is the JSON still to be written."""
+    """Two classes, two images of 64 x 48, one bolt and one nut in each; `raw` is the JSON still to be written."""
 
     def __init__(self, root: Path) -> None:
         self.images = root / "images"
@@ -31,18 +31,18 @@ class Line:
             "categories": [{"id": 3, "name": "bolt"}, {"id": 7, "name": "nut"}],
         }
         for number, name in ((1, "a.png"), (2, "b.png")):
-            self.picture(number, name)
+            self.image(number, name)
             self.label(10 * number, number, 3, square(4, 4, 10))
             self.label(10 * number + 1, number, 7, square(30, 20, 12))
 
-    def picture(self, number: int, name: str) -> None:
+    def image(self, number: int, name: str) -> None:
         noise = np.random.default_rng(number).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         Image.fromarray(noise).save(self.images / name)
         self.raw["images"].append({"id": number, "file_name": name, "width": WIDTH, "height": HEIGHT})
 
-    def label(self, number: int, picture: int, category: int, segmentation: object, **more: object) -> None:
+    def label(self, number: int, image: int, category: int, segmentation: object, **more: object) -> None:
         self.raw["annotations"].append(
-            {"id": number, "image_id": picture, "category_id": category, "segmentation": segmentation, **more}
+            {"id": number, "image_id": image, "category_id": category, "segmentation": segmentation, **more}
         )
 
     def write(self) -> tuple[Path, Path]:

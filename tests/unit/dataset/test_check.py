@@ -18,7 +18,7 @@ Outline = Callable[[float, float, float], list[list[float]]]
 def whats(line: Any) -> list[tuple[int | None, int | None, str]]:
     found = read_coco(*line.write())[1]
     assert all(f.level == "warning" and f.remedy for f in found)
-    return [(f.picture, f.annotation, f.what) for f in found]
+    return [(f.image, f.annotation, f.what) for f in found]
 
 
 @pytest.mark.parametrize(
@@ -48,9 +48,9 @@ def test_class_without_instances(line: Any, outline: Outline) -> None:
 
 
 def test_same_content_and_no_annotation(line: Any) -> None:
-    line.picture(3, "c.png")
+    line.image(3, "c.png")
     shutil.copy(line.images / "a.png", line.images / "c.png")
-    assert whats(line) == [(3, None, "is the same picture as a.png (picture 1)"), (3, None, "has no annotation")]
+    assert whats(line) == [(3, None, "is the same image as a.png (image 1)"), (3, None, "has no annotation")]
 
 
 def test_class_counts(line: Any, outline: Outline) -> None:
@@ -70,12 +70,12 @@ def test_errors_become_one_sentence() -> None:
     with pytest.raises(SamifError) as caught:
         raise_on_errors(errors(1))
     assert str(caught.value) == (
-        "the data set has 1 error: 0.png, picture 0: is bad; mend it; run 'samif data check' for the whole list"
+        "the data set has 1 error: 0.png, image 0: is bad; mend it; run 'samif data check' for the whole list"
     )
     with pytest.raises(SamifError) as caught:
         raise_on_errors(errors(3))
     assert "more" not in str(caught.value)
     with pytest.raises(SamifError) as caught:
         raise_on_errors(errors(5))
-    assert "2.png, picture 2: is bad; mend it | and 2 more; run" in str(caught.value)
+    assert "2.png, image 2: is bad; mend it | and 2 more; run" in str(caught.value)
     assert "3.png" not in str(caught.value)

@@ -29,8 +29,8 @@ def test_a_good_set(line: Any) -> None:
     dataset, findings = read_coco(images, annotations, progress=lambda done, total: seen.append((done, total)))
     assert findings == []
     assert dataset.categories == (Category(3, "bolt"), Category(7, "nut"))
-    assert [picture.file_name for picture in dataset.pictures] == ["a.png", "b.png"]
-    bolt, nut = dataset.pictures[1].annotations
+    assert [image.file_name for image in dataset.images] == ["a.png", "b.png"]
+    bolt, nut = dataset.images[1].annotations
     assert (bolt.id, bolt.category, nut.id, nut.category) == (20, "bolt", 21, "nut")
     assert (nut.bbox, nut.area, nut.crowd) == ((30.0, 20.0, 12.0, 12.0), 144.0, False)
     assert mask_of(nut)[20:32, 30:42].all()
@@ -42,16 +42,16 @@ def test_measures_come_from_the_mask_and_crowds_stay_crowds(line: Any) -> None:
     runs = [0, 48 * 2, 48 * 62]
     line.label(30, 1, 3, {"size": [48, 64], "counts": runs}, iscrowd=1, area=5, bbox=[1, 1, 2, 2])
     dataset, findings = read_coco(*line.write())
-    crowd = dataset.pictures[0].annotations[-1]
+    crowd = dataset.images[0].annotations[-1]
     assert findings == []
     assert (crowd.crowd, crowd.area, crowd.bbox) == (True, 96.0, (0.0, 0.0, 2.0, 48.0))
     assert isinstance(crowd.rle["counts"], str)
 
 
-def test_pictures_without_annotation_are_kept(line: Any) -> None:
-    line.picture(3, "c.png")
+def test_images_without_annotation_are_kept(line: Any) -> None:
+    line.image(3, "c.png")
     dataset, findings = read_coco(*line.write())
-    assert dataset.pictures[2].annotations == ()
+    assert dataset.images[2].annotations == ()
     assert [finding.level for finding in findings] == ["warning"]
 
 
@@ -63,11 +63,11 @@ def test_file_names_in_folders_and_a_byte_order_mark(line: Any) -> None:
     annotations.write_text(json.dumps(line.raw), encoding="utf-8-sig")
     dataset, findings = read_coco(images, annotations)
     assert findings == []
-    assert dataset.pictures[0].file_name == "day 1/ä.png"
-    assert dataset.path_of(dataset.pictures[0]).is_file()
+    assert dataset.images[0].file_name == "day 1/ä.png"
+    assert dataset.path_of(dataset.images[0]).is_file()
 
 
-def test_a_picture_folder_that_is_itself_a_link(line: Any, tmp_path: Path) -> None:
+def test_an_image_folder_that_is_itself_a_link(line: Any, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(line.images)
     assert read_coco(link, line.write()[1])[1] == []
@@ -77,7 +77,7 @@ Place = tuple[str, int | None, int | None]
 Bend = Callable[[dict[str, Any], Path], object]
 
 FILE: Place = ("labels.json", None, None)
-PICTURE: Place = ("a.png", 1, None)
+IMAGE: Place = ("a.png", 1, None)
 LABEL: Place = ("a.png", 1, 10)
 
 
@@ -110,17 +110,17 @@ OUTSIDE = [[90, 0, 99, 0, 99, 9]]
 TURNED = {"size": [64, 48], "counts": [0, 64 * 48]}
 
 CASES: list[tuple[str, Bend, str, Place]] = [
-    ("missing picture", lambda _, images: (images / "a.png").unlink(), "does not exist", PICTURE),
-    ("empty picture", content(b""), "is empty", PICTURE),
-    ("no picture", content(b"x"), "not a picture", PICTURE),
-    ("truncated picture", cut, "cannot be decoded", PICTURE),
-    ("other width", image(width=65), "is 64 x 48, but is declared 65 x 48", PICTURE),
-    ("other height", image(height=49), "is declared 64 x 49", PICTURE),
-    ("no width", without("images", "width"), "has width None", PICTURE),
-    ("text width", image(width="64"), "has width '64'", PICTURE),
-    ("negative width", image(width=-64), "has width -64", PICTURE),
-    ("NaN height", image(height=NAN), "height nan", PICTURE),
-    ("huge size", image(width=10**9, height=10**9), "has width 10", PICTURE),
+    ("missing image", lambda _, images: (images / "a.png").unlink(), "does not exist", IMAGE),
+    ("empty image", content(b""), "is empty", IMAGE),
+    ("no image", content(b"x"), "not an image", IMAGE),
+    ("truncated image", cut, "cannot be decoded", IMAGE),
+    ("other width", image(width=65), "is 64 x 48, but is declared 65 x 48", IMAGE),
+    ("other height", image(height=49), "is declared 64 x 49", IMAGE),
+    ("no width", without("images", "width"), "has width None", IMAGE),
+    ("text width", image(width="64"), "has width '64'", IMAGE),
+    ("negative width", image(width=-64), "has width -64", IMAGE),
+    ("NaN height", image(height=NAN), "height nan", IMAGE),
+    ("huge size", image(width=10**9, height=10**9), "has width 10", IMAGE),
     ("image id of text", image(id="1"), "image record 0 needs", FILE),
     ("image id true", image(id=True), "image record 0 needs", FILE),
     ("image id float", image(id=1.0), "image record 0 needs", FILE),
@@ -131,12 +131,12 @@ CASES: list[tuple[str, Bend, str, Place]] = [
     ("NUL in file name", image(file_name="a\0.png"), "image record 0 needs", FILE),
     ("half a character", image(file_name="\ud800.png"), "image record 0 needs", FILE),
     ("same image id", image(1, id=1), "shares its image id with a.png", ("b.png", 1, None)),
-    ("same file", image(1, file_name="./a.png"), "listed twice, also as picture 1", ("a.png", 2, None)),
+    ("same file", image(1, file_name="./a.png"), "listed twice, also as image 1", ("a.png", 2, None)),
     ("parent folder", image(file_name="../images/a.png"), "leads out", ("../images/a.png", 1, None)),
     ("absolute", image(file_name="/a.png"), "leads out", ("/a.png", 1, None)),
     ("drive", image(file_name="C:\\a.png"), "leads out", ("C:\\a.png", 1, None)),
     ("the folder itself", image(file_name="."), "leads out", (".", 1, None)),
-    ("no picture at all", lambda raw, _: raw.update(images=[], annotations=[]), "names no picture", FILE),
+    ("no image at all", lambda raw, _: raw.update(images=[], annotations=[]), "names no image", FILE),
     ("no class at all", lambda raw, _: raw.update(categories=[], annotations=[]), "names no class", FILE),
     ("same category id", added("categories", {"id": 3, "name": "pin"}), "category id 3 is given twice", FILE),
     ("same class name", added("categories", {"id": 9, "name": "nut"}), "class 'nut' is listed twice", FILE),
@@ -145,8 +145,8 @@ CASES: list[tuple[str, Bend, str, Place]] = [
     ("category null", added("categories", None), "category record 2 needs", FILE),
     ("unknown class", label(category_id=4), "category_id 4, which is not", LABEL),
     ("class of a list", label(category_id=[3]), r"category_id \[3\]", LABEL),
-    ("unknown picture", label(image_id=5), "image_id 5, which is not", ("labels.json", None, 10)),
-    ("picture of a dict", label(image_id={}), "image_id {}", ("labels.json", None, 10)),
+    ("unknown image", label(image_id=5), "image_id 5, which is not", ("labels.json", None, 10)),
+    ("image of a dict", label(image_id={}), "image_id {}", ("labels.json", None, 10)),
     ("same annotation id", label(1, id=10), "shares its annotation id", LABEL),
     ("no annotation id", without("annotations", "id"), "annotation record 0 needs", FILE),
     ("annotation null", added("annotations", None), "annotation record 4 needs", FILE),
@@ -167,12 +167,12 @@ def test_each_kind_of_error(line: Any, bend: Bend, text: str, place: Place) -> N
     assert all(error.what and error.remedy for error in errors)
     # Whatever is wrong, what could be read is still a data set.
     assert len(dataset.digest) == 64
-    assert {p.id for p in dataset.pictures} <= {1, 2}
+    assert {p.id for p in dataset.images} <= {1, 2}
 
 
 def _matches(finding: Finding, text: str, place: Place) -> bool:
     file, *ids = place
-    return bool(re.search(text, finding.what) and [finding.picture, finding.annotation] == ids and file == finding.file)
+    return bool(re.search(text, finding.what) and [finding.image, finding.annotation] == ids and file == finding.file)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_broken_measures_are_warned_of_and_measured_anew(line: Any, broken: tupl
     line.raw["annotations"][0][broken[0]] = broken[1]
     dataset, findings = read_coco(*line.write())
     assert [(f.level, f.annotation) for f in findings] == [("warning", 10)]
-    assert dataset.pictures[0].annotations[0].area == 100.0
+    assert dataset.images[0].annotations[0].area == 100.0
 
 
 def test_links(line: Any, tmp_path: Path) -> None:
@@ -196,18 +196,18 @@ def test_links(line: Any, tmp_path: Path) -> None:
     os.rename(line.images / "b.png", line.images / "c.png")
     (line.images / "b.png").symlink_to("c.png")
     _, findings = read_coco(*line.write())
-    assert [(f.picture, f.what) for f in findings] == [(1, "leads out of the picture folder")]
+    assert [(f.image, f.what) for f in findings] == [(1, "leads out of the image folder")]
     (line.images / "a.png").unlink()
     (line.images / "a.png").symlink_to("a.png")
-    assert [f.picture for f in read_coco(*line.write())[1]] == [1]
+    assert [f.image for f in read_coco(*line.write())[1]] == [1]
 
 
-def test_a_turned_picture_must_be_labelled_upright(line: Any) -> None:
+def test_a_turned_image_must_be_labelled_upright(line: Any) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (64, 48)).save(line.images / "a.png", exif=exif)
     error = read_coco(*line.write())[1][0]
-    assert (error.level, error.picture) == ("error", 1)
+    assert (error.level, error.image) == ("error", 1)
     assert "is 48 x 64 once its EXIF orientation turns it upright, but is declared 64 x 48" in error.what
     line.raw["images"][0].update(width=48, height=64)
     assert [f for f in read_coco(*line.write())[1] if f.level == "error"] == []
@@ -218,9 +218,9 @@ def test_what_can_be_kept_is_kept(line: Any) -> None:
     line.raw["images"][1]["width"] = 60
     dataset, findings = read_coco(*line.write())
     assert len(findings) == 2
-    assert [len(picture.annotations) for picture in dataset.pictures] == [2, 2]
-    assert dataset.pictures[0].sha256 == ""
-    assert (dataset.pictures[1].width, dataset.pictures[1].height) == (60, 48)
+    assert [len(image.annotations) for image in dataset.images] == [2, 2]
+    assert dataset.images[0].sha256 == ""
+    assert (dataset.images[1].width, dataset.images[1].height) == (60, 48)
 
 
 @pytest.mark.parametrize(
@@ -278,17 +278,17 @@ def test_no_value_anywhere_escapes_as_a_traceback(line: Any, value: Any, data: s
 
 
 @pytest.mark.parametrize(
-    ("name", "pictures", "labels"),
+    ("name", "images", "labels"),
     [("tote_dev", 74, 622), ("coco_dev", 302, 2657), ("microcontrollers", 149, 178), ("nuts", 18, 165)],
 )
-def test_real_sets_have_no_errors(name: str, pictures: int, labels: int) -> None:
+def test_real_sets_have_no_errors(name: str, images: int, labels: int) -> None:
     folder = REAL / name
     if not folder.is_dir():
         pytest.skip(f"{name} is not at hand")
     dataset, findings = read_coco(folder / "images", folder / "instances.json")
     assert [str(finding) for finding in findings if finding.level == "error"] == []
-    assert len(dataset.pictures) == pictures
-    annotations = [a for picture in dataset.pictures for a in picture.annotations]
+    assert len(dataset.images) == images
+    annotations = [a for image in dataset.images for a in image.annotations]
     assert len(annotations) == labels
     declared = {a["id"]: a for a in json.loads((folder / "instances.json").read_text())["annotations"]}
     for a in annotations:

@@ -25,7 +25,7 @@ from samif.dataset.coco2014 import (
     data_deviations,
 )
 from samif.dataset.coco2014_files import LeftOut, Parts, write_parts
-from samif.dataset.model import Annotation, Category, Dataset, Picture
+from samif.dataset.model import Annotation, Category, Dataset, ImageRecord
 from samif.errors import SamifError
 from tests.support.coco2014_copy import COUNTS, SHOWN, TEST, TRAIN, VAL, Copy
 
@@ -56,7 +56,7 @@ def test_the_facts() -> None:
     assert set(CATEGORIES) == set(range(1, 91)) - GAPS
     assert {CATEGORIES[id_] for id_ in NOVEL_IDS} == set(NOVEL) == set(VOC.values())
     assert (len(BASE), len(NOVEL), len(set(BASE) | set(NOVEL))) == (60, 20, 80)
-    assert sum(PUBLISHED.pictures.values()) - PUBLISHED.test_pictures == PUBLISHED.train_pictures == 118_287
+    assert sum(PUBLISHED.images.values()) - PUBLISHED.test_images == PUBLISHED.train_images == 118_287
     assert sum(PUBLISHED.labels.values()) - PUBLISHED.test_labels == PUBLISHED.train_labels == 860_001
 
 
@@ -64,7 +64,7 @@ def test_the_rest_of_val2014_is_for_training(copy: Copy) -> None:
     parts, written = parts_of(copy)
     assert ids_of(written["val"]) == set(TEST)
     assert ids_of(written["train"]) == set(TRAIN) | set(VAL) - set(TEST)
-    assert (parts.train.pictures, parts.train.labels, parts.test.pictures, parts.test.labels) == (11, 66, 3, 18)
+    assert (parts.train.images, parts.train.labels, parts.test.images, parts.test.labels) == (11, 66, 3, 18)
     assert parts.train.objects == dict.fromkeys((CATEGORIES[id_] for id_ in SHOWN), 11)
     assert (parts.absent, parts.left_out) == (0, ())
     for split, name in (("train2014", "train"), ("val2014", "train"), ("val2014", "val")):
@@ -74,15 +74,15 @@ def test_the_rest_of_val2014_is_for_training(copy: Copy) -> None:
         assert here and all(label == of_source[label["id"]] for label in here)
 
 
-def test_the_parts_are_data_sets_over_the_pictures_where_they_lie(copy: Copy) -> None:
+def test_the_parts_are_data_sets_over_the_images_where_they_lie(copy: Copy) -> None:
     parts_of(copy)
-    for name, pictures in (("train", 11), ("val", 3)):
+    for name, images in (("train", 11), ("val", 3)):
         dataset, findings = read_coco(copy.root, copy.root.parent / "out" / f"{name}.json")
         assert findings == [f for f in findings if f.level == "warning"]
         assert {category.id: category.name for category in dataset.categories} == CATEGORIES
-        assert len(dataset.pictures) == pictures
-        assert all(len(picture.annotations) == len(SHOWN) for picture in dataset.pictures)
-    assert dataset.picture(139).file_name == "val2014/COCO_val2014_000000000139.jpg"
+        assert len(dataset.images) == images
+        assert all(len(image.annotations) == len(SHOWN) for image in dataset.images)
+    assert dataset.image(139).file_name == "val2014/COCO_val2014_000000000139.jpg"
 
 
 def test_where_the_test_ids_come_from(copy: Copy) -> None:
@@ -99,15 +99,15 @@ def test_where_the_test_ids_come_from(copy: Copy) -> None:
 
 @given(test=st.sets(st.sampled_from(VAL), min_size=1), gone=st.sets(st.sampled_from(TRAIN + VAL), max_size=8))
 @settings(max_examples=30, deadline=None)
-def test_no_test_picture_is_ever_for_training(
+def test_no_test_image_is_ever_for_training(
     tmp_path_factory: pytest.TempPathFactory, test: set[int], gone: set[int]
 ) -> None:
     copy = Copy(tmp_path_factory.mktemp("any") / "coco")
     copy.name_test("instances_minival2014.json", tuple(test))
     for id_ in gone:
-        copy.picture("train2014" if id_ in TRAIN else "val2014", id_).unlink()
+        copy.image("train2014" if id_ in TRAIN else "val2014", id_).unlink()
     if test <= gone or set(TRAIN + VAL) - test <= gone:
-        with pytest.raises(SamifError, match="has no picture for the (training|test) part"):
+        with pytest.raises(SamifError, match="has no image for the (training|test) part"):
             parts_of(copy, None)
         return
     parts, written = parts_of(copy, None)
@@ -139,13 +139,13 @@ def test_crowds_are_labels_but_no_objects(copy: Copy) -> None:
 @pytest.mark.parametrize(
     ("counts", "sentence"),
     [
-        (PUBLISHED, "3 test pictures, COCO2014 has 5,000"),
-        (replace(COUNTS, pictures={"train2014": 9, "val2014": 6}), "train2014.json: 8 pictures, COCO2014 has 9"),
-        (replace(COUNTS, pictures={"train2014": 8, "val2014": 5}), "val2014.json: 6 pictures, COCO2014 has 5"),
+        (PUBLISHED, "3 test images, COCO2014 has 5,000"),
+        (replace(COUNTS, images={"train2014": 9, "val2014": 6}), "train2014.json: 8 images, COCO2014 has 9"),
+        (replace(COUNTS, images={"train2014": 8, "val2014": 5}), "val2014.json: 6 images, COCO2014 has 5"),
         (replace(COUNTS, labels={"train2014": 48, "val2014": 35}), "val2014.json: 36 labels, COCO2014 has 35"),
-        (replace(COUNTS, train_pictures=12), "11 training pictures, COCO2014 has 12"),
-        (replace(COUNTS, train_labels=65), "66 labels on training pictures, COCO2014 has 65"),
-        (replace(COUNTS, test_labels=19), "18 labels on test pictures, COCO2014 has 19"),
+        (replace(COUNTS, train_images=12), "11 training images, COCO2014 has 12"),
+        (replace(COUNTS, train_labels=65), "66 labels on training images, COCO2014 has 65"),
+        (replace(COUNTS, test_labels=19), "18 labels on test images, COCO2014 has 19"),
     ],
 )
 def test_a_count_that_differs_is_refused(copy: Copy, counts: Counts, sentence: str) -> None:
@@ -154,12 +154,12 @@ def test_a_count_that_differs_is_refused(copy: Copy, counts: Counts, sentence: s
     assert not list((copy.root.parent / "out").iterdir())
 
 
-def test_another_choice_of_as_many_test_pictures_shows_in_its_labels(copy: Copy) -> None:
+def test_another_choice_of_as_many_test_images_shows_in_its_labels(copy: Copy) -> None:
     copy.edit("val2014", lambda content: content["annotations"].append({**content["annotations"][0], "id": 7}))
     expected = replace(COUNTS, labels={"train2014": 48, "val2014": 37}, train_labels=67)
     parts_of(copy, expected)
     copy.name_test("instances_minival2014.json", (42, 285, 632))
-    with pytest.raises(SamifError, match="66 labels on training pictures, COCO2014 has 67"):
+    with pytest.raises(SamifError, match="66 labels on training images, COCO2014 has 67"):
         parts_of(copy, expected)
 
 
@@ -183,7 +183,7 @@ def _link_out(copy: Copy) -> None:
         (_categories(lambda all_: all_[11].update(id=12)), "category 12 as 'stop sign', COCO2014 has None"),
         (_categories(lambda all_: all_.pop()), "category 90 as None, COCO2014 has 'toothbrush'"),
         (_categories(lambda all_: all_.append({"id": 91, "name": "cog"})), "category 91 as 'cog', COCO2014 has None"),
-        (_label(image_id=4), "annotation 902: its picture is not in the file"),
+        (_label(image_id=4), "annotation 902: its image is not in the file"),
         (_label(category_id=12), "annotation 902: its class is not in the file"),
         (
             lambda copy: copy.edit("val2014", lambda c: c["images"][1].pop("width")),
@@ -191,12 +191,12 @@ def _link_out(copy: Copy) -> None:
         ),
         (
             lambda copy: copy.edit("val2014", lambda c: c["images"][1].update(width="64")),
-            "picture 73 needs a file name",
+            "image 73 needs a file name",
         ),
         (_label(id=901), "has two annotations of one id"),
         (lambda copy: (copy.annotations / "instances_val2014.json").unlink(), "instances_val2014.json does not exist"),
         (lambda copy: shutil.rmtree(copy.root / "train2014"), r"train2014 is not a folder; unpack train2014\.zip"),
-        (lambda copy: copy.picture("val2014", 73).unlink(), "lacks 1 of 6 pictures, COCO_val2014_000000000073.jpg"),
+        (lambda copy: copy.image("val2014", 73).unlink(), "lacks 1 of 6 images, COCO_val2014_000000000073.jpg"),
         (_link_out, "val2014 is a link that leads out of"),
         (
             lambda copy: (copy.annotations / "instances_minival2014.json").unlink(),
@@ -204,9 +204,9 @@ def _link_out(copy: Copy) -> None:
         ),
         (
             lambda copy: copy.name_test("instances_minival2014.json", (139, 285, 110)),
-            "names picture 110, one of .*train",
+            "names image 110, one of .*train",
         ),
-        (lambda copy: copy.name_test("instances_minival2014.json", (139, 285, 5)), "names picture 5, which .*val2014"),
+        (lambda copy: copy.name_test("instances_minival2014.json", (139, 285, 5)), "names image 5, which .*val2014"),
     ],
 )
 def test_other_files_are_refused_and_nothing_is_written(
@@ -221,10 +221,10 @@ def test_other_files_are_refused_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("139\n28s\n", "is no list of picture ids .*one id a line, or a JSON list"),
-        ("[139, ", "is no list of picture ids"),
-        ('[139, "285"]', "names '285' as a picture; give whole numbers"),
-        ("\n", "names no picture"),
+        ("139\n28s\n", "is no list of image ids .*one id a line, or a JSON list"),
+        ("[139, ", "is no list of image ids"),
+        ('[139, "285"]', "names '285' as an image; give whole numbers"),
+        ("\n", "names no image"),
         (None, "cannot read .*No such file"),
     ],
 )
@@ -236,18 +236,18 @@ def test_a_file_of_ids_that_is_none(copy: Copy, text: str | None, sentence: str)
         parts_of(copy, COUNTS, path)
 
 
-def dataset(pictures: range, labels: int, categories: dict[int, str] | None = None) -> Dataset:
-    """So many pictures and labels, without a file."""
+def dataset(images: range, labels: int, categories: dict[int, str] | None = None) -> Dataset:
+    """So many images and labels, without a file."""
     label = Annotation(1, "person", {"size": [1, 1], "counts": "01"}, False, (0.0, 0.0, 1.0, 1.0), 1.0)
-    share, rest = divmod(labels, len(pictures))
+    share, rest = divmod(labels, len(images))
     return Dataset(
         Path(),
         tuple(Category(id_, name) for id_, name in (categories or dict(CATEGORIES)).items()),
-        tuple(Picture(id_, "", 1, 1, "", (label,) * (share + (place < rest))) for place, id_ in enumerate(pictures)),
+        tuple(ImageRecord(id_, "", 1, 1, "", (label,) * (share + (place < rest))) for place, id_ in enumerate(images)),
     )
 
 
-SCALED = Counts({}, {}, train_pictures=118, train_labels=8_000, test_pictures=5, test_labels=1_000)
+SCALED = Counts({}, {}, train_images=118, train_labels=8_000, test_images=5, test_labels=1_000)
 TRAINING, MINIVAL = range(118), range(200, 205)
 
 
@@ -256,11 +256,11 @@ TRAINING, MINIVAL = range(118), range(200, 205)
     [
         ((TRAINING, 8_000), (MINIVAL, 1_000), []),
         ((TRAINING, 7_992), (MINIVAL, 999), []),  # one label in a thousand may be no mask
-        ((TRAINING, 7_991), (MINIVAL, 998), ["7,991 labels on training pictures instead of 8,000",
-                                             "998 labels on test pictures instead of 1,000"]),
-        ((TRAINING, 8_001), (MINIVAL, 1_000), ["8,001 labels on training pictures instead of 8,000"]),
-        ((TRAINING[1:], 8_000), (MINIVAL, 1_000), ["117 training pictures instead of 118"]),
-        ((TRAINING, 8_000), (range(5), 1_000), ["5 test pictures are also training pictures"]),
+        ((TRAINING, 7_991), (MINIVAL, 998), ["7,991 labels on training images instead of 8,000",
+                                             "998 labels on test images instead of 1,000"]),
+        ((TRAINING, 8_001), (MINIVAL, 1_000), ["8,001 labels on training images instead of 8,000"]),
+        ((TRAINING[1:], 8_000), (MINIVAL, 1_000), ["117 training images instead of 118"]),
+        ((TRAINING, 8_000), (range(5), 1_000), ["5 test images are also training images"]),
         ((TRAINING, 8_000), (MINIVAL, 1_000, {1: "person"}), ["other categories than COCO's 80 in the test part"]),
     ],
 )  # fmt: skip

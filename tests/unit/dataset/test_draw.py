@@ -22,7 +22,7 @@ from samif.dataset.draw.variety import random_part
 from samif.masks.rle import decode, overlaps
 
 SIZE = 128
-PARAMS = DrawnParams(base_pictures=8, mixed_pictures=14, val_pictures=5, size=SIZE)
+PARAMS = DrawnParams(base_images=8, mixed_images=14, val_images=5, size=SIZE)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -49,7 +49,7 @@ def test_twelve_base_and_six_novel_parts() -> None:
 
 
 def test_equal_parameters_give_equal_bytes(line: Path, tmp_path: Path) -> None:
-    few = DrawnParams(base_pictures=2, mixed_pictures=1, val_pictures=1, size=SIZE)
+    few = DrawnParams(base_images=2, mixed_images=1, val_images=1, size=SIZE)
     for name, params in (("a", few), ("b", few), ("c", few.model_copy(update={"seed": 1}))):
         draw_line(tmp_path / name, params)
     a, b, c = (files(tmp_path / name) for name in "abc")
@@ -61,8 +61,8 @@ def test_equal_parameters_give_equal_bytes(line: Path, tmp_path: Path) -> None:
 
 
 def test_train_and_val_show_different_scenes(line: Path) -> None:
-    pictures = [blob for name, blob in files(line).items() if name.endswith(".jpg")]
-    assert len(pictures) == len(set(pictures)) == 8 + 14 + 5
+    images = [blob for name, blob in files(line).items() if name.endswith(".jpg")]
+    assert len(images) == len(set(images)) == 8 + 14 + 5
 
 
 def test_splits_have_the_scenes_asked_for(line: Path) -> None:
@@ -70,8 +70,8 @@ def test_splits_have_the_scenes_asked_for(line: Path) -> None:
         coco = content(line, split)
         assert [image["id"] for image in coco["images"]] == list(range(1, base_only + mixed + 1))
         for image in coco["images"]:
-            with Image.open(line / split / "images" / image["file_name"]) as picture:
-                assert picture.size == (image["width"], image["height"]) == (SIZE, SIZE) and picture.mode == "RGB"
+            with Image.open(line / split / "images" / image["file_name"]) as opened:
+                assert opened.size == (image["width"], image["height"]) == (SIZE, SIZE) and opened.mode == "RGB"
         names = {category["id"]: category["name"] for category in coco["categories"]}
         assert tuple(names.values()) == CLASSES
         early = [a for a in coco["annotations"] if a["image_id"] <= base_only]
@@ -111,7 +111,7 @@ def test_masks_lie_inside_and_do_not_overlap(line: Path) -> None:
 
 def test_progress_is_told_once_per_scene(tmp_path: Path) -> None:
     told: list[int] = []
-    draw_line(tmp_path, DrawnParams(base_pictures=2, mixed_pictures=1, val_pictures=2, size=64), told.append)
+    draw_line(tmp_path, DrawnParams(base_images=2, mixed_images=1, val_images=2, size=64), told.append)
     assert told == [1] * 5
 
 
@@ -124,7 +124,7 @@ def test_a_scene_labels_what_is_seen(seed: int, size: int, crowding: float) -> N
     rng = np.random.default_rng(seed)
     items = [Item(random_part(rng), i if i % 2 else -1) for i in range(6)]
     scene = compose(rng, items, size, (12.0, 30.0), crowding)
-    assert scene.picture.shape == (size, size, 3) and scene.picture.dtype == np.uint8
+    assert scene.image.shape == (size, size, 3) and scene.image.dtype == np.uint8
     assert scene.labels.shape == (size, size)
     assert set(np.unique(scene.labels)) - {0} == set(range(1, len(scene.kinds) + 1))
     assert set(scene.kinds) <= {-1, 1, 3, 5}
@@ -142,7 +142,7 @@ def test_distractors_are_drawn_but_not_labelled(line: Path) -> None:
 
 
 def test_a_part_hidden_too_much_is_left_out() -> None:
-    """Twenty parts as large as the picture: each that stays is seen by 45 of 100 at least."""
+    """Twenty parts as large as the image: each that stays is seen by 45 of 100 at least."""
     parts = make_parts()
     items = [Item(parts["washer"], i) for i in range(20)]
     scene = compose(np.random.default_rng(0), items, 96, (60.0, 60.0), crowding=1.0)

@@ -15,7 +15,7 @@ from samif.errors import SamifError
 
 @pytest.fixture
 def dataset(line: Any) -> Dataset:
-    line.picture(3, "c.png")
+    line.image(3, "c.png")
     line.label(40, 3, 7, {"size": [48, 64], "counts": [0, 96, 48 * 64 - 96]}, iscrowd=1)
     return read_coco(*line.write())[0]
 
@@ -34,11 +34,11 @@ def test_what_is_saved_is_a_coco_file(dataset: Dataset, tmp_path: Path) -> None:
     assert findings == []
     assert again == dataset
     content = json.loads(path.read_text())
-    assert content["images"][0]["sha256"] == dataset.pictures[0].sha256
+    assert content["images"][0]["sha256"] == dataset.images[0].sha256
     assert isinstance(content["annotations"][0]["segmentation"]["counts"], str)
 
 
-def test_load_opens_no_picture(dataset: Dataset, tmp_path: Path) -> None:
+def test_load_opens_no_image(dataset: Dataset, tmp_path: Path) -> None:
     dataset.save(tmp_path / "train.json")
     assert Dataset.load(tmp_path / "train.json", tmp_path / "elsewhere").digest == dataset.digest
 
@@ -57,7 +57,7 @@ def test_a_failed_save_leaves_the_old_file(dataset: Dataset, tmp_path: Path) -> 
     path = tmp_path / "train.json"
     dataset.save(path)
     before = path.read_bytes()
-    broken = replace(dataset, pictures=(replace(dataset.pictures[0], sha256=object()),))  # type: ignore[arg-type]
+    broken = replace(dataset, images=(replace(dataset.images[0], sha256=object()),))  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         broken.save(path)
     assert path.read_bytes() == before
@@ -65,13 +65,13 @@ def test_a_failed_save_leaves_the_old_file(dataset: Dataset, tmp_path: Path) -> 
 
 
 def test_digest_sees_content_only(dataset: Dataset) -> None:
-    first, *rest = dataset.pictures
+    first, *rest = dataset.images
     same = [
         replace(dataset, root=Path("elsewhere")),
-        replace(dataset, pictures=(*rest, first)),
+        replace(dataset, images=(*rest, first)),
         replace(dataset, categories=dataset.categories[::-1]),
-        replace(dataset, pictures=(replace(first, file_name="other.png"), *rest)),
-        replace(dataset, pictures=(replace(first, annotations=first.annotations[::-1]), *rest)),
+        replace(dataset, images=(replace(first, file_name="other.png"), *rest)),
+        replace(dataset, images=(replace(first, annotations=first.annotations[::-1]), *rest)),
     ]
     assert {d.digest for d in same} == {dataset.digest}
     a, *others = first.annotations
@@ -91,15 +91,15 @@ def test_digest_sees_content_only(dataset: Dataset) -> None:
             )
         ),
     ]
-    digests = {replace(dataset, pictures=(picture, *rest)).digest for picture in changed}
+    digests = {replace(dataset, images=(image, *rest)).digest for image in changed}
     assert len(digests | {dataset.digest}) == len(changed) + 1
     assert replace(dataset, categories=dataset.categories[:1]).digest != dataset.digest
 
 
 def test_only(dataset: Dataset) -> None:
-    assert [p.id for p in dataset.only([3, 1, 3]).pictures] == [1, 3]
-    assert dataset.only([]).pictures == ()
+    assert [p.id for p in dataset.only([3, 1, 3]).images] == [1, 3]
+    assert dataset.only([]).images == ()
     assert dataset.only([2]).category_names == ("bolt", "nut")
-    assert dataset.picture(2).file_name == "b.png"
-    with pytest.raises(SamifError, match="no picture with id 9"):
+    assert dataset.image(2).file_name == "b.png"
+    with pytest.raises(SamifError, match="no image with id 9"):
         dataset.only([1, 9])

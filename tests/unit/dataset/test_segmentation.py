@@ -84,7 +84,7 @@ def test_a_polygon_may_stick_out_by_five_pixels(side: str, over: float, accepted
         inside = box(**{**sides, side: {"left": 0, "top": 0, "right": W, "bottom": H}[side]})
         assert to_rle(polygon, W, H) == to_rle(inside, W, H)
     else:
-        with pytest.raises(BadSegmentation, match=f"sticks {over:.4g} pixels out of the 40 x 30 picture"):
+        with pytest.raises(BadSegmentation, match=f"sticks {over:.4g} pixels out of the 40 x 30 image"):
             to_rle(polygon, W, H)
 
 

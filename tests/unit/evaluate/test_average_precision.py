@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from samif.dataset.model import Category, Dataset
 from samif.evaluate.average_precision import Detection, average_precision, group_mean
 from samif.masks.rle import boxes
-from tests.support.handmade import annotation, picture, rectangle, rle
+from tests.support.handmade import annotation, image, rectangle, rle
 
 SHAPE = (60, 80)
 CLASSES = ("bolt", "gear", "nut", "hook")  # no hook is ever labelled
@@ -43,10 +43,10 @@ def detection(number: int, category: str, place: tuple[int, int, int, int], scor
 
 
 def random_case(seed: int, root: Path) -> tuple[Dataset, list[Detection]]:
-    """Pictures with instances and crowds; detections near them, doubled, misnamed or out of nowhere."""
+    """Images with instances and crowds; detections near them, doubled, misnamed or out of nowhere."""
     rng = np.random.default_rng(seed)
-    pictures, detections, number = [], [], 0
-    for picture_id in range(1, 9):
+    images, detections, number = [], [], 0
+    for image_id in range(1, 9):
         labels = []
         for _ in range(int(rng.integers(0, 6))):
             number += 1
@@ -54,11 +54,11 @@ def random_case(seed: int, root: Path) -> tuple[Dataset, list[Detection]]:
             labels.append(annotation(number, name, rectangle(SHAPE, *place), crowd=bool(rng.random() < 0.2)))
             for _ in range(int(rng.choice([0, 1, 1, 2]))):
                 said = name if rng.random() < 0.8 else CLASSES[int(rng.integers(4))]
-                detections.append(detection(picture_id, said, nudged(rng, place), round(float(rng.random()), 2)))
+                detections.append(detection(image_id, said, nudged(rng, place), round(float(rng.random()), 2)))
         for _ in range(int(rng.integers(0, 3))):
-            detections.append(detection(picture_id, CLASSES[int(rng.integers(4))], box_at(rng), float(rng.random())))
-        pictures.append(picture(picture_id, SHAPE, *labels))
-    return Dataset(root, tuple(Category(i, name) for name, i in IDS.items()), tuple(pictures)), detections
+            detections.append(detection(image_id, CLASSES[int(rng.integers(4))], box_at(rng), float(rng.random())))
+        images.append(image(image_id, SHAPE, *labels))
+    return Dataset(root, tuple(Category(i, name) for name, i in IDS.items()), tuple(images)), detections
 
 
 def reference(dataset: Dataset, detections: list[Detection]) -> dict[str, tuple[float | None, float | None]]:
@@ -66,7 +66,7 @@ def reference(dataset: Dataset, detections: list[Detection]) -> dict[str, tuple[
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = {
-            "images": [{"id": p.id, "height": p.height, "width": p.width} for p in dataset.pictures],
+            "images": [{"id": p.id, "height": p.height, "width": p.width} for p in dataset.images],
             "annotations": [
                 {
                     "id": a.id,
@@ -77,7 +77,7 @@ def reference(dataset: Dataset, detections: list[Detection]) -> dict[str, tuple[
                     "area": a.area,
                     "iscrowd": int(a.crowd),
                 }
-                for p in dataset.pictures
+                for p in dataset.images
                 for a in p.annotations
             ],
             "categories": [{"id": i, "name": name} for name, i in IDS.items()],
@@ -105,7 +105,7 @@ def test_equal_to_pycocotools(seed: int, tmp_path: Path) -> None:
         for ours, theirs in zip(found[name][:2], expected[name], strict=True):
             assert (ours is None) == (theirs is None)
             assert ours is None or ours == pytest.approx(theirs, abs=1e-9)
-        labelled = [a for p in dataset.pictures for a in p.annotations if a.category == name and not a.crowd]
+        labelled = [a for p in dataset.images for a in p.annotations if a.category == name and not a.crowd]
         assert found[name][2] == len(labelled)
 
 
@@ -117,7 +117,7 @@ def test_a_class_is_scored_alike_alone(tmp_path: Path) -> None:
 
 def test_nothing_found_is_nought_and_nothing_labelled_is_none(tmp_path: Path) -> None:
     bolt = annotation(1, "bolt", rectangle(SHAPE, 5, 5, 10, 10))
-    dataset = Dataset(tmp_path, tuple(Category(i, n) for n, i in IDS.items()), (picture(1, SHAPE, bolt),))
+    dataset = Dataset(tmp_path, tuple(Category(i, n) for n, i in IDS.items()), (image(1, SHAPE, bolt),))
     assert average_precision(dataset, [], ["bolt", "nut"]) == {"bolt": (0.0, 0.0, 1), "nut": (None, None, 0)}
     stray = [detection(1, "nut", (5, 5, 10, 10), 0.9)]
     assert average_precision(dataset, stray, ["bolt", "nut"]) == {"bolt": (0.0, 0.0, 1), "nut": (None, None, 0)}
@@ -126,7 +126,7 @@ def test_nothing_found_is_nought_and_nothing_labelled_is_none(tmp_path: Path) ->
 
 def test_a_class_of_crowds_only_has_no_value(tmp_path: Path) -> None:
     crowd = annotation(1, "bolt", rectangle(SHAPE, 5, 5, 10, 10), crowd=True)
-    dataset = Dataset(tmp_path, tuple(Category(i, n) for n, i in IDS.items()), (picture(1, SHAPE, crowd),))
+    dataset = Dataset(tmp_path, tuple(Category(i, n) for n, i in IDS.items()), (image(1, SHAPE, crowd),))
     found = average_precision(dataset, [detection(1, "bolt", (5, 5, 10, 10), 0.9)], ["bolt"])
     assert found == {"bolt": (None, None, 0)}
 

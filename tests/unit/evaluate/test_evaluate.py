@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from samif.config import EvaluateParams
-from samif.dataset.model import Category, Dataset, Picture
+from samif.dataset.model import Category, Dataset, ImageRecord
 from samif.evaluate.evaluate import evaluate
 from samif.evaluate.model import Evaluation
 from samif.inference.propose import Proposals
-from tests.support.handmade import annotation, classifier, picture, pixels, proposals, rectangle
+from tests.support.handmade import annotation, classifier, image, pixels, proposals, rectangle
 
 SHAPE = (30, 30)
 CLASSES = ("bolt", "gear", "hook")  # bolt and gear are base, hook is novel; "wing" is known to nobody
@@ -35,17 +35,17 @@ def proposed(*shown: Shown) -> Proposals:
     return proposals(masks, np.stack([looks(name) for name in names]), quality)
 
 
-def run(pictures: Sequence[tuple[Picture, tuple[Shown, ...]]], root: Path, **params: object) -> Evaluation:
+def run(images: Sequence[tuple[ImageRecord, tuple[Shown, ...]]], root: Path, **params: object) -> Evaluation:
     categories = tuple(Category(i + 1, name) for i, name in enumerate((*CLASSES, "wing")))
-    dataset = Dataset(root, categories, tuple(shown for shown, _ in pictures))
-    by_id = {p.id: proposed(*shown) for p, shown in pictures}
+    dataset = Dataset(root, categories, tuple(shown for shown, _ in images))
+    by_id = {p.id: proposed(*shown) for p, shown in images}
     given = EvaluateParams.model_validate({"duplicates": "nms", **params})
     return evaluate("s1", dataset, lambda p: by_id[p.id], KNOWN, ["bolt", "gear"], given).evaluation
 
 
-def labelled(number: int, *names: str) -> Picture:
-    """A picture with these objects, in the order of PLACES."""
-    return picture(number, SHAPE, *(annotation(10 * number + i, n, PLACES[i]) for i, n in enumerate(names)))
+def labelled(number: int, *names: str) -> ImageRecord:
+    """An image with these objects, in the order of PLACES."""
+    return image(number, SHAPE, *(annotation(10 * number + i, n, PLACES[i]) for i, n in enumerate(names)))
 
 
 def test_everything_found_and_named(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_everything_found_and_named(tmp_path: Path) -> None:
     assert found.unknown.false_tags_per_image == 0.0 and found.unknown.auroc is None and found.unknown.objects == 0
     assert found.classes.base == ["bolt", "gear"] and found.classes.novel == ["hook"]
     assert {name: score.instances for name, score in found.per_class.items()} == dict.fromkeys(CLASSES, 1)
-    assert found.pictures == 2 and found.name == "s1"
+    assert found.images == 2 and found.name == "s1"
 
 
 def test_confusion_has_misnamed_missed_and_invented(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_tag_off_every_known_object_is_false(covered: int, false_tags: float, 
     assert run([(labelled(1, "bolt"), ((part, "bolt", 1.0),))], tmp_path).unknown.false_tags_per_image == false_tags
 
 
-def test_false_tags_are_counted_per_picture(tmp_path: Path) -> None:
+def test_false_tags_are_counted_per_image(tmp_path: Path) -> None:
     found = run(
         [
             (labelled(1, "wing"), ((PLACES[0], "hook", 1.0), (PLACES[3], "bolt", 1.0))),  # on a stranger, on nothing
@@ -128,7 +128,7 @@ def test_false_tags_are_counted_per_picture(tmp_path: Path) -> None:
 
 
 def test_a_tag_in_a_crowd_is_neither_false_nor_confused(tmp_path: Path) -> None:
-    crowd = picture(1, SHAPE, annotation(1, "bolt", rectangle(SHAPE, 0, 0, 12, 12), crowd=True))
+    crowd = image(1, SHAPE, annotation(1, "bolt", rectangle(SHAPE, 0, 0, 12, 12), crowd=True))
     found = run([(crowd, ((PLACES[0], "bolt", 1.0),))], tmp_path)
     assert found.unknown.false_tags_per_image == 0.0
     assert found.confusion.matrix == [[0] * 4] * 4
@@ -138,40 +138,40 @@ def test_a_tag_in_a_crowd_is_neither_false_nor_confused(tmp_path: Path) -> None:
 
 
 def test_auroc_asks_whether_known_objects_score_above_strangers(tmp_path: Path) -> None:
-    pictures = [
+    images = [
         (labelled(1, "bolt", "gear"), ((PLACES[0], "bolt", 0.9), (PLACES[1], "gear", 0.6))),
         (labelled(2, "wing", "wing"), ((PLACES[0], "hook", 0.7), (PLACES[1], "hook", 0.2))),
         (labelled(3, "bolt", "wing"), ()),  # found by nobody: says nothing
     ]
-    found = run(pictures, tmp_path)
+    found = run(images, tmp_path)
     assert found.unknown.objects == 2
     assert found.unknown.auroc == pytest.approx(3 / 4)  # of four pairs, 0.6 against 0.7 is the wrong way round
 
 
 def test_rejected_strangers_are_told_apart_entirely(tmp_path: Path) -> None:
-    pictures = [(labelled(1, "bolt", "wing"), ((PLACES[0], "bolt", 0.6), (PLACES[1], "nothing", 1.0)))]
-    assert run(pictures, tmp_path).unknown.auroc == 1.0
+    images = [(labelled(1, "bolt", "wing"), ((PLACES[0], "bolt", 0.6), (PLACES[1], "nothing", 1.0)))]
+    assert run(images, tmp_path).unknown.auroc == 1.0
 
 
 # Base only
 
 
-def test_base_only_leaves_out_pictures_with_anything_else(tmp_path: Path) -> None:
-    pictures = [
+def test_base_only_leaves_out_images_with_anything_else(tmp_path: Path) -> None:
+    images = [
         (labelled(1, "bolt"), ((PLACES[0], "bolt", 1.0),)),
         (labelled(2, "bolt", "hook"), ((PLACES[1], "hook", 1.0),)),  # the bolt is missed
         (labelled(3, "bolt", "wing"), ()),
         (labelled(4), ((PLACES[0], "bolt", 1.0),)),  # shows nothing
     ]
-    found = run(pictures, tmp_path)
-    assert found.base_only.pictures == 1
+    found = run(images, tmp_path)
+    assert found.base_only.images == 1
     assert found.base_only.ap == pytest.approx(100.0) and found.base_only.ap50 == pytest.approx(100.0)
     assert found.ap.base is not None and found.ap.base < 50.0
 
 
-def test_no_picture_of_base_parts_alone_gives_no_value(tmp_path: Path) -> None:
+def test_no_image_of_base_parts_alone_gives_no_value(tmp_path: Path) -> None:
     found = run([(labelled(1, "hook"), ((PLACES[0], "hook", 1.0),))], tmp_path)
-    assert found.base_only.pictures == 0 and found.base_only.ap is None and found.ap.base is None
+    assert found.base_only.images == 0 and found.base_only.ap is None and found.ap.base is None
 
 
 # Detections

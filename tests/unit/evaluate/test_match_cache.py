@@ -1,4 +1,4 @@
-"""AP from match records: COCO's own for the pictures as they are, and for pictures repeated or left out."""
+"""AP from match records: COCO's own for the images as they are, and for images repeated or left out."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ AT_HALF = slice(0, 1)
 
 
 def repeated(dataset: Dataset, detections: list[Detection], weights: list[int]) -> tuple[Dataset, list[Detection]]:
-    """The same pictures, each as often as its weight says, copies next to each other."""
-    pictures, found = [], []
-    for picture, weight in zip(dataset.pictures, weights, strict=True):
+    """The same images, each as often as its weight says, copies next to each other."""
+    images, found = [], []
+    for image, weight in zip(dataset.images, weights, strict=True):
         for copy in range(weight):
-            number = 100 * picture.id + copy
-            pictures.append(replace(picture, id=number))
-            found += [{**d, "image_id": number} for d in detections if d["image_id"] == picture.id]
-    return replace(dataset, pictures=tuple(pictures)), found
+            number = 100 * image.id + copy
+            images.append(replace(image, id=number))
+            found += [{**d, "image_id": number} for d in detections if d["image_id"] == image.id]
+    return replace(dataset, images=tuple(images)), found
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_resample_has_the_ap_of_the_pictures_so_repeated(seed: int, tmp_path: Path) -> None:
+def test_a_resample_has_the_ap_of_the_images_so_repeated(seed: int, tmp_path: Path) -> None:
     dataset, detections = random_case(seed, tmp_path)
-    count = len(dataset.pictures)
+    count = len(dataset.images)
     rng = np.random.default_rng(seed)
     weights = np.array([[1] * count, *(rng.multinomial(count, [1 / count] * count) for _ in range(6))], dtype=np.int32)
     records = match_records(dataset, detections, CLASSES, [0] * count)
@@ -46,15 +46,15 @@ def test_a_resample_has_the_ap_of_the_pictures_so_repeated(seed: int, tmp_path: 
 
 def test_nothing_found_is_zero_and_nothing_labelled_is_no_number(tmp_path: Path) -> None:
     dataset, detections = random_case(0, tmp_path)
-    weights = np.ones((1, len(dataset.pictures)), dtype=np.int32)
-    records = match_records(dataset, [], CLASSES, [0] * len(dataset.pictures))
+    weights = np.ones((1, len(dataset.images)), dtype=np.int32)
+    records = match_records(dataset, [], CLASSES, [0] * len(dataset.images))
     assert {name: float(r.average_precision(weights)[0]) for name, r in records.classes.items()} == pytest.approx(
         dict.fromkeys(CLASSES[:3], 0.0) | {"hook": np.nan}, nan_ok=True
     )
-    labelled = {name: sum(a.category == name and not a.crowd for p in dataset.pictures for a in p.annotations)
+    labelled = {name: sum(a.category == name and not a.crowd for p in dataset.images for a in p.annotations)
                 for name in CLASSES}  # fmt: skip
     for found in ([], detections):
-        records = match_records(dataset, found, CLASSES, [0] * len(dataset.pictures))
+        records = match_records(dataset, found, CLASSES, [0] * len(dataset.images))
         assert {name: int(r.objects.sum()) for name, r in records.classes.items()} == labelled
 
 

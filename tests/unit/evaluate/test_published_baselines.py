@@ -22,7 +22,7 @@ PUBLISHED = {
 """Segm AP of base and novel classes by shots, as the papers give them."""
 
 OWN = {"images": "/i", "annotations": "/a", "digest": 64 * "0"}
-"""Pictures of a session's own."""
+"""Images of a session's own."""
 
 
 def params(protocol: str | None = "coco2014-60-20", **change: Any) -> Params:

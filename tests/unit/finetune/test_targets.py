@@ -1,4 +1,4 @@
-"""Targets of fine-tuning on rectangles. A picture of 256 pixels has cells of one pixel."""
+"""Targets of fine-tuning on rectangles. An image of 256 pixels has cells of one pixel."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from samif.dataset.model import Annotation
-from samif.finetune.targets import LABELS, SEAM, PictureTargets, to_points
+from samif.finetune.targets import LABELS, SEAM, ImageTargets, to_points
 from samif.sam.frame import Frame
-from tests.support.handmade import annotation, picture, rectangle
+from tests.support.handmade import annotation, image, rectangle
 
 SQUARE = (LABELS, LABELS)
 BOLT = frozenset({"bolt"})
 
 
-def targets(*annotations: Annotation, shape: tuple[int, int] = SQUARE, image_size: int = 256) -> PictureTargets:
-    return PictureTargets.of(picture(1, shape, *annotations), BOLT, image_size)
+def targets(*annotations: Annotation, shape: tuple[int, int] = SQUARE, image_size: int = 256) -> ImageTargets:
+    return ImageTargets.of(image(1, shape, *annotations), BOLT, image_size)
 
 
 def cells(places: np.ndarray) -> set[tuple[int, int]]:
@@ -46,7 +46,7 @@ def test_a_single_cell_is_left_whatever_the_erosion(erosion: float) -> None:
 
 
 def test_a_line_that_covers_half_a_cell_keeps_its_best_cells() -> None:
-    """One pixel wide in a picture of 1024, a quarter of a cell: eroding by cells would leave nothing."""
+    """One pixel wide in an image of 1024, a quarter of a cell: eroding by cells would leave nothing."""
     line = targets(annotation(1, "bolt", rectangle((1024, 1024), 100, 402, 40, 1)), shape=(1024, 1024))
     assert cells(line.interior(0, 0.15)) == box(25, 100, 10, 1)
 
@@ -117,11 +117,11 @@ def test_padding_is_never_prompted(shape: tuple[int, int]) -> None:
     assert len(one.seams) and len(one.background)
     side = max(shape)
     for places in (one.seams, one.background, one.interior(0, 0.0)):
-        on_picture = (places + 0.5) * (side / LABELS)  # picture pixels
-        assert (on_picture[:, 0] < width).all() and (on_picture[:, 1] < height).all()
+        on_image = (places + 0.5) * (side / LABELS)  # image pixels
+        assert (on_image[:, 0] < width).all() and (on_image[:, 1] < height).all()
 
 
-def test_a_picture_of_nothing_to_learn_has_background_only() -> None:
+def test_an_image_of_nothing_to_learn_has_background_only() -> None:
     one = targets()
     assert one.objects.shape == (0, LABELS, LABELS) and not len(one.seams) and len(one.background) == LABELS**2
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from samif.config import PretrainDecoderParams
-from samif.dataset.model import Dataset, Picture
-from samif.dataset.pictures import read_picture
+from samif.dataset.images import read_image
+from samif.dataset.model import Dataset, ImageRecord
 from samif.errors import SamifError
 from samif.finetune import train
 from samif.finetune.quality import measure
@@ -24,23 +24,23 @@ from samif.finetune.train import DistributedContext, TrainingResult, finetune, p
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.encoder import ImageEncoder
 
-Read = Callable[[Sequence[Picture]], Tensor]
+Read = Callable[[Sequence[ImageRecord]], Tensor]
 
 
 @pytest.fixture(scope="module")
 def read(encoder: ImageEncoder, scenes: Dataset) -> Read:
     with torch.no_grad():
-        embeddings = {p.id: encoder.encode([read_picture(scenes.path_of(p))])[0].clone() for p in scenes.pictures}
-    return lambda pictures: torch.stack([embeddings[picture.id] for picture in pictures])
+        embeddings = {p.id: encoder.encode([read_image(scenes.path_of(p))])[0].clone() for p in scenes.images}
+    return lambda images: torch.stack([embeddings[image.id] for image in images])
 
 
 @pytest.fixture
 def everything(scenes: Dataset) -> frozenset[str]:
-    return frozenset(a.category for p in scenes.pictures for a in p.annotations)
+    return frozenset(a.category for p in scenes.images for a in p.annotations)
 
 
 def params(steps: int = 15, **changes: object) -> PretrainDecoderParams:
-    given = {"steps": steps, "pictures_per_step": 2, "learning_rate": 0.02, **changes}
+    given = {"steps": steps, "images_per_step": 2, "learning_rate": 0.02, **changes}
     return PretrainDecoderParams.model_validate(given)
 
 
@@ -72,7 +72,7 @@ def test_the_loss_falls_and_only_the_decoder_moves(
     start = with_objectness(decoder, 5.0, masks=False)  # nothing right, so that whatever is learnt is better
     before, eyes = state(start), state(encoder.sam.image_encoder)
     advanced: list[int] = []
-    finetuned = finetune(start, scenes.pictures[:3], everything, read, params(), advanced.append)
+    finetuned = finetune(start, scenes.images[:3], everything, read, params(), advanced.append)
     losses = [row["loss"] for row in finetuned.curve]
     assert [row["step"] for row in finetuned.curve] == list(range(1, 16)) and advanced == [1] * 15
     assert all(math.isfinite(value) for row in finetuned.curve for value in row.values())
@@ -97,7 +97,7 @@ def test_a_decoder_that_got_worse_is_not_kept(
     start = with_objectness(decoder, -1.0)
     before = state(start)
     finetuned = finetune(
-        start, scenes.pictures[:3], everything, read, params(steps=10, background_points=1, object_points=12)
+        start, scenes.images[:3], everything, read, params(steps=10, background_points=1, object_points=12)
     )
     assert finetuned.before.background_silent == 1.0 and finetuned.after.score < finetuned.before.score
     assert finetuned.kept == "before" and finetuned.decoder is start and same(state(start), before)
@@ -107,34 +107,34 @@ def test_equal_seeds_give_equal_decoders(
     decoder: InstanceDecoder, scenes: Dataset, read: Read, everything: frozenset[str]
 ) -> None:
     start = with_objectness(decoder, 5.0, masks=False)
-    a, b, c = (finetune(start, scenes.pictures[:3], everything, read, params(3, seed=seed)) for seed in (0, 0, 1))
+    a, b, c = (finetune(start, scenes.images[:3], everything, read, params(3, seed=seed)) for seed in (0, 0, 1))
     assert a.curve == b.curve and same(state(a.decoder), state(b.decoder))
     assert a.curve != c.curve
 
 
-def test_some_pictures_are_held_out_of_many(
+def test_some_images_are_held_out_of_many(
     decoder: InstanceDecoder, scenes: Dataset, read: Read, everything: frozenset[str]
 ) -> None:
-    finetuned = finetune(decoder, scenes.pictures, everything, read, params(1))
-    assert finetuned.before.pictures == finetuned.after.pictures == 1
-    assert finetune(decoder, scenes.pictures[:3], everything, read, params(1)).before.pictures == 3
+    finetuned = finetune(decoder, scenes.images, everything, read, params(1))
+    assert finetuned.before.images == finetuned.after.images == 1
+    assert finetune(decoder, scenes.images[:3], everything, read, params(1)).before.images == 3
 
 
 @pytest.mark.parametrize("classes", [frozenset(), frozenset({"no such part"})])
-def test_no_picture_to_learn_from_is_refused(
+def test_no_image_to_learn_from_is_refused(
     decoder: InstanceDecoder, scenes: Dataset, read: Read, classes: frozenset[str]
 ) -> None:
-    with pytest.raises(SamifError, match="no training picture shows an instance of a class to learn") as refusal:
-        finetune(decoder, scenes.pictures, classes, read, params(1))
+    with pytest.raises(SamifError, match="no training image shows an instance of a class to learn") as refusal:
+        finetune(decoder, scenes.images, classes, read, params(1))
     assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
-    ("steps", "epochs", "pictures", "planned"),
+    ("steps", "epochs", "images", "planned"),
     [(10, 2, 40, 10), (10, 2, 39, 9), (10, 2, 20, 5), (10, 2, 1, 1), (1, 20, 100, 1)],
 )
-def test_pictures_are_not_shown_too_often(steps: int, epochs: int, pictures: int, planned: int) -> None:
-    assert planned_steps(params(steps, max_epochs=epochs, pictures_per_step=8), pictures) == planned
+def test_images_are_not_shown_too_often(steps: int, epochs: int, images: int, planned: int) -> None:
+    assert planned_steps(params(steps, max_epochs=epochs, images_per_step=8), images) == planned
 
 
 def test_a_step_in_parts_is_the_same_step(
@@ -144,10 +144,10 @@ def test_a_step_in_parts_is_the_same_step(
     everything: frozenset[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Official embeddings are sixteen times as large, so that their steps go picture by picture."""
-    whole = finetune(decoder, scenes.pictures[:3], everything, read, params(3))
+    """Official embeddings are sixteen times as large, so that their steps go image by image."""
+    whole = finetune(decoder, scenes.images[:3], everything, read, params(3))
     monkeypatch.setattr(train, "CELLS_AT_ONCE", 1)
-    parts = finetune(decoder, scenes.pictures[:3], everything, read, params(3))
+    parts = finetune(decoder, scenes.images[:3], everything, read, params(3))
     for a, b in zip(whole.curve, parts.curve, strict=True):
         assert a == pytest.approx(b, rel=0.01, abs=0.001)
 
@@ -193,11 +193,11 @@ def test_a_team_takes_the_steps_of_one(
     workers: int,
     cells: int,
 ) -> None:
-    """In float32, up to the order in which numbers are added; whatever pictures differ in, each weighs the same."""
+    """In float32, up to the order in which numbers are added; whatever images differ in, each weighs the same."""
     monkeypatch.setattr(train, "training_autocast", lambda _: torch.autocast("cpu", enabled=False))
     monkeypatch.setattr(train, "CELLS_AT_ONCE", cells)
     start = with_objectness(decoder, 5.0, masks=False)
-    given = (start, scenes.pictures, everything, read, params(4, pictures_per_step=3, learning_rate=0.005))
+    given = (start, scenes.images, everything, read, params(4, images_per_step=3, learning_rate=0.005))
     alone, distributed = finetune(*given), together(workers, *given, steps=4)
     for a, b in zip(alone.curve, distributed.curve, strict=True):
         assert a == pytest.approx(b, abs=2e-4)
@@ -207,10 +207,10 @@ def test_a_team_takes_the_steps_of_one(
     assert alone.kept == distributed.kept == "after" and 0 < apart < 0.01 * moved
 
 
-@pytest.mark.parametrize(("pictures", "workers"), [(8, 1), (8, 2), (8, 3), (3, 3)])
-def test_every_picture_of_a_step_is_shared_out_once(pictures: int, workers: int) -> None:
-    shares = [range(pictures)[DistributedContext(rank, workers).share(pictures)] for rank in range(workers)]
-    assert [index for share in shares for index in share] == list(range(pictures))
+@pytest.mark.parametrize(("images", "workers"), [(8, 1), (8, 2), (8, 3), (3, 3)])
+def test_every_image_of_a_step_is_shared_out_once(images: int, workers: int) -> None:
+    shares = [range(images)[DistributedContext(rank, workers).share(images)] for rank in range(workers)]
+    assert [index for share in shares for index in share] == list(range(images))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1 and min(map(len, shares)) > 0
 
 
@@ -224,7 +224,7 @@ def test_one_worker_gives_the_bits_that_it_gave_before_there_were_teams(
     cells: int,
 ) -> None:
     monkeypatch.setattr(train, "CELLS_AT_ONCE", cells)
-    given = (with_objectness(decoder, 5.0, masks=False), scenes.pictures[:3], everything, read, params(4))
+    given = (with_objectness(decoder, 5.0, masks=False), scenes.images[:3], everything, read, params(4))
     now = finetune(*given)
     monkeypatch.setattr(train, "_accumulate", lambda *given: before_accumulate(*given[:3]))
     before = finetune(*given)
@@ -233,13 +233,13 @@ def test_one_worker_gives_the_bits_that_it_gave_before_there_were_teams(
 
 def before_accumulate(decoder: InstanceDecoder, embeddings: Tensor, batch: train._Batch) -> tuple[float, float]:
     """As it stood when one worker was all there was."""
-    pictures, prompts = batch.points.shape[:2]
+    images, prompts = batch.points.shape[:2]
     at_once = max(1, train.CELLS_AT_ONCE // (prompts * embeddings.shape[-1] ** 2))
     sums = np.zeros(2)
-    for start in range(0, pictures, at_once):
-        rows = slice(start, min(start + at_once, pictures))
-        loss, iou = before_loss(decoder, embeddings[rows], batch.pictures(rows))
-        share = len(embeddings[rows]) / pictures
+    for start in range(0, images, at_once):
+        rows = slice(start, min(start + at_once, images))
+        loss, iou = before_loss(decoder, embeddings[rows], batch.images(rows))
+        share = len(embeddings[rows]) / images
         (loss * share).backward()  # type: ignore[no-untyped-call]
         sums += share * np.array([float(loss.detach()), iou])
     return float(sums[0]), float(sums[1])
@@ -273,7 +273,7 @@ def before_loss(decoder: InstanceDecoder, embeddings: Tensor, batch: train._Batc
 def test_silence_is_objectness_below_one_half(
     decoder: InstanceDecoder, scenes: Dataset, read: Read, everything: frozenset[str], bias: float, silent: float
 ) -> None:
-    quality = measure(with_objectness(decoder, bias, masks=False), scenes.pictures[:2], everything, read, seed=0)
+    quality = measure(with_objectness(decoder, bias, masks=False), scenes.images[:2], everything, read, seed=0)
     assert quality.background_silent == silent and quality.iou_base == 0.0 and quality.iou_other is None
     assert quality.score == 0.5 * silent
     assert quality.recall_base == 0.0 and quality.recall_other is None
@@ -282,10 +282,10 @@ def test_silence_is_objectness_below_one_half(
 def test_quality_is_told_apart_by_learnt_and_other_classes(
     decoder: InstanceDecoder, scenes: Dataset, read: Read, everything: frozenset[str]
 ) -> None:
-    one = scenes.pictures[0].annotations[0].category
-    whole = measure(decoder, scenes.pictures, everything, read, seed=0)
-    parted = measure(decoder, scenes.pictures, frozenset({one}), read, seed=0)
-    shown = [a.category == one for p in scenes.pictures for a in p.annotations]
+    one = scenes.images[0].annotations[0].category
+    whole = measure(decoder, scenes.images, everything, read, seed=0)
+    parted = measure(decoder, scenes.images, frozenset({one}), read, seed=0)
+    shown = [a.category == one for p in scenes.images for a in p.annotations]
     assert parted.iou_other is not None
     both = (parted.iou_base * sum(shown) + parted.iou_other * (len(shown) - sum(shown))) / len(shown)
     assert both == pytest.approx(whole.iou_base)

@@ -28,15 +28,15 @@ def distance(pixel: np.ndarray, colour: tuple[int, int, int]) -> float:
     return float(np.abs(pixel.astype(float) - colour).max())
 
 
-def test_the_picture_given_is_not_touched_and_no_instance_means_a_plain_copy() -> None:
-    picture = grey(64, 80)
-    out = draw_instances(picture, [], [])
-    assert out is not picture
+def test_the_image_given_is_not_touched_and_no_instance_means_a_plain_copy() -> None:
+    image = grey(64, 80)
+    out = draw_instances(image, [], [])
+    assert out is not image
     assert out.shape == (64, 80, 3)
     assert out.dtype == np.uint8
-    assert (out == picture).all()
-    draw_instances(picture, [disc(64, 80, 40, 32, 20)], ["nut"])
-    assert (picture == 128).all()
+    assert (out == image).all()
+    draw_instances(image, [disc(64, 80, 40, 32, 20)], ["nut"])
+    assert (image == 128).all()
 
 
 @pytest.mark.parametrize("tone", [0, 128, 255])
@@ -52,7 +52,7 @@ def test_inside_is_tinted_the_edge_is_the_class_colour_and_far_away_nothing_chan
     assert (out[160, 200:] == tone).all()
 
 
-def test_small_pictures_get_no_tinted_box_around_an_instance() -> None:
+def test_small_images_get_no_tinted_box_around_an_instance() -> None:
     out = draw_instances(grey(64, 64), [disc(64, 64, 32, 44, 8)], ["nut"], emphasis=[False])
     changed = np.argwhere((out != 128).any(axis=2))
     assert np.hypot(changed[:, 0] - 44, changed[:, 1] - 32).max() < 8 + 3
@@ -60,9 +60,9 @@ def test_small_pictures_get_no_tinted_box_around_an_instance() -> None:
 
 def test_rle_and_array_masks_draw_alike() -> None:
     mask = disc(90, 120, 60, 45, 25)
-    picture = grey(90, 120)
-    coded = draw_instances(picture, encode(mask[None]), ["nut"])
-    assert (draw_instances(picture, [mask], ["nut"]) == coded).all()
+    image = grey(90, 120)
+    coded = draw_instances(image, encode(mask[None]), ["nut"])
+    assert (draw_instances(image, [mask], ["nut"]) == coded).all()
 
 
 def test_without_emphasis_there_is_an_outline_but_neither_fill_nor_plate() -> None:
@@ -113,8 +113,8 @@ def test_anything_can_be_drawn(height: int, width: int, labels: list[str], data:
 
 
 @pytest.mark.parametrize("side", [64, 256, 1024, 4000])
-@pytest.mark.parametrize("text", ["nut 0.93", "a name far too long for a small picture, and then some more of it 0.93"])
-def test_plates_stay_inside_the_picture(side: int, text: str) -> None:
+@pytest.mark.parametrize("text", ["nut 0.93", "a name far too long for a small image, and then some more of it 0.93"])
+def test_plates_stay_inside_the_image(side: int, text: str) -> None:
     plates = _Plates(Image.new("RGB", (side, side)), 2.0)
     for x, y in ((0, 0), (side - 10, 0), (0, side - 10), (side - 10, side - 10), (side // 2, side // 2)):
         plates.put(text, (x, y, x + 10, y + 10), (200, 40, 40))
@@ -133,7 +133,7 @@ def test_plates_of_neighbours_do_not_cover_each_other() -> None:
     assert all(_overlap(one, other) == 0 for one, other in combinations(plates.taken, 2))
 
 
-def test_plates_grow_with_the_picture_but_less_than_it() -> None:
+def test_plates_grow_with_the_image_but_less_than_it() -> None:
     heights = []
     for side in (256, 4000):
         plates = _Plates(Image.new("RGB", (side, side)), 2.0)
@@ -146,10 +146,10 @@ MASK = np.ones((20, 30), bool)
 
 
 @pytest.mark.parametrize(
-    ("picture", "masks", "labels", "scores", "says"),
+    ("image", "masks", "labels", "scores", "says"),
     [
-        (np.zeros((20, 30), np.uint8), [], [], None, "picture: expected"),
-        (np.zeros((20, 30, 3), np.float32), [], [], None, "picture: expected"),
+        (np.zeros((20, 30), np.uint8), [], [], None, "image: expected"),
+        (np.zeros((20, 30, 3), np.float32), [], [], None, "image: expected"),
         (grey(20, 30), [MASK], [], None, "labels: expected 1"),
         (grey(20, 30), [MASK], ["a"], [0.1, 0.2], "scores: expected 1"),
         (grey(20, 30), [MASK.astype(np.uint8)], ["a"], None, "mask: expected bool"),
@@ -157,7 +157,7 @@ MASK = np.ones((20, 30), bool)
     ],
 )
 def test_bad_input_is_named(
-    picture: np.ndarray, masks: list[np.ndarray], labels: list[str], scores: list[float] | None, says: str
+    image: np.ndarray, masks: list[np.ndarray], labels: list[str], scores: list[float] | None, says: str
 ) -> None:
     with pytest.raises(SamifError, match=says):
-        draw_instances(picture, masks, labels, scores)
+        draw_instances(image, masks, labels, scores)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from samif.config import ProposeParams
+from samif.dataset.images import read_image
 from samif.dataset.model import Dataset
-from samif.dataset.pictures import read_picture
 from samif.inference.propose import CELLS_AT_ONCE, Proposals, predict_points, prompt_points, propose
 from samif.masks.pooling import pool
 from samif.masks.rle import decode, overlaps
@@ -25,7 +25,7 @@ FRAME = Frame(160, 160, 256)
 
 @pytest.fixture(scope="module")
 def embedding(encoder: ImageEncoder, scenes: Dataset) -> Tensor:
-    return encoder.encode([read_picture(scenes.path_of(scenes.pictures[0]))])[0]
+    return encoder.encode([read_image(scenes.path_of(scenes.images[0]))])[0]
 
 
 def params(**given: object) -> ProposeParams:
@@ -72,8 +72,8 @@ def test_peaks_of_the_map_are_prompted_first(decoder: InstanceDecoder) -> None:
 
 
 @pytest.mark.parametrize(("asked", "got"), [(1, 1), (64, 64), (1000, 32 * 16)])
-def test_as_many_points_as_asked_for_and_as_the_picture_has(decoder: InstanceDecoder, asked: int, got: int) -> None:
-    """Half of the padded square is picture; the map has 32 x 32 places."""
+def test_as_many_points_as_asked_for_and_as_the_image_has(decoder: InstanceDecoder, asked: int, got: int) -> None:
+    """Half of the padded square is image; the map has 32 x 32 places."""
     wide = Frame(100, 200, 256)
     embedding = torch.randn(256, 16, 16, generator=torch.Generator().manual_seed(0))
     points = prompt_points(decoder, embedding, wide, params(points=asked))
@@ -131,7 +131,7 @@ def test_best_come_first_apart_and_not_too_many(decoder: InstanceDecoder, embedd
     assert few.masks == every.masks[:3] and np.array_equal(few.tokens, every.tokens[:3])
 
 
-def test_masks_are_in_picture_pixels(decoder: InstanceDecoder, embedding: Tensor) -> None:
+def test_masks_are_in_image_pixels(decoder: InstanceDecoder, embedding: Tensor) -> None:
     found = propose(decoder, embedding, Frame(90, 211, 256), params())
     assert len(found) and all(mask["size"] == [90, 211] for mask in found.masks)
 

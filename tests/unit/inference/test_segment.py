@@ -9,8 +9,8 @@ import pytest
 
 from samif.classifier.model import Classifier, FeatureSpace
 from samif.config import EvaluateParams, ProposeParams
+from samif.dataset.images import read_image
 from samif.dataset.model import Dataset
-from samif.dataset.pictures import read_picture
 from samif.inference.propose import Proposals
 from samif.inference.segment import UNKNOWN, Instances, Segmenter, label
 from samif.masks.rle import boxes
@@ -147,7 +147,7 @@ def test_no_more_than_asked_for() -> None:
 # The whole
 
 
-def test_a_picture_is_segmented(encoder: ImageEncoder, decoder: InstanceDecoder, scenes: Dataset) -> None:
+def test_an_image_is_segmented(encoder: ImageEncoder, decoder: InstanceDecoder, scenes: Dataset) -> None:
     """Weights are random, so that the names are: everything else holds."""
     rng = np.random.default_rng(0)
     space = FeatureSpace(
@@ -156,10 +156,10 @@ def test_a_picture_is_segmented(encoder: ImageEncoder, decoder: InstanceDecoder,
     )  # fmt: skip
     names = Classifier(space, ("a", "b"), rng.normal(size=(2, 64)).astype(np.float32), np.array([1, 1]))
     segmenter = Segmenter(encoder, decoder, names, ProposeParams(min_objectness=0.0), EvaluateParams())
-    picture = read_picture(scenes.path_of(scenes.pictures[0]))[:100, :157]
-    found = segmenter.segment(picture)
+    image = read_image(scenes.path_of(scenes.images[0]))[:100, :157]
+    found = segmenter.segment(image)
     assert (found.height, found.width) == (100, 157) and len(found)
     assert set(found.labels) <= {"a", "b", UNKNOWN}
-    again = segmenter.segment(picture)
+    again = segmenter.segment(image)
     assert again.labels == found.labels and np.array_equal(again.scores, found.scores)
-    assert replace(segmenter, evaluate_params=EvaluateParams(max_detections=1)).segment(picture).known.scores.size <= 1
+    assert replace(segmenter, evaluate_params=EvaluateParams(max_detections=1)).segment(image).known.scores.size <= 1

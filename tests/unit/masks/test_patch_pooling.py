@@ -30,7 +30,7 @@ def test_cover_is_the_area_of_the_mask_in_each_cell(shape: tuple[int, int], cell
 
 @pytest.mark.parametrize("shape", [(24, 40), (40, 24)], ids=["wide", "tall"])
 def test_no_weight_falls_on_padding(shape: tuple[int, int]) -> None:
-    """A mask of the whole picture, 8 cells a side: what the cells of the padding hold does not show."""
+    """A mask of the whole image, 8 cells a side: what the cells of the padding hold does not show."""
     whole = rle(np.ones(shape, dtype=bool))
     share = cover([whole], 8)[0]
     rows, columns = (-(-side * 8 // 40) for side in shape)

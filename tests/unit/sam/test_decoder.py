@@ -21,7 +21,7 @@ from samif.sam.tiny import EMBEDDING_DIM, IMAGE_SIZE, TinyMaskDecoder
 from tests.support.handmade import random_tiny, shaken
 
 WIDTH, GRID, SIDE = 32, 8, 128
-PICTURES, PROMPTS = 3, 5
+IMAGES, PROMPTS = 3, 5
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +41,14 @@ def official() -> InstanceDecoder:
 
 
 def random_points(side: int, seed: int = 1) -> Tensor:
-    return torch.rand(PICTURES, PROMPTS, 2, generator=torch.Generator().manual_seed(seed)) * side
+    return torch.rand(IMAGES, PROMPTS, 2, generator=torch.Generator().manual_seed(seed)) * side
 
 
 def random_embeddings(channels: int, grid: int, seed: int = 2) -> Tensor:
-    return torch.randn(PICTURES, channels, grid, grid, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(IMAGES, channels, grid, grid, generator=torch.Generator().manual_seed(seed))
 
 
-def picture(height: int = 96, width: int = 128) -> np.ndarray:
+def image(height: int = 96, width: int = 128) -> np.ndarray:
     """Of a size that is resized without rounding, so that both sides mean the same point."""
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
@@ -57,10 +57,10 @@ def picture(height: int = 96, width: int = 128) -> np.ndarray:
 
 
 @torch.inference_mode()
-def test_pictures_together_answer_as_one_by_one(official: InstanceDecoder) -> None:
+def test_images_together_answer_as_one_by_one(official: InstanceDecoder) -> None:
     embeddings, points = random_embeddings(WIDTH, GRID), random_points(SIDE)
     answer, objectness = official(embeddings, points)
-    for index in range(PICTURES):
+    for index in range(IMAGES):
         labels = torch.ones(PROMPTS, 1, dtype=torch.int64)
         prompt = (points[index].unsqueeze(1), labels)
         sparse, dense = official.prompt_encoder(points=prompt, boxes=None, masks=None)
@@ -70,18 +70,18 @@ def test_pictures_together_answer_as_one_by_one(official: InstanceDecoder) -> No
         rows = slice(index * PROMPTS, (index + 1) * PROMPTS)
         torch.testing.assert_close(answer.masks[rows], masks, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(answer.iou[rows], iou, atol=1e-5, rtol=1e-5)
-    assert answer.masks.shape == (PICTURES * PROMPTS, 4, 4 * GRID, 4 * GRID)
-    assert answer.iou_token.shape == (*objectness.shape, WIDTH) == (PICTURES * PROMPTS, WIDTH)
+    assert answer.masks.shape == (IMAGES * PROMPTS, 4, 4 * GRID, 4 * GRID)
+    assert answer.iou_token.shape == (*objectness.shape, WIDTH) == (IMAGES * PROMPTS, WIDTH)
 
 
 @torch.inference_mode()
 def test_a_dense_prompt_may_differ_from_prompt_to_prompt(official: InstanceDecoder) -> None:
     embeddings, points = random_embeddings(WIDTH, GRID), random_points(SIDE)
     sparse = official.embed_points(points.flatten(0, 1))
-    dense = torch.randn(PICTURES * PROMPTS, WIDTH, GRID, GRID, generator=torch.Generator().manual_seed(3))
+    dense = torch.randn(IMAGES * PROMPTS, WIDTH, GRID, GRID, generator=torch.Generator().manual_seed(3))
     pe = official.prompt_encoder.get_dense_pe()
     answer = decode_tokens(official.mask_decoder, embeddings, pe, sparse, dense)
-    last = slice((PICTURES - 1) * PROMPTS, None)
+    last = slice((IMAGES - 1) * PROMPTS, None)
     masks, _ = official.mask_decoder.predict_masks(embeddings[-1:], pe, sparse[last], dense[last])
     torch.testing.assert_close(answer.masks[last], masks, atol=1e-5, rtol=1e-5)
 
@@ -91,8 +91,8 @@ def test_tokens_are_those_that_the_masks_come_from(official: InstanceDecoder) ->
     answer, _ = official(random_embeddings(WIDTH, GRID), random_points(SIDE))
     again = official.mask_decoder.iou_prediction_head(answer.iou_token)
     torch.testing.assert_close(answer.iou, again)
-    assert answer.mask_tokens.shape == (PICTURES * PROMPTS, 4, WIDTH)
-    assert len({token.numpy().tobytes() for token in answer.mask_tokens.flatten(0, 1)}) == PICTURES * PROMPTS * 4
+    assert answer.mask_tokens.shape == (IMAGES * PROMPTS, 4, WIDTH)
+    assert len({token.numpy().tobytes() for token in answer.mask_tokens.flatten(0, 1)}) == IMAGES * PROMPTS * 4
 
 
 def test_only_tiny_carries_detail_in_its_embedding(official: InstanceDecoder, sam: Sam) -> None:
@@ -106,7 +106,7 @@ def test_only_tiny_carries_detail_in_its_embedding(official: InstanceDecoder, sa
 @torch.inference_mode()
 def test_official_predictor_answers_as_we_do(sam: Sam, decoder: InstanceDecoder) -> None:
     predictor = SamPredictor(sam)
-    predictor.set_image(picture())
+    predictor.set_image(image())
     points = random_points(IMAGE_SIZE)[:1]
     _, iou, low = predictor.predict_torch(
         points[0].unsqueeze(1), torch.ones(PROMPTS, 1, dtype=torch.int64), multimask_output=True
@@ -118,10 +118,10 @@ def test_official_predictor_answers_as_we_do(sam: Sam, decoder: InstanceDecoder)
 
 
 @torch.inference_mode()
-def test_pictures_of_tiny_together_answer_as_one_by_one(decoder: InstanceDecoder) -> None:
+def test_images_of_tiny_together_answer_as_one_by_one(decoder: InstanceDecoder) -> None:
     embeddings, points = random_embeddings(EMBEDDING_DIM, 16), random_points(IMAGE_SIZE)
     together, objectness = decoder(embeddings, points)
-    for index in range(PICTURES):
+    for index in range(IMAGES):
         alone, own = decoder(embeddings[index : index + 1], points[index : index + 1])
         rows = slice(index * PROMPTS, (index + 1) * PROMPTS)
         torch.testing.assert_close(together.masks[rows], alone.masks, atol=1e-5, rtol=1e-5)
@@ -129,19 +129,19 @@ def test_pictures_of_tiny_together_answer_as_one_by_one(decoder: InstanceDecoder
 
 
 def test_official_mask_generator_runs_on_tiny(sam: Sam, decoder: InstanceDecoder) -> None:
-    image = picture()
+    pixels = image()
     generator = SamAutomaticMaskGenerator(
         sam, points_per_side=2, pred_iou_thresh=0.0, stability_score_thresh=0.0, box_nms_thresh=1.0
     )
-    records = generator.generate(image)
+    records = generator.generate(pixels)
     assert records
     predictor = SamPredictor(sam)
-    predictor.set_image(image)
-    points = torch.tensor([record["point_coords"][0] for record in records]) * (IMAGE_SIZE / max(image.shape[:2]))
+    predictor.set_image(pixels)
+    points = torch.tensor([record["point_coords"][0] for record in records]) * (IMAGE_SIZE / max(pixels.shape[:2]))
     with torch.inference_mode():
         answer, _ = decoder(predictor.get_image_embedding(), points[None].float())
     for record, ours in zip(records, answer.iou[:, 1:], strict=True):
-        assert record["segmentation"].shape == image.shape[:2]
+        assert record["segmentation"].shape == pixels.shape[:2]
         assert (ours - record["predicted_iou"]).abs().min() < 1e-5
 
 
@@ -182,7 +182,7 @@ def test_reading_gives_back_what_was_written(decoder: InstanceDecoder, tmp_path:
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_prompts_of_one_picture_add_up_their_gradients_in_their_order(decoder: InstanceDecoder) -> None:
+def test_prompts_of_one_image_add_up_their_gradients_in_their_order(decoder: InstanceDecoder) -> None:
     """Threads that race here end in other bits each time, and in another decoder."""
     embeddings, points = torch.randn(1, EMBEDDING_DIM, 16, 16), torch.rand(1, 24, 2) * IMAGE_SIZE
     finetuned = copy.deepcopy(decoder).requires_grad_(True)

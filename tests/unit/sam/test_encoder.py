@@ -1,4 +1,4 @@
-"""The encoder against the official predictor, and the frames that pictures, prompts and masks live in."""
+"""The encoder against the official predictor, and the frames that images, prompts and masks live in."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZES = [(256, 256), (300, 200), (211, 317), (64, 48), (31, 500), (513, 512)]
 sides = st.integers(8, 300)
 
 
-def picture(height: int, width: int) -> np.ndarray:
+def image(height: int, width: int) -> np.ndarray:
     """A ramp with a disc and noise."""
     y, x = np.mgrid[:height, :width]
     rgb = np.stack([255 * x / width, 255 * y / height, 100 + 0 * x], axis=-1)
@@ -33,27 +33,27 @@ def picture(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 def test_embedding_is_that_of_the_official_predictor(sam: Sam, encoder: ImageEncoder, size: tuple[int, int]) -> None:
     predictor = SamPredictor(sam)
-    predictor.set_image(picture(*size))
-    embedding = encoder.encode([picture(*size)])
+    predictor.set_image(image(*size))
+    embedding = encoder.encode([image(*size)])
     assert embedding.dtype == torch.float32 and tuple(embedding.shape[1:]) == encoder.embedding_shape
     torch.testing.assert_close(embedding, predictor.get_image_embedding(), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [*SIZES, (1, 200), (3, 257)], ids=lambda size: f"{size[0]}x{size[1]}")
-def test_pictures_are_resized_as_officially_to_the_last_bit(encoder: ImageEncoder, size: tuple[int, int]) -> None:
-    official = ResizeLongestSide(encoder.image_size).apply_image(picture(*size))
-    np.testing.assert_array_equal(encoder.prepare(picture(*size)).permute(1, 2, 0).numpy(), official)
+def test_images_are_resized_as_officially_to_the_last_bit(encoder: ImageEncoder, size: tuple[int, int]) -> None:
+    official = ResizeLongestSide(encoder.image_size).apply_image(image(*size))
+    np.testing.assert_array_equal(encoder.prepare(image(*size)).permute(1, 2, 0).numpy(), official)
 
 
-def test_pictures_of_any_sizes_go_together(encoder: ImageEncoder) -> None:
-    pictures = [picture(*size) for size in SIZES]
-    together = encoder.encode(pictures)
-    for row, alone in zip(together, pictures, strict=True):
+def test_images_of_any_sizes_go_together(encoder: ImageEncoder) -> None:
+    images = [image(*size) for size in SIZES]
+    together = encoder.encode(images)
+    for row, alone in zip(together, images, strict=True):
         torch.testing.assert_close(row, encoder.encode([alone])[0], atol=1e-4, rtol=1e-4)
 
 
-def test_a_strided_picture_is_the_same_picture(encoder: ImageEncoder) -> None:
-    turned = np.rot90(picture(60, 90))
+def test_a_strided_image_is_the_same_image(encoder: ImageEncoder) -> None:
+    turned = np.rot90(image(60, 90))
     assert torch.equal(encoder.encode([turned]), encoder.encode([np.ascontiguousarray(turned)]))
 
 
@@ -64,7 +64,7 @@ def test_bfloat16_is_left_to_hardware(
     """On a processor without it one product takes a hundred times as long: float32 is what a run can wait for."""
     monkeypatch.setattr("samif.sam.encoder.multiplies_bfloat16", lambda device: hardware)
     asked = ImageEncoder(loaded(sam), "bfloat16")
-    shown = picture(64, 48)
+    shown = image(64, 48)
     rounded = not torch.equal(asked.encode([shown]), encoder.encode([shown]))
     assert rounded == hardware
     torch.testing.assert_close(asked.encode([shown]), encoder.encode([shown]), atol=0.1, rtol=0.1)
@@ -72,7 +72,7 @@ def test_bfloat16_is_left_to_hardware(
 
 
 def test_frame_takes_height_before_width(encoder: ImageEncoder) -> None:
-    assert encoder.frame(picture(60, 90)) == Frame(height=60, width=90, image_size=256)
+    assert encoder.frame(image(60, 90)) == Frame(height=60, width=90, image_size=256)
 
 
 # Frames
@@ -86,7 +86,7 @@ def test_frame_takes_height_before_width(encoder: ImageEncoder) -> None:
         (Frame(100, 50, 1024), (50.0, 100.0), (512.0, 1024.0)),
     ],
 )
-def test_picture_pixels_become_encoder_pixels(
+def test_image_pixels_become_encoder_pixels(
     frame: Frame, point: tuple[float, float], expected: tuple[float, float]
 ) -> None:
     assert frame.to_encoder(torch.tensor(point)).tolist() == list(expected)
@@ -139,12 +139,12 @@ def test_masks_come_back_from_low_resolution(height: int, width: int, data: st.D
 
 
 @given(height=sides, width=sides, image_size=st.sampled_from([256, 1024]), side=st.integers(1, 12))
-def test_the_grid_covers_the_picture_evenly(height: int, width: int, image_size: int, side: int) -> None:
+def test_the_grid_covers_the_image_evenly(height: int, width: int, image_size: int, side: int) -> None:
     frame = Frame(height, width, image_size)
     points = grid_points(side, frame)
     assert points.shape == (side * side, 2)
     assert frame.inside(points).all() and (points > 0).all()
-    back = points / frame.scale  # picture pixels
+    back = points / frame.scale  # image pixels
     assert torch.allclose(back.mean(dim=0), torch.tensor([width / 2, height / 2]), rtol=1e-4)
     assert torch.allclose(back[0], torch.tensor([width, height]) / (2 * side), rtol=1e-4)
     assert len(points.unique(dim=0)) == side * side

@@ -33,7 +33,7 @@ def official(side: int, window: int = 14) -> ImageEncoderViT:
     return encoder.eval().requires_grad_(False)
 
 
-def pictures(side: int, count: int = 2) -> Tensor:
+def images(side: int, count: int = 2) -> Tensor:
     return torch.randn(count, 3, side * 16, side * 16, generator=torch.Generator().manual_seed(0))
 
 
@@ -47,16 +47,16 @@ def distance(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
 def test_the_embedding_is_the_official_one(side: int, dtype: torch.dtype, most: float) -> None:
     encoder = official(side)
-    ours = FastViT(encoder, dtype)(pictures(side))
+    ours = FastViT(encoder, dtype)(images(side))
     assert ours.dtype == torch.float32
-    assert distance(ours, encoder(pictures(side))) < most
+    assert distance(ours, encoder(images(side))) < most
 
 
 @pytest.mark.parametrize("tile", [1, 14 * 14 * 5, 1 << 30])
 def test_the_size_of_tiles_does_not_matter(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = official(36)
     monkeypatch.setattr(vit, "TILE", tile)
-    assert distance(FastViT(encoder, torch.float32)(pictures(36, 1)), encoder(pictures(36, 1))) < 1e-5
+    assert distance(FastViT(encoder, torch.float32)(images(36, 1)), encoder(images(36, 1))) < 1e-5
 
 
 @pytest.mark.parametrize("grid", [(5, 7), (36, 34)])

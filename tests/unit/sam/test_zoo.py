@@ -50,7 +50,7 @@ def hollow(name: str) -> dict[str, Tensor]:
     return {key: torch.zeros(()).expand(tensor.shape) for key, tensor in state.items()}
 
 
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     """(480, 640, 3) uint8: a lit ramp, a disc, a dark bar and sensor noise."""
     rows, columns = np.mgrid[:480, :640]
     rgb = np.stack([columns / 640, rows / 480, (rows + columns) / 1120], axis=-1) * 160
@@ -111,12 +111,12 @@ def test_facts_of_tiny_are_those_of_its_encoder() -> None:
 # Loading
 
 
-def test_vit_b_embeds_a_picture_as_the_official_package_does(vit_b: Path) -> None:
+def test_vit_b_embeds_an_image_as_the_official_package_does(vit_b: Path) -> None:
     official = SamPredictor(sam_model_registry["vit_b"](checkpoint=vit_b))
-    official.set_image(picture())
+    official.set_image(image())
     loaded = load_sam("vit_b", vit_b, file_sha256(vit_b))
     ours = SamPredictor(loaded.sam)
-    ours.set_image(picture())
+    ours.set_image(image())
     difference = (ours.features - official.features).norm() / official.features.norm()
     assert official.features.std() > 0.1
     assert difference <= 1e-5

@@ -33,7 +33,7 @@ NAMES = {
 }
 
 
-def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+def image(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -73,16 +73,16 @@ def test_features_are_the_last_patch_tokens_of_timm(name: str, size: int, tmp_pa
     dynamic, cell = ({}, 32) if "convnext" in name else ({"dynamic_img_size": True}, 14 if "14" in name else 16)
     network = timm.create_model(name, pretrained=False, num_classes=0, **dynamic).eval()
     network.load_state_dict(weights(name))
-    image = picture(50, 80)
-    features = found.encode([image])
+    pixels = image(50, 80)
+    features = found.encode([pixels])
     assert tuple(features.shape[1:]) == found.embedding_shape and features.dtype == torch.float32
-    torch.testing.assert_close(features[0], reference(network, image, size), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(features[0], reference(network, pixels, size), atol=1e-4, rtol=1e-4)
     assert found.name == name and found.embedding_shape[1:] == (size // cell, size // cell)
 
 
-def test_pictures_of_any_sizes_go_together(encoder: SemanticEncoder) -> None:
-    pictures = [picture(*shape) for shape in ((96, 96), (300, 200), (20, 31), (3, 257))]
-    for row, alone in zip(encoder.encode(pictures), pictures, strict=True):
+def test_images_of_any_sizes_go_together(encoder: SemanticEncoder) -> None:
+    images = [image(*shape) for shape in ((96, 96), (300, 200), (20, 31), (3, 257))]
+    for row, alone in zip(encoder.encode(images), images, strict=True):
         torch.testing.assert_close(row, encoder.encode([alone])[0], atol=1e-4, rtol=1e-4)
 
 

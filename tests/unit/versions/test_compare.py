@@ -1,4 +1,4 @@
-"""Two versions on the same pictures: paired intervals, and where they disagree."""
+"""Two versions on the same images: paired intervals, and where they disagree."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from samif.config import EvaluateParams
-from samif.dataset.model import Category, Dataset, Picture
+from samif.dataset.model import Category, Dataset, ImageRecord
 from samif.errors import SamifError
 from samif.evaluate.evaluate import evaluate
 from samif.evaluate.match_cache import match_records
 from samif.evaluate.matching import match_all
 from samif.versions.compare import Comparison, ScoredVersion, compare, disagreements
-from tests.support.handmade import annotation, classifier, picture, proposals, rectangle
+from tests.support.handmade import annotation, classifier, image, proposals, rectangle
 
 SHAPE = (30, 30)
 PLACES = [rectangle(SHAPE, top, left, 10, 10) for top in (0, 15) for left in (0, 15)]
@@ -24,19 +24,19 @@ BACKGROUND = (9.0 * np.eye(5)[4]).tolist()
 
 
 def scene(count: int, root: Path, *names: str) -> Dataset:
-    """So many pictures, each with these objects in the order of PLACES."""
-    pictures = [
-        picture(n, SHAPE, *(annotation(10 * n + i, name, PLACES[i]) for i, name in enumerate(names)))
+    """So many images, each with these objects in the order of PLACES."""
+    images = [
+        image(n, SHAPE, *(annotation(10 * n + i, name, PLACES[i]) for i, name in enumerate(names)))
         for n in range(1, count + 1)
     ]
-    return Dataset(root, tuple(Category(i + 1, name) for i, name in enumerate(CLASSES)), tuple(pictures))
+    return Dataset(root, tuple(Category(i + 1, name) for i, name in enumerate(CLASSES)), tuple(images))
 
 
 def measured(dataset: Dataset, known: tuple[str, ...], looks: dict[int, tuple[str, ...]]) -> ScoredVersion:
-    """A version that knows these classes and takes the objects of each picture for what `looks` says; "-" is missed."""
+    """A version that knows these classes and takes the objects of each image for what `looks` says; "-" is missed."""
     head = classifier({name: ROWS[name] for name in known}, BACKGROUND)
 
-    def proposed(shown: Picture):  # type: ignore[no-untyped-def]
+    def proposed(shown: ImageRecord):  # type: ignore[no-untyped-def]
         seen = [(PLACES[i], ROWS[name]) for i, name in enumerate(looks[shown.id]) if name != "-"]
         tokens = np.array([row for _, row in seen], np.float32) if seen else None
         return proposals([mask for mask, _ in seen], tokens)
@@ -78,7 +78,7 @@ def test_one_lost_object_of_twenty_is_noise_and_ten_are_not(lost: int, noise: bo
 
 
 def test_pairing_takes_out_what_both_versions_find_hard(tmp_path: Path) -> None:
-    """Both miss half of the pictures; the second also loses one bolt of the others. Unpaired, that would vanish."""
+    """Both miss half of the images; the second also loses one bolt of the others. Unpaired, that would vanish."""
     dataset = scene(40, tmp_path, "bolt")
     both = {n: ("bolt",) if n % 2 else ("-",) for n in range(1, 41)}
     before = measured(dataset, CLASSES[:1], both)
@@ -120,13 +120,13 @@ def test_the_seed_decides_and_the_metric_counts(tmp_path: Path) -> None:
     assert against(before, after, metric="ap50").metric == "ap50"
 
 
-def test_other_pictures_are_refused(tmp_path: Path) -> None:
+def test_other_images_are_refused(tmp_path: Path) -> None:
     one, two = (measured(scene(n, tmp_path, "bolt"), CLASSES[:1], {1: ("bolt",), 2: ("bolt",)}) for n in (1, 2))
-    with pytest.raises(SamifError, match="score both on the same pictures"):
+    with pytest.raises(SamifError, match="score both on the same images"):
         against(one, two)
 
 
-# Pictures
+# Images
 
 
 def test_disagreements_come_worst_first_and_name_what_differs(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_disagreements_come_worst_first_and_name_what_differs(tmp_path: Path) ->
     )
     matched = [match_all(dataset, side.detections, CLASSES[:2], 0.3) for side in (before, after)]
     found = disagreements(*matched)
-    assert [(item.picture.id, item.worse, item.better) for item in found] == [
+    assert [(item.image.id, item.worse, item.better) for item in found] == [
         (2, 2, 0),
         (3, 1, 0),
         (4, 0, 1),

@@ -68,7 +68,7 @@ def evaluation(
         {
             "name": "s1",
             "classes": {"base": ["bolt", "gear"], "novel": list(novel)},
-            "pictures": 40,
+            "images": 40,
             "dataset": SETS[dataset],
             "ap": scores,
             "ap50": scores,
@@ -76,7 +76,7 @@ def evaluation(
                 name: {"ap": of_class.get(name, ap), "ap50": of_class.get(name, ap), "instances": instances, "group": g}
                 for name, g in groups.items()
             },
-            "base_only": {"pictures": 2, "ap": ap, "ap50": ap},
+            "base_only": {"images": 2, "ap": ap, "ap50": ap},
             "unknown": {"auroc": 0.9, "false_tags_per_image": false_tags, "objects": 5},
             "confusion": {"labels": labels, "matrix": [[0] * len(labels) for _ in labels]},
             "operating_score": 0.3,
@@ -97,7 +97,7 @@ SAME = change(0.0, 0.0, 0.0)
 def comparison(classes: Mapping[str, Change] | None = None, tags: Change = SAME, **groups: Change) -> Comparison:
     return Comparison(
         metric="ap",
-        pictures=40,
+        images=40,
         resamples=1000,
         confidence=0.95,
         groups=dict.fromkeys(("base", "novel", "all"), SAME) | groups,
@@ -265,16 +265,16 @@ def test_a_class_may_not_get_lost_and_may_come() -> None:
 @pytest.mark.parametrize(
     ("scored", "says"),
     [
-        (None, "could not be scored on the validation pictures: the pictures are gone"),
-        (evaluation(dataset="other"), "was scored on pictures"),
+        (None, "could not be scored on the validation images: the images are gone"),
+        (evaluation(dataset="other"), "was scored on images"),
         (evaluation(bolt=50.02), "bolt came out otherwise"),
         (evaluation(bolt=None), "bolt came out otherwise"),
         (evaluation(novel=()), "hook came out otherwise"),
     ],
 )
-def test_only_the_registered_result_on_the_same_pictures_counts(scored: Evaluation | None, says: str) -> None:
-    verdict = ask(comparison(), scored=scored, why_not="the pictures are gone")
-    assert of(verdict, "pictures", "evaluation") == "failed"
+def test_only_the_registered_result_on_the_same_images_counts(scored: Evaluation | None, says: str) -> None:
+    verdict = ask(comparison(), scored=scored, why_not="the images are gone")
+    assert of(verdict, "images", "evaluation") == "failed"
     assert says in " ".join(verdict.reasons("failed"))
 
 
@@ -282,11 +282,11 @@ def test_a_score_may_move_by_a_hundredth_between_machines() -> None:
     assert ask(comparison(), scored=evaluation(bolt=50.009)).outcome == "passed"
 
 
-def test_the_live_version_must_have_been_scored_on_the_same_pictures() -> None:
+def test_the_live_version_must_have_been_scored_on_the_same_images() -> None:
     elsewhere = status("demo-classifier/1", scored=evaluation(dataset="other"))
     for champion in (elsewhere, status("demo-classifier/1", scored=None)):
         verdict = evaluate_gates(GatesParams(), status(), champion, comparison())
-        assert of(verdict, "pictures", "evaluation") == "failed"
+        assert of(verdict, "images", "evaluation") == "failed"
     older = status("demo-classifier/1", registered=evaluation(ap=10.0, dataset="other"))
     assert evaluate_gates(GatesParams(), status(), older, comparison()).outcome == "passed"  # it was scored again
 

@@ -16,9 +16,9 @@ WIDTH = 6
 QUICK = WatchParams(window=20, horizon=150, streams=400, directions=4)
 
 
-def pictures(count: int, seed: int, unknown: float = 0.1, margin: float = 0.8, bolts: float = 1.0, light: float = 0.0,
+def images(count: int, seed: int, unknown: float = 0.1, margin: float = 0.8, bolts: float = 1.0, light: float = 0.0,
              likeness: float = 0.0):  # fmt: skip
-    """Drawn pictures: unknown objects are binomial, margins beta, class counts Poisson, embeddings correlated; doubtful
+    """Drawn images: unknown objects are binomial, margins beta, class counts Poisson, embeddings correlated; doubtful
     objects are few and like any class."""
     rng = np.random.default_rng(seed)
     mix = np.random.default_rng(1).normal(size=(WIDTH, WIDTH))
@@ -40,10 +40,10 @@ def pictures(count: int, seed: int, unknown: float = 0.1, margin: float = 0.8, b
 
 
 def first_alarms(seen: list[Observation], normal: Normal) -> dict[str, int]:
-    """Chart -> how many pictures it took."""
+    """Chart -> how many images it took."""
     levels, found = Levels.start(normal), {}
-    for number, picture in enumerate(seen, start=1):
-        levels = levels.after(*normal.measure(picture), normal)
+    for number, image in enumerate(seen, start=1):
+        levels = levels.after(*normal.measure(image), normal)
         for reading in levels.readings(normal):
             if reading.side:
                 found.setdefault(f"{reading.name} {reading.side}", number)
@@ -52,8 +52,8 @@ def first_alarms(seen: list[Observation], normal: Normal) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def normal() -> Normal:
-    training = np.stack([seen.embedding for seen in pictures(200, 100)])
-    return calibrate(pictures(150, 101), NAMES, embedding_space(training, 4), QUICK)
+    training = np.stack([seen.embedding for seen in images(200, 100)])
+    return calibrate(images(150, 101), NAMES, embedding_space(training, 4), QUICK)
 
 
 def test_undisturbed_streams_keep_the_stated_rate() -> None:
@@ -61,9 +61,9 @@ def test_undisturbed_streams_keep_the_stated_rate() -> None:
     params = QUICK.model_copy(update={"false_alarm": 0.2, "streams": 600})
     alarmed = 0
     for reference in range(6):
-        training = np.stack([seen.embedding for seen in pictures(200, 1000 + reference)])
-        normal = calibrate(pictures(100, 2000 + reference), NAMES, embedding_space(training, 4), params)
-        streams = (pictures(params.horizon, 3000 + 100 * reference + s) for s in range(10))
+        training = np.stack([seen.embedding for seen in images(200, 1000 + reference)])
+        normal = calibrate(images(100, 2000 + reference), NAMES, embedding_space(training, 4), params)
+        streams = (images(params.horizon, 3000 + 100 * reference + s) for s in range(10))
         alarmed += sum(bool(first_alarms(seen, normal)) for seen in streams)
     assert 2 <= alarmed <= 24  # 12 expected; beyond these lies less than one in a thousand
 
@@ -80,18 +80,18 @@ def test_undisturbed_streams_keep_the_stated_rate() -> None:
     ],
 )
 def test_a_change_is_found_by_its_own_chart(normal: Normal, change: dict[str, float], chart: str) -> None:
-    found = first_alarms(pictures(40, 7) + pictures(100, 8, **change), normal)
+    found = first_alarms(images(40, 7) + images(100, 8, **change), normal)
     assert 40 < found[chart] < 100 and min(found.values()) > 40
 
 
 @pytest.mark.parametrize("change", [{"unknown": 0.0}, {"margin": 0.95}])
 def test_what_gets_better_is_no_alarm(normal: Normal, change: dict[str, float]) -> None:
-    assert not {"unknown", "margin"} & {name.split()[0] for name in first_alarms(pictures(200, 9, **change), normal)}
+    assert not {"unknown", "margin"} & {name.split()[0] for name in first_alarms(images(200, 9, **change), normal)}
 
 
 def test_statistics_that_params_leave_out_are_not_watched(normal: Normal) -> None:
     params = QUICK.model_copy(update={"statistics": ["unknown"]})
-    alone = calibrate(pictures(150, 101), NAMES, normal.regions[EMBEDDING].space, params)
+    alone = calibrate(images(150, 101), NAMES, normal.regions[EMBEDDING].space, params)
     watched = [r.name for r in Levels.start(alone).readings(alone) if r.low is not None or r.high is not None]
     assert watched == ["unknown"]
     # the whole rate is its own now
@@ -99,10 +99,10 @@ def test_statistics_that_params_leave_out_are_not_watched(normal: Normal) -> Non
 
 
 @pytest.mark.parametrize(("shown", "watched"), [(LEAST_DIFFERENT - 1, False), (LEAST_DIFFERENT, True)])
-def test_a_class_is_watched_where_enough_reference_pictures_show_it(normal: Normal, shown: int, watched: bool) -> None:
+def test_a_class_is_watched_where_enough_reference_images_show_it(normal: Normal, shown: int, watched: bool) -> None:
     reference = [
         Observation({**seen.values, "class gear": float(i < shown)}, seen.embedding, (), seen.features, seen.doubt)
-        for i, seen in enumerate(pictures(60, 5))
+        for i, seen in enumerate(images(60, 5))
     ]
     high = calibrate(reference, NAMES, normal.regions[EMBEDDING].space, QUICK).high[NAMES.index("class gear")]
     assert np.isfinite(high) == watched
@@ -113,27 +113,27 @@ def test_a_lower_limit_below_zero_is_none(normal: Normal) -> None:
 
 
 def test_equal_reference_gives_equal_limits(normal: Normal) -> None:
-    again = calibrate(pictures(150, 101), NAMES, normal.regions[EMBEDDING].space, QUICK)
+    again = calibrate(images(150, 101), NAMES, normal.regions[EMBEDDING].space, QUICK)
     assert np.array_equal(again.high, normal.high) and all(
         again.regions[name].reach == normal.regions[name].reach for name in (EMBEDDING, DOUBT)
     )
 
 
 def test_a_shorter_reference_gives_wider_limits(normal: Normal) -> None:
-    few = calibrate(pictures(150, 101)[:25], NAMES, normal.regions[EMBEDDING].space, QUICK)
-    spread = np.std([seen.values["background"] for seen in pictures(150, 101)])
+    few = calibrate(images(150, 101)[:25], NAMES, normal.regions[EMBEDDING].space, QUICK)
+    spread = np.std([seen.values["background"] for seen in images(150, 101)])
     wide = [(n.high - n.centre)[NAMES.index("background")] / spread for n in (few, normal)]
     assert wide[0] > wide[1]
 
 
-def test_too_few_reference_pictures_are_refused(normal: Normal) -> None:
-    with pytest.raises(SamifError, match="19 reference pictures are too few"):
-        calibrate(pictures(19, 5), NAMES, normal.regions[EMBEDDING].space, QUICK)
+def test_too_few_reference_images_are_refused(normal: Normal) -> None:
+    with pytest.raises(SamifError, match="19 reference images are too few"):
+        calibrate(images(19, 5), NAMES, normal.regions[EMBEDDING].space, QUICK)
 
 
 def test_batches_ask_for_wider_limits(normal: Normal) -> None:
-    """Pictures that come in runs of ten equal ones: as if single, their levels would wander out of the limits."""
-    runs = [seen for seen in pictures(30, 11) for _ in range(10)]
+    """Images that come in runs of ten equal ones: as if single, their levels would wander out of the limits."""
+    runs = [seen for seen in images(30, 11) for _ in range(10)]
     single = calibrate(runs, NAMES, normal.regions[EMBEDDING].space, QUICK)
     in_runs = calibrate(runs, NAMES, normal.regions[EMBEDDING].space, QUICK.model_copy(update={"block": 10}))
     assert in_runs.high[NAMES.index("unknown")] > single.high[NAMES.index("unknown")]
@@ -148,12 +148,12 @@ def test_joint_limits_are_passed_at_the_rate_whatever_the_dependence(rate: float
     assert rate - 0.01 <= passed <= rate + 0.005
 
 
-def test_directions_are_at_most_a_quarter_of_the_pictures() -> None:
+def test_directions_are_at_most_a_quarter_of_the_images() -> None:
     training = np.random.default_rng(0).normal(size=(20, 40))
     assert embedding_space(training, 16).directions.shape == (40, 5)
 
 
-def test_training_pictures_have_unit_variance_in_their_directions() -> None:
+def test_training_images_have_unit_variance_in_their_directions() -> None:
     training = np.random.default_rng(0).normal(size=(400, 5)) * np.array([1.0, 10.0, 0.1, 3.0, 2.0])
     places = embedding_space(training, 5).place(training)
     assert np.allclose(places.mean(axis=0), 0.0) and np.allclose(places.std(axis=0, ddof=1), 1.0)

@@ -20,13 +20,13 @@ def normal(window: int = 9, centre: tuple[float, float] = (0.2, 1.0), reach: flo
 
 
 @given(st.lists(st.tuples(st.one_of(st.none(), st.floats(0, 1)), st.integers(0, 9)), max_size=40), st.integers(2, 60))
-def test_a_level_is_the_weighted_mean_of_what_was_there(pictures: list[tuple[float | None, int]], window: int) -> None:
+def test_a_level_is_the_weighted_mean_of_what_was_there(images: list[tuple[float | None, int]], window: int) -> None:
     state, rule = Levels.start(normal(window)), normal(window)
-    for share, bolts in pictures:
+    for share, bolts in images:
         values = {"class bolt": float(bolts)} | ({} if share is None else {"unknown": share})
         state = state.after(values, {EMBEDDING: np.zeros(2)}, rule)
     weight = 2.0 / (window + 1.0)
-    for column, shown in enumerate(([s for s, _ in pictures if s is not None], [b for _, b in pictures])):
+    for column, shown in enumerate(([s for s, _ in images if s is not None], [b for _, b in images])):
         ages = np.arange(len(shown))[::-1]
         expected = (1 - weight) ** len(shown) * rule.centre[column] + sum(
             weight * (1 - weight) ** ages * np.array(shown)
@@ -40,7 +40,7 @@ def test_a_class_of_which_nothing_is_found_counts_as_zero_and_an_undefined_share
 
 
 def test_the_embedding_chart_measures_in_standard_errors() -> None:
-    """A level of n undisturbed pictures has variance weight / (2 - weight) in the long run."""
+    """A level of n undisturbed images has variance weight / (2 - weight) in the long run."""
     rng, rule = np.random.default_rng(0), normal()
     state, squares = Levels.start(rule), []
     for number in range(6000):

@@ -1,4 +1,4 @@
-"""What one picture tells."""
+"""What one image tells."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def test_undefined_is_not_zero() -> None:
     assert np.isnan(vector({"objects": 1.0}, names)).tolist() == [False, True, True, True, True, False]
 
 
-def test_the_padding_of_a_wide_picture_does_not_count() -> None:
+def test_the_padding_of_a_wide_image_does_not_count() -> None:
     embedding = torch.zeros(256, 8, 8)
-    embedding[:, 4:] = 5.0  # below a picture twice as wide as high
+    embedding[:, 4:] = 5.0  # below an image twice as wide as high
     assert not pooled(embedding, (20, 40)).any() and pooled(embedding, (40, 40)).any()
 
 

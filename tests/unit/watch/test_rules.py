@@ -42,7 +42,7 @@ def test_what_is_due(
     [
         (
             Reading("unknown", 1.31, 0.7, None, 1.2),
-            ["1.31 objects per picture bear", "0.70 is usual", "most 1.20"],
+            ["1.31 objects per image bear", "0.70 is usual", "most 1.20"],
         ),
         (Reading("background", 0.05, 0.2, 0.1, 0.3), ["5 % of what is cut out", "at least 10 %"]),
         (Reading("margin", 0.5, 0.88, 0.8, None), ["0.50", "at least 0.80"]),

@@ -1,4 +1,4 @@
-"""Broken and odd picture files among good ones: the broken are named with a reason, the rest is embedded."""
+"""Broken and odd image files among good ones: the broken are named with a reason, the rest is embedded."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, PngImagePlugin
 
-from flows.embedding.flow import embed_pictures
+from flows.embedding.flow import embed_images
 from flows.store import EmbeddingReader, open_store
 from samif.config import EmbedParams, EncoderParams
-from samif.dataset.pictures import PictureError, picture_sha256
+from samif.dataset.images import ImageError, image_sha256
 from tests.support.unprivileged import unprivileged_folder
 
 Make = Callable[[Path], object]
@@ -95,13 +95,13 @@ def forbidden(path: Path) -> None:
     path.chmod(0)
 
 
-KNOWN_FORMAT = "is not a picture in a known format"
+KNOWN_FORMAT = "is not an image in a known format"
 DAMAGED = r"cannot be decoded \(.+\), it is damaged"
 TOO_LARGE = "has .* pixels, the limit is 200 million"
 
 BROKEN: dict[str, tuple[Make, str]] = {
     "zero bytes.jpg": (written(b""), r"is empty \(0 bytes\)"),
-    "text.jpg": (written(b"picture of a gear\n"), KNOWN_FORMAT),
+    "text.jpg": (written(b"image of a gear\n"), KNOWN_FORMAT),
     "error page.jpg": (written(b"<!DOCTYPE html><title>502 Bad Gateway</title>"), KNOWN_FORMAT),
     "drawing.svg.png": (written(b'<svg xmlns="http://www.w3.org/2000/svg" width="4" height="4"/>'), KNOWN_FORMAT),
     "page.pdf.jpg": (written(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"), KNOWN_FORMAT),
@@ -128,7 +128,7 @@ BROKEN: dict[str, tuple[Make, str]] = {
     "no pixels.png": (written(png(40, 30)), DAMAGED),
     "text bomb.png": (written(text_bomb()), f"{DAMAGED}|{KNOWN_FORMAT}"),
     "pixel bomb.png": (written(png(50_000, 50_000, (b"IDAT", zlib.compress(bytes(10**7))))), TOO_LARGE),
-    "folder.jpg": (Path.mkdir, "is a folder, not a picture"),
+    "folder.jpg": (Path.mkdir, "is a folder, not an image"),
     "pipe.jpg": (os.mkfifo, "is a pipe or a device, not a file"),
     "link to nothing.jpg": (lambda path: path.symlink_to("nothing"), "does not exist"),
     "link to itself.jpg": (lambda path: path.symlink_to(path), "cannot be decoded .*symbolic links"),
@@ -146,7 +146,7 @@ ODD: dict[str, Make] = {
     "trailing garbage.jpg": written(coded("JPEG") + b"\0 leftovers of the camera"),
     "broken exif.jpg": written(coded("JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")),
     "broken profile.jpg": written(coded("JPEG", icc_profile=PROFILE)),
-    "two pictures.jpg": written(coded("MPO", save_all=True, append_images=[photo(1)])),
+    "two images.jpg": written(coded("MPO", save_all=True, append_images=[photo(1)])),
     "png in truth.jpg": written(coded("PNG", photo(4))),
     "16 bit.png": written(coded("PNG", Image.fromarray(np.arange(1024, dtype=np.uint16).reshape(32, 32) * 64))),
     "1 bit.png": written(coded("PNG", photo().convert("1"))),
@@ -161,10 +161,10 @@ ODD: dict[str, Make] = {
     "pages.tif": written(coded("TIFF", save_all=True, append_images=[photo(1)])),
     "real numbers.tif": written(coded("TIFF", Image.fromarray(np.eye(32, dtype=np.float32)))),
     "lzw.tif": written(coded("TIFF", compression="tiff_lzw")),
-    "picture.jp2": written(coded("JPEG2000")),
-    "picture.avif": written(coded("AVIF")),
-    "picture.bmp": written(coded("BMP")),
-    "picture.pgm": written(coded("PPM", photo().convert("L"))),
+    "image.jp2": written(coded("JPEG2000")),
+    "image.avif": written(coded("AVIF")),
+    "image.bmp": written(coded("BMP")),
+    "image.pgm": written(coded("PPM", photo().convert("L"))),
     "commented.png": written(coded("PNG", photo(5), pnginfo=PngImagePlugin.PngInfo())),
     "Übergröße\n.PNG": written(coded("PNG", photo(6))),
     # Its data end with a proper mark, too early: libjpeg fills the rest with grey and does not tell.
@@ -175,31 +175,31 @@ ODD: dict[str, Make] = {
 }
 
 
-def test_broken_pictures_are_named_and_the_rest_is_embedded() -> None:
+def test_broken_images_are_named_and_the_rest_is_embedded() -> None:
     assert len(BROKEN) >= 30
     with unprivileged_folder() as root:
-        folder = root / "pictures"
+        folder = root / "images"
         folder.mkdir()
         for file, make in {**{file: make for file, (make, _) in BROKEN.items()}, **ODD}.items():
             make(folder / file)
-        pictures = [(folder / file, content(folder / file)) for file in (*BROKEN, *ODD)]
+        images = [(folder / file, content(folder / file)) for file in (*BROKEN, *ODD)]
         (folder / "vanished.png").unlink()
         photo(99).save(folder / "changed.png")
         store = open_store("store", root)
-        embedded = embed_pictures(pictures, EmbedParams(shard_pictures=len(pictures)), EncoderParams(), store)
-        read = EmbeddingReader(store, embedded.manifest).read(embedded.manifest.pictures)
-    reasons = {picture.path.name: picture.reason for picture in embedded.quarantined}
+        embedded = embed_images(images, EmbedParams(shard_images=len(images)), EncoderParams(), store)
+        read = EmbeddingReader(store, embedded.manifest).read(embedded.manifest.images)
+    reasons = {image.path.name: image.reason for image in embedded.quarantined}
     assert sorted(reasons) == sorted(BROKEN)
     wrong = {file: reasons[file] for file, (_, reason) in BROKEN.items() if not re.match(reason, reasons[file])}
     assert wrong == {}
-    assert all(picture.remedy for picture in embedded.quarantined)
-    assert set(embedded.manifest.pictures) == {sha256 for path, sha256 in pictures if path.name in ODD}
+    assert all(image.remedy for image in embedded.quarantined)
+    assert set(embedded.manifest.images) == {sha256 for path, sha256 in images if path.name in ODD}
     assert torch.isfinite(read).all()
 
 
 def content(path: Path) -> str:
     """SHA-256 of what can be read, and of the name of what cannot."""
     try:
-        return picture_sha256(path)
-    except PictureError:
+        return image_sha256(path)
+    except ImageError:
         return sha256(path.name.encode()).hexdigest()

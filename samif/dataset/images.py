@@ -1,6 +1,6 @@
-"""Picture files as upright 8-bit RGB arrays, and what their headers say.
+"""Image files as upright 8-bit RGB arrays, and what their headers say.
 
-Shape legend: H, W are the height and width of the upright picture in pixels.
+Shape legend: H, W are the height and width of the upright image in pixels.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from samif.errors import SamifError
 
 MAX_PIXELS = 200_000_000
-"""Pictures of more pixels are refused before anything is decoded."""
+"""Images of more pixels are refused before anything is decoded."""
 
 MAX_ASPECT = 200
-"""Pictures whose longer side is more than so many times the shorter are refused: at the size that an encoder sees,
+"""Images whose longer side is more than so many times the shorter are refused: at the size that an encoder sees,
 nothing would be left of the shorter."""
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "PPM", "JPEG2000")
@@ -45,11 +45,11 @@ _TURNS = {
 }
 _SWAPPING = (5, 6, 7, 8)
 _OUT_OF_MEANS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Errors that say nothing about the picture: this process has too many open files, or the machine no memory."""
+"""Errors that say nothing about the image: this process has too many open files, or the machine no memory."""
 
 
-class PictureError(SamifError):
-    """A picture file that cannot be used: which, what is wrong, the remedy."""
+class ImageError(SamifError):
+    """An image file that cannot be used: which, what is wrong, the remedy."""
 
     def __init__(self, path: Path, what: str, remedy: str) -> None:
         super().__init__(f"{path} {what}; {remedy}")
@@ -58,77 +58,77 @@ class PictureError(SamifError):
 
 
 @dataclass(frozen=True)
-class PictureFacts:
-    """What `inspect_picture` learns: upright size, size as stored before EXIF turns it, SHA-256 of the file."""
+class ImageFacts:
+    """What `inspect_image` learns: upright size, size as stored before EXIF turns it, SHA-256 of the file."""
 
     size: tuple[int, int]
     stored_size: tuple[int, int]
     sha256: str
 
 
-def read_picture(path: Path, max_pixels: int = MAX_PIXELS, sha256: str | None = None) -> npt.NDArray[np.uint8]:
-    """Read a picture as it is meant to be seen.
+def read_image(path: Path, max_pixels: int = MAX_PIXELS, sha256: str | None = None) -> npt.NDArray[np.uint8]:
+    """Read an image as it is meant to be seen.
 
     EXIF orientation is applied; colour profiles are ignored; of several frames or pages the first counts.
     Transparent pixels are laid over mid grey. 16-bit grey values are scaled by a fixed factor, so that
-    pictures of one camera stay comparable: 4095 is white if no pixel is above it (a 12-bit camera),
+    images of one camera stay comparable: 4095 is white if no pixel is above it (a 12-bit camera),
     otherwise 65535. 32-bit and floating-point grey has no agreed white and is stretched from its least to
     its greatest value.
 
     Args:
         path: a JPEG, PNG, TIFF, BMP, GIF, WebP, AVIF, PPM or JPEG 2000 file.
-        max_pixels: pictures above this are refused by their header.
+        max_pixels: images above this are refused by their header.
         sha256: what the SHA-256 (hex) of the file's bytes must be; None takes any.
 
     Returns:
         (H, W, 3) uint8 RGB, upright, writable, C-contiguous.
 
     Raises:
-        PictureError: the file is missing, unreadable, truncated, no picture, too large, a strip, or not as expected.
+        ImageError: the file is missing, unreadable, truncated, no image, too large, a strip, or not as expected.
     """
     with _opened(path) as file:
         if sha256 is not None and _digest(file) != sha256:
-            raise PictureError(path, "has changed since it was indexed", "put the old picture back or index it anew")
+            raise ImageError(path, "has changed since it was indexed", "put the old image back or index it anew")
         with _decoder(path, file, max_pixels) as image:
             turn = _TURNS.get(_orientation(image))
             rgb = _to_rgb(image)
             return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
-def picture_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """(width, height) in pixels of the upright picture, from the header alone.
+def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(width, height) in pixels of the upright image, from the header alone.
 
     Raises:
-        PictureError: the file is missing, unreadable, no picture, or too large.
+        ImageError: the file is missing, unreadable, no image, or too large.
     """
     with _opened(path) as file, _decoder(path, file, max_pixels) as image:
         return _upright(image.size, _orientation(image))
 
 
-def picture_sha256(path: Path) -> str:
-    """SHA-256 (hex) of the file's bytes: the identity of a picture.
+def image_sha256(path: Path) -> str:
+    """SHA-256 (hex) of the file's bytes: the identity of an image.
 
     Raises:
-        PictureError: the file is missing or unreadable.
+        ImageError: the file is missing or unreadable.
     """
     with _opened(path) as file:
         return _digest(file)
 
 
-def inspect_picture(path: Path) -> PictureFacts:
+def inspect_image(path: Path) -> ImageFacts:
     """Decode the whole file once, as cheaply as its format allows, and say what it is.
 
     A JPEG is decoded at an eighth of its size, which still reads every byte, so that truncation shows.
 
     Raises:
-        PictureError: as `read_picture`.
+        ImageError: as `read_image`.
     """
     with _opened(path) as file:
         with _decoder(path, file, MAX_PIXELS) as image:
             orientation, stored = _orientation(image), image.size
             image.draft(None, (max(stored[0] // 8, 1), max(stored[1] // 8, 1)))
             _to_rgb(image)
-        return PictureFacts(_upright(stored, orientation), stored, _digest(file))
+        return ImageFacts(_upright(stored, orientation), stored, _digest(file))
 
 
 @contextmanager
@@ -140,9 +140,9 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
     with _named_errors(path), open(path, "rb", opener=_without_waiting) as file:
         facts = os.fstat(file.fileno())
         if not stat.S_ISREG(facts.st_mode):
-            raise PictureError(path, "is a pipe or a device, not a file", "name a picture file")
+            raise ImageError(path, "is a pipe or a device, not a file", "name an image file")
         if facts.st_size == 0:
-            raise PictureError(path, "is empty (0 bytes)", "copy the picture again or take it out of the annotations")
+            raise ImageError(path, "is empty (0 bytes)", "copy the image again or take it out of the annotations")
         yield file
 
 
@@ -153,7 +153,7 @@ def _without_waiting(path: str, flags: int) -> int:
 
 @contextmanager
 def _decoder(path: Path, file: BufferedReader, max_pixels: int) -> Iterator[Image.Image]:
-    # Pillow has a guard of its own, below ours: raise it, or it refuses pictures that we accept.
+    # Pillow has a guard of its own, below ours: raise it, or it refuses images that we accept.
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
     file.seek(0)
@@ -162,7 +162,7 @@ def _decoder(path: Path, file: BufferedReader, max_pixels: int) -> Iterator[Imag
         if width * height > max_pixels:
             raise _too_large(path, f"{width} x {height} pixels", max_pixels)
         if max(width, height) > MAX_ASPECT * min(width, height):
-            raise PictureError(
+            raise ImageError(
                 path, f"is a strip of {width} x {height} pixels, the limit is {MAX_ASPECT} to 1", "cut it into pieces"
             )
         yield image
@@ -178,16 +178,16 @@ def _named_errors(path: Path) -> Iterator[None]:
     """Turn whatever reading `path` raises into one sentence that names it."""
     try:
         yield
-    except PictureError:
+    except ImageError:
         raise
     except FileNotFoundError:
-        raise PictureError(path, "does not exist", "copy the picture there or correct its file name") from None
+        raise ImageError(path, "does not exist", "copy the image there or correct its file name") from None
     except PermissionError:
-        raise PictureError(path, "may not be read", "give this user the right to read it") from None
+        raise ImageError(path, "may not be read", "give this user the right to read it") from None
     except IsADirectoryError:
-        raise PictureError(path, "is a folder, not a picture", "name a picture file") from None
+        raise ImageError(path, "is a folder, not an image", "name an image file") from None
     except UnidentifiedImageError:
-        raise PictureError(path, "is not a picture in a known format", "save it as JPEG or PNG") from None
+        raise ImageError(path, "is not an image in a known format", "save it as JPEG or PNG") from None
     except Image.DecompressionBombError:
         raise _too_large(path, "far too many pixels", MAX_PIXELS) from None
     except Exception as error:  # decoders of damaged files raise a dozen kinds: struct, zlib, OS, ...
@@ -196,15 +196,15 @@ def _named_errors(path: Path) -> Iterator[None]:
                 f"{path} cannot be read now ({error.strerror}); close what holds files or memory, then try again"
             ) from None
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise PictureError(
+        raise ImageError(
             path,
             f"cannot be decoded ({reason}), it is damaged, cut short or of an unusual kind",
             "copy it again from its origin or save it as an RGB JPEG or PNG",
         ) from None
 
 
-def _too_large(path: Path, size: str, max_pixels: int) -> PictureError:
-    return PictureError(path, f"has {size}, the limit is {max_pixels / 1e6:g} million", "make it smaller or cut it")
+def _too_large(path: Path, size: str, max_pixels: int) -> ImageError:
+    return ImageError(path, f"has {size}, the limit is {max_pixels / 1e6:g} million", "make it smaller or cut it")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -212,9 +212,9 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":  # Pillow turns these itself, in size and in pixels
         return 1
     try:
-        # PNG's own getexif decodes the whole picture to look behind the pixels: use the plain one.
+        # PNG's own getexif decodes the whole image to look behind the pixels: use the plain one.
         return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a broken EXIF block may raise anything, and must not cost the picture
+    except Exception:  # a broken EXIF block may raise anything, and must not cost the image
         return 1
 
 

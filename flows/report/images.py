@@ -1,4 +1,4 @@
-"""Validation pictures that show what a classifier does well and badly: ground truth beside prediction."""
+"""Validation images that show what a classifier does well and badly: ground truth beside prediction."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from samif.dataset.model import Dataset, Picture
-from samif.dataset.pictures import read_picture
+from samif.dataset.images import read_image
+from samif.dataset.model import Dataset, ImageRecord
 from samif.errors import SamifError
 from samif.evaluate.matching import KINDS, Kind, Matched
 from samif.inference.overlay import draw_instances
@@ -22,9 +22,9 @@ JPEG_QUALITY = 80
 
 
 def choose(matched: Sequence[Matched], focus: Iterable[str], count: int) -> dict[Kind, list[Matched]]:
-    """The best pictures (hits) and the worst (misses, false tags), at most `count` of each, always the same ones.
+    """The best images (hits) and the worst (misses, false tags), at most `count` of each, always the same ones.
 
-    Pictures rank by how many instances of the `focus` classes they show; a picture is shown twice only where there
+    Images rank by how many instances of the `focus` classes they show; an image is shown twice only where there
     is no other.
     """
     wanted = set(focus)
@@ -33,10 +33,10 @@ def choose(matched: Sequence[Matched], focus: Iterable[str], count: int) -> dict
     for kind in KINDS:
         ranked = sorted(
             (item for item in matched if item.names(kind)),
-            key=lambda item: (item.picture.id in used, *_rank(item, kind, wanted), item.picture.id),
+            key=lambda item: (item.image.id in used, *_rank(item, kind, wanted), item.image.id),
         )
         chosen[kind] = ranked[:count]
-        used |= {item.picture.id for item in chosen[kind]}
+        used |= {item.image.id for item in chosen[kind]}
     return chosen
 
 
@@ -55,7 +55,7 @@ def render(dataset: Dataset, item: Matched, kind: Kind, folder: Path, stem: str)
 
     Misses are emphasised in the truth, false tags in the prediction; the rest is then drawn as thin outlines.
     """
-    small = shrink(dataset, item.picture)
+    small = shrink(dataset, item.image)
     size = (small.shape[1], small.shape[0])
     truth = draw_truth(small, item, item.missed if kind == "misses" else None)
     prediction = draw_detections(small, item, item.wrong if kind == "false_tags" else None)
@@ -66,7 +66,7 @@ def render(dataset: Dataset, item: Matched, kind: Kind, folder: Path, stem: str)
         files[side] = path.name
     return {
         "kind": kind,
-        "picture": item.picture.file_name,
+        "image": item.image.file_name,
         "width": size[0],
         "height": size[1],
         "objects": len(item.truth),
@@ -75,32 +75,32 @@ def render(dataset: Dataset, item: Matched, kind: Kind, folder: Path, stem: str)
     }
 
 
-def shrink(dataset: Dataset, item: Picture) -> np.ndarray:
-    """The picture with its longer side at 480 px, (H, W, 3) uint8.
+def shrink(dataset: Dataset, item: ImageRecord) -> np.ndarray:
+    """The image with its longer side at 480 px, (H, W, 3) uint8.
 
     Raises:
-        SamifError: the picture cannot be read, or has another size than its index says.
+        SamifError: the image cannot be read, or has another size than its index says.
     """
-    picture = Image.fromarray(read_picture(dataset.path_of(item)))
-    if picture.size != (item.width, item.height):
+    image = Image.fromarray(read_image(dataset.path_of(item)))
+    if image.size != (item.width, item.height):
         raise SamifError(
-            f"picture '{item.file_name}' is {picture.size[0]} x {picture.size[1]} px, but the validation index "
+            f"image '{item.file_name}' is {image.size[0]} x {image.size[1]} px, but the validation index "
             f"says {item.width} x {item.height}; run the dataset stage again"
         )
-    scale = LONGER_SIDE / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
+    scale = LONGER_SIDE / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return np.asarray(image.resize(size, Image.Resampling.LANCZOS))
 
 
 def draw_truth(small: np.ndarray, item: Matched, emphasis: Sequence[bool] | None) -> np.ndarray:
-    """The labels of a picture over its shrunk pixels; see `draw_instances` for `emphasis`."""
+    """The labels of an image over its shrunk pixels; see `draw_instances` for `emphasis`."""
     size = (small.shape[1], small.shape[0])
     masks = [_resize(annotation.rle, size) for annotation in item.truth]
     return draw_instances(small, masks, [annotation.category for annotation in item.truth], emphasis=emphasis)
 
 
 def draw_detections(small: np.ndarray, item: Matched, emphasis: Sequence[bool] | None) -> np.ndarray:
-    """What a classifier found in a picture over its shrunk pixels, with scores."""
+    """What a classifier found in an image over its shrunk pixels, with scores."""
     size = (small.shape[1], small.shape[0])
     return draw_instances(
         small,
