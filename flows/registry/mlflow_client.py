@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.runtime.retry import PATIENCE_SECONDS, Transient
-from samif.errors import SamifError
+from samif.errors import SamifError, ServiceUnavailable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,7 +31,7 @@ MAY_PASS = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
 """MLflow's codes for a server, or a database or bucket behind it, that is away."""
 
 
-class Away(SamifError, Transient):
+class Away(ServiceUnavailable, Transient):
     """The registry, or what stands behind it, does not answer."""
 
 

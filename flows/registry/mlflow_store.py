@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from flows.registry.mlflow_client import Away, first_line, may_pass, open_client, probe
 from flows.runtime.retry import patiently
-from samif.errors import SamifError
+from samif.errors import ObjectMissing, SamifError
 from samif.io.address import shown
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class MlflowStore:
     def reading(self) -> Iterator[None]:
         """Around calls that only read; does not make a missing SQLite store."""
         if self.database is not None and not self.database.exists():
-            raise SamifError(f"there is no registry at {self.database} yet; run 'samif run' to register a version")
+            raise ObjectMissing(f"there is no registry at {self.database} yet; run 'samif run' to register a version")
         with self._sentences():
             yield
 
