@@ -10,10 +10,10 @@ import typer
 
 from flows.cli.app import HERE, AsJson, Workspace, console, group, print_json, print_rows
 
-trigger_app = group("trigger", "Runs that something outside sets off.")
+trigger_app = group("trigger", "Runs started by external events.")
 
 Address = Annotated[str | None, typer.Option(help="Run on the Ray cluster at http://HEAD:8265.", show_default="here")]
-Shared = Annotated[list[Path] | None, typer.Option(help="Folder that the cluster sees at the same path.")]
+Shared = Annotated[list[Path] | None, typer.Option(help="Folder that the cluster has at the same path.")]
 
 
 @trigger_app.command()
@@ -21,17 +21,18 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8091,
     secret_file: Annotated[
-        Path | None, typer.Option(help="Holds the secret shared with the senders.", show_default="SAMIF_WEBHOOK_SECRET")
+        Path | None,
+        typer.Option(help="File with the secret shared with the senders.", show_default="SAMIF_WEBHOOK_SECRET"),
     ] = None,
     place: Annotated[
-        list[str] | None, typer.Option(help="s3://bucket/prefix whose objects count; repeat.", show_default="all")
+        list[str] | None,
+        typer.Option(help="s3://bucket/prefix whose events start runs; repeat for several.", show_default="all"),
     ] = None,
-    tolerance: Annotated[float, typer.Option(min=1, max=3600, help="Seconds that clocks may differ.")] = 300.0,
     address: Address = None,
     shared: Shared = None,
     workspace: Workspace = HERE,
 ) -> None:
-    """Receive signed events (MLflow webhooks, S3 events) at POST /v1/events, and run for them, one run at a time."""
+    """Receive signed events (MLflow webhooks, S3 events) at POST /v1/events and start runs, one at a time."""
     from flows.http.signature import find_secret
     from flows.triggers.app import Receiver
     from flows.triggers.server import serve as listen
@@ -40,13 +41,13 @@ def serve(
 
     root = workspace.resolve()
     request_of(root, "webhook")  # a workspace at all, and one that can be read
-    receiver = Receiver(root, find_secret(secret_file), tuple(place or ()), tolerance)
+    receiver = Receiver(root, find_secret(secret_file), tuple(place or ()))
     listen(receiver, host, port, words_of(root, address, shared or ()), _say)
 
 
 @trigger_app.command("list")
 def list_(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
-    """What events asked for, and which run served it."""
+    """List the requests of events and the runs that served them."""
     from flows.triggers.queue import Queue
     from flows.triggers.worker import summary
 
@@ -68,7 +69,7 @@ def list_(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
 
 @trigger_app.command(hidden=True)
 def work(address: Address = None, shared: Shared = None, workspace: Workspace = HERE) -> None:
-    """Do one run for everything that waits."""
+    """Run once for all waiting requests."""
     from flows.triggers.worker import run_here, run_on, work
 
     root = workspace.resolve()
@@ -77,7 +78,7 @@ def work(address: Address = None, shared: Shared = None, workspace: Workspace = 
 
 @trigger_app.command()
 def comparison(workspace: Workspace = HERE) -> None:
-    """The newest version against the live one, as a Markdown table for a pull request."""
+    """Compare the newest version with the live one; print a Markdown table for a pull request."""
     from flows.cli.registry import open_registry
     from flows.comparison.examiner import Examiner
     from flows.comparison.markdown import markdown

@@ -1,1 +1,1 @@
-"""What every HTTP service shares: error answers, bearer tokens, signatures."""
+"""Parts that all HTTP services share: error answers, bearer tokens, signed webhooks."""

@@ -1,10 +1,10 @@
-"""What a client is told when there is no answer: a status, a word for programs, one sentence for people."""
+"""Error answers of every HTTP service: a status, a code for programs, one sentence for people."""
 
 from __future__ import annotations
 
 
-class Refusal(Exception):
-    """A request that gets no answer.
+class HttpError(Exception):
+    """A request that cannot be answered.
 
     Args:
         status: HTTP status, 4xx where the request is at fault.
@@ -18,8 +18,10 @@ class Refusal(Exception):
 
     @property
     def content(self) -> dict[str, dict[str, str]]:
+        """Body of the answer."""
         return {"error": {"code": self.code, "message": self.sentence}}
 
 
-def busy(sentence: str) -> Refusal:
-    return Refusal(503, "busy", sentence, {"Retry-After": "1"})
+def busy(sentence: str) -> HttpError:
+    """503: the same request may succeed in a second."""
+    return HttpError(503, "busy", sentence, {"Retry-After": "1"})

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flows.http.auth import matches
-from flows.http.errors import Refusal, busy
+from flows.http.errors import HttpError, busy
 from flows.serve.answers import Answer, ErrorAnswer, Replicas, ShadowView, Word, instances_of, model_of
 from flows.serve.limits import Admission, read_image_bytes
 from flows.serve.metrics import Metrics
@@ -54,14 +54,14 @@ def build_app(replica: Replica) -> FastAPI:
     admission = Admission(limits.queue, replica.metrics.queue.set)
     app = FastAPI(title="samif", version=version("samif"), docs_url=None, redoc_url=None)
     app.add_middleware(CountAnswers, metrics=replica.metrics)
-    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(HttpError, _refused)
     app.add_exception_handler(HTTPException, _no_such)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _defect)
 
     def allowed(given: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> None:
         if not matches(given.credentials if given else None, replica.settings.token_sha256):
-            raise Refusal(
+            raise HttpError(
                 401, "token", "the bearer token is missing or wrong; send 'Authorization: Bearer TOKEN'",
                 {"WWW-Authenticate": "Bearer"},
             )  # fmt: skip
@@ -187,7 +187,7 @@ def _over(work: asyncio.Task[Outcome], admission: Admission) -> None:
 
 
 def _refused(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, Refusal)
+    assert isinstance(error, HttpError)
     return JSONResponse(error.content, error.status, error.headers)
 
 
@@ -195,16 +195,16 @@ def _no_such(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     sentence = f"{request.method} {request.url.path}: {error.detail}; see /openapi.json"
     headers = dict(error.headers or {})
-    return JSONResponse(Refusal(error.status_code, "no_such_operation", sentence).content, error.status_code, headers)
+    return JSONResponse(HttpError(error.status_code, "no_such_operation", sentence).content, error.status_code, headers)
 
 
 def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     sentence = f"{first['loc'][-1]}: {first['msg']}; see /openapi.json"
-    return JSONResponse(Refusal(422, "parameter", sentence).content, 422)
+    return JSONResponse(HttpError(422, "parameter", sentence).content, 422)
 
 
 def _defect(_: Request, error: Exception) -> JSONResponse:
     sentence = f"a defect of samif ({type(error).__name__}); please report it with the image"
-    return JSONResponse(Refusal(500, "defect", sentence).content, 500)
+    return JSONResponse(HttpError(500, "defect", sentence).content, 500)

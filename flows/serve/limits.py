@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from flows.http.errors import Refusal, busy
+from flows.http.errors import HttpError, busy
 from flows.serve.settings import Limits
 
 PLAIN_TYPES = ("application/octet-stream", "")
@@ -31,7 +31,7 @@ class Admission:
         """Take a place; whoever does calls `leave` once.
 
         Raises:
-            Refusal: 503 with Retry-After, there is none.
+            HttpError: 503 with Retry-After, there is none.
         """
         if self._count >= self._most:
             raise busy(f"{self._most} requests are waiting already; try again in a second")
@@ -47,11 +47,11 @@ async def read_image_bytes(request: Request, limits: Limits) -> bytes:
     """The bytes of the image in a request: its body, or the one file of a multipart form.
 
     Raises:
-        Refusal: 4xx; the body is too long, too slow, empty, of another type, or no form.
+        HttpError: 4xx; the body is too long, too slow, empty, of another type, or no form.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not (kind in PLAIN_TYPES or kind == MULTIPART or kind.startswith("image/")):
-        raise Refusal(
+        raise HttpError(
             415, "media_type", "the body is not said to be an image; send it as image/*, application/octet-stream or "
             "multipart/form-data",
         )  # fmt: skip
@@ -59,13 +59,13 @@ async def read_image_bytes(request: Request, limits: Limits) -> bytes:
     if kind == MULTIPART:
         body = await _only_file(request.headers, body)
     if not body:
-        raise Refusal(400, "empty", "there is no image in the request; send its bytes as the body")
+        raise HttpError(400, "empty", "there is no image in the request; send its bytes as the body")
     return body
 
 
 async def _read_body(request: Request, limits: Limits) -> bytes:
     said = request.headers.get("content-length", "")
-    too_long = Refusal(
+    too_long = HttpError(
         413, "too_many_bytes", f"the body is longer than {limits.bytes} bytes; send a smaller image",
         {"Connection": "close"},
     )  # fmt: skip
@@ -79,14 +79,14 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
                 if len(body) > limits.bytes:
                     raise too_long
     except TimeoutError:
-        raise Refusal(
+        raise HttpError(
             408, "slow", f"the body had not arrived after {limits.upload_seconds:g} seconds; send it faster",
             {"Connection": "close"},
         ) from None  # fmt: skip
     except ClientDisconnect:
-        raise Refusal(400, "cut_short", "the connection ended before the body did; send it again") from None
+        raise HttpError(400, "cut_short", "the connection ended before the body did; send it again") from None
     if said.isdecimal() and int(said) != len(body):
-        raise Refusal(400, "cut_short", f"{said} bytes were announced and {len(body)} came; send it again")
+        raise HttpError(400, "cut_short", f"{said} bytes were announced and {len(body)} came; send it again")
     return bytes(body)
 
 
@@ -100,13 +100,13 @@ async def _only_file(headers: Headers, body: bytes) -> bytes:
         form = await MultiPartParser(headers, stream(), max_files=1, max_fields=4).parse()  # type: ignore[arg-type]
     except (MultiPartException, FormParserError, ValueError, KeyError, LookupError, AssertionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise Refusal(
+        raise HttpError(
             400, "form", f"the multipart form cannot be read ({reason}); send the image as the body"
         ) from None
     try:
         uploads = [item for _, item in form.multi_items() if isinstance(item, UploadFile)]
         if not uploads:
-            raise Refusal(400, "form", "the form has no file; give the image as a part with a file name")
+            raise HttpError(400, "form", "the form has no file; give the image as a part with a file name")
         return await uploads[0].read()
     finally:
         await form.close()

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from numpy.typing import NDArray
 from ray import serve
 
-from flows.http.errors import Refusal, busy
+from flows.http.errors import HttpError, busy
 from flows.runtime.device import device_of_worker
 from flows.runtime.tuning import keep_freed_memory
 from flows.serve.alias_poller import Follower
@@ -107,7 +107,7 @@ class Replica:
             self._follower.stop()
 
     def check_loaded(self) -> None:
-        """Raise Refusal (503) while there is no model."""
+        """Raise HttpError (503) while there is no model."""
         if self.champion.state.live is None:
             raise busy("no model is loaded yet, /v1/model says why; try again in a second")
 
@@ -115,7 +115,7 @@ class Replica:
         """An image file's bytes -> what is in it.
 
         Raises:
-            Refusal: 422, it cannot be read.
+            HttpError: 422, it cannot be read.
         """
         loop = asyncio.get_running_loop()
         began = time.perf_counter()
@@ -147,7 +147,7 @@ class Replica:
                 return read_image(Path(file.name), self.settings.limits.pixels)
             except ImageError as error:
                 what = error.what.replace(file.name, "it")
-                raise Refusal(422, "image", f"the image {what}; {error.remedy}") from None
+                raise HttpError(422, "image", f"the image {what}; {error.remedy}") from None
             except SamifError:  # says nothing about the image: this machine is short of something
                 raise busy("this machine is out of memory or open files for the moment; try again") from None
 

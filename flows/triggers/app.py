@@ -15,8 +15,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
-from flows.http.errors import Refusal
-from flows.http.signature import check, replayed
+from flows.http.errors import HttpError
+from flows.http.signature import TOLERANCE_SECONDS, check, replayed
 from flows.triggers.events import cause_of
 from flows.triggers.queue import Queue
 from flows.workspace.run_request import request_of
@@ -24,7 +24,6 @@ from samif.errors import SamifError
 
 MOST_BYTES = 1_000_000
 UPLOAD_SECONDS = 15.0
-TOLERANCE_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,6 @@ class Receiver:
         root: the workspace whose runs it asks for.
         secret: shared with the senders.
         places: s3://bucket/prefix; objects elsewhere start nothing. None takes all.
-        tolerance: seconds by which a sender's clock may differ.
         wake: called when something was queued.
         clock: Unix seconds.
     """
@@ -43,7 +41,6 @@ class Receiver:
     root: Path
     secret: str
     places: Sequence[str] = ()
-    tolerance: float = TOLERANCE_SECONDS
     wake: Callable[[], None] = lambda: None
     clock: Callable[[], float] = time.time
 
@@ -51,26 +48,26 @@ class Receiver:
         """Check a delivery and queue its request; HTTP status and what became of it.
 
         Raises:
-            Refusal: it is not signed as it should be, is no event, or nothing can be queued.
+            HttpError: it is not signed as it should be, is no event, or nothing can be queued.
         """
         now = self.clock()
-        delivery = check(headers, body, self.secret, now, self.tolerance)
+        delivery = check(headers, body, self.secret)
         try:
             payload = json.loads(body)
         except (ValueError, RecursionError):
-            raise Refusal(400, "json", "the body is not JSON; send an S3 event or an MLflow webhook") from None
+            raise HttpError(400, "json", "the body is not JSON; send an S3 event or an MLflow webhook") from None
         try:
             cause = cause_of(payload, self.places)
             if cause is None:
                 return 200, "ignored"
             request = request_of(self.root, "webhook", f"event: {cause}", cause)
-            answer = Queue(self.root).accept(delivery, request, now, 2 * self.tolerance + 1)
+            answer = Queue(self.root).accept(delivery, request, now, 2 * TOLERANCE_SECONDS + 1)
         except SamifError as error:
-            raise Refusal(503, "workspace", f"the workspace takes no request now: {error}") from None
+            raise HttpError(503, "workspace", f"the workspace takes no request now: {error}") from None
         if answer == "replayed":
             raise replayed()
         if answer == "full":
-            raise Refusal(503, "full", "too many requests wait; send it again later", {"Retry-After": "60"})
+            raise HttpError(503, "full", "too many requests wait; send it again later", {"Retry-After": "60"})
         if answer == "queued":
             self.wake()
         return (202, "queued") if answer == "queued" else (200, "known")
@@ -79,7 +76,7 @@ class Receiver:
 def build_app(receiver: Receiver) -> FastAPI:
     """Paths of the receiver: `POST /v1/events` for signed events, `/healthz` for anybody."""
     app = FastAPI(title="samif trigger", version=version("samif"), docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(HttpError, _refused)
 
     @app.post("/v1/events")
     async def events(request: Request) -> JSONResponse:
@@ -101,11 +98,11 @@ async def _body(request: Request) -> bytes:
             async for piece in request.stream():
                 body += piece
                 if len(body) > MOST_BYTES:
-                    raise Refusal(413, "too_many_bytes", f"the body is longer than {MOST_BYTES} bytes", _CLOSE)
+                    raise HttpError(413, "too_many_bytes", f"the body is longer than {MOST_BYTES} bytes", _CLOSE)
     except TimeoutError:
-        raise Refusal(408, "slow", f"the body had not arrived after {UPLOAD_SECONDS:g} seconds", _CLOSE) from None
+        raise HttpError(408, "slow", f"the body had not arrived after {UPLOAD_SECONDS:g} seconds", _CLOSE) from None
     except ClientDisconnect:
-        raise Refusal(400, "cut_short", "the connection ended before the body did") from None
+        raise HttpError(400, "cut_short", "the connection ended before the body did") from None
     return bytes(body)
 
 
@@ -113,5 +110,5 @@ _CLOSE = {"Connection": "close"}
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, Refusal)
+    assert isinstance(error, HttpError)
     return JSONResponse(error.content, error.status, error.headers)

@@ -10,7 +10,7 @@ from urllib.parse import unquote_plus
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flows.http.errors import Refusal
+from flows.http.errors import HttpError
 
 _LONGEST = 300
 _OWN = ("-decoder", "-classifier", "-journal")
@@ -84,7 +84,7 @@ def cause_of(payload: Any, places: Sequence[str] = ()) -> str | None:
         The line, or none where the event is no reason for a run.
 
     Raises:
-        Refusal: 400; it is neither of the two.
+        HttpError: 400; it is neither of the two.
     """
     try:
         if isinstance(payload, dict) and "Records" in payload:
@@ -95,7 +95,7 @@ def cause_of(payload: Any, places: Sequence[str] = ()) -> str | None:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
-        raise Refusal(
+        raise HttpError(
             400, "shape", f"this is neither an S3 event nor an MLflow webhook ({where}: {first['msg'].lower()})"
         ) from None
 

@@ -1,37 +1,31 @@
-"""Alarms to a webhook: one signed POST each, as the Standard Webhooks specification has it.
+"""Alarms to a webhook: one POST each, signed by the Standard Webhooks specification (`flows.http.signature`).
 
-Headers `webhook-id` (the alarm's id: the same however often it is sent), `webhook-timestamp` (seconds since 1970) and
-`webhook-signature` (`v1,` and the base64 of HMAC-SHA256 over `ID.TIMESTAMP.BODY`): any library for such webhooks can
-check them.
+`webhook-id` is the id of the alarm: the same for every attempt to send it.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import time
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 
-from flows.http.signature import sign
+from flows.http.signature import check_secret, signed_headers
 from flows.runtime.retry import Transient, persistently
 from samif.errors import SamifError
 
 SECRET_VARIABLE = "SAMIF_WATCH_SECRET"
 ATTEMPTS = 4
 TIMEOUT_SECONDS = 10.0
-PREFIX = "whsec_"
-"""Marks a secret whose rest is base64."""
 
 
 class Webhook:
     """Where alarms go.
 
     Raises:
-        SamifError: the secret is not in the environment, or is no base64 where it says so.
+        SamifError: the secret is not in the environment, or is no `whsec_` secret.
     """
 
     def __init__(self, url: str) -> None:
@@ -41,14 +35,7 @@ class Webhook:
                 f"params.yaml names a webhook (watch.webhook), but {SECRET_VARIABLE} is not set; put the secret that "
                 "signs alarms into the environment"
             )
-        self._url = url
-        try:
-            coded = text.startswith(PREFIX)
-            self._secret = base64.b64decode(text.removeprefix(PREFIX), validate=True) if coded else text.encode()
-        except ValueError:
-            raise SamifError(
-                f"what follows {PREFIX} in {SECRET_VARIABLE} is no base64; copy the secret again"
-            ) from None
+        self._url, self._secret = url, check_secret(text, SECRET_VARIABLE)
 
     @property
     def host(self) -> str:
@@ -68,14 +55,8 @@ class Webhook:
             raise SamifError(f"the webhook at {self.host} did not take an alarm: {error}; it is sent again") from None
 
     def _post(self, identity: str, body: bytes) -> None:
-        timestamp = int(time.time())
-        headers = {
-            "content-type": "application/json",
-            "user-agent": "samif-watch",
-            "webhook-id": identity,
-            "webhook-timestamp": str(timestamp),
-            "webhook-signature": sign(self._secret, identity, timestamp, body),
-        }
+        headers = {"content-type": "application/json", "user-agent": "samif-watch"}
+        headers |= signed_headers(self._secret, identity, body)
         try:
             answer = requests.post(
                 self._url, data=body, headers=headers, timeout=TIMEOUT_SECONDS, allow_redirects=False

@@ -1,11 +1,13 @@
-"""Signs a bucket's notifications, which are not signed, and hands them to `samif trigger serve`.
+"""Signs a bucket's notifications, which are not signed, and forwards them to `samif trigger serve`.
 
 Beside a bucket of Ceph or MinIO, on loopback or in their own network:
 
-    SAMIF_TRIGGER_URL=http://RECEIVER:8091/v1/events SAMIF_WEBHOOK_SECRET=... python bucket_relay.py 127.0.0.1 8092
+    export SAMIF_TRIGGER_URL=http://RECEIVER:8091/v1/events SAMIF_WEBHOOK_SECRET=whsec_...
+    python bucket_relay.py 127.0.0.1 8092
 
 and http://127.0.0.1:8092 as the push endpoint of the bucket's topic. On AWS the same file is a Lambda function whose
-handler is `bucket_relay.handler` and whose trigger is the bucket. It needs Python and nothing else.
+handler is `bucket_relay.handler` and whose trigger is the bucket. It needs Python and no package. Signatures are those
+of the Standard Webhooks specification.
 """
 
 from __future__ import annotations
@@ -39,12 +41,13 @@ def forward(body: bytes) -> int:
     """Send one notification on, signed; the receiver's HTTP status."""
     delivery, timestamp = str(uuid.uuid4()), str(int(time.time()))
     content = f"{delivery}.{timestamp}.".encode() + body
-    signature = hmac.new(os.environ["SAMIF_WEBHOOK_SECRET"].encode(), content, hashlib.sha256).digest()
+    key = base64.b64decode(os.environ["SAMIF_WEBHOOK_SECRET"].removeprefix("whsec_"))
+    signature = hmac.new(key, content, hashlib.sha256).digest()
     headers = {
         "Content-Type": "application/json",
-        "X-MLflow-Delivery-Id": delivery,
-        "X-MLflow-Timestamp": timestamp,
-        "X-MLflow-Signature": f"v1,{base64.b64encode(signature).decode()}",
+        "webhook-id": delivery,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": f"v1,{base64.b64encode(signature).decode()}",
     }
     request = urllib.request.Request(os.environ["SAMIF_TRIGGER_URL"], body, headers)
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from flows.http.signature import DELIVERY, SIGNATURE, TIMESTAMP, sign
+from flows.http.signature import signed_headers
 from flows.triggers.queue import Queue
 from infra.services.ray import ADDRESS
 from infra.services.stack import BUCKET
@@ -42,6 +41,7 @@ of its keys; of mode 0600."""
 CEPH_KEYS, CEPH_DISK = "services/ceph/mon/store.db", "services/ceph/osd/block"
 
 NOBODY = "nobody-s-secret-" + "0" * 32
+WRONG_SECRET = "whsec_" + "0" * 32
 
 
 @pytest.fixture(scope="module")
@@ -172,14 +172,13 @@ def test_ray_knows_no_strangers(here: Site, what: str) -> None:
 def _delivery(secret: str, identity: str) -> tuple[bytes, dict[str, str]]:
     place = {"bucket": {"name": BUCKET}, "object": {"key": f"photos/{identity}"}}
     body = json.dumps({"Records": [{"eventName": "ObjectCreated:Put", "s3": place}]}).encode()
-    at = str(int(time.time()))
-    return body, {DELIVERY: identity, TIMESTAMP: at, SIGNATURE: sign(secret, identity, at, body)}
+    return body, signed_headers(secret, identity, body)
 
 
 def test_the_receiver_knows_no_strangers(here: Site, receiver: str) -> None:
     """A run is made for the one who signs, once."""
     body, signed = _delivery(here.webhook_secret, "one")
-    _, wrong = _delivery(NOBODY, "one")
+    _, wrong = _delivery(WRONG_SECRET, "one")
     sent = [({}, body), (wrong, body), (signed, body + b" "), (signed, body), (signed, body)]
     answers = [requests.post(receiver, data=data, headers=headers, timeout=30) for headers, data in sent]
     assert [answer.status_code for answer in answers] == [401, 401, 401, 202, 401]

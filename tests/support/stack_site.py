@@ -126,7 +126,13 @@ def site() -> Iterator[Site]:
         stack = Stack(Path(name) / "services")
         try:
             with CommandLines() as lines:
-                made = Site(Path(name), stack, stack.up(ten_free_ports()), lines, secrets.token_hex(24))
+                made = Site(
+                    Path(name),
+                    stack,
+                    stack.up(ten_free_ports()),
+                    lines,
+                    "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode(),
+                )
                 made.make_line()
                 yield made
         finally:

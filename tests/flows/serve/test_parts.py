@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flows.http.auth import VARIABLE, bearer_token, digest_of, find_token, is_loopback, matches
-from flows.http.errors import Refusal
+from flows.http.errors import HttpError
 from flows.runtime.ray_cluster import fit
 from flows.serve.alias_poller import Follower
 from flows.serve.disagreement import disagreements
@@ -188,7 +188,7 @@ def test_the_queue_is_as_long_as_said() -> None:
     admission = Admission(2, counts.append)
     admission.enter()
     admission.enter()
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(HttpError) as refusal:
         admission.enter()
     assert (refusal.value.status, refusal.value.headers) == (503, {"Retry-After": "1"})
     admission.leave()

@@ -19,7 +19,7 @@ from flows.triggers.app import Receiver, build_app
 from flows.triggers.queue import Queue
 from flows.workspace.edit import init_workspace
 from infra.triggers.bucket_relay import handler
-from tests.flows.triggers.test_triggers import S3, SECRET
+from tests.flows.triggers.test_triggers import S3, SECRET, WRONG
 from tests.flows.workspace.test_edit import coco
 from tests.support.services import Ceph, free_port
 
@@ -90,7 +90,7 @@ def test_the_relay_passes_a_refusal_on(root: Path, relay: str, monkeypatch: pyte
     assert requests.post(relay, data=b"no event", timeout=10).status_code == 502
     assert requests.post(relay, data=bytes(1_000_001), timeout=10).status_code == 413
     assert handler(S3) == {"statusCode": 200}
-    monkeypatch.setenv("SAMIF_WEBHOOK_SECRET", "another-secret-of-16")
+    monkeypatch.setenv("SAMIF_WEBHOOK_SECRET", WRONG)
     with pytest.raises(RuntimeError, match="the receiver answers 401"):
         handler(S3)
     assert len(Queue(root).all()) == 1

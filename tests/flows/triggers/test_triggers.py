@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import os
@@ -14,8 +15,10 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import requests
@@ -26,8 +29,8 @@ from mlflow.webhooks.types import get_example_payload_for_event
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.http.errors import Refusal
-from flows.http.signature import Delivery, find_secret, sign
+from flows.http.errors import HttpError
+from flows.http.signature import Delivery, find_secret, signed_headers
 from flows.triggers.app import MOST_BYTES, Receiver, build_app
 from flows.triggers.events import cause_of
 from flows.triggers.queue import Queue
@@ -35,10 +38,11 @@ from flows.triggers.worker import work
 from flows.workspace.edit import init_workspace
 from flows.workspace.lock import exclusive
 from flows.workspace.run_request import RunRequest, request_of
-from samif.errors import SamifError
+from samif.errors import ConfigError, SamifError
 from tests.flows.workspace.test_edit import coco
 
-SECRET = "a-secret-of-the-line"
+SECRET = "whsec_" + base64.b64encode(b"a secret of the tests....").decode()
+WRONG = "whsec_" + base64.b64encode(b"another secret of the tests").decode()
 NOW = 1_800_000_000
 ROOT = Path(__file__).parents[3]
 S3 = {
@@ -62,6 +66,17 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
+def clock_at(seconds: float) -> type[datetime]:
+    """`datetime` with this Unix time as now."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.fromtimestamp(seconds, tz)
+
+    return Clock
+
+
 @dataclass
 class Sender:
     """Sends to a receiver in this process; `now` is the receiver's clock."""
@@ -75,11 +90,11 @@ class Sender:
         """Status, and the state or the code of the refusal."""
         receiver = Receiver(self.root, SECRET, clock=lambda: self.now)
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        signed: dict[str, str | bytes | None] = {"x-mlflow-delivery-id": id, "x-mlflow-timestamp": str(at)}
-        signed["x-mlflow-signature"] = sign(secret, id, str(at), body)
+        signed: dict[str, str | bytes | None] = {**signed_headers(secret, id, body, at)}
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         sent = {name: value for name, value in (signed | given).items() if value is not None}
-        answer = TestClient(build_app(receiver)).post("/v1/events", content=body, headers=sent)
+        with mock.patch("standardwebhooks.webhooks.datetime", clock_at(self.now)):
+            answer = TestClient(build_app(receiver)).post("/v1/events", content=body, headers=sent)
         if "error" in answer.json():
             assert set(answer.json()["error"]) == {"code", "message"} and "\n" not in answer.json()["error"]["message"]
             return answer.status_code, answer.json()["error"]["code"]
@@ -98,15 +113,18 @@ def sender(root: Path) -> Sender:
 @pytest.mark.parametrize(
     ("changes", "answer"),
     [
-        ({"x_mlflow_signature": None}, (401, "unsigned")),
-        ({"x_mlflow_timestamp": None}, (401, "unsigned")),
-        ({"x_mlflow_delivery_id": None}, (401, "unsigned")),
-        ({"secret": "another-secret-of-16"}, (401, "signature")),
-        ({"x_mlflow_delivery_id": "d2"}, (401, "signature")),
-        ({"x_mlflow_timestamp": str(NOW + 1)}, (401, "signature")),
-        ({"x_mlflow_signature": b"v1,\xe9"}, (401, "signature")),
-        ({"at": NOW - 301}, (401, "old")),
-        ({"at": NOW + 301}, (401, "old")),
+        ({"webhook_signature": None}, (401, "unsigned")),
+        ({"webhook_timestamp": None}, (401, "unsigned")),
+        ({"webhook_id": None}, (401, "unsigned")),
+        ({"secret": WRONG}, (401, "signature")),
+        ({"webhook_id": "d2"}, (401, "signature")),
+        ({"webhook_timestamp": str(NOW + 1)}, (401, "signature")),
+        ({"webhook_signature": b"v1,\xe9"}, (401, "headers")),
+        ({"webhook_signature": "v1"}, (401, "headers")),
+        ({"webhook_timestamp": "noon"}, (401, "signature")),
+        ({"x_mlflow_signature": "v1,AAAA"}, (401, "unsigned")),
+        ({"at": NOW - 301}, (401, "signature")),
+        ({"at": NOW + 301}, (401, "signature")),
         ({"id": "d" * 201}, (401, "headers")),
         ({"content": b"{"}, (400, "json")),
         ({"content": b"[" * 100_000}, (400, "json")),
@@ -133,7 +151,7 @@ def test_a_delivery_counts_once_and_so_does_a_content(sender: Sender) -> None:
     sender.now += 299
     assert sender.send() == (401, "replayed")
     sender.now += 2
-    assert sender.send() == (401, "old")
+    assert sender.send() == (401, "signature")  # too old
     later = copy.deepcopy(S3)
     later["Records"][0]["s3"]["object"]["sequencer"] = "02"  # type: ignore[index]
     assert sender.send(later, id="d3", at=int(sender.now)) == (202, "queued")
@@ -191,7 +209,7 @@ def test_only_named_places_count_and_a_line_is_one_line(root: Path) -> None:
     assert second != first and request_of(root, "webhook", "", second).cause == second
     many = {"Records": [*S3["Records"], *evil["Records"]]}
     assert str(cause_of(many)).startswith("2 objects, the first ObjectCreated s3://line/")
-    with pytest.raises(Refusal, match="neither an S3 event nor an MLflow webhook"):
+    with pytest.raises(HttpError, match="neither an S3 event nor an MLflow webhook"):
         cause_of({"Records": [{"eventName": "ObjectCreated:Put"}]})
 
 
@@ -297,15 +315,19 @@ def test_a_full_queue_says_so_and_forgets_the_delivery(sender: Sender, monkeypat
     assert sender.send() == (202, "queued")
 
 
-def test_a_secret_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SAMIF_WEBHOOK_SECRET", raising=False)
-    with pytest.raises(SamifError, match="SAMIF_WEBHOOK_SECRET holds no secret of 16"):
+@pytest.mark.parametrize("content", ["", "short", "a-plain-secret-of-more-than-24", "whsec_%%%", "whsec_c2hvcnQ="])
+def test_a_secret_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    monkeypatch.setenv("SAMIF_WEBHOOK_SECRET", content)
+    with pytest.raises(ConfigError, match="SAMIF_WEBHOOK_SECRET holds no webhook secret .*; make one with: echo"):
         find_secret(None)
-    (tmp_path / "secret").write_text("short\n")
-    with pytest.raises(SamifError, match="secret holds no secret"):
+    (tmp_path / "secret").write_text(content + "\n")
+    with pytest.raises(ConfigError, match="secret holds no webhook secret") as refused:
         find_secret(tmp_path / "secret")
+    assert not content or content not in str(refused.value)
     (tmp_path / "secret").write_text(SECRET + "\n")
     assert find_secret(tmp_path / "secret") == SECRET
+    with pytest.raises(ConfigError, match="cannot be read"):
+        find_secret(tmp_path / "gone")
 
 
 # The whole, as a process
@@ -346,7 +368,7 @@ def test_mlflow_itself_asks_for_a_run_and_one_is_made(
         return int(mlflow_delivery._send_webhook_request(hook, payload, event, session).status_code)
 
     assert deliver(hook) == 202
-    wrong = Webhook("id", "name", url, [event], NOW, NOW, secret="another-secret-of-16", status=WebhookStatus.ACTIVE)
+    wrong = Webhook("id", "name", url, [event], NOW, NOW, secret=WRONG, status=WebhookStatus.ACTIVE)
     assert deliver(wrong) == 401
     assert requests.post(url, json=S3, timeout=10).status_code == 401
 
