@@ -15,7 +15,7 @@ from samif.config import StoredAs
 
 IMAGES = 64
 SHAPE = (256, 64, 64)
-DTYPES: tuple[StoredAs, ...] = ("float16", "bfloat16", "int8")
+DTYPES: tuple[StoredAs, ...] = ("float16", "int8")
 
 
 def run() -> list[Comparison]:

@@ -55,6 +55,8 @@ class ShardEncoder:
 
         self._encoder = encoder
         self._namespace = store.namespace(encoder.digest, encoder.preprocessing_digest)
+        # float16 halves the memory, but int8 is rounded from values beyond what float16 holds.
+        self._buffer = torch.float16 if store.stored_as == "float16" else torch.float32
         self._batch = batch_images
         self._notes: list[str] = []
         self._turn = threading.Lock()
@@ -81,7 +83,7 @@ class ShardEncoder:
         images = _Ahead(self._decoding, self._prepare, shard, _BATCHES_AHEAD * self._batch)
         # Shard by shard, not in turns: this one is written while the next is encoded.
         with self._turn:
-            embeddings = torch.empty((len(shard), *self._encoder.embedding_shape), dtype=torch.float16)
+            embeddings = torch.empty((len(shard), *self._encoder.embedding_shape), dtype=self._buffer)
             done: list[str] = []
             seen = 0
             prepared = iter(images)

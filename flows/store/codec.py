@@ -2,9 +2,9 @@
 
 A shard is one tensor `embeddings`; n images, C, h, w channels, height and width of an embedding:
 
-    float16, bfloat16  (n, C, h, w)
-    int8               (n, 4 * C + C * h * w) uint8: of each image C scales as float32, then C * h * w integers of
-                       eight bits; a number is its integer times the scale of its channel
+    float16  (n, C, h, w)
+    int8     (n, 4 * C + C * h * w) uint8: of each image C scales as float32, then C * h * w integers of eight bits;
+             a number is its integer times the scale of its channel
 
 so that a row is one range of bytes, at a known distance from the end of the file.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, int, int, int]
 """(n, C, h, w)"""
 
-_SAFETENSORS_TYPES = {"float16": "F16", "bfloat16": "BF16", "int8": "U8"}
+_SAFETENSORS_TYPES = {"float16": "F16", "int8": "U8"}
 _LARGEST = 127
 _WORD = 8
 
@@ -43,7 +43,6 @@ class Layout:
 
     def __init__(self, stored_as: StoredAs, shape: Shape, size: int) -> None:
         n, channels, height, width = shape
-        self._stored_as = stored_as
         self._scales = 4 * channels if stored_as == "int8" else 0
         self._row = self._scales + channels * height * width * (1 if stored_as == "int8" else 2)
         self._start = size - n * self._row
@@ -65,8 +64,7 @@ class Layout:
 
         start, end = self.span(row, len(out))
         if not self._scales:
-            dtype: torch.dtype = getattr(torch, self._stored_as)
-            out.copy_(torch.frombuffer(memory, dtype=dtype, count=out.numel(), offset=start).view(out.shape))
+            out.copy_(torch.frombuffer(memory, dtype=torch.float16, count=out.numel(), offset=start).view(out.shape))
             return
         rows = torch.frombuffer(memory, dtype=torch.uint8, count=end - start, offset=start).view(len(out), -1)
         scales = rows[:, : self._scales].view(torch.float32).view(len(out), -1, 1, 1)
@@ -93,7 +91,7 @@ def encode(embeddings: torch.Tensor, stored_as: StoredAs) -> Encoded:
         integers = (values / steps).round_().to(torch.int8)
         rows = torch.cat([scales.view(torch.uint8), integers.view(torch.uint8).flatten(1)], 1)
     else:
-        rows = embeddings.detach().to("cpu", getattr(torch, stored_as)).contiguous()
+        rows = embeddings.detach().to("cpu", torch.float16).contiguous()
         finite = torch.isfinite(rows).flatten(1).all(1)
     if rows[0].nbytes % _WORD:
         raise ValueError(f"embeddings of shape {tuple(embeddings.shape[1:])} as {stored_as} are no whole 64-bit words")

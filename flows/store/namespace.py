@@ -13,7 +13,7 @@ from flows.store.open_shard import OpenShard
 from flows.store.shard import Damage, ShardManifest, broken, data_name, manifest_name, read_manifest
 from flows.store.storage import Lost, Storage
 from flows.store.verify import verify
-from samif.errors import SamifError
+from samif.errors import IntegrityError, SamifError
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +90,10 @@ class Namespace:
         encoded = encode(embeddings, self.identity.dtype)
         if not bool(encoded.finite.all()):
             bad = images[int((~encoded.finite).nonzero()[0, 0])]
-            raise SamifError(f"the encoder's embedding of image {bad} is not finite; check the encoder's checkpoint")
+            raise IntegrityError(
+                f"the encoder's embedding of image {bad} is not finite as {self.identity.dtype}; check the encoder's "
+                "checkpoint, or set 'encoder.stored_as' to int8 if its values are above 65,504"
+            )
         self._commit(images, encoded.rows, embeddings.shape)
         return name
 

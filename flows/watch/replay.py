@@ -23,7 +23,7 @@ from samif.errors import SamifError
 from samif.evaluate.model import Evaluation
 from samif.versions.card import evaluation_digest
 
-TOLERANCE = {"float16": 0.002, "bfloat16": 0.01, "int8": 0.03}
+TOLERANCE = {"float16": 0.002, "int8": 0.03}
 """How far an embedding may lie from the stored one, relative to its length: what rounding in the store makes of it."""
 BFLOAT16_TOLERANCE = 0.01
 """More where the encoder itself works in bfloat16, whose sums differ between machines."""

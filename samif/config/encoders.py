@@ -9,7 +9,7 @@ from pydantic import Field
 from samif.config.strict import Positive, Strict
 from samif.io.address import secretless
 
-StoredAs = Literal["float16", "bfloat16", "int8"]
+StoredAs = Literal["float16", "int8"]
 _AWS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
 Checkpoint = Annotated[str, secretless(f"set {_AWS} for s3://, or write ~/.netrc for https://")]
 

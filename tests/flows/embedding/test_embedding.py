@@ -29,7 +29,7 @@ from flows.embedding.shard_encoder import Shard, ShardEncoder, ShardOutcome
 from flows.runtime.progress import Tracker
 from flows.runtime.ray_cluster import Cluster, fit, ray_cluster
 from flows.store import EmbeddingReader, EmbeddingStore
-from samif.config import EmbedParams, EncoderParams
+from samif.config import EmbedParams, EncoderParams, StoredAs
 from samif.errors import SamifError
 
 SHAPE = (3, 4, 4)
@@ -354,6 +354,34 @@ def test_an_encoder_that_holds_no_image_is_one_sentence(bench: Bench) -> None:
     encoder = ShardEncoder(Full(bench.log, 0.0, 1), bench.store, 4)
     with pytest.raises(SamifError, match="memory does not hold encoder 'stand-in' and one image; give"):
         encoder.embed(tuple(bench.images))
+
+
+@dataclass
+class Large(StandIn):
+    """Values up to 255,000 in two channels: beyond float16, which ends at 65,504."""
+
+    embedding_shape: tuple[int, int, int] = (2, 4, 4)
+
+    def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
+        return 1000.0 * super().encode_prepared(prepared)[:, :2]
+
+
+@pytest.mark.parametrize(("stored", "kept"), [("int8", True), ("float16", False)])
+def test_values_beyond_float16_are_stored_or_refused(bench: Bench, stored: StoredAs, kept: bool) -> None:
+    store = EmbeddingStore(bench.folder / stored, stored)
+    encoder = Large(bench.log, 0.0, 1)
+    run = functools.partial(
+        embed_images, bench.images, IN_THIS_PROCESS, EncoderParams(), store, bench._progress, lambda device: encoder
+    )
+    if not kept:
+        with pytest.raises(SamifError, match="is not finite as float16; .*int8"):
+            run()
+        return
+    names = [sha256 for _, sha256 in bench.images]
+    got = EmbeddingReader(store, run().manifest).read(names)
+    pixels = [torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1) for path, _ in bench.images]
+    expected = 1000.0 * torch.stack([averages(image)[:2] for image in pixels])
+    assert ((got - expected).abs() / expected.abs().amax((2, 3), keepdim=True)).max() <= 4e-3
 
 
 def test_a_shard_is_written_while_the_next_is_encoded(bench: Bench) -> None:

@@ -53,6 +53,10 @@ def test_known_classes_are_in_row_order() -> None:
         (HEAD + "propose: {duplicate_iou: 1.01}\n", "key 'propose.duplicate_iou': .*less than or equal to 1, got 1.01"),
         (HEAD + "encoder: {name: vit_x}\n", "key 'encoder.name': expected 'tiny', 'vit_b'.*got 'vit_x'"),
         (HEAD + "encoder: {sha256: ABC}\n", "key 'encoder.sha256'"),
+        (
+            HEAD + "encoder: {stored_as: bfloat16}\n",
+            "key 'encoder.stored_as': expected 'float16' or 'int8', got 'bfloat16'",
+        ),
         (HEAD + f"semantic: {{{SEMANTIC}, size: 96, layer: 3}}\n", "key 'semantic.layer': expected no such key, got 3"),
         (
             HEAD + "semantic: {model: vit_tiny_patch16_224}\n",
