@@ -16,11 +16,11 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Teach a camera new parts from a handful of labelled images, without retraining the segmenter.",
+    help="Incremental few-shot instance segmentation: train, evaluate, register, serve and monitor.",
 )
 
 Workspace = Annotated[Path, typer.Option("--workspace", "-w", help="Folder with params.yaml.", show_default="here")]
-AsJson = Annotated[bool, typer.Option("--json", help="Machine output.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")]
 HERE = Path(".")
 
 

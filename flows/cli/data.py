@@ -12,7 +12,7 @@ from flows.workspace.layout import Layout
 from samif.config import CocoSource, load_params
 from samif.errors import SamifError
 
-data_app = group("data", "Look at images and labels.")
+data_app = group("data", "Check images and labels.")
 
 
 @data_app.command("check")
@@ -22,7 +22,7 @@ def check(
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Check images and COCO files; findings per image and annotation, and what each class has."""
+    """Check images and COCO files: findings per image and annotation, number of objects per class."""
     from flows.runtime.progress import track
     from samif.dataset.check import class_counts
     from samif.dataset.coco import read_coco

@@ -13,22 +13,26 @@ from flows.cli.app import app, console
 @app.command("init-coco2014")
 def init_coco2014(
     folder: Annotated[Path, typer.Argument(help="Folder of the new workspace.")],
-    root: Annotated[Path, typer.Argument(help="Holds train2014, val2014 and annotations; images are not copied.")],
+    root: Annotated[Path, typer.Argument(help="Contains train2014, val2014 and annotations; images are not copied.")],
     val_ids: Annotated[
         Path | None,
         typer.Option(help="Ids of the test images.", show_default="minival2014 or val2017 in annotations"),
     ] = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Take a part of COCO2014: not the published protocol.")
+        bool, typer.Option("--partial", help="Accept a part of COCO2014, which is not the published protocol.")
     ] = False,
     shots: Annotated[int, typer.Option(help="Labelled objects per novel class.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the shot draw.")] = 0,
     encoder: Annotated[str, typer.Option(help="tiny, vit_b, vit_l or vit_h.")] = "tiny",
-    checkpoint: Annotated[str | None, typer.Option(help="Path, address or s3:// of the encoder's checkpoint.")] = None,
-    checkpoint_sha256: Annotated[str | None, typer.Option(help="SHA-256 that the checkpoint must have.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Checkpoint of the encoder: file, https:// or s3:// address.")
+    ] = None,
+    checkpoint_sha256: Annotated[
+        str | None, typer.Option(help="SHA-256 of the checkpoint; another file is refused.")
+    ] = None,
     line: Annotated[str | None, typer.Option(help="Name of the line in the registry.", show_default="folder")] = None,
 ) -> None:
-    """Make a workspace of the published COCO2014 protocol: 60 base classes, the 20 of Pascal VOC as one session."""
+    """Create a workspace of the published COCO2014 protocol: 60 base classes, 20 novel classes in one session."""
     from flows.workspace.init_coco2014 import FOLDER
     from flows.workspace.init_coco2014 import init_coco2014 as make
     from samif.dataset.coco2014 import CLAIMS

@@ -19,13 +19,17 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     model: Annotated[str, typer.Option(help="NAME@alias, NAME/VERSION, or a folder.")],
     out: Annotated[Path, typer.Option(help="Folder for results.json and overlays.")] = Path("predictions"),
-    score: Annotated[float | None, typer.Option(min=0, max=1, show_default="the model's", help="Least score.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="The encoder's checkpoint, where it is not tiny.")] = None,
-    semantic_checkpoint: Annotated[str | None, typer.Option(help="The semantic encoder's, where there is one.")] = None,
+    score: Annotated[
+        float | None, typer.Option(min=0, max=1, show_default="the model's", help="Score threshold.")
+    ] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Checkpoint of the encoder, if it is not tiny.")] = None,
+    semantic_checkpoint: Annotated[
+        str | None, typer.Option(help="Checkpoint of the semantic encoder, if there is one.")
+    ] = None,
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Segment images with a model: COCO results and overlay images."""
+    """Segment images with a model; write COCO results and overlay images."""
     from flows.inference.predict import find_images, load_segmenter
     from flows.inference.predict import predict as predict_images
     from flows.registry.model_files import find_model

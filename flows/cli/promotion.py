@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from flows.registry.promotion import Promotions
     from samif.versions.compare import Change, Comparison
 
-Why = Annotated[str, typer.Option(help="The reason, for the journal.")]
-Who = Annotated[str | None, typer.Option(help="Who asks.", show_default="you")]
+Why = Annotated[str, typer.Option(help="Reason, for the journal.")]
+Who = Annotated[str | None, typer.Option(help="Who requests it.", show_default="you")]
 
 
 @registry_app.command()
 def compare(
     before: Annotated[str, typer.Argument(help="The live or older version: NAME/VERSION or NAME@alias.")],
-    after: Annotated[str, typer.Argument(help="The version that would follow it.")],
+    after: Annotated[str, typer.Argument(help="The newer version.")],
     html: Annotated[
-        Path | None, typer.Option(help="Where to write the page.", show_default="reports/compare/BEFORE-AFTER.html")
+        Path | None, typer.Option(help="Output file.", show_default="reports/compare/BEFORE-AFTER.html")
     ] = None,
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Score two versions on the same images: what the gates say, class by class, and the images that differ."""
+    """Score two versions on the same images: verdict of the gates, change per class, images that differ."""
     from flows.comparison.examiner import Examiner
     from flows.comparison.page import headline, render_comparison
     from samif.io import files
@@ -65,14 +65,16 @@ def compare(
 def promote(
     ref: Annotated[str, typer.Argument(help="NAME/VERSION, or NAME@challenger.")],
     approve: Annotated[str | None, typer.Option(metavar="PERSON", help="Who approves the verdict.")] = None,
-    verdict: Annotated[str, typer.Option(help="First digits of the verdict that was looked at.")] = "",
+    verdict: Annotated[str, typer.Option(help="First digits of the approved verdict.")] = "",
     why: Why = "",
     who: Who = None,
-    force: Annotated[bool, typer.Option("--force", help="Override gates and approval; stands in the journal.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Override gates and approval; recorded in the journal.")
+    ] = False,
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Put a version live: verify it, ask the gates, move the alias, read it back, write the journal."""
+    """Make a version live: verify its checksums, evaluate the gates, move the alias, write the journal."""
     from flows.comparison.examiner import Examiner
     from flows.registry.mlflow_store import MlflowStore
     from flows.registry.ownership import check_promotion
@@ -103,7 +105,7 @@ def rollback(
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Put live again what was live before; several in a row lead ever further back."""
+    """Restore the version that was live before; repeated rollbacks go further back."""
     from flows.registry.promotion import Request
     from flows.registry.verification import complaints, verify
 
@@ -129,7 +131,7 @@ def history(
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """What was live when, who put it there and why; checks that the journal is unbroken."""
+    """List the live versions over time, with who and why; verifies the journal."""
     opened = open_registry(workspace)
     model = opened.registry.resolve(name)[0]
     chain, live, alias = _promotions(opened, model).state()

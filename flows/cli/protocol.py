@@ -15,15 +15,17 @@ from samif.config import load_params
 @app.command()
 def protocol(
     shots: Annotated[str, typer.Option(help="Labelled objects per new class.", metavar="K,K,...")] = "1,5,10,30",
-    seeds: Annotated[int, typer.Option(min=1, help="Draws of the shots for each number.")] = 10,
+    seeds: Annotated[int, typer.Option(min=1, help="Random draws per number of shots.")] = 10,
     out: Annotated[
         Path | None, typer.Option(help="Folder for protocol.json, .md and .png.", show_default="reports/protocol")
     ] = None,
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a workspace with every number of shots and several draws, on features that are taken once; an
-    interrupted run goes on where it stopped."""
+    """Measure a workspace with several numbers of shots and random draws; features are computed once.
+
+    An interrupted run continues.
+    """
     from flows.protocol.flow import Plan, run_protocol
     from flows.protocol.report import HEADINGS, cells, peers_beside, write
     from samif.protocol.summary import summarise

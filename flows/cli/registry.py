@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from flows.registry.registry import Registry
 
-registry_app = group("registry", "Registered versions.")
+registry_app = group("registry", "Model versions: list, verify, compare, promote, roll back.")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def open_registry(workspace: Path) -> Opened:
 
 @registry_app.command("list")
 def list_(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
-    """Classifier versions of this line, oldest first."""
+    """List the classifier versions of this line, oldest first."""
     opened = open_registry(workspace)
     rows = opened.registry.versions(opened.params.line)
     if as_json:
@@ -68,7 +68,7 @@ def show(
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Everything about one version: scores, lineage, files."""
+    """Show scores, lineage and files of one version."""
     details = open_registry(workspace).registry.show(ref)
     if as_json:
         print_json(details)
@@ -102,7 +102,7 @@ def verify(
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Hash a version again, and what it was made of as far as it is at hand; 1 where something differs."""
+    """Verify all checksums of a version and of its inputs where available; exits 1 on a mismatch."""
     from flows.registry.verification import verify as check
 
     opened = open_registry(workspace)

@@ -20,50 +20,53 @@ def serve(
         list[str],
         typer.Argument(
             metavar="MODEL",
-            help="NAME@alias (followed), NAME/VERSION, or a folder. Several lines are served at /NAME each, with "
-            "replicas of their own; one that cannot be loaded is waited for. One alone is served at /.",
+            help="NAME@alias (polled), NAME/VERSION, or a folder. One model is served at /; several at /NAME each, "
+            "with separate replicas, and one that cannot be loaded is retried.",
         ),
     ],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8090,
     token_file: Annotated[
-        Path | None, typer.Option(help="Holds the bearer token; otherwise SAMIF_SERVE_TOKEN, or one is made.")
+        Path | None, typer.Option(help="File with the bearer token; default SAMIF_SERVE_TOKEN, or a generated one.")
     ] = None,
-    no_token: Annotated[bool, typer.Option("--no-token", help="Ask for no token; on loopback only.")] = False,
-    replicas: Annotated[int, typer.Option(min=1, help="Copies of each model.")] = 1,
+    no_token: Annotated[bool, typer.Option("--no-token", help="Require no token; on loopback only.")] = False,
+    replicas: Annotated[int, typer.Option(min=1, help="Replicas of each model.")] = 1,
     threads: Annotated[
         int | None, typer.Option(min=1, show_default="all / replicas of all lines", help="CPU threads of each replica.")
     ] = None,
     batch: Annotated[
-        int, typer.Option(min=1, max=64, help="Images encoded at once; above 1 the last bits may differ.")
+        int, typer.Option(min=1, max=64, help="Images encoded at once; above 1 the last bits of results may differ.")
     ] = 1,
-    interval: Annotated[float, typer.Option(min=0.05, max=60, help="Seconds between two looks at the alias.")] = 0.3,
+    interval: Annotated[float, typer.Option(min=0.05, max=60, help="Seconds between two polls of the alias.")] = 0.3,
     shadow: Annotated[
         list[str] | None,
-        typer.Option(help="NAME@alias whose head is compared, unseen by clients; once for each line that has one."),
+        typer.Option(help="NAME@alias for shadow deployment: scored without returning its answers; once per line."),
     ] = None,
     shadow_folder: Annotated[
-        Path | None, typer.Option(help="Where images of disagreement go; of several lines into NAME/ each.")
+        Path | None,
+        typer.Option(help="Folder for images on which the two versions disagree; NAME/ per line if there are several."),
     ] = None,
-    shadow_samples: Annotated[int, typer.Option(min=1, help="Kept images per replica, the newest.")] = 100,
-    max_mb: Annotated[float, typer.Option(min=0.01, help="Largest body, in MB.")] = 32.0,
-    max_megapixels: Annotated[float, typer.Option(min=0.01, max=200, help="Largest image.")] = 50.0,
-    upload_seconds: Annotated[float, typer.Option(min=0.1, help="Time for a body to arrive.")] = 15.0,
-    work_seconds: Annotated[float, typer.Option(min=0.1, help="Time for an answer after that.")] = 60.0,
-    queue: Annotated[int, typer.Option(min=1, help="Requests in work or waiting, per replica.")] = 32,
-    checkpoint: Annotated[str | None, typer.Option(help="The encoder's checkpoint, where it is not tiny.")] = None,
-    semantic_checkpoint: Annotated[str | None, typer.Option(help="The semantic encoder's, where there is one.")] = None,
+    shadow_samples: Annotated[int, typer.Option(min=1, help="Images kept per replica, the newest.")] = 100,
+    max_mb: Annotated[float, typer.Option(min=0.01, help="Largest request body, in MB.")] = 32.0,
+    max_megapixels: Annotated[float, typer.Option(min=0.01, max=200, help="Largest image, in megapixels.")] = 50.0,
+    upload_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds for the request body to arrive.")] = 15.0,
+    work_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds for the response after that.")] = 60.0,
+    queue: Annotated[int, typer.Option(min=1, help="Requests processed or waiting, per replica.")] = 32,
+    checkpoint: Annotated[str | None, typer.Option(help="Checkpoint of the encoder, if it is not tiny.")] = None,
+    semantic_checkpoint: Annotated[
+        str | None, typer.Option(help="Checkpoint of the semantic encoder, if there is one.")
+    ] = None,
     workspace: Annotated[
         list[Path],
         typer.Option(
             "--workspace",
             "-w",
             show_default="here",
-            help="Folder with params.yaml: once for all lines, or once for each, in their order.",
+            help="Folder with params.yaml: once for all lines, or once per line, in the order of the models.",
         ),
     ] = [HERE],  # noqa: B006  (typer copies it)
 ) -> None:
-    """Answer images over HTTP with the live version; another version goes live without a stop."""
+    """Serve a model over HTTP and follow its alias without a restart."""
     from flows.http.auth import bearer_token, digest_of
     from flows.serve.routes import Line, lines_of
     from flows.serve.server import serving, watch

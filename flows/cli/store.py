@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flows.artifacts.embedding_manifest import EmbeddingManifest
     from flows.store import EmbeddingStore
 
-store_app = group("store", "The embedding store.")
+store_app = group("store", "Embedding store: show, verify, clean up, fill.")
 
 Location = Annotated[
     str | None, typer.Option("--store", help="A folder or s3://bucket/prefix.", show_default="the workspace's")
@@ -25,7 +25,7 @@ Location = Annotated[
 
 @store_app.command()
 def stat(store: Location = None, workspace: Workspace = HERE, as_json: AsJson = False) -> None:
-    """What the store holds, by encoder, and what is damaged at first sight (verify looks closer)."""
+    """Show the contents by encoder, and damage that needs no hashing to detect."""
     from flows.store.gc import stat as stat_namespaces
 
     opened = _open(store, workspace)
@@ -56,13 +56,13 @@ def stat(store: Location = None, workspace: Workspace = HERE, as_json: AsJson = 
 @store_app.command()
 def verify(
     mend: Annotated[
-        bool, typer.Option("--mend", help="Remove what is damaged; not while a run writes into the store.")
+        bool, typer.Option("--mend", help="Remove damaged shards; not while a run writes to the store.")
     ] = False,
     store: Location = None,
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Hash every shard anew. Damage ends in exit code 1, unless --mend could remove it."""
+    """Verify every checksum; exits 1 on damage that --mend did not remove."""
     from flows.runtime.progress import track
     from flows.store.catalogue import Catalogue
     from flows.store.gc import namespaces
@@ -105,16 +105,18 @@ def verify(
 def gc(
     keep: Annotated[
         list[Path],
-        typer.Argument(help="Workspaces, or files like artifacts/embeddings.json, whose embeddings stay."),
+        typer.Argument(help="Workspaces or embedding manifests whose embeddings are kept."),
     ],
-    delete: Annotated[bool, typer.Option("--delete", help="Do it; without, only say what would go.")] = False,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete them; without this option they are only listed.")
+    ] = False,
     store: Location = None,
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what none of the given workspaces needs and is older than an hour.
+    """List or delete embeddings that none of the given workspaces needs and that are older than an hour.
 
-    Name everything that uses the store: other branches too, by their embeddings.json and semantic.json.
+    Name everything that uses the store, including other branches, by their embeddings.json and semantic.json.
     """
     from flows.store.gc import garbage
 

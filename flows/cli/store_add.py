@@ -17,14 +17,20 @@ from samif.errors import SamifError
 @store_app.command()
 def add(
     places: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", show_default=False)],
-    encoder: Annotated[str | None, typer.Option(help="Architecture.", show_default="the workspace's, or tiny")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Of --encoder: a file, https:// or s3:// address.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Encoder architecture.", show_default="the workspace's, or tiny")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Checkpoint of --encoder: file, https:// or s3:// address.")
+    ] = None,
     store: Location = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Each has one encoder.", show_default="2")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers, each with one encoder.", show_default="2")
+    ] = None,
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Embed images that have no labels. Broken ones are left out and listed; the rest is done."""
+    """Embed unlabelled images; unreadable ones are quarantined and listed."""
     from flows.embedding.folder import add_images
     from flows.inference.predict import find_images
     from flows.store import open_store

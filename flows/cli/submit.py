@@ -12,23 +12,29 @@ from flows.cli.app import HERE, AsJson, Workspace, app, console, print_json, who
 
 @app.command()
 def submit(
-    address: Annotated[str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="http://HEAD:8265 of a Ray cluster.")],
+    address: Annotated[
+        str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Job API of a Ray cluster, http://HEAD:8265.")
+    ],
     workspace: Workspace = HERE,
-    who: Annotated[str | None, typer.Option(help="Who asks, for the registry.", show_default="login name")] = None,
-    why: Annotated[str, typer.Option(help="Why, for the registry.")] = "",
-    attempt: Annotated[int, typer.Option(min=1, help="A new number starts the same request once more.")] = 1,
-    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Stay until the run is over.")] = True,
-    shared: Annotated[
-        list[Path] | None, typer.Option(help="Folder that the cluster sees at the same path; repeat for more.")
+    who: Annotated[
+        str | None, typer.Option(help="Who requests the run, for the registry.", show_default="login name")
     ] = None,
-    patience: Annotated[float, typer.Option(min=1.0, help="Seconds for which the head may be silent.")] = 60.0,
+    why: Annotated[str, typer.Option(help="Reason of the run, for the registry.")] = "",
+    attempt: Annotated[int, typer.Option(min=1, help="A new number starts the same request again.")] = 1,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Stream the log until the run ends.")] = True,
+    shared: Annotated[
+        list[Path] | None, typer.Option(help="Folder that the cluster has at the same path; repeat for several.")
+    ] = None,
+    patience: Annotated[
+        float, typer.Option(min=1.0, help="Seconds without a response after which the head node counts as lost.")
+    ] = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Do on a Ray cluster what `samif run` does here; the same request again attaches to the job that there is.
+    """Execute `samif run` on a Ray cluster; the same request again attaches to the existing job.
 
-    Sent are samif itself and the workspace's small files. Images, embeddings, DVC's remote and the registry must be
-    in reach of both: s3:// addresses, an MLflow server, or folders named with --shared. Credentials are not sent: set
-    RAY_AUTH_TOKEN here, and AWS_* and MLFLOW_TRACKING_* here and on the cluster's nodes.
+    The job receives the samif package and the workspace's small files. Images, embeddings, DVC remote and registry must
+    be reachable from both sides: s3:// addresses, an MLflow server, or folders named with --shared. Credentials are not
+    sent: set RAY_AUTH_TOKEN here, and AWS_* and MLFLOW_TRACKING_* here and on the cluster's nodes.
     """
     from flows.submit.submit import submit as submit_run
     from flows.workspace.run_request import request_of

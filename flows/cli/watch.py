@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from samif.watch.charts import Reading
     from samif.watch.rules import Due
 
-watch_app = group("watch", "Performance over time: the live version replayed, the line's images charted, alarms.")
+watch_app = group(
+    "watch", "Monitoring: evaluation of the live version, control charts over a stream of images, alarms."
+)
 
 STEADY_IMAGES = 300
 """Of a reference against which false alarms do not come in clumps (benchmarks/WATCH.md)."""
 
 Model = Annotated[str | None, typer.Option(help="The version to watch.", show_default="LINE@champion")]
-Images = Annotated[Path | None, typer.Option(help="Folder that the camera writes to.", show_default="no stream")]
+Images = Annotated[Path | None, typer.Option(help="Folder to which the camera writes.", show_default="no stream")]
 
 
 @watch_app.command()
@@ -37,7 +39,7 @@ def reference(
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Learn what is normal for a version, and show the limits of every chart."""
+    """Create the reference of a version and show the limits of every chart."""
     from flows.registry.model_files import find_model
     from flows.watch.history import History
     from flows.watch.reference import References
@@ -79,16 +81,18 @@ def reference(
 @watch_app.command()
 def run(
     images: Images = None,
-    once: Annotated[bool, typer.Option("--once", help="One look, then end (the default).")] = False,
-    every: Annotated[float | None, typer.Option(min=0.01, metavar="MINUTES", help="Look again and again.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Process new images once, then exit (default).")] = False,
+    every: Annotated[
+        float | None, typer.Option(min=0.01, metavar="MINUTES", help="Repeat every so many minutes.")
+    ] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Answer Prometheus on this port of 127.0.0.1.")
+        int | None, typer.Option(min=0, max=65535, help="Serve Prometheus metrics on this port of 127.0.0.1.")
     ] = None,
     model: Model = None,
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Look at the live version and at new images; tell what is no longer as it was. Nothing is ever promoted."""
+    """Evaluate the live version and new images; raise alarms. Never changes the live version."""
     from flows.runtime.progress import say
     from flows.watch.watcher import Watcher
 
@@ -116,7 +120,7 @@ def run(
 
 @watch_app.command()
 def status(model: Model = None, workspace: Workspace = HERE, as_json: AsJson = False) -> None:
-    """Where every chart stands, the alarms that hold, and what is due."""
+    """Show the level of every chart, active alarms and recommended actions."""
     from flows.watch.history import History
     from flows.watch.watcher import due_now, levels_of, subject_of, watch_folder
 
@@ -145,9 +149,9 @@ def status(model: Model = None, workspace: Workspace = HERE, as_json: AsJson = F
 @watch_app.command()
 def history(
     workspace: Workspace = HERE,
-    as_json: Annotated[bool, typer.Option("--json", help="Every line, one JSON object each.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object per line.")] = False,
 ) -> None:
-    """What was seen when: looks at images day by day, replays, alarms and their end."""
+    """List processed images per day, evaluations, alarms and their end."""
     from flows.watch.history import History
     from flows.watch.history_table import history_rows
     from flows.watch.watcher import watch_folder

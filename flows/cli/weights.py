@@ -13,7 +13,7 @@ weights_app = group("weights", "SAM checkpoints.")
 
 @weights_app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """Architectures, and which weights are here."""
+    """List architectures and the weights on this machine."""
     from flows.loaders.checkpoints import list_weights
 
     rows = list_weights()
@@ -34,10 +34,12 @@ def list_(as_json: AsJson = False) -> None:
 @weights_app.command()
 def pull(
     name: Annotated[str, typer.Argument(help="vit_b, vit_l or vit_h.")],
-    source: Annotated[str | None, typer.Option("--from", help="Path, http(s):// or s3:// address.")] = None,
-    sha256: Annotated[str | None, typer.Option(help="Digest that it must have.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", help="Path, http(s):// or s3:// address; default SAMIF_WEIGHTS_URI.")
+    ] = None,
+    sha256: Annotated[str | None, typer.Option(help="Expected SHA-256.")] = None,
 ) -> None:
-    """Bring a checkpoint into the cache, checked."""
+    """Fetch a checkpoint into the cache and verify it."""
     from flows.loaders.checkpoints import pull as pull_weights
 
     pulled = pull_weights(name, source, sha256)
@@ -50,9 +52,9 @@ def pull(
 @weights_app.command()
 def verify(
     target: Annotated[str, typer.Argument(help="An architecture, or a file.")],
-    sha256: Annotated[str | None, typer.Option(help="Digest that it must have.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="Expected SHA-256.")] = None,
 ) -> None:
-    """Read weights again and compare their digest and layout."""
+    """Verify SHA-256 and layout of weights."""
     from flows.loaders.checkpoints import verify as verify_weights
 
     found = verify_weights(target, sha256)

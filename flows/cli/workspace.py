@@ -13,7 +13,7 @@ from flows.workspace.layout import Layout
 from samif.config import CocoSource, load_params
 from samif.errors import SamifError
 
-session_app = group("session", "Add and remove increments.")
+session_app = group("session", "Add and remove sessions.")
 
 
 @app.command()
@@ -23,15 +23,19 @@ def init(
     train_annotations: Annotated[Path, typer.Option(help="COCO instance file of the training images.")],
     val_images: Annotated[Path | None, typer.Option(help="Folder of validation images.")] = None,
     val_annotations: Annotated[Path | None, typer.Option(help="COCO instance file of the validation images.")] = None,
-    session: Annotated[list[str] | None, typer.Option(help="NAME=CLASS,CLASS; repeat for more.")] = None,
+    session: Annotated[list[str] | None, typer.Option(help="NAME=CLASS,CLASS; repeat for several sessions.")] = None,
     shots: Annotated[int, typer.Option(help="Labelled objects per new class.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the shot draw.")] = 0,
     encoder: Annotated[str, typer.Option(help="tiny, vit_b, vit_l or vit_h.")] = "tiny",
-    checkpoint: Annotated[str | None, typer.Option(help="Path, address or s3:// of the encoder's checkpoint.")] = None,
-    checkpoint_sha256: Annotated[str | None, typer.Option(help="SHA-256 that the checkpoint must have.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Checkpoint of the encoder: file, https:// or s3:// address.")
+    ] = None,
+    checkpoint_sha256: Annotated[
+        str | None, typer.Option(help="SHA-256 of the checkpoint; another file is refused.")
+    ] = None,
     line: Annotated[str | None, typer.Option(help="Name of the line in the registry.", show_default="folder")] = None,
 ) -> None:
-    """Make a workspace for your own images; every class in no session is base."""
+    """Create a workspace for your own images; classes of no session are base classes."""
     from flows.workspace.edit import init_workspace
 
     if (val_images is None) != (val_annotations is None):
@@ -53,11 +57,13 @@ def init(
 @app.command()
 def run(
     workspace: Workspace = HERE,
-    who: Annotated[str | None, typer.Option(help="Who asks, for the registry.", show_default="login name")] = None,
-    why: Annotated[str, typer.Option(help="Why, for the registry.")] = "",
+    who: Annotated[
+        str | None, typer.Option(help="Who requests the run, for the registry.", show_default="login name")
+    ] = None,
+    why: Annotated[str, typer.Option(help="Reason of the run, for the registry.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Run whatever params.yaml and the images call for; register every version; write the report."""
+    """Run the stages whose inputs changed, register every classifier version, write the report."""
     from flows.pipeline.run import run as run_workspace
     from flows.workspace.run_request import request_of
 
@@ -81,7 +87,7 @@ def run(
 
 @app.command()
 def why(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
-    """Say what `samif run` would do now and why, and what the last run did and why."""
+    """List the stages that `samif run` would execute, and those of the last run, with reasons."""
     from flows.pipeline.explain import why as reasons_of
     from flows.pipeline.run import last_run
 
@@ -110,7 +116,7 @@ def why(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
 
 @app.command()
 def doctor(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
-    """Check this machine and this workspace; a remedy for everything that is missing."""
+    """Check this machine and this workspace; print a remedy for each failed check."""
     from flows.workspace.doctor import examine
 
     checks = examine(workspace)
@@ -131,14 +137,14 @@ def session_add(
     ],
     shots: Annotated[int, typer.Option(help="Labelled objects per new class.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the shot draw.")] = 0,
-    images: Annotated[Path | None, typer.Option(help="Images of the new parts.", show_default="training")] = None,
+    images: Annotated[Path | None, typer.Option(help="Images of the new classes.", show_default="training")] = None,
     annotations: Annotated[Path | None, typer.Option(help="Their COCO instance file.")] = None,
     background: Annotated[
-        bool, typer.Option("--background", help="What is labelled there was wrongly named: never name the like again.")
+        bool, typer.Option("--background", help="Add the labelled objects as hard negatives.")
     ] = False,
     workspace: Workspace = HERE,
 ) -> None:
-    """Append a session to params.yaml; `samif run` then learns it and nothing else."""
+    """Append a session to params.yaml; `samif run` then trains only this session."""
     from flows.workspace.edit import add_background, add_session
 
     if (images is None) != (annotations is None):
@@ -163,7 +169,7 @@ def session_add(
 
 @session_app.command("remove")
 def session_remove(name: Annotated[str, typer.Argument(help="The last session.")], workspace: Workspace = HERE) -> None:
-    """Take the last session out of params.yaml; its registered version stays in the registry."""
+    """Remove the last session from params.yaml; its version stays in the registry."""
     from flows.workspace.edit import remove_session
 
     remove_session(workspace, name)

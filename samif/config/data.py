@@ -12,10 +12,12 @@ DataProtocol = Literal["coco2014-60-20", "part-of-coco2014"]
 
 
 class CocoSource(Strict):
-    """A folder of images and a COCO instance file, on this machine."""
+    """A folder of images and a COCO instance file."""
 
     images: str
+    """Folder of images."""
     annotations: str
+    """COCO instance file."""
 
 
 class ShotSource(CocoSource):
@@ -23,30 +25,43 @@ class ShotSource(CocoSource):
     session runs again."""
 
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """SHA-256 of the content of images and annotations; other content is refused."""
 
 
 class DrawnParams(Strict):
-    """How many scenes of the demo line to draw."""
+    """Generated scenes of the demo line."""
 
     seed: int = 0
+    """Seed of the scenes."""
     base_images: Positive = 260
+    """Training scenes with base classes only."""
     mixed_images: Positive = 60
+    """Training scenes with all classes; the shots come from these."""
     val_images: Positive = 120
+    """Validation scenes."""
     size: Annotated[int, Field(ge=64, le=2048)] = 320
+    """Longer side, in pixels."""
 
 
 class DatasetParams(Strict):
-    """Where images come from, and which classes the base classifier may learn."""
+    """Images, labels and the classes of the base classifier."""
 
     drawn: DrawnParams | None = None
+    """Generated scenes of the demo line, instead of `train`."""
     train: CocoSource | None = None
+    """Your training images and labels, instead of `drawn`."""
     val: CocoSource | None = None
+    """Your validation images and labels; `null` holds out a part of the training images."""
     holdout: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.25
+    """Share of the training images that is held out for validation if `val` is `null`."""
     seed: int = 0
+    """Seed of that split."""
     broken_images: Literal["refuse", "quarantine"] = "refuse"
+    """`refuse` stops at unreadable images; `quarantine` leaves them out and lists them."""
     base_classes: list[str] = Field(min_length=1)
+    """Classes of the base classifier, fixed when the workspace is created."""
     protocol: DataProtocol | None = None
-    """What the data claim to be: a published protocol, which the dataset stage holds them against, or a part of it."""
+    """Published protocol that the data must match, or a part of it; the dataset stage checks it."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:

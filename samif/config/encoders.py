@@ -9,39 +9,51 @@ from pydantic import Field
 from samif.config.strict import Positive, Strict
 from samif.io.address import secretless
 
-StoredAs = Literal["float16", "int8"]
+StoredAs = Literal["float16", "bfloat16", "int8"]
 _AWS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
 Checkpoint = Annotated[str, secretless(f"set {_AWS} for s3://, or write ~/.netrc for https://")]
 
 
 class EncoderParams(Strict):
-    """The image encoder: `tiny` ships with the package, official ones need a checkpoint."""
+    """The image encoder of SAM."""
 
     name: Literal["tiny", "vit_b", "vit_l", "vit_h"] = "tiny"
+    """Architecture; all except `tiny` need a checkpoint."""
     checkpoint: Checkpoint | None = None
+    """File, https:// or s3:// address; `null` looks for the published file in the cache."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """SHA-256 of the checkpoint; another file is refused. `null` accepts a local file or the published one."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the encoder's matrix products, so a part of what embeddings are; bfloat16 only where hardware has it."""
+    """Precision of the encoder's matrix products; part of the key of an embedding."""
     stored_as: StoredAs = "float16"
-    """What embeddings are rounded to in the store, so a part of what they are."""
+    """Number format of embeddings in the store; part of the key of an embedding."""
 
 
 class SemanticParams(Strict):
-    """A second encoder: a network of timm that says what a thing is, from a checkpoint of its own."""
+    """A second encoder for class information: a timm network."""
 
     model: Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$")]
+    """Name of the timm network, such as `vit_small_patch14_dinov2`."""
     checkpoint: Annotated[Checkpoint, Field(min_length=1)]
+    """File, https:// or s3:// address."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """SHA-256 of the checkpoint; another file is refused."""
     size: Annotated[int, Field(ge=16, le=4096)] | None = None
-    """Of the image's longer side, a multiple of the network's patch; none takes the network's own."""
+    """Longer image side in pixels, a multiple of the network's patch size; `null` uses the network's own size."""
 
 
 class EmbedParams(Strict):
-    """The embedding store: where it lies, how it is cut into shards, who computes it."""
+    """The embedding store and its workers. No result depends on this section."""
 
     store: Annotated[str, secretless(f"set {_AWS}")] = ".samif/embeddings"
+    """Folder, or `s3://bucket/prefix`; several lines and people may share one."""
     cache_gib: Annotated[float, Field(gt=0.0)] = 20.0
+    """Local disk for parts of a bucket, in GiB."""
     shard_images: Positive = 64
+    """Images per shard."""
     batch_images: Positive = 8
+    """Images encoded at once, at most; halved if memory runs out."""
     workers: Positive = 2
+    """Ray workers, each with one encoder."""
     address: Annotated[str, secretless("set RAY_AUTH_TOKEN in the environment")] | None = None
+    """Address of a Ray cluster; `null` starts Ray on this machine."""

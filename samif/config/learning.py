@@ -21,53 +21,74 @@ class PretrainDecoderParams(Strict):
     """
 
     classes: Literal["base", "all"] = "base"
+    """`base` keeps novel classes unseen; `all` is the setting of the paper."""
     steps: Positive = 400
+    """Optimiser steps, at most."""
     max_epochs: Positive = 20
+    """Passes over the training images, at most; limits the steps on small data sets."""
     images_per_step: Positive = 8
+    """Images per step."""
     object_points: Positive = 6
+    """Prompts inside objects, per image."""
     background_points: Positive = 3
+    """Prompts on background and on borders between touching objects, per image; their target is empty."""
     learning_rate: Annotated[float, Field(gt=0.0, le=0.1)] = 5e-4
+    """Peak learning rate."""
     erosion: Fraction = 0.15
+    """Margin between prompts and an object's border, as a share of the object's depth."""
     seed: int = 0
+    """Seed of prompts and batches."""
     workers: Positive = Field(default=1, exclude_if=lambda workers: bool(workers == 1))
-    """Of Ray, which share each step; their number decides the last bits of the decoder, so a change fine-tunes it
-    anew."""
+    """Workers of the Ray cluster `embed.address` that share each step; changes the last bits of the decoder."""
 
 
 class ProposeParams(Strict):
-    """Where to prompt, and which of the answers are kept as proposals."""
+    """Class-agnostic mask proposals."""
 
     prompts: Literal["points", "grid"] = "points"
+    """`points` uses the point proposal head; `grid` a uniform grid."""
     points: Positive = 64
+    """Prompts per image, for `points`."""
     grid: Annotated[int, Field(ge=1, le=64)] = 16
+    """Prompts per image side, for `grid`."""
     min_objectness: Fraction = 0.2
+    """Objectness below which a mask is discarded."""
     max_proposals: Positive = 100
+    """Proposals kept per image."""
     duplicate_iou: Fraction = 0.9
+    """Mask IoU above which the lower-ranked of two proposals is discarded."""
 
 
 class TrainBaseParams(Strict):
-    """Features, head and background class; frozen once the base classifier is made."""
+    """Features, head and background class of the base classifier."""
 
     features: list[FeaturePart] = Field(default=["pooled"], min_length=1)
+    """Features of a mask: `token` (decoder), `pooled` (embedding under the mask), `semantic` (second encoder)."""
     head: Literal["cosine", "centred", "lda", "ranpac"] = "lda"
+    """Classifier head: `cosine` (paper), `centred`, `lda` or `ranpac`."""
     background_prototypes: Positive = 16
+    """Prototypes of the background class."""
     unknown_weight: Annotated[float, Field(ge=0.0, le=10.0)] = 2.0
-    """How much it counts that an object of a class nobody taught is not named; 0 knows no such objects."""
+    """Weight of unknown objects against known ones in calibration; 0 disables the unknown class."""
     rejection: Annotated[float, Field(ge=0.0, le=0.5)] = 0.2
-    """Share of known objects that may go without a name so that fewer unknown ones are given one."""
+    """Share of known objects that may be rejected as unknown, to reduce false positives."""
     shot_bias: bool = False
-    """Whether classes learnt from few instances are given a bias, measured on base classes learnt from as few."""
+    """Whether classes with few shots get a bias, calibrated on base classes with as few."""
     prompts_per_object: Positive = 3
+    """Prompts per training object."""
     seed: int = 0
+    """Seed of prompts, folds and random features."""
 
 
 class IncrementalParams(Strict):
-    """How the shots of a session are used."""
+    """How shots are used."""
 
     prompts_per_shot: Positive = 5
+    """Prompts per shot."""
     rotations: list[Literal[90, 180, 270]] = Field(default=[90, 180, 270])
+    """Rotations of each shot, in degrees."""
     outliers: Literal["keep", "downweight"] = "keep"
-    """What is done with shots that lie far from the others of their class, from four shots on."""
+    """Weight of shots far from the others of their class, from four shots on."""
 
 
 class SessionParams(Strict):
@@ -79,11 +100,17 @@ class SessionParams(Strict):
     """
 
     after: Name
+    """Previous session, or `base`."""
     classes: list[str] = Field(default=[], validate_default=True)
+    """New classes."""
     shots: Positive = 10
+    """Labelled objects per new class."""
     seed: int = 0
+    """Seed of the shot draw."""
     source: ShotSource | None = None
+    """Separate images and labels for the shots; `null` draws them from the training images."""
     background: bool = Field(default=False, exclude_if=is_false)
+    """Adds the objects of `source` as hard negatives instead of classes."""
 
     @model_validator(mode="after")
     def _learns_something(self) -> Self:
@@ -95,9 +122,13 @@ class SessionParams(Strict):
 
 
 class EvaluateParams(Strict):
-    """Duplicate removal and the operating point of the reports."""
+    """Duplicate removal and the operating point of reports."""
 
     duplicates: Literal["nms", "soft", "diffusion"] = "diffusion"
+    """Duplicate removal: non-maximum suppression, soft merging or graph diffusion."""
     duplicate_iou: Fraction = 0.5
+    """Mask IoU from which two detections are duplicates."""
     max_detections: Positive = 100
+    """Detections per image."""
     operating_score: Fraction = 0.3
+    """Score threshold of the confusion table and of false positives in reports."""

@@ -13,19 +13,25 @@ _MLFLOW = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environm
 
 
 class RegistryParams(Strict):
-    """Where MLflow keeps versions; none means SQLite and a folder inside the workspace."""
+    """The model registry."""
 
     tracking_uri: Annotated[str, secretless(f"set {_MLFLOW}")] | None = None
+    """Address of an MLflow server; `null` keeps versions inside the workspace."""
 
 
 class Limits(Strict):
     """Points (0-100) per group, for every class, and for single classes instead of that; none asks nothing."""
 
     base: Points | None = None
+    """Base classes."""
     novel: Points | None = None
+    """Novel classes."""
     all: Points | None = None
+    """All classes."""
     each_class: Points | None = None
+    """Each class."""
     classes: dict[str, Points | None] = Field(default={})
+    """Single classes, instead of `each_class`."""
 
 
 class GatesParams(Strict):
@@ -36,14 +42,26 @@ class GatesParams(Strict):
     """
 
     metric: Literal["ap", "ap50"] = "ap"
+    """Metric of floors and drops, in points (0-100)."""
     floors: Limits = Limits()
+    """Minimum score per group and class; `null` sets no limit."""
     max_drop: Limits = Limits(base=0.5, novel=2.0, all=1.0, each_class=10.0)
+    """Allowed drop per group and class, over the classes that both versions know; `null` sets no limit."""
     min_instances: Positive = 20
+    """Labelled objects below which a class is skipped and a group is unclear."""
     max_false_tags: Annotated[float, Field(ge=0.0)] | None = None
+    """Limit of false positives on unlabelled objects, per image; `null` sets no limit."""
     max_false_tags_rise: Annotated[float, Field(ge=0.0)] | None = 0.2
+    """Allowed rise of that number; `null` sets no limit."""
     same_decoder: bool = True
+    """Whether the decoder must be that of the live version."""
     old_rows: Literal["identical", "any"] = "identical"
+    """`identical` requires bit-identical rows of known classes; `any` allows retrained ones."""
     approval: Literal["unclear", "always"] = "unclear"
+    """`unclear` asks a person only about unclear verdicts, `always` about every verdict."""
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    """Bootstrap resamples of the images."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    """Confidence of the intervals."""
     seed: int = 0
+    """Seed of the resamples."""

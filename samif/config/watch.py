@@ -24,26 +24,30 @@ class WatchParams(Strict):
     statistics: list[WatchedStatistic] = Field(
         default=["objects", "background", "unknown", "margin", "strange", "classes", "embedding", "doubt"], min_length=1
     )
+    """Statistics that are monitored."""
     window: Annotated[int, Field(ge=2, le=10_000)] = 50
-    """Images that a level rests on: shorter sees big changes sooner, longer sees small ones."""
+    """Images that a level is averaged over; shorter detects large changes sooner, longer detects small ones."""
     false_alarm: Annotated[float, Field(gt=0.0, le=0.5)] = 0.05
+    """Probability of any alarm in an undisturbed stream of `horizon` images."""
     horizon: Annotated[int, Field(ge=10, le=100_000)] = 1000
+    """Length of that stream, in images."""
     block: Positive = 1
-    """Neighbouring reference images that are alike, as where images come in batches."""
+    """Number of consecutive images that are similar, for images that come in batches."""
     directions: Positive = 16
-    """Of the images' embedding."""
+    """Principal directions of the image embedding."""
     object_directions: Positive = 32
-    """Of the objects' features, and of the doubt about them."""
+    """Principal directions of object features and of their uncertainty."""
     streams: Annotated[int, Field(ge=200, le=100_000)] = 2000
-    """Drawn to find the limits."""
+    """Streams resampled from the reference images to compute the limits."""
     replay_hours: Annotated[float, Field(ge=0.0)] = 24.0
-    """How often the live version is scored again on the frozen images."""
+    """Hours between two evaluations of the live version on the validation images."""
     replay_images: Annotated[int, Field(ge=0)] = 8
-    """Of these, encoded again from their files."""
+    """Validation images that are encoded again in each of them."""
     max_novel_share: Fraction = 0.5
-    """Of classes that came after the base, from which a partial retraining of the base classifier is due."""
+    """Share of novel classes above which partial retraining is recommended."""
     max_forgetting: Points = 2.0
-    """Points of AP50 that base classes may have lost since the base classifier."""
+    """Points of AP50 that base classes may lose before partial retraining is recommended."""
     webhook: Annotated[str, Field(pattern=r"^https?://\S+$"), secretless(_SIGNED)] | None = None
-    """Gets every alert, signed with the secret in SAMIF_WATCH_SECRET."""
+    """Address that receives every alarm, signed with the secret in SAMIF_WATCH_SECRET."""
     seed: int = 0
+    """Seed of the resampled streams."""

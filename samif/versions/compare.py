@@ -203,7 +203,8 @@ def disagreements(before: Iterable[Matched], after: Iterable[Matched]) -> list[D
     improvement.
 
     Args:
-        before, after: the same images in the same order.
+        before: images matched with one version.
+        after: the same images in the same order, matched with the other version.
     """
     found = [_disagreement(one, two) for one, two in zip(before, after, strict=True)]
     differing = [item for item in found if item.worse or item.better]
