@@ -1,11 +1,12 @@
 # make demo    a fresh machine to a finished run of the demo line
 # make test    every check that has to hold; make test-slow: those that take minutes each
+# make docs    the documentation site, in site/
 # make services, make services-down    PostgreSQL, S3, MLflow and Ray on this machine's loopback
 PYTHON ?= python3.11
 BIN := .venv/bin
 UV := $(or $(shell command -v uv),$(BIN)/uv)
 
-.PHONY: env demo test test-slow bench lint services services-down services-backup services-restore services-rotate
+.PHONY: env demo test test-slow bench docs lint services services-down services-backup services-restore services-rotate
 .DELETE_ON_ERROR:
 
 env: .venv/.installed
@@ -32,6 +33,11 @@ test-slow: env
 
 bench: env
 	$(BIN)/python -m benchmarks
+
+# The variable silences an advertisement of the theme; warnings of the build end it.
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "site/index.html"
 
 # SERVICES_DIR=folder of data and logs, SERVICES_PORT=first of ten ports. The second target ends what the first one
 # started; data stays unless SERVICES_DATA=remove.
