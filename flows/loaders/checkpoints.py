@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from flows.runtime import cache_dir
 from flows.runtime.remote_files import is_remote, local_path, opened, suffix_of
-from flows.runtime.retry import Transient, persistently
+from flows.runtime.retry import Transient, retry_times
 from samif.errors import SamifError
 from samif.io import files
 from samif.io.address import shown
@@ -236,7 +236,7 @@ def _store(uri: str, sha256: str | None, progress: Progress | None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         # One download however many workers ask; who waited finds the file.
         with FileLock(folder / f"{sha256 or _UNDIGESTED}.lock"):
-            return _cached(sha256) or persistently(_ATTEMPTS)(_transfer, uri, suffix, sha256, folder, progress)
+            return _cached(sha256) or retry_times(_ATTEMPTS)(_transfer, uri, suffix, sha256, folder, progress)
     except Transient as error:
         raise SamifError(f"{shown(uri)}: gave up after {_ATTEMPTS} attempts ({error}); try again later") from error
     except OSError as error:

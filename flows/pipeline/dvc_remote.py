@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from flows.runtime.retry import Transient, patiently
+from flows.runtime.retry import Transient, retry_for
 from samif.errors import SamifError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def can_bring(repo: Repo, say: Callable[[str], None]) -> bool:
     if not repo.config["core"].get("remote"):
         return False
     try:
-        outlasting(repo, lambda: repo.stage_cache.pull(None))
+        with_retry(repo, lambda: repo.stage_cache.pull(None))
     except troubles() as error:
         say(f"DVC's remote cannot be read ({_reason(error)}); what others have computed is computed again")
         return False
@@ -37,7 +37,7 @@ def send(repo: Repo, say: Callable[[str], None]) -> None:
     if not repo.config["core"].get("remote"):
         return
     try:
-        sent = outlasting(repo, lambda: repo.push(run_cache=True))
+        sent = with_retry(repo, lambda: repo.push(run_cache=True))
     except troubles() as error:
         raise SamifError(
             f"the results are here, but DVC's remote does not take them ({_reason(error)}); mend the remote or its "
@@ -46,7 +46,7 @@ def send(repo: Repo, say: Callable[[str], None]) -> None:
     say(f"results are in DVC's remote ({sent} files sent)")
 
 
-def outlasting(repo: Repo, call: Callable[[], T]) -> T:
+def with_retry(repo: Repo, call: Callable[[], T]) -> T:
     """What `call` gives; again, for a minute, while the default remote is away. DVC goes on where it was.
 
     Raises:
@@ -63,12 +63,12 @@ def outlasting(repo: Repo, call: Callable[[], T]) -> T:
                 return call()
         except troubles() as error:
             if any(map(_may_pass, _causes(error))):
-                raise _Away(error) from None
+                raise _RemoteUnavailable(error) from None
             raise
 
     try:
-        return patiently()(attempt)
-    except _Away as away:
+        return retry_for()(attempt)
+    except _RemoteUnavailable as away:
         raise away.trouble  # noqa: B904  (as it came: its cause tells a stage's failure from DVC's)
 
 
@@ -80,7 +80,7 @@ def troubles() -> tuple[type[Exception], ...]:
     return DvcException, OSError, BotoCoreError, ClientError
 
 
-class _Away(Transient):
+class _RemoteUnavailable(Transient):
     def __init__(self, trouble: Exception) -> None:
         super().__init__(str(trouble))
         self.trouble = trouble

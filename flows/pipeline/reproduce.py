@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from flows.pipeline.dvc_remote import can_bring, outlasting, send, troubles
+from flows.pipeline.dvc_remote import can_bring, with_retry, send, troubles
 from flows.runtime.process import end_with
 from flows.workspace.layout import Layout
 from samif.errors import SamifError
@@ -80,7 +80,7 @@ def reproduce(root: Path, say: Callable[[str], None] = lambda _: None) -> Outcom
         try:
             with contextlib.closing(Repo(str(layout.root))) as repo:
                 pull = can_bring(repo, say)
-                outlasting(repo, lambda: repo.reproduce(pull=pull))
+                with_retry(repo, lambda: repo.reproduce(pull=pull))
                 send(repo, say)
         except troubles() as error:
             narrator.close_stage()

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.runtime.retry import PATIENCE_SECONDS, Transient
+from flows.runtime.retry import RETRY_SECONDS, Transient
 from samif.errors import SamifError, ServiceUnavailable
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ SETTINGS = {
     # MLflow would send a lost request once more, and so make a second version where only the answer was lost.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     # Longer than anybody waits: what a hanging server still has to do is not asked of it again meanwhile.
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{1.5 * PATIENCE_SECONDS:.0f}",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{1.5 * RETRY_SECONDS:.0f}",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # whatever fails also raises
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -31,7 +31,7 @@ MAY_PASS = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
 """MLflow's codes for a server, or a database or bucket behind it, that is away."""
 
 
-class Away(ServiceUnavailable, Transient):
+class RegistryUnavailable(ServiceUnavailable, Transient):
     """The registry, or what stands behind it, does not answer."""
 
 
@@ -43,7 +43,7 @@ def open_client(uri: str, shown: str, database: Path | None) -> MlflowClient:
         database: the SQLite file of `uri`; none for a server.
 
     Raises:
-        Away: the server does not answer.
+        RegistryUnavailable: the server does not answer.
         SamifError: the file is no database or cannot be opened.
     """
     for key, value in SETTINGS.items():
@@ -75,13 +75,13 @@ def open_client(uri: str, shown: str, database: Path | None) -> MlflowClient:
 
 
 def probe(uri: str, shown: str) -> None:
-    """Raise Away, in seconds, where the server does not answer."""
+    """Raise RegistryUnavailable, in seconds, where the server does not answer."""
     import requests
 
     try:
         requests.get(f"{uri.rstrip('/')}/health", timeout=PROBE_SECONDS)
     except requests.RequestException:
-        raise Away(
+        raise RegistryUnavailable(
             f"the registry at {shown} does not answer; start it, or mend registry.tracking_uri in params.yaml, and run "
             "the same command again: what is done is kept"
         ) from None

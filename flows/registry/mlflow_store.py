@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from flows.registry.mlflow_client import Away, first_line, may_pass, open_client, probe
-from flows.runtime.retry import patiently
+from flows.registry.mlflow_client import RegistryUnavailable, first_line, may_pass, open_client, probe
+from flows.runtime.retry import retry_for
 from samif.errors import ObjectMissing, SamifError
 from samif.io.address import shown
 
@@ -122,7 +122,7 @@ class MlflowStore:
             with self.writing():
                 return write()
 
-        return patiently()(attempt)
+        return retry_for()(attempt)
 
     @contextmanager
     def _sentences(self) -> Iterator[None]:
@@ -140,7 +140,7 @@ class MlflowStore:
                     f"the registry at {self.shown} does not know you; set MLFLOW_TRACKING_USERNAME and "
                     "MLFLOW_TRACKING_PASSWORD, and run again"
                 ) from None
-            kind = Away if self.database is None and may_pass(error) else SamifError
+            kind = RegistryUnavailable if self.database is None and may_pass(error) else SamifError
             raise kind(f"the registry at {self.shown} refused or broke off: {said}; mend that and run again") from None
 
     @cached_property

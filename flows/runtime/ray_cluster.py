@@ -17,7 +17,7 @@ from samif.errors import SamifError
 _OBJECT_STORE_BYTES = 512 * 2**20
 """Stages pass names and paths through Ray, not images."""
 
-_KNOCK_SECONDS = 10.0
+_CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def ray_cluster(address: str | None, workers: int) -> Iterator[Cluster]:
         yield _share(workers)
     elif address is not None:
         try:
-            _knock(address)
+            check_reachable(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             reason = str(error).split("\n")[0]
@@ -101,11 +101,11 @@ def ray_cluster(address: str | None, workers: int) -> Iterator[Cluster]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _knock(address: str) -> None:
+def check_reachable(address: str) -> None:
     """Raise OSError at once if nothing listens at host:port; Ray would try for minutes. "auto" is left to Ray."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit():
-        with socket.create_connection((host.rpartition("/")[2].strip("[]"), int(port)), _KNOCK_SECONDS):
+        with socket.create_connection((host.rpartition("/")[2].strip("[]"), int(port)), _CONNECT_SECONDS):
             pass
 
 

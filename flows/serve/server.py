@@ -44,7 +44,7 @@ def serving(lines: Sequence[Settings], host: str, port: int, replicas: int, say:
         SamifError: no line can be loaded, or the port is taken.
     """
     lines = loadable(lines, say)
-    _knock(host, port)
+    check_reachable(host, port)
     os.environ.pop("RAY_ADDRESS", None)
     with ray_cluster(None, replicas * len(lines)) as cluster:
         from ray import serve
@@ -225,7 +225,7 @@ def _within(seconds: float, call: Callable[[], Settings]) -> Settings:
     return done.result(seconds)
 
 
-def _knock(host: str, port: int) -> None:
+def check_reachable(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

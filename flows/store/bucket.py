@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flows.runtime.retry import Transient, patiently, persistently
+from flows.runtime.retry import Transient, retry_for, retry_times
 from flows.store.cache import Cache, Parts
 from flows.store.storage import Chunks, Entry, Lost, Span
 from samif.errors import SamifError
@@ -238,4 +238,4 @@ def _meaning(error: Refused) -> str:
 
 def _repeated() -> Retrying:
     told = os.environ.get("AWS_MAX_ATTEMPTS", "")
-    return persistently(max(1, int(told))) if told.isdecimal() else patiently()
+    return retry_times(max(1, int(told))) if told.isdecimal() else retry_for()

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from flows.pipeline.dvc_remote import outlasting, send, troubles
+from flows.pipeline.dvc_remote import with_retry, send, troubles
 from flows.pipeline.reproduce import dvc_surroundings, one_line
 from flows.pipeline.run import last_run, run
 from flows.runtime.tuning import wait_without_spinning
@@ -188,7 +188,7 @@ def _pull_images(root: Path) -> None:
 
     with dvc_surroundings(root, logging.NullHandler()), contextlib.closing(Repo(str(root))) as repo:
         try:
-            outlasting(repo, lambda: repo.pull(targets=images))
+            with_retry(repo, lambda: repo.pull(targets=images))
         except troubles() as error:
             raise SamifError(
                 f"the images of {', '.join(images)} are not in the DVC remote, or the cluster may not read it "

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import requests
 
 from flows.http.signature import check_secret, signed_headers
-from flows.runtime.retry import Transient, persistently
+from flows.runtime.retry import Transient, retry_times
 from samif.errors import SamifError
 
 SECRET_VARIABLE = "SAMIF_WATCH_SECRET"
@@ -50,7 +50,7 @@ class Webhook:
         """
         body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
         try:
-            persistently(ATTEMPTS)(self._post, identity, body)
+            retry_times(ATTEMPTS)(self._post, identity, body)
         except Transient as error:
             raise SamifError(f"the webhook at {self.host} did not take an alarm: {error}; it is sent again") from None
 

@@ -14,7 +14,7 @@ import pytest
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
-from flows.pipeline.dvc_remote import outlasting
+from flows.pipeline.dvc_remote import with_retry
 from flows.pipeline.explain import why
 from flows.pipeline.reproduce import FAILURE_VARIABLE, leave_sentence, reproduce
 from flows.pipeline.run import last_run, run
@@ -391,5 +391,5 @@ def test_a_trouble_that_comes_from_another_is_passed_on() -> None:
             raise DvcException("failed to reproduce") from cause
 
     with pytest.raises(DvcException, match="failed to reproduce") as trouble:
-        outlasting(Repo.__new__(Repo), fails)
+        with_retry(Repo.__new__(Repo), fails)
     assert isinstance(trouble.value.__cause__, ValueError)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import requests
 
-from flows.registry.mlflow_client import Away
-from flows.runtime.retry import patiently
+from flows.registry.mlflow_client import RegistryUnavailable
+from flows.runtime.retry import retry_for
 from flows.submit.job_artifacts import Kept
 from flows.submit.package import Submission
 from flows.workspace.run_request import RunRequest
@@ -104,7 +104,7 @@ def test_a_killed_server_is_one_sentence_and_started_again_it_is_waited_for(
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
         with monkeypatch.context() as hasty:
-            hasty.setattr("flows.registry.mlflow_store.patiently", lambda: patiently(0.5))
+            hasty.setattr("flows.registry.mlflow_store.retry_for", lambda: retry_for(0.5))
             growing = pool.submit(line.grow)
             wait_for_a_version(line)
             server.kill()
@@ -170,4 +170,4 @@ def test_what_will_not_pass_is_not_waited_for(line: TaggedLine) -> None:
 
     with pytest.raises(SamifError, match="refused or broke off") as caught:
         line.registry._store.written(write)
-    assert asked == ["once"] and not isinstance(caught.value, Away)
+    assert asked == ["once"] and not isinstance(caught.value, RegistryUnavailable)
