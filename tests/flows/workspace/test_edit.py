@@ -171,7 +171,7 @@ def test_removing_the_only_session_and_adding_it_again(tmp_path: Path) -> None:
     root = make(tmp_path, ("s1", ["hook"]))
     before = (root / "params.yaml").read_bytes()
     assert remove_session(root, "s1").sessions == {}
-    assert b"sessions: {}                   # in order" in (root / "params.yaml").read_bytes()
+    assert b"sessions: {}                   # each after" in (root / "params.yaml").read_bytes()
     add_session(root, "s1", ["hook"])
     assert (root / "params.yaml").read_bytes() == before
 
