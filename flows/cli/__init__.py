@@ -15,9 +15,9 @@ from flows.runtime.tuning import full_memory, wait_without_spinning
 from samif.errors import SamifError
 
 _FULL = {
-    "memory": "the memory is full; end what else uses it; what is done is kept",
-    "GPU memory": "the memory of the GPU is full; end what else uses it, or work on the processor with "
-    "CUDA_VISIBLE_DEVICES= before the command; what is done is kept",
+    "memory": "out of memory; stop other processes and run the same command again; finished stages are kept",
+    "GPU memory": "out of GPU memory; stop other processes that use the GPU, or compute on the CPU with "
+    "CUDA_VISIBLE_DEVICES= before the command; finished stages are kept",
 }
 
 
@@ -59,7 +59,7 @@ def main() -> None:
             raise SystemExit(1) from None
         with tempfile.NamedTemporaryFile("w", prefix="samif-", suffix=".txt", delete=False) as file:
             traceback.print_exc(file=file)
-        _say(f"a defect of samif: {type(error).__name__}: {error}; please report it with the details in {file.name}")
+        _say(f"internal error (please report it): {type(error).__name__}: {error}; details are in {file.name}")
         raise SystemExit(1) from None
 
 

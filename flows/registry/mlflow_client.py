@@ -28,7 +28,7 @@ SETTINGS = {
 }
 
 MAY_PASS = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
-"""MLflow's codes for a server, or a database or bucket behind it, that is away."""
+"""MLflow's codes for a server, or a database or bucket behind it, that is unavailable."""
 
 
 class RegistryUnavailable(ServiceUnavailable, Transient):
@@ -83,7 +83,7 @@ def probe(uri: str, shown: str) -> None:
     except requests.RequestException:
         raise RegistryUnavailable(
             f"the registry at {shown} does not answer; start it, or mend registry.tracking_uri in params.yaml, and run "
-            "the same command again: what is done is kept"
+            "the same command again; finished stages are kept"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Looks at the alias again and again; a hint makes it look at once."""
+"""Polls the alias of a line; a refresh request polls at once."""
 
 from __future__ import annotations
 

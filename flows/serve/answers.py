@@ -91,7 +91,7 @@ class SlotView(BaseModel):
 
 
 class ReplicaView(BaseModel):
-    """A replica: what it serves, what it scores unseen, and how often each part was read from a file."""
+    """A replica: what it serves, its shadow deployment, and how often each part was read from a file."""
 
     pid: int
     replica: str

@@ -206,5 +206,5 @@ def _invalid(_: Request, error: Exception) -> JSONResponse:
 
 
 def _defect(_: Request, error: Exception) -> JSONResponse:
-    sentence = f"a defect of samif ({type(error).__name__}); please report it with the image"
+    sentence = f"internal error ({type(error).__name__}); please report it with the image"
     return JSONResponse(HttpError(500, "defect", sentence).content, 500)

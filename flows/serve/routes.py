@@ -21,7 +21,7 @@ class Line:
     Attributes:
         ref: what is followed or served.
         root: the workspace in which it is looked up.
-        shadow: what is compared with it, unseen by clients.
+        shadow: the version of the shadow deployment.
         name: of the application; unlike that of any other line of the service.
         route: what its paths begin with.
     """

@@ -29,7 +29,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class ShadowSettings:
-    """A second version that scores what the first one proposes, unseen by clients.
+    """Shadow deployment: a second version scores the proposals of the first without returning its answers.
 
     Attributes:
         ref: what to follow, as in `Settings.ref`.

@@ -1,5 +1,4 @@
-"""`samif watch`: the live version and the images of its line, looked at again and again. It tells, and changes
-nothing.
+"""`samif watch`: monitoring of the live version and of a stream of images. It raises alarms and changes nothing.
 
 `reference` says what is normal, `stream` what the camera has brought, `replay` whether the version still is what it
 was; `history` keeps all of it, `watcher` brings it together, `webhook` and `metrics` tell others.

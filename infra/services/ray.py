@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine: a head that works on nothing, and workers; strangers are kept out by a token."""
+"""A Ray cluster on this machine: a head node with num_cpus=0 and workers, with token authentication."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ADDRESS = "127.0.0.2"
 
 It is where nodes call each other, not where they listen: the head's control port and the raylets' take calls on all
 interfaces. Ray 2.60 binds them to loopback only on a node whose address is 127.0.0.1, which no second node can join. So
-the token is what keeps strangers out, of those ports as of the dashboard.
+token authentication protects those ports and the dashboard.
 """
 
 HEAD = "ray-head"

@@ -45,7 +45,7 @@ def refusal(done: Done, *words: str | Path) -> str:
     *above, sentence = done.err.splitlines()
     assert sentence.startswith("samif: "), done.err
     assert [line for line in above if not PROGRESS.fullmatch(line)] == []
-    assert "a defect of samif" not in sentence
+    assert "internal error" not in sentence
     missing = [str(word) for word in words if str(word) not in sentence]
     assert not missing, (missing, sentence)
     return sentence

@@ -37,11 +37,11 @@ def test_an_error_says_which_memory_was_full(act: Callable[[], object], expected
 @pytest.mark.parametrize(
     ("act", "sentence"),
     [
-        (CASES[1][0], "samif: the memory is full; end what else uses it; what is done is kept\n"),
+        (CASES[1][0], "samif: out of memory; stop other processes and run the same command again; finished stages are kept\n"),
         (
             of_a_gpu,
-            "samif: the memory of the GPU is full; end what else uses it, or work on the processor with "
-            "CUDA_VISIBLE_DEVICES= before the command; what is done is kept\n",
+            "samif: out of GPU memory; stop other processes that use the GPU, or compute on the CPU with "
+            "CUDA_VISIBLE_DEVICES= before the command; finished stages are kept\n",
         ),
     ],
 )
