@@ -37,7 +37,10 @@ def test_an_error_says_which_memory_was_full(act: Callable[[], object], expected
 @pytest.mark.parametrize(
     ("act", "sentence"),
     [
-        (CASES[1][0], "samif: out of memory; stop other processes and run the same command again; finished stages are kept\n"),
+        (
+            CASES[1][0],
+            "samif: out of memory; stop other processes and run the same command again; finished stages are kept\n",
+        ),
         (
             of_a_gpu,
             "samif: out of GPU memory; stop other processes that use the GPU, or compute on the CPU with "
