@@ -26,7 +26,7 @@ def main() -> None:
     """Measure, print, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="some of the comparisons")
-    parser.add_argument("--images", type=Path, help="folder of images for everything mode, besides the demo line")
+    parser.add_argument("--images", type=Path, help="folder of images to segment completely, besides the demo line")
     parser.add_argument("--annotations", type=Path, help="their COCO file")
     parser.add_argument("--out", type=Path, default=RESULTS, help="Markdown file to write (default: RESULTS.md)")
     args = parser.parse_args()

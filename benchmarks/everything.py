@@ -81,7 +81,7 @@ def _compare(what: str, dataset: Dataset) -> Comparison:
         f"{recall[1]:.1f} with its thresholds, {recall[2]:.1f} without"
     )
     pairs = [(own, official) for own, official, _ in seconds]
-    return summarise(f"everything mode, `tiny`, {what}", GRID, pairs, note)
+    return summarise(f"all masks of an image, `tiny`, {what}", GRID, pairs, note)
 
 
 def _compare_vit_b() -> Comparison:
@@ -99,7 +99,7 @@ def _compare_vit_b() -> Comparison:
     ours()
     pairs = [(timed(ours)[1], timed(partial(generator.generate, image))[1]) for _ in range(VIT_ROUNDS)]
     note = f"random weights, 1024 x 768 pixels; ours with {params.points} prompts in bfloat16, {ours()} masks kept"
-    return summarise("everything mode, vit_b architecture", GRID, pairs, note)
+    return summarise("all masks of an image, vit_b architecture", GRID, pairs, note)
 
 
 def _official(generator: SamAutomaticMaskGenerator) -> Segment:

@@ -96,8 +96,8 @@ def swaps(line: ServedLine, running: Service, count: int) -> dict[str, str]:
     return {
         f"{count} switches, {CLIENTS} clients: requests": f"{len(load.answers)}",
         "failed requests": f"{failed}",
-        "answers that are not their version's": f"{mixed} (images on which both versions agree: {same})",
-        "seconds from the moved alias to the first answer": spread(seconds),
+        "responses that do not match their version": f"{mixed} (images on which both versions agree: {same})",
+        "seconds from the alias change to the first response": spread(seconds),
         "parts read from files before and after": f"{before} and {after}",
     }
 
@@ -121,13 +121,13 @@ def overhead(line: ServedLine, running: Service, count: int) -> dict[str, str]:
     return {
         "bare segment(), seconds": spread(bare),
         "request, seconds": spread(whole),
-        "of which in the model": spread(inside),
-        "around the model (request minus model)": spread([a - b for a, b in zip(whole, inside, strict=True)]),
+        "in the model": spread(inside),
+        "outside the model (request minus model)": spread([a - b for a, b in zip(whole, inside, strict=True)]),
     }
 
 
 def hostile(running: Service, rounds: int) -> dict[str, str]:
-    """Memory of the replica over rounds of uploads that mean no good."""
+    """Memory of the replica over rounds of invalid uploads."""
     port, pid = int(running.url.rpartition(":")[2]), int(str(running.replicas[0]["pid"]))
     sizes, wrong, server = [], 0, 0
     for _ in range(rounds):
@@ -139,7 +139,7 @@ def hostile(running: Service, rounds: int) -> dict[str, str]:
     alive = running.segment(IMAGES[0]).status_code == 200
     return {
         f"{len(CASES)} kinds of uploads, {rounds} rounds: 5xx": f"{server}",
-        "answers that were not expected": f"{wrong}",
+        "unexpected responses": f"{wrong}",
         "replica's memory after round 1, 2, half, all (MiB)": ", ".join(
             f"{sizes[i]:.0f}" for i in (0, min(1, rounds - 1), rounds // 2, rounds - 1)
         ),
@@ -184,8 +184,8 @@ def main() -> None:
             rows |= told(hostile(running, chosen.rounds))
         with service(line, "demo@champion", "--shadow", "demo@challenger", *limits) as running:
             shadowed = overhead(line, running, chosen.requests)
-            rows["request beside a shadow, seconds"] = shadowed["request, seconds"]
-            rows["bare segment() in those turns, seconds"] = shadowed["bare segment(), seconds"]
+            rows["request during shadow deployment, seconds"] = shadowed["request, seconds"]
+            rows["bare segment() in the same rounds, seconds"] = shadowed["bare segment(), seconds"]
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     lines = [
         "# Serving", "",

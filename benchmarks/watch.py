@@ -61,7 +61,7 @@ def row(what: str, against: str, found: Sequence[dict[str, int]], change: int) -
 
 def table(streams: Sequence[Stream], normals: dict[str, Normal]) -> list[str]:
     lines = [
-        "| stream | reference | alarms | images until the first: median (least to most) | charts that alarmed "
+        "| stream | reference | alarms | images until the first: median (min to max) | charts that alarmed "
         "| alarms before the change |",
         "|---|---|---|---|---|---|",
     ]
@@ -159,24 +159,24 @@ def page(
     }
     left = ", ".join(f"{share:.0%}" for share in DIMMEST)
     lines = [
-        "# Watching", "",
-        f"`python -m benchmarks.watch`, {os.cpu_count()} CPUs, Python {platform.python_version()}. {model} of the demo "
-        f"line is watched: it has not yet learnt {', '.join(unknown)}. {len(streams)} seeds, {LENGTH} images "
+        "# Detection delay and false alarms of samif watch", "",
+        f"`python -m benchmarks.watch`, {os.cpu_count()} CPUs, Python {platform.python_version()}. Monitored version: "
+        f"{model} of the demo line, which does not know {', '.join(unknown)}. {len(streams)} seeds, {LENGTH} images "
         f"per stream; the change begins after {CHANGE}.", "",
-        "- **Undisturbed**: scenes as the validation images are drawn, of those without an unknown part, as JPEG.",
-        f"- **Light drifts**: the same scenes; over {LENGTH - CHANGE} images the light fades evenly until {left} of "
-        "red, green and blue are left.",
+        "- **Undisturbed**: scenes generated like the validation images, those without an unknown part, as JPEG.",
+        f"- **Light drifts**: the same scenes; over {LENGTH - CHANGE} images the light fades linearly to {left} "
+        "of red, green and blue.",
         f"- **An unknown part**: from the change on, {SHARE:.0%} of the images show one part of one class that the "
         "version does not know, among two to eight others.", "",
         f"Limits: an undisturbed stream of {watch.horizon} images raises any alarm with probability "
-        f"{watch.false_alarm:g}; so {len(streams)} streams of {LENGTH} are expected to raise about "
+        f"{watch.false_alarm:g}, so {len(streams)} streams of {LENGTH} are expected to raise about "
         f"{len(streams) * watch.false_alarm * LENGTH / watch.horizon:.1f}. Window {watch.window}. "
-        "A disturbed stream that ended without an alarm is a miss. All streams of a row share one reference, and "
-        "what is unlucky about it: see the last table.", "",
+        "A disturbed stream that ended without an alarm is a miss. All streams of a row share one reference; for "
+        "the variation over references see the last table.", "",
         *table(streams, normals), "",
-        f"Undisturbed streams of {watch.horizon} images, {AGAINST_EACH} against each of many references, all drawn "
+        f"Undisturbed streams of {watch.horizon} images, {AGAINST_EACH} per reference; references resampled "
         f"from the {len(more.seen) + LENGTH * len(streams)} undisturbed images above (± is a 95 % interval):", "",
-        "| images of the reference | alarmed streams | promised | references with any | charts that alarmed |",
+        "| images of the reference | streams with an alarm | specified | references with any | charts that alarmed |",
         "|---|---|---|---|---|",
         *promise, "",
     ]  # fmt: skip
