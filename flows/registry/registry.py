@@ -6,7 +6,6 @@ Versions are found by digest before they are made, so registering the same conte
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -19,7 +18,8 @@ from flows.registry.mlflow_store import Entry, MlflowStore, Registration
 from flows.registry.promotion import CHALLENGER, Promotions
 from flows.registry.version_files import DECODER, KEPT, REQUIRED, check, checked, is_whole
 from flows.registry.version_record import VersionRow, metrics_of, params_of, row_of, tags_of
-from samif.errors import SamifError
+from flows.registry.version_ref import parse_ref
+from samif.errors import ConfigError, DataError, IntegrityError, ObjectMissing
 from samif.io.hashing import file_sha256
 from samif.versions.card import Card
 
@@ -63,14 +63,16 @@ class Registry:
         tracking_uri: `http(s)://...` of an MLflow server or `sqlite:///FILE`; none means SQLite and a folder of
             artifacts in `<root>/.samif/`.
         root: the workspace.
+        cache: folder of downloaded versions; none means `<root>/.samif/models`.
 
     Raises:
-        SamifError: another kind of address; from every method, when the registry does not answer.
+        ConfigError: another kind of address.
+        ServiceUnavailable: from every method, the registry does not answer.
     """
 
-    def __init__(self, tracking_uri: str | None, root: Path) -> None:
+    def __init__(self, tracking_uri: str | None, root: Path, cache: Path | None = None) -> None:
         self._store = MlflowStore(tracking_uri, root)
-        self._cache = root.absolute() / ".samif" / "models"
+        self._cache = cache or root.absolute() / ".samif" / "models"
 
     def register_decoder(self, line: str, folder: Path, sha256: str) -> int:
         """Register the frozen decoder of `folder` (decoder.safetensors and the files beside it), once per digest.
@@ -79,11 +81,11 @@ class Registry:
             The version of `<line>-decoder` that has these bytes.
 
         Raises:
-            SamifError: the file's SHA-256 is not `sha256`.
+            IntegrityError: the file's SHA-256 is not `sha256`.
         """
         found = file_sha256(folder / DECODER)
         if found != sha256:
-            raise SamifError(
+            raise IntegrityError(
                 f"{folder / DECODER} has SHA-256 {found[:12]}, not {sha256[:12]} as its training said; "
                 "run 'samif run' again"
             )
@@ -109,7 +111,7 @@ class Registry:
             previous: card of the classifier named by `card.after`; none for the base classifier.
 
         Raises:
-            SamifError: an old row is not bit-identical, or a frozen part or a file is not the card's.
+            IntegrityError: an old row is not bit-identical, or a frozen part or a file is not the card's.
         """
         card.check_follows(previous)
         evaluation, session = checked(line, card, files)
@@ -136,7 +138,7 @@ class Registry:
         def write_all() -> Registration:
             decoder = self._store.version(f"{line}-decoder", decoder_version)
             if decoder.tags.get("decoder_sha256") != card.decoder.sha256:
-                raise SamifError(
+                raise IntegrityError(
                     f"{line}-decoder/{decoder_version} is not the decoder that '{card.name}' was made with; "
                     "register that decoder and give its version"
                 )
@@ -177,32 +179,30 @@ class Registry:
             return [row_of(item, model, metrics.get(item.run_id, {})) for item in found]
 
     def resolve(self, ref: str) -> tuple[str, int]:
-        """Registered model and version of `NAME@alias`, `NAME/VERSION` or `NAME` (its newest version).
-
-        NAME is `<line>-classifier`, or the line alone.
+        """Registered model and version of `NAME@alias`, `NAME/VERSION` or `NAME` (its newest version); see `parse_ref`.
 
         Raises:
-            SamifError: the form is another one, or there is no such model, version or alias.
+            ConfigError: the form is another one.
+            ObjectMissing: there is no such model, version or alias.
         """
-        match = re.fullmatch(r"([a-z0-9][a-z0-9_-]*)(?:@([\w-]+)|/([0-9]+))?", ref)
-        if match is None:
-            raise SamifError(f"'{ref}' does not name a version; write NAME, NAME/VERSION or NAME@alias")
-        name, alias, number = match.groups()
-        name = name if name.endswith("-classifier") else f"{name}-classifier"
+        found = parse_ref(ref)
+        name = found.model
         with self._store.reading():
-            if alias:
+            if found.alias:
                 aliases = self._store.model(name).aliases
-                if alias not in aliases:
+                if found.alias not in aliases:
                     known = ", ".join(sorted(aliases)) or "none"
-                    raise SamifError(f"{name} has no alias '{alias}' (it has: {known}); promote a version to set one")
-                return name, int(aliases[alias])
-            if number:
-                self._store.version(name, int(number))
-                return name, int(number)
-            found = self._store.versions(name)
-            if not found:
-                raise SamifError(f"{name} has no version yet; run 'samif run' to register one")
-            return name, max(found)
+                    raise ObjectMissing(
+                        f"{name} has no alias '{found.alias}' (it has: {known}); promote a version to set one"
+                    )
+                return name, int(aliases[found.alias])
+            if found.number is not None:
+                self._store.version(name, found.number)
+                return name, found.number
+            versions = self._store.versions(name)
+            if not versions:
+                raise ObjectMissing(f"{name} has no version yet; run 'samif run' to register one")
+            return name, max(versions)
 
     def show(self, ref: str) -> VersionDetails:
         """Details of the version that `ref` names (see `resolve`)."""
@@ -232,11 +232,13 @@ class Registry:
             It appears whole or not at all, with both weight files checked against the card.
 
         Raises:
-            SamifError: unknown reference, files that are not the card's, or `into` exists.
+            ConfigError: `ref` has another form, or `into` exists.
+            ObjectMissing: there is no such version.
+            IntegrityError: files that are not the card's.
         """
         name, number = self.resolve(ref)
         if into is not None and into.exists():
-            raise SamifError(f"{into} exists already; name a folder that does not")
+            raise ConfigError(f"{into} exists already; name a folder that does not")
         with self._store.reading():
             version = self._samif_version(name, number)
             digest = version.tags["card_digest"]
@@ -282,5 +284,5 @@ class Registry:
     def _samif_version(self, name: str, number: int) -> ModelVersion:
         version = self._store.version(name, number)
         if not {"card_digest", "decoder_version"} <= version.tags.keys():
-            raise SamifError(f"{name}/{number} was not registered by samif and has no card; choose another version")
+            raise DataError(f"{name}/{number} was not registered by samif and has no card; choose another version")
         return version

@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock
 
 from flows.inference.predict import load_segmenter
-from flows.registry.model_files import Bundle, find_model
+from flows.registry.model_files import find_model
 from flows.registry.registry import Registry
 from flows.serve.settings import Settings
 from flows.workspace.layout import Layout
@@ -22,6 +22,7 @@ from samif.classifier.model import Classifier
 from samif.classifier.samples import features_of
 from samif.config import Params, digest, load_params
 from samif.errors import SamifError
+from samif.inference.load import ModelFiles
 from samif.inference.propose import predict_points
 from samif.inference.segment import Segmenter
 from samif.io.hashing import file_sha256
@@ -205,7 +206,7 @@ class Slot:
         return self.failure is not None and self.failure.version == title and time.monotonic() < self.failure.until
 
 
-def _digests(bundle: Bundle) -> dict[str, str]:
+def _digests(bundle: ModelFiles) -> dict[str, str]:
     if bundle.card is None:
         return {"classifier": file_sha256(bundle.classifier), "decoder": file_sha256(bundle.decoder)}
     card = bundle.card
@@ -223,7 +224,7 @@ def _frozen(digests: dict[str, str]) -> list[str | None]:
     return [digests.get(part) for part in FROZEN]
 
 
-def _with_head(frozen: Segmenter, bundle: Bundle) -> Segmenter:
+def _with_head(frozen: Segmenter, bundle: ModelFiles) -> Segmenter:
     assert bundle.card is not None
     inference = bundle.card.inference
     return replace(

@@ -16,7 +16,7 @@ from samif.dataset.images import read_image
 from samif.errors import SamifError
 
 if TYPE_CHECKING:
-    from flows.registry.model_files import Bundle
+    from samif.inference.load import ModelFiles
     from samif.watch.observe import Observation
 
 SETTLING_SECONDS = 60.0
@@ -30,7 +30,7 @@ class Eye:
         SamifError: its encoder cannot be had, or is not the one that it was made with.
     """
 
-    def __init__(self, bundle: Bundle, params: Params) -> None:
+    def __init__(self, bundle: ModelFiles, params: Params) -> None:
         self._segmenter = load_segmenter(bundle, params, device=device_here())
 
     def see(self, path: Path) -> Observation:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from samif.errors import SamifError
+from samif.errors import DataError, SamifError
 
 MAX_PIXELS = 200_000_000
 """Images of more pixels are refused before anything is decoded."""
@@ -48,7 +48,7 @@ _OUT_OF_MEANS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors that say nothing about the image: this process has too many open files, or the machine no memory."""
 
 
-class ImageError(SamifError):
+class ImageError(DataError):
     """An image file that cannot be used: which, what is wrong, the remedy."""
 
     def __init__(self, path: Path, what: str, remedy: str) -> None:
@@ -90,9 +90,14 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS, sha256: str | None = No
         if sha256 is not None and _digest(file) != sha256:
             raise ImageError(path, "has changed since it was indexed", "put the old image back or index it anew")
         with _decoder(path, file, max_pixels) as image:
-            turn = _TURNS.get(_orientation(image))
-            rgb = _to_rgb(image)
-            return np.array(rgb if turn is None else rgb.transpose(turn))
+            return upright_rgb(image)
+
+
+def upright_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """A PIL image as `read_image` gives it: (H, W, 3) uint8 RGB, upright, writable, C-contiguous."""
+    turn = _TURNS.get(_orientation(image))
+    rgb = _to_rgb(image)
+    return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
 def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.inference.predict import find_images, load_segmenter, predict
+from flows.inference.predict import find_images, predict
+from flows.inference.source import find
 from flows.registry.model_files import find_model
 from samif.classifier.model import Classifier, FeatureSpace
 from samif.config import EvaluateParams
 from samif.errors import SamifError
-from samif.inference.segment import UNKNOWN, Segmenter
+from samif.inference.detections import Detections
+from samif.inference.model import Model, open_model
+from samif.inference.segment import UNKNOWN
 from samif.masks.rle import areas, boxes
 from samif.sam.decoder import InstanceDecoder, save_decoder
 from tests.support.handmade import random_tiny
@@ -24,7 +27,7 @@ TOKEN = 64
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder as the registry hands it out, without a card."""
     folder = tmp_path_factory.mktemp("model")
     decoder = InstanceDecoder.of(random_tiny())
@@ -41,8 +44,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def segmenter(model: Path) -> Segmenter:
-    return load_segmenter(find_model(str(model), None, None), None)
+def model(folder: Path) -> Model:
+    return open_model(find(str(folder), folder))
 
 
 def draw(path: Path, width: int = 60, height: int = 40, seed: int = 0) -> Path:
@@ -55,11 +58,10 @@ def draw(path: Path, width: int = 60, height: int = 40, seed: int = 0) -> Path:
 # The model
 
 
-def test_a_folder_is_a_model(model: Path, segmenter: Segmenter) -> None:
-    bundle = find_model(str(model), None, None)
-    assert bundle.card is None and bundle.decoder == model / "decoder.safetensors"
-    assert segmenter.classifier.classes == CLASSES and segmenter.encoder.name == "tiny"
-    assert segmenter.evaluate_params == EvaluateParams()
+def test_a_folder_is_a_model(folder: Path, model: Model) -> None:
+    files = find_model(str(folder), None, None)
+    assert files.card is None and files.decoder == folder / "decoder.safetensors"
+    assert model.class_names == CLASSES and model.default_score == EvaluateParams().operating_score
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
@@ -88,10 +90,10 @@ def test_a_place_without_images_is_refused(tmp_path: Path) -> None:
 # Results
 
 
-def test_results_are_coco(segmenter: Segmenter, tmp_path: Path) -> None:
+def test_results_are_coco(model: Model, tmp_path: Path) -> None:
     images = [draw(tmp_path / "in" / "wide.png", 60, 40), draw(tmp_path / "in" / "tall.jpg", 33, 57, seed=1)]
     told: list[int] = []
-    predictions = predict(segmenter, images, tmp_path / "new" / "out", 0.0, told.append)
+    predictions = predict(model, images, tmp_path / "new" / "out", 0.0, told.append)
     content = json.loads((tmp_path / "new" / "out" / "results.json").read_text(encoding="utf-8"))
     assert list(content) == ["schema", "images", "categories", "annotations"] and content["schema"] == 1
     assert content["images"] == [
@@ -114,43 +116,47 @@ def test_results_are_coco(segmenter: Segmenter, tmp_path: Path) -> None:
             for a in content["annotations"]
             if a["image_id"] == number
         ]
-        assert tuple(names) == prediction.instances.labels
+        assert tuple(names) == prediction.detections.class_names
     for name, size in (("wide.overlay.jpg", (60, 40)), ("tall.overlay.jpg", (33, 57))):
         with Image.open(tmp_path / "new" / "out" / name) as overlay:
             assert overlay.size == size
     assert len(list((tmp_path / "new" / "out").iterdir())) == 3
 
 
-def test_the_least_score_is_kept_to(segmenter: Segmenter, tmp_path: Path) -> None:
+def known(detections: Detections) -> np.ndarray:
+    return np.array([name != UNKNOWN for name in detections.class_names], dtype=bool)
+
+
+def test_the_minimum_score_is_kept_to(model: Model, tmp_path: Path) -> None:
     image = draw(tmp_path / "a.png")
-    [every] = predict(segmenter, [image], tmp_path / "every", 0.0)
-    best = every.instances.known.scores.max()
+    [every] = predict(model, [image], tmp_path / "every", 0.0)
+    best = every.detections.scores[known(every.detections)].max()
     for least, count in ((best, 1), (np.nextafter(best, 1.0), 0)):
-        [some] = predict(segmenter, [image], tmp_path / "some", float(least))
-        assert len(some.instances.known) == count
+        [some] = predict(model, [image], tmp_path / "some", float(least))
+        assert known(some.detections).sum() == count
         written = json.loads((tmp_path / "some" / "results.json").read_text(encoding="utf-8"))["annotations"]
         assert len([a for a in written if a["category_id"] < 3]) == count
 
 
-def test_images_of_one_name_get_overlays_of_their_own(segmenter: Segmenter, tmp_path: Path) -> None:
+def test_images_of_one_name_get_overlays_of_their_own(model: Model, tmp_path: Path) -> None:
     images = [draw(tmp_path / folder / "scene.png", seed=i) for i, folder in enumerate(("x", "y"))]
-    predict(segmenter, [*images, draw(tmp_path / "z" / "other.png")], tmp_path / "out", 0.0)
+    predict(model, [*images, draw(tmp_path / "z" / "other.png")], tmp_path / "out", 0.0)
     names = sorted(path.name for path in (tmp_path / "out").glob("*.overlay.jpg"))
     assert names == ["other.overlay.jpg", "scene-2.overlay.jpg", "scene.overlay.jpg"]
     assert (tmp_path / "out" / names[1]).read_bytes() != (tmp_path / "out" / names[2]).read_bytes()
 
 
-def test_a_numbered_name_is_nobody_elses(segmenter: Segmenter, tmp_path: Path) -> None:
+def test_a_numbered_name_is_nobody_elses(model: Model, tmp_path: Path) -> None:
     names = ("x/scene.png", "y/scene.png", "y/scene-2.png")
-    predict(segmenter, [draw(tmp_path / name, seed=i) for i, name in enumerate(names)], tmp_path / "out", 0.0)
+    predict(model, [draw(tmp_path / name, seed=i) for i, name in enumerate(names)], tmp_path / "out", 0.0)
     assert len(list((tmp_path / "out").glob("*.overlay.jpg"))) == 3
 
 
 @pytest.mark.parametrize("harm", ["truncated", "text", "empty"])
-def test_a_broken_image_is_refused_before_anything_is_written(segmenter: Segmenter, tmp_path: Path, harm: str) -> None:
+def test_a_broken_image_is_refused_before_anything_is_written(model: Model, tmp_path: Path, harm: str) -> None:
     good, bad = draw(tmp_path / "a.png"), draw(tmp_path / "b.jpg", 200, 200)
     whole = bad.read_bytes()
     bad.write_bytes({"truncated": whole[: len(whole) // 2], "text": b"no image at all", "empty": b""}[harm])
     with pytest.raises(SamifError, match=r"b\.jpg") as refusal:
-        predict(segmenter, [good, bad], tmp_path / "out", 0.0)
+        predict(model, [good, bad], tmp_path / "out", 0.0)
     assert "\n" not in str(refusal.value) and not (tmp_path / "out").exists()

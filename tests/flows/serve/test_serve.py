@@ -27,6 +27,7 @@ from schemathesis.specs.openapi.checks import (
 from flows.inference.predict import load_segmenter, predict
 from flows.registry.model_files import find_model
 from samif.config import load_params
+from samif.inference.model import Model
 from tests.support.hostile import CASES, answer
 from tests.support.served_line import CLASSES, TOKEN, ServedLine, Service, asked, number, png, service, slot, until
 
@@ -94,7 +95,7 @@ def predicted(line: ServedLine, tmp_path_factory: pytest.TempPathFactory) -> dic
     for version in (1, 2, 3):
         bundle = find_model(f"demo/{version}", None, line.registry)
         segmenter = load_segmenter(bundle, load_params(line.root / "params.yaml"))
-        predict(segmenter, sorted(folder.glob("*.png")), folder / str(version), 0.0)
+        predict(Model(segmenter), sorted(folder.glob("*.png")), folder / str(version), 0.0)
         content = json.loads((folder / str(version) / "results.json").read_text())
         names = {c["id"]: c["name"] for c in content["categories"]}
         found[version] = [

@@ -20,7 +20,7 @@ from flows.artifacts.proposal_file import ProposalFile
 from flows.comparison.scorer import Scorer
 from flows.inference.predict import load_segmenter, predict
 from flows.loaders.inputs import semantic_of, source_of, store_of
-from flows.registry.model_files import Bundle, find_model
+from flows.registry.model_files import find_model
 from flows.registry.registration import register_all
 from flows.registry.registry import Registry
 from flows.registry.verification import complaints, verify
@@ -37,6 +37,8 @@ from samif.classifier.model import Classifier
 from samif.config import CocoSource, Params, load_params
 from samif.dataset.images import read_image
 from samif.errors import SamifError
+from samif.inference.load import ModelFiles
+from samif.inference.model import Model
 from samif.io.hashing import file_sha256
 from samif.masks.patch_pooling import mean_under
 from samif.versions.card import Card
@@ -96,7 +98,7 @@ class Line:
         """The same workspace under other parameters."""
         return write(self.layout.root, self.params.model_dump() | sections)
 
-    def bundle(self, name: str) -> Bundle:
+    def bundle(self, name: str) -> ModelFiles:
         return find_model(str(self.layout.classifier(name)), self.layout, None)
 
 
@@ -215,10 +217,10 @@ def test_images_are_segmented_as_the_stages_do(line: Line, tmp_path: Path) -> No
         found = segmenter.propose(pixels, segmenter.embed([pixels])[0])
         assert len(found) and found.semantic is not None and features is not None
         np.testing.assert_allclose(found.semantic, mean_under(features, found.masks), atol=5e-3, rtol=5e-3)
-    done = predict(segmenter, paths, tmp_path / "out", 0.0)
+    done = predict(Model(segmenter), paths, tmp_path / "out", 0.0)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [entry["file_name"] for entry in results["images"]] == ["1.png", "2.png"]
-    assert len(results["annotations"]) == sum(len(prediction.instances) for prediction in done)
+    assert len(results["annotations"]) == sum(len(prediction.detections) for prediction in done)
 
 
 # Registered versions
