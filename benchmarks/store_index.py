@@ -83,7 +83,7 @@ def step(name: str, folder: Path, images: int) -> None:
         return
     rng = np.random.default_rng(0)
     for count in (1, 64, 1_000_000):
-        wanted = namespace.identity.words([_image(int(i)) for i in rng.integers(0, 2 * images, count)])
+        wanted = namespace.key.words([_image(int(i)) for i in rng.integers(0, 2 * images, count)])
         first, held = _timed(lambda wanted=wanted: catalogue.holds(wanted))
         again = min(_timed(lambda wanted=wanted: catalogue.holds(wanted))[0] for _ in range(5))
         part = float(np.mean(held))
@@ -102,7 +102,7 @@ def _lay_out(folder: Path, images: int) -> None:
         data = folder / data_name(namespace.folder, shard, sha256)
         manifest = ShardManifest(
             shard=shard,
-            keys=tuple(namespace.identity.keys(some)),
+            keys=tuple(namespace.key.keys(some)),
             shape=(len(some), *SHAPE),
             file=data.name,
             sha256=sha256,

@@ -1,4 +1,4 @@
-"""The embedding store in a bucket of an S3 server."""
+"""Storage of the embedding store in an S3 bucket."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.runtime.retry import Transient, retry_for, retry_times
 from flows.store.cache import Cache, Parts
-from flows.store.storage import Chunks, Entry, Lost, Span
-from samif.errors import SamifError
+from flows.store.storage import Chunks, Entry, Span
+from samif.errors import ObjectMissing, ServiceUnavailable
 
 if TYPE_CHECKING:
     from tenacity import Retrying
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _GAP = 2 << 20
-"""Bytes that are read along rather than asked around: a request costs as much time as two MiB, on loopback (4 ms) as
+"""Gap between two ranges that is read rather than skipped: a request takes as long as two MiB, on loopback (4 ms) and
 in a cloud (25 ms at 80 MB/s)."""
 _PIECE = 32 << 20
-"""Longer parts are read as several at a time."""
+"""Longer ranges are split and read in parallel."""
 _PIECES = 4
 _KEYS = 1000
-"""A request lists or deletes at most so many."""
+"""Most keys that one request lists or deletes."""
 _DIGITS = "0123456789abcdef"
 
 
 class Bucket:
     """Storage under a prefix of a bucket. Endpoint and credentials come from the environment or the machine's role.
 
-    Each call is repeated while the server does not answer or asks to slow down (AWS_MAX_ATTEMPTS times, else for a
-    minute); then a SamifError says so. The client is made at the first call of each process.
+    Each call is retried while the server does not answer or asks to slow down (AWS_MAX_ATTEMPTS times, else for a
+    minute), then ServiceUnavailable is raised. The client is made by the first call of each process.
     """
 
-    lanes = 16
+    parallel_calls = 16
 
     def __init__(self, bucket: str, prefix: str, cache: Cache) -> None:
         self.bucket = bucket
@@ -68,7 +68,7 @@ class Bucket:
         self._call(lambda s3: s3.put_object(Bucket=self.bucket, Key=self.prefix + name, Body=bytes(body)))
 
     def create(self, name: str, content: bytes) -> bool:
-        # A single put: completing a multipart upload does not heed the condition.
+        # A single put: completing a multipart upload ignores the condition.
         key = self.prefix + name
 
         def put(s3: Any) -> bool:
@@ -92,10 +92,10 @@ class Bucket:
         first = next(self._pages(Prefix=prefix))
         if not first.get("IsTruncated"):
             return self._entries(first)
-        # The requests of a listing come one after another: large ones go by first digit, side by side.
+        # The requests of one listing are sequential: large listings are split by first digit and run in parallel.
         below = [{"Prefix": prefix + digit} for digit in _DIGITS]
         rest = {"Prefix": prefix, "StartAfter": f"{prefix}g"}
-        with ThreadPoolExecutor(self.lanes, "list") as pool:
+        with ThreadPoolExecutor(self.parallel_calls, "list") as pool:
             parts = pool.map(lambda where: [self._entries(page) for page in self._pages(**where)], [*below, rest])
         return list(itertools.chain.from_iterable(itertools.chain.from_iterable(parts)))
 
@@ -107,21 +107,21 @@ class Bucket:
 
     def view(self, name: str, size: int) -> Ranges:
         if not size:
-            raise Lost("it has 0 bytes")
+            raise ObjectMissing("it has 0 bytes")
         return Ranges(self, name, size, self.cache.open(name, size))
 
     def chunks(self, name: str) -> Iterator[bytes]:
         size = self.size(name)
         if size is None:
-            raise Lost("its data is gone")
+            raise ObjectMissing("its data is missing")
         for start in range(0, size, _PIECE):
             yield self.part(name, (start, min(start + _PIECE, size)), size)
 
     def part(self, name: str, span: Span, size: int) -> bytes:
-        """Bytes of an object that has `size` of them.
+        """A range of an object of `size` bytes.
 
         Raises:
-            Lost: it has another size, or there is none.
+            ObjectMissing: it does not exist or has another size.
         """
 
         def get(s3: Any) -> tuple[bytes, str]:
@@ -130,7 +130,7 @@ class Bucket:
 
         content, total = self._call(get, absent=(b"", "0"), out_of_range=(b"", "fewer"))
         if total != str(size):
-            raise Lost("its data is gone" if total == "0" else f"it has {total} bytes instead of {size}")
+            raise ObjectMissing("its data is missing" if total == "0" else f"it has {total} bytes instead of {size}")
         return content
 
     def _pages(self, **where: str) -> Iterator[dict[str, Any]]:
@@ -152,32 +152,32 @@ class Bucket:
         ]
 
     def _call(self, request: Callable[[Any], T], **answers: T) -> T:
-        """Make a request, repeatedly if need be; `answers` are what refusals that are expected mean."""
+        """Make a request with retries; `answers` are the results that stand for expected refusals."""
         from flows.runtime import s3
 
         def attempt() -> T:
             with s3.explained():
                 return request(self._connected())
 
-        repeated = _repeated()
+        retrying = _retrying()
         try:
-            return repeated(attempt)
+            return retrying(attempt)
         except Transient as error:
-            attempts = repeated.statistics["attempt_number"]
-            raise SamifError(
-                f"the embedding store {self.location} gave up after {attempts} attempts ({error}); what is committed "
-                "stays: rerun 'samif run' when the server answers again"
+            attempts = retrying.statistics["attempt_number"]
+            raise ServiceUnavailable(
+                f"the embedding store {self.location} does not answer, {attempts} attempts were made ({error}); run "
+                "'samif run' again when the server answers; committed shards are kept"
             ) from error
         except s3.Refused as error:
             meaning = _meaning(error)
             if meaning in answers:
                 return answers[meaning]
-            raise SamifError(
+            raise ServiceUnavailable(
                 f"the embedding store {self.location} cannot be used: {error}; correct 'embed.store' in params.yaml, "
                 "AWS_ENDPOINT_URL or the credentials"
             ) from error
         except s3.Unusable as error:
-            raise SamifError(
+            raise ServiceUnavailable(
                 f"the embedding store {self.location} cannot be used: {error}; set AWS_ENDPOINT_URL and the "
                 "credentials of the S3 server in the environment"
             ) from error
@@ -186,13 +186,13 @@ class Bucket:
         from flows.runtime import s3
 
         with self._lock:
-            if self._client is None or self._client[0] != os.getpid():  # a fork may not use its parent's connections
-                self._client = (os.getpid(), s3.client(self.lanes))
+            if self._client is None or self._client[0] != os.getpid():  # after a fork the connections are the parent's
+                self._client = (os.getpid(), s3.client(self.parallel_calls))
             return self._client[1]
 
 
 class Ranges:
-    """An object of a bucket, of which parts are here."""
+    """An object of a bucket, of which some parts are cached on this machine."""
 
     def __init__(self, bucket: Bucket, name: str, size: int, parts: Parts) -> None:
         self._bucket, self._name, self._size, self._parts = bucket, name, size, parts
@@ -214,7 +214,7 @@ class Ranges:
 
 
 def _pieces(spans: Sequence[Span]) -> Iterator[Span]:
-    """The spans as requests: near ones together, long ones in pieces."""
+    """The ranges to request: near spans are joined, long ones are split."""
     joined: list[Span] = []
     for start, end in sorted(spans):
         if joined and start - joined[-1][1] <= _GAP:
@@ -236,6 +236,6 @@ def _meaning(error: Refused) -> str:
     return {412: "precondition_failed", 416: "out_of_range", 403: "forbidden"}.get(error.status, error.code)
 
 
-def _repeated() -> Retrying:
+def _retrying() -> Retrying:
     told = os.environ.get("AWS_MAX_ATTEMPTS", "")
     return retry_times(max(1, int(told))) if told.isdecimal() else retry_for()

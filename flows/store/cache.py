@@ -1,9 +1,9 @@
-"""A bounded folder of parts of objects that lie elsewhere.
+"""A size-limited folder that caches parts of the objects of a bucket.
 
-Each object is a sparse file of its full size, into which parts are written where they belong. There is no record of
-which parts are there: readers check what they find against their checksums and ask for it again where it fails, so
-that a torn write, a killed process or several of them at once do no harm. Names bear the content, so nothing in here
-is ever outdated; what was opened longest ago goes first.
+Each object is a sparse file of its full size, into which parts are written at their offsets. There is no record of
+which parts are present: readers verify checksums and fetch a part again if they do not match, so an incomplete write, a
+killed process or several processes at once do no harm. Names contain the digest of the content, so no entry is ever
+outdated; the least recently opened file is deleted first.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 
-from samif.errors import SamifError
+from samif.errors import ServiceUnavailable
 
-_LOOKS = 16
-"""The folder is looked over when a process has written this part of the limit."""
+_CHECKS = 16
+"""The folder's size is checked whenever a process has written this fraction of the limit."""
 
 
 class Cache:
-    """Picklable; several processes may use one folder. They keep it within `limit` bytes and a sixteenth for each of
-    them; what readers have open of dropped files stays on the disk until they close it."""
+    """Picklable; several processes may use one folder. It stays below `limit` bytes plus a sixteenth for each process;
+    deleted files that readers have open stay on the disk until they are closed."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
-        self._written = limit  # so that the first write looks
+        self._written = limit  # so that the first write checks
 
     def open(self, name: str, size: int) -> Parts:
-        """The object of this name, which bears its content; all holes at first.
+        """The object of this name, which contains its digest; a new one has no parts yet.
 
         Raises:
-            SamifError: the folder cannot be written.
+            ServiceUnavailable: the folder cannot be written.
         """
         path = self.folder / name.replace("/", "-")
         try:
@@ -43,14 +43,14 @@ class Cache:
             raise self.refusal(error) from error
 
     def wrote(self, count: int, path: Path) -> None:
-        """Account for bytes written into the file at `path`; drops others where they are too many."""
+        """Account for bytes written to the file at `path`; deletes other files above the limit."""
         self._written += count
-        if self._written >= self.limit // _LOOKS:
+        if self._written >= self.limit // _CHECKS:
             self._written = 0
             self.trim(self.limit, path)
 
     def trim(self, limit: int, keep: Path) -> None:
-        """Drop files, the one opened longest ago first, until at most `limit` bytes are left; `keep` stays."""
+        """Delete files, least recently opened first, until at most `limit` bytes are left; `keep` is kept."""
         found = []
         with os.scandir(self.folder) as entries:
             for entry in entries:
@@ -66,16 +66,16 @@ class Cache:
                     os.unlink(path)
                 total -= used
 
-    def refusal(self, error: OSError) -> SamifError:
-        """What to say when the folder cannot be written."""
-        return SamifError(
-            f"parts of a bucket cannot be kept in {self.folder} ({error.strerror or error}); make room there, lower "
-            "'embed.cache_gib' in params.yaml or set SAMIF_CACHE to another folder, then rerun"
+    def refusal(self, error: OSError) -> ServiceUnavailable:
+        """The error for a folder that cannot be written."""
+        return ServiceUnavailable(
+            f"parts of a bucket cannot be cached in {self.folder} ({error.strerror or error}); free space there, lower "
+            "'embed.cache_gib' in params.yaml or set SAMIF_CACHE to another folder, then run again"
         )
 
 
 class Parts:
-    """A sparse file in memory."""
+    """A memory-mapped sparse file."""
 
     def __init__(self, cache: Cache, path: Path, size: int) -> None:
         self._cache, self._path = cache, path
@@ -86,10 +86,10 @@ class Parts:
         self.map = mmap.mmap(self._descriptor, size)
 
     def write(self, start: int, content: bytes) -> None:
-        """Keep a part, so that it is in `map` and there for the next who opens the object.
+        """Write a part, so that it is in `map` and in the file for later readers.
 
         Raises:
-            SamifError: there is no room, even when everything else has been dropped.
+            ServiceUnavailable: the disk is full even after all other files were deleted.
         """
         try:
             try:
@@ -106,6 +106,6 @@ class Parts:
     def _put(self, start: int, content: bytes) -> None:
         rest = memoryview(content)
         while rest:
-            # Through the file: a page of the map that finds no room on the disk would end the process.
+            # Through the file: writing a page of the map on a full disk would kill the process.
             count = os.pwrite(self._descriptor, rest, start)
             rest, start = rest[count:], start + count

@@ -1,13 +1,14 @@
-"""What a namespace holds at one moment: its shards, the place of each key, and what is wrong without looking closely.
+"""Snapshot of a namespace: its shards, the place of each key, and damage that names and sizes reveal.
 
-Found by one listing. Manifests are read where the index does not know their shards; where those are many, the index is
-written anew.
+It needs one listing. Manifests are read only for shards that the index lacks; if these are many, a new index is
+written.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +19,11 @@ import numpy.typing as npt
 
 from flows.store.index import Index, Words, unpack
 from flows.store.shard import Damage, ShardManifest, broken, data_name, manifest_name, read_manifest
-from flows.store.storage import Entry, Lost, Storage
-from samif.errors import SamifError
+from flows.store.storage import Entry, Storage
+from samif.errors import ObjectMissing, ServiceUnavailable
 from samif.io.files import is_temporary
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -29,31 +31,31 @@ Place = tuple[str, int]
 """Shard and row."""
 
 SETTLED_SECONDS = 3600.0
-"""Who has not finished writing by then is dead."""
+"""A writer that has not finished after this time is taken for dead."""
 _UNINDEXED = 64
-"""So many shards, and a sixteenth of those in the index, may be outside of it before it is written anew."""
+"""A new index is written when more shards than this, plus a sixteenth of the indexed ones, are not in the index."""
 _INDEX = re.compile(r"index-([0-9a-f]{16})\.safetensors")
 _SHARD = re.compile(r"[0-9a-f]{2}/([0-9a-f]{64})(\.json|\.[0-9a-f]{16}\.safetensors)")
 
 
 class Catalogue:
-    """A snapshot of a namespace. It holds no manifest, and of an index on the disk only the pages that were touched."""
+    """A snapshot of a namespace. It holds no manifests; an index on the disk is memory-mapped."""
 
     def __init__(self, storage: Storage, folder: str) -> None:
         entries = {entry.name: entry for entry in storage.entries(folder)}
         self.folder = folder
         self.bytes = sum(entry.bytes for entry in entries.values())
         self.damages: list[Damage] = []
-        """What must not be used, as far as names and sizes tell."""
+        """Damage that names and sizes reveal."""
         self.orphans: list[str] = []
         """Names of data without manifest."""
         self._levels: list[tuple[Index, npt.NDArray[np.bool_]]] = []
         owned: set[str] = set()
         index = _load(storage, folder, entries)
         if index is not None:
-            alive = _living(index, folder, entries)
-            self._levels.append((index, alive))
-            owned.update(name for shard, data in _shards(index, alive) for name in _names(folder, shard, data))
+            exists = _existing(index, folder, entries)
+            self._levels.append((index, exists))
+            owned.update(name for shard, data in _shards(index, exists) for name in _names(folder, shard, data))
         fresh = Index.of(self._committed(storage, folder, entries, owned))
         if len(fresh.shards):
             self._add(storage, folder, fresh, entries)
@@ -61,28 +63,28 @@ class Catalogue:
 
     def shards(self) -> list[str]:
         """Names of all committed shards, ascending."""
-        return sorted(shard for index, alive in self._levels for shard, _ in _shards(index, alive))
+        return sorted(shard for index, exists in self._levels for shard, _ in _shards(index, exists))
 
     def names(self, shards: set[str]) -> set[str]:
         """Names of the manifests and data of some of the shards."""
         return {
             name
-            for index, alive in self._levels
-            for shard, data in _shards(index, alive)
+            for index, exists in self._levels
+            for shard, data in _shards(index, exists)
             if shard in shards
             for name in _names(self.folder, shard, data)
         }
 
     def count(self) -> int:
         """Number of keys; one that is in two shards counts once."""
-        keys = [np.stack([index.high, index.low], 1)[alive[index.shard_numbers()]] for index, alive in self._levels]
+        keys = [np.stack([index.high, index.low], 1)[exists[index.shard_numbers()]] for index, exists in self._levels]
         return len(np.unique(np.concatenate(keys), axis=0)) if keys else 0
 
     def find(self, wanted: Words) -> list[Place | None]:
         """Place of each key, None where no committed shard holds it. (n, 2) keys."""
         found: list[Place | None] = [None] * len(wanted)
-        for index, alive in self._levels:
-            places = index.find(wanted, alive)
+        for index, exists in self._levels:
+            places = index.find(wanted, exists)
             for at in np.flatnonzero(places >= 0):
                 shard, row = unpack(int(places[at]))
                 found[at] = (index.shards[shard].tobytes().hex(), row)
@@ -91,17 +93,17 @@ class Catalogue:
     def holds(self, wanted: Words) -> npt.NDArray[np.bool_]:
         """Whether a committed shard holds each key. (n, 2) keys to (n,)."""
         held = np.zeros(len(wanted), np.bool_)
-        for index, alive in self._levels:
-            held |= index.find(wanted, alive) >= 0
+        for index, exists in self._levels:
+            held |= index.find(wanted, exists) >= 0
         return held
 
     def _committed(
         self, storage: Storage, folder: str, entries: Mapping[str, Entry], owned: set[str]
     ) -> Iterator[tuple[ShardManifest, int]]:
-        """Manifests that are not owned yet, with their bytes; what has no intact one goes to the damages."""
+        """Manifests that are not owned yet, with their sizes; shards without an intact one are added to the damages."""
         names = (name[len(folder) + 1 :] for name in entries if name not in owned)
         shards = [match[1] for name in names if (match := _SHARD.fullmatch(name)) and match[2] == ".json"]
-        for found in side_by_side(storage, lambda shard: read_manifest(storage, folder, shard), shards):
+        for found in call_in_parallel(storage, lambda shard: read_manifest(storage, folder, shard), shards):
             if isinstance(found, Damage):
                 self.damages.append(found)
                 continue
@@ -122,7 +124,7 @@ class Catalogue:
                 self.orphans.append(name)
                 self.damages.append(Damage(match[1], "its data has no manifest", (name,), storage))
             elif is_temporary(name) and entries[name].age > SETTLED_SECONDS:
-                self.damages.append(Damage(name.rpartition("/")[2], "a writer left it unfinished", (name,), storage))
+                self.damages.append(Damage(name.rpartition("/")[2], "its writer did not finish", (name,), storage))
 
     def _add(self, storage: Storage, folder: str, fresh: Index, entries: Mapping[str, Entry]) -> None:
         covered = int(self._levels[0][1].sum()) if self._levels else 0
@@ -133,24 +135,26 @@ class Catalogue:
         self._levels = [(index, np.ones(len(index.shards), np.bool_))]
         content = index.bytes()
         name = f"{folder}/index-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
-        with contextlib.suppress(SamifError):  # a store that may only be read has none: slower, and as right
+        try:
             storage.write(name, [content])
             storage.delete(old for old in _indexes(folder, entries) if old != name)
+        except ServiceUnavailable:  # a read-only store has no index: slower, but correct
+            logger.info("no index was written to %s", storage.location, exc_info=True)
 
 
-def side_by_side(storage: Storage, call: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
-    """Results of calls to the storage in order, as many at a time as pay."""
-    if storage.lanes == 1 or len(items) < 2:
+def call_in_parallel(storage: Storage, call: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
+    """Results of calls to the storage, in order; as many run at a time as are worthwhile."""
+    if storage.parallel_calls == 1 or len(items) < 2:
         yield from map(call, items)
         return
-    with ThreadPoolExecutor(storage.lanes, "store") as pool:
+    with ThreadPoolExecutor(storage.parallel_calls, "store") as pool:
         yield from pool.map(call, items)
 
 
 def _load(storage: Storage, folder: str, entries: Mapping[str, Entry]) -> Index | None:
-    """The newest index that is intact; others that are not go."""
+    """The newest intact index; damaged ones are deleted."""
     for name, sha256 in _indexes(folder, entries).items():
-        with contextlib.suppress(Lost):
+        with contextlib.suppress(ObjectMissing):
             view = storage.view(name, entries[name].bytes)
             index = Index.parse(view.memory, sha256)
             if index is None:
@@ -170,20 +174,20 @@ def _indexes(folder: str, entries: Mapping[str, Entry]) -> dict[str, str]:
     return {name: sha256 for _, name, sha256 in sorted(found)}
 
 
-def _living(index: Index, folder: str, entries: Mapping[str, Entry]) -> npt.NDArray[np.bool_]:
-    """Which shards of an index are there, by the sizes of their data and manifests."""
+def _existing(index: Index, folder: str, entries: Mapping[str, Entry]) -> npt.NDArray[np.bool_]:
+    """Which shards of an index exist, by the sizes of their data and manifests."""
     sizes = index.sizes.tolist()
-    alive = []
+    exists = []
     for (shard, data), expected in zip(_shards(index, None), sizes, strict=True):
         manifest, content = (entries.get(name) for name in _names(folder, shard, data))
-        alive.append(manifest is not None and content is not None and [content.bytes, manifest.bytes] == expected)
-    return np.array(alive, np.bool_)
+        exists.append(manifest is not None and content is not None and [content.bytes, manifest.bytes] == expected)
+    return np.array(exists, np.bool_)
 
 
-def _shards(index: Index, alive: npt.NDArray[np.bool_] | None) -> Iterator[tuple[str, str]]:
-    """Name and start of the data's digest of each shard (that lives)."""
+def _shards(index: Index, exists: npt.NDArray[np.bool_] | None) -> Iterator[tuple[str, str]]:
+    """Name and start of the data's digest of each shard (that exists)."""
     shards, data = index.shards.tobytes().hex(), index.data.tobytes().hex()
-    for number in range(len(index.shards)) if alive is None else np.flatnonzero(alive).tolist():
+    for number in range(len(index.shards)) if exists is None else np.flatnonzero(exists).tolist():
         yield shards[64 * number : 64 * number + 64], data[16 * number : 16 * number + 16]
 
 

@@ -1,4 +1,4 @@
-"""How embeddings are stored: numbers to bytes of a safetensors file, and back.
+"""Encoding of embeddings as bytes of a safetensors file, and decoding.
 
 A shard is one tensor `embeddings`; n images, C, h, w channels, height and width of an embedding:
 
@@ -6,7 +6,7 @@ A shard is one tensor `embeddings`; n images, C, h, w channels, height and width
     int8     (n, 4 * C + C * h * w) uint8: of each image C scales as float32, then C * h * w integers of eight bits;
              a number is its integer times the scale of its channel
 
-so that a row is one range of bytes, at a known distance from the end of the file.
+so a row is one range of bytes, at a known distance from the end of the file.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _WORD = 8
 
 
 class Encoded(NamedTuple):
-    """Rows as they are stored, on the CPU and contiguous, and whether all numbers of each are finite, (n,)."""
+    """Stored rows, on the CPU and contiguous, and whether all numbers of each row are finite, (n,)."""
 
     rows: torch.Tensor
     finite: torch.Tensor
 
 
 class Layout:
-    """Where the rows of a shard lie in its file."""
+    """Offsets of the rows of a shard in its file."""
 
     def __init__(self, stored_as: StoredAs, shape: Shape, size: int) -> None:
         n, channels, height, width = shape
@@ -48,7 +48,7 @@ class Layout:
         self._start = size - n * self._row
 
     def span(self, row: int, count: int) -> tuple[int, int]:
-        """The part of the file that holds rows."""
+        """The byte range of the file that holds `count` rows from `row` on."""
         return self._start + row * self._row, self._start + (row + count) * self._row
 
     def sums(self, memory: memoryview, row: int, count: int) -> npt.NDArray[np.int64]:
@@ -76,10 +76,10 @@ class Layout:
 
 
 def encode(embeddings: torch.Tensor, stored_as: StoredAs) -> Encoded:
-    """(n, C, h, w) floating point on any device, as it is stored.
+    """Stored form of (n, C, h, w) floating point on any device.
 
     Raises:
-        ValueError: a row is no multiple of eight bytes, so that it cannot be summed.
+        ValueError: a row is no multiple of eight bytes, so it has no checksum.
     """
     import torch
 
@@ -99,7 +99,7 @@ def encode(embeddings: torch.Tensor, stored_as: StoredAs) -> Encoded:
 
 
 def row_sums(rows: torch.Tensor) -> tuple[int, ...]:
-    """Of each row, the sum of its bytes as signed 64-bit words, modulo 2**64.
+    """Checksum of each row: the sum of its bytes as signed 64-bit words, modulo 2**64.
 
     Any single changed word changes the sum; SHA-256, which `verify` uses, would halve the speed of reading.
     """
@@ -107,9 +107,9 @@ def row_sums(rows: torch.Tensor) -> tuple[int, ...]:
 
 
 def serialise(rows: torch.Tensor, stored_as: StoredAs, keys: list[str]) -> list[bytes | memoryview]:
-    """The file in pieces, byte for byte what `safetensors.torch.save` makes with its three copies of the tensor.
+    """The file in pieces, the same bytes as `safetensors.torch.save` makes with three copies of the tensor.
 
-    One metadata entry only: safetensors does not order several, and equal shards must have equal bytes.
+    There is one metadata entry: safetensors does not order several, and equal shards must have equal bytes.
     """
     tensor = {"dtype": _SAFETENSORS_TYPES[stored_as], "shape": list(rows.shape), "data_offsets": [0, rows.nbytes]}
     header = {"__metadata__": {"keys": json.dumps(keys)}, "embeddings": tensor}
@@ -119,7 +119,7 @@ def serialise(rows: torch.Tensor, stored_as: StoredAs, keys: list[str]) -> list[
 
 
 def keys_of(content: bytes) -> tuple[str, ...] | None:
-    """The keys in a whole file that `serialise` made; None of any other."""
+    """The keys in a file that `serialise` made; None for any other file."""
     try:
         (length,) = struct.unpack_from("<Q", content)
         return tuple(map(str, json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["keys"])))

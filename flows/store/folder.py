@@ -1,4 +1,4 @@
-"""The embedding store in a folder of this machine, or one that machines share."""
+"""Storage of the embedding store in a local or shared folder."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from flows.store.storage import Chunks, Entry, Lost, Span
-from samif.errors import SamifError
+from flows.store.storage import Chunks, Entry, Span
+from samif.errors import ObjectMissing, ServiceUnavailable
 from samif.io import files
 
 T = TypeVar("T")
@@ -22,9 +22,9 @@ _ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
 class Folder:
-    """Storage in a folder, which needs not exist yet."""
+    """Storage in a folder, which need not exist yet."""
 
-    lanes = 1
+    parallel_calls = 1
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -69,7 +69,7 @@ class Folder:
         try:
             return Mapped(self.root / name, size)
         except _ABSENT:
-            raise Lost("its data is gone") from None
+            raise ObjectMissing("its data is missing") from None
         except OSError as error:
             raise self._unreadable(error) from error
 
@@ -79,7 +79,7 @@ class Folder:
                 while chunk := file.read(_CHUNK):
                     yield chunk
         except _ABSENT:
-            raise Lost("its data is gone") from None
+            raise ObjectMissing("its data is missing") from None
         except OSError as error:
             raise self._unreadable(error) from error
 
@@ -90,10 +90,10 @@ class Folder:
         except OSError as error:
             raise self._unreadable(error) from error
 
-    def _unreadable(self, error: OSError) -> SamifError:
-        return SamifError(
+    def _unreadable(self, error: OSError) -> ServiceUnavailable:
+        return ServiceUnavailable(
             f"the embedding store {self.location} cannot be read ({error.strerror or error}); "
-            "mend its permissions or its disk, then rerun"
+            "check its permissions and its disk, then run again"
         )
 
     def _put(self, name: str, content: Chunks, publish: Callable[[Path, Path], T]) -> T:
@@ -101,29 +101,29 @@ class Folder:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with files.staged(path.parent) as temporary:
-                _spill(temporary, content)
+                _write_chunks(temporary, content)
                 return publish(temporary, path)
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            remedy = "free space, for instance by 'samif store gc'," if full else "mend its permissions"
-            raise SamifError(
+            remedy = "free space, for instance by 'samif store gc'," if full else "correct its permissions"
+            raise ServiceUnavailable(
                 f"the embedding store {self.location} cannot be written ({error.strerror or error}); {remedy} "
-                "and rerun 'samif run', which goes on from what is there"
+                "and run 'samif run' again; committed shards are kept"
             ) from error
 
 
 class Mapped:
-    """A file in memory; its pages come from the disk when they are touched, and processes share them."""
+    """A memory-mapped file; its pages are shared between processes."""
 
     def __init__(self, path: Path, size: int) -> None:
         with path.open("rb") as file:
             _check(os.fstat(file.fileno()).st_size, size)
-            # Private: torch wants memory that may be written, and nothing that is written there reaches the file.
+            # Private: torch asks for writable memory, and a write to a private map never reaches the file.
             self._map = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
 
     @property
     def memory(self) -> memoryview:
-        _check(self._map.size(), len(self._map))  # touching pages behind the end of a file would end the process
+        _check(self._map.size(), len(self._map))  # a page behind the end of the file would kill the process
         return memoryview(self._map)
 
     def fill(self, spans: Sequence[Span]) -> None:
@@ -132,10 +132,10 @@ class Mapped:
 
 def _check(actual: int, size: int) -> None:
     if actual != size or not size:
-        raise Lost(f"it has {actual} bytes instead of {size}")
+        raise ObjectMissing(f"it has {actual} bytes instead of {size}")
 
 
-def _spill(path: Path, content: Chunks) -> None:
+def _write_chunks(path: Path, content: Chunks) -> None:
     with path.open("wb", buffering=0) as file:
         for chunk in content:
             rest = memoryview(chunk).cast("B")

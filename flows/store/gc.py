@@ -1,4 +1,4 @@
-"""What a store holds as a whole, and what of it nobody needs any more."""
+"""Statistics of a store, and the objects in it that no manifest needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from flows.artifacts.embedding_manifest import EmbeddingManifest
 from flows.store.catalogue import SETTLED_SECONDS, Catalogue
-from flows.store.namespace_key import Identity, noted
+from flows.store.namespace_key import NamespaceKey, read_key
 from flows.store.storage import Entry, Storage
 
 _NAMESPACE = re.compile(r"[0-9a-f]{16}")
@@ -17,7 +17,7 @@ _NAMESPACE = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(frozen=True)
 class NamespaceStat:
-    """A namespace in numbers; `encoder`, `preprocessing` and `dtype` are None where it does not say them."""
+    """Statistics of a namespace; `encoder`, `preprocessing` and `dtype` are None where its key is missing."""
 
     namespace: str
     encoder: str | None
@@ -31,7 +31,7 @@ class NamespaceStat:
 
 @dataclass(frozen=True)
 class Garbage:
-    """What of a namespace no manifest needs; `names` in the order in which they can be removed at any interruption."""
+    """Objects of a namespace that no manifest needs; deleting `names` in this order may be interrupted at any time."""
 
     namespace: str
     encoder: str | None
@@ -39,26 +39,26 @@ class Garbage:
     shards: int
     bytes: int
     too_young: int
-    """Objects that stay for now, since somebody may be about to use them."""
+    """Objects younger than an hour, which are kept because a running writer may need them."""
     names: tuple[str, ...]
 
 
 def namespaces(storage: Storage) -> list[str]:
-    """Namespaces of a store; folders of other names are not the store's."""
+    """Namespaces of a store; folders with other names do not belong to it."""
     return [name for name in storage.folders() if _NAMESPACE.fullmatch(name)]
 
 
 def stat(storage: Storage) -> Iterator[NamespaceStat]:
-    """Each namespace that holds anything; nothing is hashed."""
+    """Statistics of each namespace that is not empty; nothing is hashed."""
     for folder in namespaces(storage):
         catalogue = Catalogue(storage, folder)
         if catalogue.bytes:
-            identity = noted(storage, folder)
+            key = read_key(storage, folder)
             yield NamespaceStat(
                 namespace=folder,
-                encoder=identity.encoder if identity else None,
-                preprocessing=identity.preprocessing if identity else None,
-                dtype=identity.dtype if identity else None,
+                encoder=key.encoder if key else None,
+                preprocessing=key.preprocessing if key else None,
+                dtype=key.dtype if key else None,
                 shards=len(catalogue.shards()),
                 images=catalogue.count(),
                 bytes=catalogue.bytes,
@@ -67,21 +67,21 @@ def stat(storage: Storage) -> Iterator[NamespaceStat]:
 
 
 def garbage(storage: Storage, kept: Sequence[EmbeddingManifest]) -> Iterator[Garbage]:
-    """What is needed by none of the manifests, nor younger than an hour; nothing is removed.
+    """Objects that none of the manifests needs and that are older than an hour; nothing is deleted.
 
-    Of a namespace that a manifest names, those shards go in which readers would look up none of its images, and
-    whatever lies about besides.
+    In a namespace that a manifest names, these are the shards that hold none of its images, and files that belong to no
+    shard.
     """
     images: dict[str, set[str]] = defaultdict(set)
-    identities: dict[str, Identity] = {}
+    keys: dict[str, NamespaceKey] = {}
     for manifest in kept:
-        identity = Identity.of(manifest)
-        identities[identity.folder] = identity
-        images[identity.folder].update(manifest.images)
+        key = NamespaceKey.of(manifest)
+        keys[key.folder] = key
+        images[key.folder].update(manifest.images)
     for folder in namespaces(storage):
-        if folder in identities:
+        if folder in keys:
             catalogue = Catalogue(storage, folder)
-            places = catalogue.find(identities[folder].words(sorted(images[folder])))
+            places = catalogue.find(keys[folder].words(sorted(images[folder])))
             needed = catalogue.names({place[0] for place in places if place is not None})
             found = _unneeded(storage, folder, "no image of these manifests is in them", needed)
         else:
@@ -93,10 +93,10 @@ def garbage(storage: Storage, kept: Sequence[EmbeddingManifest]) -> Iterator[Gar
 def _unneeded(storage: Storage, folder: str, why: str, needed: set[str]) -> Garbage:
     entries = [e for e in storage.entries(folder) if e.name not in needed and (not needed or "/" in _below(e, folder))]
     old = sorted((entry for entry in entries if entry.age > SETTLED_SECONDS), key=_order)
-    identity = noted(storage, folder)
+    key = read_key(storage, folder)
     return Garbage(
         namespace=folder,
-        encoder=identity.encoder if identity else None,
+        encoder=key.encoder if key else None,
         why=why,
         shards=sum(entry.name.endswith(".json") and "/" in _below(entry, folder) for entry in old),
         bytes=sum(entry.bytes for entry in old),
@@ -110,5 +110,5 @@ def _below(entry: Entry, folder: str) -> str:
 
 
 def _order(entry: Entry) -> tuple[bool, str]:
-    """Manifests before data: a shard whose manifest is gone does not exist."""
+    """Manifests before data: a shard without manifest does not exist."""
     return not entry.name.endswith(".json"), entry.name

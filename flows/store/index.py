@@ -1,8 +1,8 @@
 """The index of a namespace: which shard and row holds a key, for millions of keys.
 
-It is an accelerator, never the truth: it may be deleted at any time, shards that it does not know are read from their
-manifests, shards that are gone or changed are passed over, and whoever opens a shard checks its manifest. A shard's
-name is the hash of its keys, so what the index says of a shard cannot be outdated.
+It only accelerates look-ups and may be deleted at any time: shards that it lacks are read from their manifests, missing
+or changed shards are skipped, and opening a shard verifies its manifest. A shard's name is the hash of its keys, so an
+entry of the index cannot be outdated.
 
 One safetensors file whose arrays are read in place; N keys, S shards:
 
@@ -41,7 +41,7 @@ class Index:
 
     @classmethod
     def parse(cls, memory: memoryview, sha256: str) -> Index | None:
-        """The index in a file whose digest starts with `sha256`; None if it is not that file."""
+        """The index in a file whose digest starts with `sha256`; None if the digest does not match."""
         if not hashlib.sha256(memory).hexdigest().startswith(sha256):
             return None
         start = 8 + int.from_bytes(memory[:8], "little")
@@ -55,7 +55,7 @@ class Index:
 
     @classmethod
     def of(cls, manifests: Iterable[tuple[ShardManifest, int]]) -> Index:
-        """An index of shards, from their manifests and the bytes of each; holds one manifest at a time."""
+        """An index of shards from their manifests and the manifests' sizes in bytes; holds one manifest at a time."""
         keys, counts, shards, data, sizes = [np.zeros((0, 2), np.uint64)], [], [], [], []
         for manifest, size in manifests:
             keys.append(words([bytes.fromhex(key[: 2 * _KEY_BYTES]) for key in manifest.keys]))
@@ -77,20 +77,20 @@ class Index:
             }
         )._sorted()
 
-    def merged(self, alive: npt.NDArray[np.bool_], other: Index) -> Index:
-        """One index of the shards of this one that live and of those of another."""
-        kept = alive[self.place >> _ROW_BITS]
-        renumbered = np.cumsum(alive, dtype=np.uint64) - np.uint64(1)
+    def merged(self, exists: npt.NDArray[np.bool_], other: Index) -> Index:
+        """One index of those shards of this one that exist and of the shards of another."""
+        kept = exists[self.place >> _ROW_BITS]
+        renumbered = np.cumsum(exists, dtype=np.uint64) - np.uint64(1)
         place = self.place[kept]
         place = (renumbered[place >> _ROW_BITS] << _ROW_BITS) | (place & np.uint64(0xFFFFFFFF))
-        shifted = other.place + (np.uint64(alive.sum()) << _ROW_BITS)
+        shifted = other.place + (np.uint64(exists.sum()) << _ROW_BITS)
         return Index(
             {
                 "high": np.concatenate([self.high[kept], other.high]),
                 "low": np.concatenate([self.low[kept], other.low]),
                 "place": np.concatenate([place, shifted]),
                 **{
-                    name: np.concatenate([getattr(self, name)[alive], getattr(other, name)])
+                    name: np.concatenate([getattr(self, name)[exists], getattr(other, name)])
                     for name in ("shards", "data", "sizes")
                 },
             }
@@ -121,12 +121,12 @@ class Index:
         """(N,) number of each key's shard."""
         return (self.place >> _ROW_BITS).astype(np.int64)
 
-    def find(self, wanted: Words, alive: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-        """Place of each key in a shard that lives; -1 where there is none.
+    def find(self, wanted: Words, exists: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """Place of each key in a shard that exists; -1 where there is none.
 
         Args:
             wanted: (q, 2) keys.
-            alive: (S,) which shards count.
+            exists: (S,) which shards exist.
         """
         places = np.full(len(wanted), -1, np.int64)
         todo = np.argsort(wanted[:, 0])  # neighbours touch the same pages
@@ -137,14 +137,14 @@ class Index:
             same = self.high[at] == wanted[todo, 0]
             todo, at = todo[same], at[same]
             place = self.place[at]
-            hit = (self.low[at] == wanted[todo, 1]) & alive[place >> _ROW_BITS]
+            hit = (self.low[at] == wanted[todo, 1]) & exists[place >> _ROW_BITS]
             places[todo[hit]] = place[hit].astype(np.int64)
             todo, at = todo[~hit], at[~hit] + 1  # a key may be in several shards
         return places
 
 
 def words(keys: Sequence[bytes]) -> Words:
-    """Keys, of which the first sixteen bytes are taken."""
+    """(n, 2) the first sixteen bytes of n keys."""
     joined = b"".join(key[:_KEY_BYTES] for key in keys)
     return np.frombuffer(joined, ">u8").astype(np.uint64).reshape(-1, 2)
 

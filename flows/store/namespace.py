@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from flows.store.catalogue import Catalogue, Place
+from flows.store.catalogue import Catalogue
 from flows.store.codec import Layout, encode, keys_of, row_sums, serialise
-from flows.store.namespace_key import Identity
+from flows.store.namespace_key import NamespaceKey
 from flows.store.open_shard import OpenShard
 from flows.store.shard import Damage, ShardManifest, broken, data_name, manifest_name, read_manifest
-from flows.store.storage import Lost, Storage
+from flows.store.storage import Storage
 from flows.store.verify import verify
-from samif.errors import IntegrityError, SamifError
+from samif.errors import IntegrityError, ObjectMissing
 
 if TYPE_CHECKING:
     import torch
@@ -24,23 +24,23 @@ _CHUNK = 1 << 16
 class Namespace:
     """Embeddings of one encoder and preprocessing, addressed by the SHA-256 of the image file (hex).
 
-    Nothing is kept in memory between calls: another process may write at any time.
+    Nothing is cached between calls: another process may write at any time.
     """
 
-    def __init__(self, storage: Storage, identity: Identity) -> None:
+    def __init__(self, storage: Storage, key: NamespaceKey) -> None:
         self._storage = storage
-        self.identity = identity
-        self.folder = identity.folder
-        self._noted = False
+        self.key = key
+        self.folder = key.folder
+        self._key_written = False
 
     @property
     def location(self) -> str:
-        """Where it lies, for messages."""
+        """Folder or address, for messages."""
         return f"{self._storage.location}/{self.folder}"
 
     def shard_name(self, images: Sequence[str]) -> str:
         """Name of the shard that holds exactly these images in this order."""
-        return _name(self.identity.keys(images))
+        return _name(self.key.keys(images))
 
     def holds(self, shard: str) -> bool:
         """Whether a shard is committed, by its manifest and the size of its data (nothing is hashed)."""
@@ -48,7 +48,7 @@ class Namespace:
         return not isinstance(found, Damage) and self._size(found[0]) == found[0].bytes
 
     def catalogue(self) -> Catalogue:
-        """What is there now."""
+        """Snapshot of the namespace."""
         return Catalogue(self._storage, self.folder)
 
     def missing(self, images: Sequence[str]) -> list[str]:
@@ -58,70 +58,66 @@ class Namespace:
         left: list[str] = []
         for start in range(0, len(once), _CHUNK):
             some = once[start : start + _CHUNK]
-            held = catalogue.holds(self.identity.words(some))
+            held = catalogue.holds(self.key.words(some))
             left.extend(image for image, there in zip(some, held, strict=True) if not there)
         return left
 
-    def locate(self, images: Sequence[str]) -> dict[str, Place]:
-        """Shard and row of each image that a committed shard holds; others are left out."""
-        places = zip(images, self.catalogue().find(self.identity.words(images)), strict=True)
-        return {image: place for image, place in places if place is not None}
-
     def write(self, images: Sequence[str], embeddings: torch.Tensor) -> str:
-        """Commit one shard; a shard that is already committed is left alone.
+        """Commit one shard; a shard that is already committed is not changed.
 
         Args:
             images: SHA-256 of the n image files, each once.
-            embeddings: (n, C, h, w) floating point on any device; stored as the namespace's dtype. A row is a multiple
-                of eight bytes then.
+            embeddings: (n, C, h, w) floating point on any device; stored as the namespace's dtype. A stored row must be
+                a multiple of eight bytes.
 
         Returns:
             The name of the shard.
 
         Raises:
-            SamifError: an embedding is not finite in that dtype, the folder cannot be written, its disk is full, or the
-                bucket refuses or does not answer for long. What is committed stays.
+            ValueError: the shapes do not match.
+            IntegrityError: an embedding is not finite in that dtype.
+            ServiceUnavailable: the store cannot be written. Committed shards are kept.
         """
         if embeddings.ndim != 4 or len(embeddings) != len(set(images)) or len(images) != len(set(images)):
             raise ValueError(f"{len(images)} images do not go with embeddings of shape {tuple(embeddings.shape)}")
         name = self.shard_name(images)
         if self.holds(name):
             return name
-        encoded = encode(embeddings, self.identity.dtype)
+        encoded = encode(embeddings, self.key.dtype)
         if not bool(encoded.finite.all()):
             bad = images[int((~encoded.finite).nonzero()[0, 0])]
             raise IntegrityError(
-                f"the encoder's embedding of image {bad} is not finite as {self.identity.dtype}; check the encoder's "
+                f"the encoder's embedding of image {bad} is not finite as {self.key.dtype}; check the encoder's "
                 "checkpoint, or set 'encoder.stored_as' to int8 if its values are above 65,504"
             )
         self._commit(images, encoded.rows, embeddings.shape)
         return name
 
     def _commit(self, images: Sequence[str], rows: torch.Tensor, shape: torch.Size) -> None:
-        keys = self.identity.keys(images)
-        content = serialise(rows, self.identity.dtype, keys)
+        keys = self.key.keys(images)
+        content = serialise(rows, self.key.dtype, keys)
         sha256 = hashlib.sha256()
         for chunk in content:
             sha256.update(chunk)
         size = sum(len(chunk) for chunk in content)
         manifest = self._manifest(keys, shape[1:], sha256.hexdigest(), size, row_sums(rows))
-        if not self._noted:
-            self.identity.note(self._storage)
-            self._noted = True
+        if not self._key_written:
+            self.key.write(self._storage)
+            self._key_written = True
         self._storage.write(data_name(self.folder, manifest.shard, manifest.sha256), content)
         self._publish(manifest)
 
     def _publish(self, manifest: ShardManifest) -> bool:
-        """Write the manifest of data that is there: from now on the shard is committed. False if it is already, with
-        other data."""
+        """Write the manifest of data that is already written, which commits the shard. False if the shard is already
+        committed with other data."""
         place = manifest_name(self.folder, manifest.shard)
         text = (manifest.model_dump_json(indent=1, by_alias=True) + "\n").encode()
         if self._storage.create(place, text):
             return True
-        if not self.holds(manifest.shard):  # what is there under this name is damaged
+        if not self.holds(manifest.shard):  # the manifest under this name is damaged
             self._storage.write(place, [text])
             return True
-        # Another writer was first; his embeddings may differ from ours in the last bits.
+        # Another writer was first; its embeddings may differ from ours in the last bits.
         found = read_manifest(self._storage, self.folder, manifest.shard)
         if isinstance(found, Damage) or found[0].sha256 == manifest.sha256:
             return True
@@ -129,27 +125,27 @@ class Namespace:
         return False
 
     def recover(self, shape: tuple[int, int, int]) -> int:
-        """Commit data whose writer died before its manifest, and remove such data as is not what its name says.
+        """Commit data whose writer died before it wrote the manifest; delete data that does not match its name.
 
-        A writer that is alive and about to write its manifest finds it written.
+        A writer that is still running finds its manifest written.
 
         Args:
             shape: (C, h, w) of an embedding.
 
         Returns:
-            How many shards were committed.
+            Number of shards committed.
         """
         recovered = 0
         for name in self.catalogue().orphans:
             try:
                 content = b"".join(self._storage.chunks(name))
-            except Lost:  # its writer was second and removed it
+            except ObjectMissing:  # its writer was the second one and deleted it
                 continue
             sha256, keys = hashlib.sha256(content).hexdigest(), keys_of(content)
             if keys is None or data_name(self.folder, _name(keys), sha256) != name:
                 self._storage.delete([name])
                 continue
-            layout = Layout(self.identity.dtype, (len(keys), *shape), len(content))
+            layout = Layout(self.key.dtype, (len(keys), *shape), len(content))
             sums = layout.sums(memoryview(content), 0, len(keys)).tolist()
             recovered += self._publish(self._manifest(keys, shape, sha256, len(content), sums))
         return recovered
@@ -162,7 +158,7 @@ class Namespace:
             shard=_name(keys),
             keys=tuple(keys),
             shape=(len(keys), channels, height, width),
-            dtype=self.identity.dtype,
+            dtype=self.key.dtype,
             file=data_name(self.folder, _name(keys), sha256).rpartition("/")[2],
             sha256=sha256,
             bytes=size,
@@ -173,7 +169,7 @@ class Namespace:
         """A committed shard to read rows from.
 
         Raises:
-            SamifError: the shard is gone or torn (a torn one is discarded).
+            IntegrityError: the shard is missing or damaged (then it is discarded).
         """
         found = read_manifest(self._storage, self.folder, shard)
         if isinstance(found, Damage):
@@ -182,24 +178,24 @@ class Namespace:
         data = data_name(self.folder, shard, manifest.sha256)
         try:
             return OpenShard(manifest, self._storage.view(data, manifest.bytes), self._refuse)
-        except Lost as error:
+        except ObjectMissing as error:
             raise self._refuse(manifest, str(error)) from None
 
     def verify(self, advance: Callable[[int], None] = lambda _: None) -> list[Damage]:
-        """Re-hash every shard (`flows.store.verify`)."""
+        """Verify the SHA-256 of every shard (`flows.store.verify`)."""
         return verify(self._storage, self.folder, self.catalogue(), advance)
 
     def _size(self, manifest: ShardManifest) -> int | None:
         return self._storage.size(data_name(self.folder, manifest.shard, manifest.sha256))
 
-    def _refuse(self, manifest: ShardManifest, reason: str) -> SamifError:
+    def _refuse(self, manifest: ShardManifest, reason: str) -> IntegrityError:
         return self._refusal(broken(self._storage, self.folder, manifest, reason))
 
-    def _refusal(self, damage: Damage) -> SamifError:
+    def _refusal(self, damage: Damage) -> IntegrityError:
         damage.discard()
-        return SamifError(
+        return IntegrityError(
             f"embedding shard {damage.shard} in {self.location} cannot be used: {damage.reason}; "
-            "rerun 'samif run', which computes it again"
+            "run 'samif run', which computes it again"
         )
 
 

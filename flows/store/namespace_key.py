@@ -1,4 +1,4 @@
-"""What a namespace of the store is of, and how that names it and everything in it."""
+"""Key of a namespace of the store: it names the namespace and every embedding in it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 _FILE = "namespace.json"
 
 
-class Identity(Strict):
-    """An encoder, a preprocessing, and the dtype in which embeddings are stored: two embeddings of an image that
-    differ in one of them are different things, and never lie in one namespace."""
+class NamespaceKey(Strict):
+    """Encoder digest, preprocessing digest and stored dtype: embeddings that differ in one of them are never in the
+    same namespace."""
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     encoder: str
@@ -28,8 +28,8 @@ class Identity(Strict):
     dtype: StoredAs
 
     @classmethod
-    def of(cls, manifest: EmbeddingManifest) -> Identity:
-        """Where the embeddings of a manifest lie."""
+    def of(cls, manifest: EmbeddingManifest) -> NamespaceKey:
+        """The key under which the embeddings of a manifest are stored."""
         return cls(encoder=manifest.encoder.digest, preprocessing=manifest.preprocessing, dtype=manifest.dtype)
 
     @property
@@ -39,7 +39,7 @@ class Identity(Strict):
 
     @property
     def _text(self) -> bytes:
-        # float16 is not named, so that embeddings from before there was a choice keep their keys.
+        # float16 is not named: embeddings that were stored before there was a choice keep their keys.
         named = "" if self.dtype == "float16" else f"{self.dtype}\n"
         return f"{self.encoder}\n{self.preprocessing}\n{named}".encode()
 
@@ -48,7 +48,7 @@ class Identity(Strict):
         return [key.hex() for key in self._digests(images)]
 
     def words(self, images: Sequence[str]) -> Words:
-        """(n, 2) the same as a catalogue takes them."""
+        """(n, 2) the same keys, in the form in which a catalogue looks them up."""
         return words(self._digests(images))
 
     def _digests(self, images: Sequence[str]) -> list[bytes]:
@@ -60,15 +60,15 @@ class Identity(Strict):
             keys.append(key.digest())
         return keys
 
-    def note(self, storage: Storage) -> None:
-        """Leave this in the namespace, for people and `samif store stat`; nothing else reads it."""
+    def write(self, storage: Storage) -> None:
+        """Write the key into the namespace, for people and `samif store stat`; nothing else reads it."""
         storage.create(f"{self.folder}/{_FILE}", (self.model_dump_json(indent=1, by_alias=True) + "\n").encode())
 
 
-def noted(storage: Storage, folder: str) -> Identity | None:
-    """What the namespace `folder` says that it is; None if it says nothing that fits."""
+def read_key(storage: Storage, folder: str) -> NamespaceKey | None:
+    """The key that is written in namespace `folder`; None if there is none or it does not match the name."""
     try:
-        identity = Identity.model_validate_json(storage.read(f"{folder}/{_FILE}") or b"")
+        key = NamespaceKey.model_validate_json(storage.read(f"{folder}/{_FILE}") or b"")
     except ValidationError:
         return None
-    return identity if identity.folder == folder else None
+    return key if key.folder == folder else None

@@ -1,4 +1,4 @@
-"""Rows of a committed shard, checked whenever they are read."""
+"""Rows of a committed shard; their checksums are verified on every read."""
 
 from __future__ import annotations
 
@@ -8,33 +8,39 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flows.store.shard import ShardManifest
-from flows.store.storage import Lost, View
-from samif.errors import SamifError
+from flows.store.storage import View
+from samif.errors import IntegrityError, ObjectMissing
 
 if TYPE_CHECKING:
     import torch
 
 
 class OpenShard:
-    """A committed shard; rows are checked whenever they are read."""
+    """A committed shard.
 
-    def __init__(self, manifest: ShardManifest, view: View, refuse: Callable[[ShardManifest, str], SamifError]) -> None:
+    Args:
+        refuse: discards the damaged shard and makes the error for it, from the manifest and the reason.
+    """
+
+    def __init__(
+        self, manifest: ShardManifest, view: View, refuse: Callable[[ShardManifest, str], IntegrityError]
+    ) -> None:
         self.manifest = manifest
         self._layout, self._view, self._refuse = manifest.layout, view, refuse
         self._sums = np.array(manifest.row_sums, np.int64)
 
     def check(self, rows: Sequence[int]) -> None:
-        """Bring rows (ascending, each once) into memory and compare them with their sums.
+        """Read rows (ascending, each once) into memory and compare their checksums.
 
         Raises:
-            SamifError: the data is gone, torn or changed; it was discarded, so that the next run computes it again.
+            IntegrityError: the data is missing, truncated or changed; it was discarded, so the next run computes it.
         """
         try:
             wrong = self._wrong(rows)
             if wrong:
                 self._view.fill([self._layout.span(row, count) for row, count in _runs(wrong)])
                 wrong = self._wrong(wrong)
-        except Lost as error:
+        except ObjectMissing as error:
             raise self._refuse(self.manifest, str(error)) from None
         if wrong:
             told = "row" if len(wrong) == 1 else "rows"
@@ -42,7 +48,7 @@ class OpenShard:
             raise self._refuse(self.manifest, f"its {told} {which} do not match their checksums")
 
     def copy(self, row: int, out: torch.Tensor) -> None:
-        """Rows from `row` on, which were checked, into `out` (count, C, h, w)."""
+        """Copy rows from `row` on, which `check` has verified, to `out` (count, C, h, w)."""
         self._layout.decode(self._view.memory, row, out)
 
     def _wrong(self, rows: Sequence[int]) -> list[int]:
@@ -55,7 +61,7 @@ class OpenShard:
 
 
 def _runs(rows: Sequence[int]) -> list[tuple[int, int]]:
-    """Ascending rows as (first, count) of what is without a gap."""
+    """Ascending rows as (first, count) of each range without a gap."""
     runs: list[tuple[int, int]] = []
     for row in rows:
         if runs and row == sum(runs[-1]):

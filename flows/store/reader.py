@@ -12,7 +12,7 @@ import numpy as np
 from flows.artifacts.embedding_manifest import EmbeddingManifest
 from flows.store.catalogue import Place
 from flows.store.open_shard import OpenShard
-from samif.errors import SamifError
+from samif.errors import ObjectMissing
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ _OPEN_SHARDS = 32
 class EmbeddingReader:
     """Embeddings of a manifest's images: memory-mapped from a folder, by byte range from a bucket.
 
-    The last few shards stay open. Not for several threads.
+    The last few shards stay open. Not thread-safe.
     """
 
     def __init__(self, store: EmbeddingStore, manifest: EmbeddingManifest) -> None:
@@ -45,12 +45,12 @@ class EmbeddingReader:
             (n, C, h, w) on the CPU, a copy that the caller may change.
 
         Raises:
-            SamifError: an image is not in the manifest or not in the store, or its shard is damaged. A damaged
-                shard is discarded, so that the next run computes it again.
+            ObjectMissing: an image is not in the manifest or not in the store.
+            IntegrityError: a shard is damaged; it is discarded, so the next run computes it again.
         """
         import torch
 
-        # NumPy asks for huge pages, which makes the first touch of a large array three times as fast.
+        # NumPy asks for huge pages, which makes the first write to a large array three times as fast.
         memory = np.empty((len(images), *self.manifest.shape), np.float16 if dtype == torch.float16 else np.float32)
         out = torch.from_numpy(memory)
         wanted: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -65,22 +65,22 @@ class EmbeddingReader:
 
     def _places(self, images: Sequence[str]) -> list[Place]:
         known = self.manifest.images
-        places = self._catalogue.find(self._namespace.identity.words(images))
+        places = self._catalogue.find(self._namespace.key.words(images))
         found: list[Place] = []
         for image, place in zip(images, places, strict=True):
             at = bisect_left(known, image)
             if at == len(known) or known[at] != image:
-                raise SamifError(f"image {image} is not in the embedding manifest; rerun 'samif run'")
+                raise ObjectMissing(f"image {image} is not in the embedding manifest; run 'samif run' again")
             if place is None:
-                raise self._refusal(image)
+                raise self._missing(image)
             found.append(place)
         return found
 
-    def _refusal(self, image: str) -> SamifError:
+    def _missing(self, image: str) -> ObjectMissing:
         damages = [f"{damage.shard} ({damage.reason})" for damage in self._namespace.catalogue().damages]
-        return SamifError(
+        return ObjectMissing(
             f"no shard in {self._namespace.location} holds the embedding of image {image}; "
-            f"damaged shards there: {', '.join(damages) or 'none'}; rerun 'samif run', which computes it again"
+            f"damaged shards there: {', '.join(damages) or 'none'}; run 'samif run', which computes it again"
         )
 
     def _shard(self, name: str) -> OpenShard:
@@ -93,7 +93,7 @@ class EmbeddingReader:
 
 
 def _runs(places: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """(row, index) pairs as (row, index, count) where both ascend together: torch's overhead is paid per run."""
+    """(row, index) pairs as (row, index, count) where both ascend together: torch's overhead is per call."""
     runs: list[tuple[int, int, int]] = []
     for row, index in places:
         if runs and (row, index) == (runs[-1][0] + runs[-1][2], runs[-1][1] + runs[-1][2]):

@@ -1,4 +1,4 @@
-"""One shard of the embedding store: its manifest, and what is said of a damaged one."""
+"""One shard of the embedding store: its manifest, and the description of a damaged one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from samif.config import StoredAs, Strict, digest
 
 
 class ShardManifest(Strict):
-    """What a shard holds, and the checksums that tell whether it still does."""
+    """Keys, shape and checksums of a shard."""
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     shard: str
@@ -24,7 +24,7 @@ class ShardManifest(Strict):
     sha256: str
     bytes: int
     row_sums: tuple[int, ...]
-    """Per row, the sum of its bytes as signed 64-bit words, modulo 2**64: a check at memory speed on every read."""
+    """Per row, the sum of its bytes as signed 64-bit words, modulo 2**64: fast enough to verify on every read."""
     checksum: str = ""
 
     @model_validator(mode="after")
@@ -42,13 +42,13 @@ class ShardManifest(Strict):
 
     @property
     def layout(self) -> Layout:
-        """Where rows lie in the file."""
+        """Offsets of the rows in the file."""
         return Layout(self.dtype, self.shape, self.bytes)
 
 
 @dataclass(frozen=True)
 class Damage:
-    """Something in the store that must not be used: which shard, why, and the objects to remove (manifest first)."""
+    """A damaged shard: its name, the reason, and the objects to delete (manifest first)."""
 
     shard: str
     reason: str
@@ -56,26 +56,26 @@ class Damage:
     storage: Storage = field(repr=False, compare=False)
 
     def discard(self) -> None:
-        """Remove the objects, so that the shard no longer exists and its images are missing again."""
+        """Delete the objects: the shard no longer exists and its images are missing again."""
         self.storage.delete(self.names)
 
 
 def manifest_name(folder: str, shard: str) -> str:
-    """Where the manifest of a shard of a namespace lies."""
+    """Name of the manifest of a shard in a namespace."""
     return f"{folder}/{shard[:2]}/{shard}.json"
 
 
 def data_name(folder: str, shard: str, sha256: str) -> str:
-    """Where data of a shard lies; its name bears the start of its digest, so different data never share a name."""
+    """Name of the data of a shard; it contains the start of its digest, so different data never share a name."""
     return f"{folder}/{shard[:2]}/{shard}.{sha256[:16]}.safetensors"
 
 
 def read_manifest(storage: Storage, folder: str, shard: str) -> tuple[ShardManifest, int] | Damage:
-    """The manifest of a shard and its bytes, or what is wrong with it."""
+    """The manifest of a shard and its size in bytes, or the damage that was found."""
     name = manifest_name(folder, shard)
     content = storage.read(name)
     if content is None:
-        return Damage(shard, "its manifest is gone", (), storage)
+        return Damage(shard, "its manifest is missing", (), storage)
     try:
         manifest = ShardManifest.model_validate_json(content)
     except ValidationError:
@@ -86,7 +86,7 @@ def read_manifest(storage: Storage, folder: str, shard: str) -> tuple[ShardManif
 
 
 def broken(storage: Storage, folder: str, manifest: ShardManifest, reason: str) -> Damage:
-    """A shard whose data is not what its manifest says."""
+    """Damage of a shard whose data does not match its manifest."""
     names = (manifest_name(folder, manifest.shard), data_name(folder, manifest.shard, manifest.sha256))
     return Damage(manifest.shard, reason, names, storage)
 

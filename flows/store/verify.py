@@ -1,21 +1,22 @@
-"""Looking at every byte of a namespace."""
+"""Verification of every byte of a namespace."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
 
-from flows.store.catalogue import Catalogue, side_by_side
+from flows.store.catalogue import Catalogue, call_in_parallel
 from flows.store.shard import Damage, broken, data_name, read_manifest
-from flows.store.storage import Lost, Storage
+from flows.store.storage import Storage
+from samif.errors import ObjectMissing
 
 
 def verify(storage: Storage, folder: str, catalogue: Catalogue, advance: Callable[[int], None]) -> list[Damage]:
-    """Hash every shard anew and compare; `advance` is called with 1 for each.
+    """Verify the SHA-256 of every shard; `advance` is called with 1 for each.
 
-    Damage is also a data file without manifest (its writer may be about to write that: when the data is discarded then,
-    the images are missing, never wrong) and a temporary file older than an hour. `Damage.discard` removes what was
-    found; the next run computes it again.
+    A data file without manifest is damage too (its writer may be about to write the manifest: if the data is discarded
+    then, its images are missing, never wrong), and so is a temporary file older than an hour. `Damage.discard` deletes
+    what was found; the next run computes it again.
     """
 
     def check(shard: str) -> Damage | None:
@@ -27,14 +28,14 @@ def verify(storage: Storage, folder: str, catalogue: Catalogue, advance: Callabl
         try:
             for chunk in storage.chunks(data_name(folder, shard, manifest.sha256)):
                 sha256.update(chunk)
-        except Lost as error:
+        except ObjectMissing as error:
             return broken(storage, folder, manifest, str(error))
         if sha256.hexdigest() != manifest.sha256:
             return broken(storage, folder, manifest, "its bytes do not match their SHA-256")
         return None
 
     damages = list(catalogue.damages)
-    for damage in side_by_side(storage, check, catalogue.shards()):
+    for damage in call_in_parallel(storage, check, catalogue.shards()):
         advance(1)
         if damage is not None:
             damages.append(damage)

@@ -74,7 +74,9 @@ def test_a_full_disk_is_told_and_resumed(small_disk: Path) -> None:
     (small_disk / "other").write_bytes(bytes(220_000))
     images = [sha(index) for index in range(40)]
     groups = [images[start : start + 8] for start in range(0, 40, 8)]
-    with pytest.raises(SamifError, match=r"cannot be written \(No space left on device\); free space.*rerun") as caught:
+    with pytest.raises(
+        SamifError, match=r"cannot be written \(No space left on device\); free space.*run 'samif run' again"
+    ) as caught:
         list(map(partial(write, store), groups))
     assert "\n" not in str(caught.value)
     left = namespace_of(store).missing(images)
@@ -120,7 +122,7 @@ def test_a_file_cut_short_under_a_reader_is_damage(tmp_path: Path) -> None:
     reader = reader_of(store, images)
     reader.read(images[:1])
     os.truncate(Path(store.location) / names_of(store, shard)[1], 10)
-    with pytest.raises(SamifError, match=rf"{shard}.*10 bytes instead of.*rerun 'samif run'"):
+    with pytest.raises(SamifError, match=rf"{shard}.*10 bytes instead of.*run 'samif run'"):
         reader.read(images)
     assert namespace_of(store).missing(images) == images
 

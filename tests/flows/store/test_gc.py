@@ -142,7 +142,7 @@ def test_gc_does_not_claim_to_have_removed_what_it_may_not() -> None:
         expect(store, [sha(0)])
         manifest, _ = names_of(store, shard)
         folder.chmod(0)
-        with pytest.raises(SamifError, match=r"cannot be read \(Permission denied\); mend its permissions"):
+        with pytest.raises(SamifError, match=r"cannot be read \(Permission denied\); check its permissions"):
             store.storage.size(manifest)
         folder.chmod(0o700)
 

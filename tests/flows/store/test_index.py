@@ -102,7 +102,7 @@ def test_an_image_in_two_shards_outlives_one_of_them(store: EmbeddingStore) -> N
     assert namespace.missing([sha(0)]) == []
     assert namespace.catalogue().count() == 5
     for shard in sorted(shards)[:-1]:
-        found = namespace.locate([sha(0)])[sha(0)]
+        (found,) = namespace.catalogue().find(namespace.key.words([sha(0)]))
         assert found == (shard, 0)
         DAMAGES["no data"](store.storage, *names_of(store, shard))
         expect(store, [sha(0)])

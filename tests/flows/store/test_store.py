@@ -52,7 +52,7 @@ def test_what_is_written_is_read_in_any_order_and_type(store: EmbeddingStore) ->
     first, second = write(store, images[:4]), write(store, images[4:])
     assert namespace.holds(first) and namespace.holds(second) and first != second
     assert namespace.missing([*images, sha(99), sha(99)]) == [sha(99)]
-    assert namespace.locate([images[5], sha(99)]) == {images[5]: (second, 1)}
+    assert namespace.catalogue().find(namespace.key.words([images[5], sha(99)])) == [(second, 1), None]
     expect(store, [images[5], images[0], images[5], images[3]])
     reader = reader_of(store, images)
     half = reader.read(images[:1], torch.float16)
@@ -118,7 +118,7 @@ def test_a_shard_is_a_safetensors_file_like_any(store: EmbeddingStore) -> None:
     assert content is not None
     tensors = load(content)
     assert torch.equal(tensors["embeddings"].float(), embeddings([sha(0), sha(1)]))
-    keys = namespace_of(store).identity.keys([sha(0), sha(1)])
+    keys = namespace_of(store).key.keys([sha(0), sha(1)])
     assert save(tensors, metadata={"keys": json.dumps(keys)}) == content
 
 
@@ -221,7 +221,7 @@ def test_damage_is_found_by_read_and_mended(store: EmbeddingStore, kind: str, wh
     DAMAGES[kind](store.storage, *names_of(store, shard))
     if when == "before":
         reader = reader_of(store, images)
-    with pytest.raises(SamifError, match=rf"{shard}.*rerun 'samif run'"):
+    with pytest.raises(SamifError, match=rf"{shard}.*run 'samif run'"):
         reader.read(images)
     assert namespace_of(store).missing(images) == images
     write(store, images)
@@ -287,9 +287,7 @@ def test_writing_needs_one_embedding_for_each_image(store: EmbeddingStore) -> No
 # dtypes
 
 
-@pytest.mark.parametrize(
-    ("stored", "error", "numbers"), [("float16", 5e-4, 2), ("int8", 4e-3, 1 + 4 / 48)]
-)
+@pytest.mark.parametrize(("stored", "error", "numbers"), [("float16", 5e-4, 2), ("int8", 4e-3, 1 + 4 / 48)])
 def test_a_dtype_costs_accuracy_and_saves_room(
     store: EmbeddingStore, stored: StoredAs, error: float, numbers: float
 ) -> None:
