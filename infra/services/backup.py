@@ -1,36 +1,64 @@
-"""Copies of what a stack keeps, and its return: both databases, and every object of the bucket but embeddings."""
+"""Backup and restore of a stack: both databases, and every object of the bucket but embeddings.
+
+Folder layout: `databases/NAME.dump`, `objects/<SHA-256>` (content), and `objects.json` (key -> content). Keys are never
+used as paths, so no key can leave the folder or hide another one.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import Field, ValidationError
 
 from infra.services.daemon import call, foreign
+from infra.services.files import write_private
 from infra.services.postgres import DATABASES, ROLE, Postgres, installed
 from infra.services.stack import BUCKET, Stack
-from samif.errors import SamifError
+from samif.config import Strict
+from samif.errors import DataError, IntegrityError, ServiceUnavailable
+from samif.io.hashing import file_sha256
 
 COMPUTED = "embeddings/"
-"""Objects below it are not copied: `samif run` computes again what the store lacks."""
+"""Prefix of objects that are not copied: `samif run` computes again what the store lacks."""
 
-_AT_ONCE = 8
+THREADS = 8
+CHUNK_BYTES = 1 << 20
+
+
+class SavedObject(Strict):
+    """The content of an object: SHA-256, which names its file, bytes, and the ETag that S3 gave it."""
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: int
+    etag: str
+
+
+class ObjectIndex(Strict):
+    """The file `objects.json`: the objects of a backup, by key."""
+
+    schema_version: Literal[1] = 1
+    objects: dict[str, SavedObject] = Field(default_factory=dict)
 
 
 def back_up(stack: Stack, folder: Path, say: Callable[[str], None] = lambda _: None) -> None:
-    """Copy databases and objects of a running stack into `folder`; objects that it has already are not fetched again.
+    """Copy databases and objects of a running stack into `folder`; objects that are unchanged since the last backup
+    there are not downloaded again, and objects that the bucket has lost since stay in the backup.
 
-    The databases first: what they name is in the bucket by then, so the copy holds it.
+    The databases come first: the objects that they name are in the bucket by then.
 
     Raises:
-        SamifError: the stack does not run, or something cannot be read or written.
+        ServiceUnavailable: the stack does not run, or something cannot be read or written.
     """
-    with stack.running(), _told("the backup"):
+    with stack.running(), _reported("the backup"):
         databases = folder / "databases"
         databases.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
@@ -38,61 +66,127 @@ def back_up(stack: Stack, folder: Path, say: Callable[[str], None] = lambda _: N
             part = databases / f"{name}.part"
             _pg(stack.postgres, "saving a database", "pg_dump", "--format=custom", f"--file={part}", name)
             part.replace(databases / f"{name}.dump")
-        client, objects = stack.ceph.client(), folder / "objects"
-
-        def fetch(key: str, size: int) -> bool:
-            path = objects / key
-            if path.exists() and path.stat().st_size == size:
-                return False
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f"{path.name}.part")
-            client.download_file(BUCKET, key, str(part))
-            part.replace(path)
-            return True
-
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            fetched = list(pool.map(lambda item: fetch(*item), _objects(client)))
-        say(f"saved {len(DATABASES)} databases and {len(fetched)} objects in {folder}, {sum(fetched)} of them new")
+        count, new = save_objects(stack.ceph.client(), BUCKET, folder)
+        say(f"saved {len(DATABASES)} databases and {count} objects in {folder}, {new} of them new")
 
 
 def restore(stack: Stack, folder: Path, say: Callable[[str], None] = lambda _: None) -> None:
-    """Put the databases back as they were, and the objects that the bucket lacks; what is newer there stays.
+    """Restore the databases as they were, and the objects that the bucket lacks or has with other content; objects that
+    came later stay.
 
     Raises:
-        SamifError: `folder` is no backup, the stack does not run, or something cannot be written.
+        DataError: `folder` is no backup.
+        IntegrityError: a file of the backup is damaged.
+        ServiceUnavailable: the stack does not run, or something cannot be written.
     """
     dumps = {name: folder / "databases" / f"{name}.dump" for name in DATABASES}
-    missing = [path for path in dumps.values() if not path.exists()]
+    missing = [path for path in (*dumps.values(), folder / "objects.json") if not path.exists()]
     if missing:
-        raise SamifError(f"{folder} is no backup of the services: there is no {missing[0]}; name the right folder")
-    with stack.running(), _told("the restore"):
+        raise DataError(
+            f"{folder} is no backup of the services of this release: there is no {missing[0]}; name the right folder"
+        )
+    index = load_index(folder)
+    with stack.running(), _reported("the restore"):
         for name, path in dumps.items():
             options = ("--clean", "--if-exists", "--single-transaction", "--no-owner", f"--role={ROLE}")
             _pg(stack.postgres, "restoring a database", "pg_restore", *options, f"--dbname={name}", str(path))
-        client, objects = stack.ceph.client(), folder / "objects"
-        there = dict(_objects(client))
-        found = [path for path in objects.rglob("*") if path.is_file() and path.suffix != ".part"]
-        keys = {path.relative_to(objects).as_posix(): path for path in found}
-        lost = {key: path for key, path in keys.items() if there.get(key) != path.stat().st_size}
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(lambda item: client.upload_file(str(item[1]), BUCKET, item[0]), lost.items()))
-        say(f"restored {len(DATABASES)} databases and {len(lost)} of {len(keys)} objects; the others were there")
+        uploaded = restore_objects(stack.ceph.client(), BUCKET, folder, index)
+        kept = len(index.objects) - uploaded
+        say(
+            f"restored {len(DATABASES)} databases and {uploaded} of {len(index.objects)} objects; {kept} were unchanged"
+        )
+
+
+def save_objects(client: Any, bucket: str, folder: Path) -> tuple[int, int]:
+    """Download the objects of a bucket that `folder` lacks; the numbers of all objects and of downloaded ones."""
+    (folder / "objects").mkdir(parents=True, exist_ok=True)
+    saved = dict(load_index(folder).objects) if (folder / "objects.json").exists() else {}
+    guard = threading.Lock()
+
+    def fetch(key: str, size: int, etag: str) -> bool:
+        known = saved.get(key)
+        if known is not None and (known.size, known.etag) == (size, etag) and _content(folder, known).exists():
+            return False
+        found = _download(client, bucket, key, folder)
+        with guard:
+            saved[key] = found
+        return True
+
+    try:
+        with ThreadPoolExecutor(THREADS) as pool:
+            fetched = list(pool.map(lambda item: fetch(*item), list(_objects(client, bucket))))
+    finally:  # what was downloaded before a failure is not downloaded again
+        index = ObjectIndex(objects=dict(sorted(saved.items())))
+        write_private(folder / "objects.json", json.dumps(index.model_dump(mode="json"), indent=1) + "\n")
+    return len(fetched), sum(fetched)
+
+
+def restore_objects(client: Any, bucket: str, folder: Path, index: ObjectIndex) -> int:
+    """Upload the objects of a backup that the bucket lacks or has with other content; how many those are.
+
+    Raises:
+        IntegrityError: a file of the backup is missing or damaged; nothing is uploaded then.
+    """
+    there = {key: (size, etag) for key, size, etag in _objects(client, bucket)}
+    changed = {key: found for key, found in index.objects.items() if there.get(key) != (found.size, found.etag)}
+    for key, found in changed.items():
+        path = _content(folder, found)
+        if not path.is_file() or file_sha256(path) != found.sha256:
+            raise IntegrityError(f"{path}, the content of object '{key}', is missing or damaged; use another backup")
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(
+            pool.map(lambda item: client.upload_file(str(_content(folder, item[1])), bucket, item[0]), changed.items())
+        )
+    return len(changed)
+
+
+def load_index(folder: Path) -> ObjectIndex:
+    """The objects of a backup.
+
+    Raises:
+        IntegrityError: `objects.json` is damaged.
+    """
+    path = folder / "objects.json"
+    try:
+        return ObjectIndex.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise IntegrityError(
+            f"{path} is damaged ({error.error_count()} errors); use another backup, or back up into a new folder"
+        ) from None
+
+
+def _download(client: Any, bucket: str, key: str, folder: Path) -> SavedObject:
+    answer = client.get_object(Bucket=bucket, Key=key)
+    digest, size = hashlib.sha256(), 0
+    part = folder / "objects" / f"{threading.get_ident()}.part"
+    with part.open("wb") as file:
+        for chunk in answer["Body"].iter_chunks(CHUNK_BYTES):
+            file.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+    found = SavedObject(sha256=digest.hexdigest(), size=size, etag=answer["ETag"])
+    part.replace(_content(folder, found))
+    return found
+
+
+def _content(folder: Path, saved: SavedObject) -> Path:
+    return folder / "objects" / saved.sha256
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def _reported(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, BotoCoreError, ClientError, S3UploadFailedError) as error:
-        raise SamifError(f"{what} broke off ({error}); what was copied stays, so run it again") from None
+        raise ServiceUnavailable(f"{what} failed ({error}); what was copied stays, run it again") from error
 
 
-def _objects(client: Any) -> Iterator[tuple[str, int]]:
-    """Key and size of everything that is not computed."""
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
+def _objects(client: Any, bucket: str) -> Iterator[tuple[str, int, str]]:
+    """Key, size and ETag of every object that is not computed."""
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
         for item in page.get("Contents", []):
             if not item["Key"].startswith(COMPUTED):
-                yield item["Key"], item["Size"]
+                yield item["Key"], item["Size"], item["ETag"]
 
 
 def _pg(server: Postgres, what: str, program: str, *options: str) -> None:
