@@ -3,9 +3,9 @@
     python -m benchmarks.watch [--workspace .] [--seeds 20] [--cache FOLDER] [--page benchmarks/WATCH.md]
 
 The version that is watched is the one before the line's last session; the parts of that session are the unknown ones.
-It is watched twice: against the validation images that show none of them, and against 300 ordinary images. All
-undisturbed streams are held against the same reference, so what is unlucky about it they share; how often an alarm is
-false is therefore also measured over many references drawn from all undisturbed images.
+Two references are compared: the validation images that show none of them, and 300 ordinary images. All streams share
+a reference and its sampling error; the rate of false alarms is therefore also measured over many references drawn from
+all undisturbed images.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.watch_streams import CHANGE, DIMMEST, LENGTH, SHARE, Stream, look, ordinary
+from benchmarks.watch_streams import CHANGE, DIMMEST, LENGTH, SHARE, Stream, observe_ordinary, observe_stream
 from flows.registry.registry import Registry
 from flows.runtime.progress import track
 from flows.watch.reference import Reference, References
 from flows.workspace.layout import Layout
 from samif.config import BASE, Params, load_params
 from samif.errors import SamifError
-from samif.watch.charts import Levels, Normal
+from samif.watch.charts import Baseline, Levels
 from samif.watch.observe import CLASS_PREFIX, Observation
 
 ORDINARY = 300
 AGAINST_EACH = 5
-"""Undisturbed streams held against each drawn reference."""
+"""Undisturbed streams per resampled reference."""
 
 
-def alarms(seen: Sequence[Observation], normal: Normal) -> dict[str, int]:
+def alarms(observations: Sequence[Observation], baseline: Baseline) -> dict[str, int]:
     """Statistic -> number of the image at which it first alarmed; all classes together are `classes`."""
-    levels, found = Levels.start(normal), dict[str, int]()
-    for number, image in enumerate(seen, start=1):
-        levels = levels.after(*normal.measure(image), normal)
-        for reading in levels.readings(normal):
+    levels, found = Levels.start(baseline), dict[str, int]()
+    for number, image in enumerate(observations, start=1):
+        levels = levels.after(*baseline.measure(image), baseline)
+        for reading in levels.readings(baseline):
             if reading.side:
                 found.setdefault("classes" if reading.name.startswith(CLASS_PREFIX) else reading.name, number)
     return found
@@ -59,20 +59,20 @@ def row(what: str, against: str, found: Sequence[dict[str, int]], change: int) -
     return f"| {' | '.join(cells)} |"
 
 
-def table(streams: Sequence[Stream], normals: dict[str, Normal]) -> list[str]:
+def table(streams: Sequence[Stream], baselines: dict[str, Baseline]) -> list[str]:
     lines = [
         "| stream | reference | alarms | images until the first: median (min to max) | charts that alarmed "
         "| alarms before the change |",
         "|---|---|---|---|---|---|",
     ]
-    strangers = sorted({stream.stranger for stream in streams})
-    for against, normal in normals.items():
-        lines.append(row("undisturbed", against, [alarms(s.calm, normal) for s in streams], 0))
-        lines.append(row("light drifts", against, [alarms(s.of("dark"), normal) for s in streams], CHANGE))
-        strange = [(s.stranger, alarms(s.of("strange"), normal)) for s in streams]
-        lines.append(row("an unknown part", against, [found for _, found in strange], CHANGE))
-        for name in strangers:
-            lines.append(row(f"- of these, {name}", against, [f for n, f in strange if n == name], CHANGE))
+    novel_classes = sorted({stream.novel_class for stream in streams})
+    for against, baseline in baselines.items():
+        lines.append(row("undisturbed", against, [alarms(s.undisturbed, baseline) for s in streams], 0))
+        lines.append(row("light drifts", against, [alarms(s.of("drifted"), baseline) for s in streams], CHANGE))
+        novel = [(s.novel_class, alarms(s.of("novel"), baseline)) for s in streams]
+        lines.append(row("an unknown part", against, [found for _, found in novel], CHANGE))
+        for name in novel_classes:
+            lines.append(row(f"- of these, {name}", against, [f for n, f in novel if n == name], CHANGE))
     return lines
 
 
@@ -82,11 +82,11 @@ def false_alarms(pool: Sequence[Observation], like: Reference, size: int, count:
     with track(count, "references", f"draw {size} images") as progress:
         for _ in range(count):
             order = rng.permutation(len(pool))
-            normal, _digest = replace(like, seen=[pool[i] for i in order[:size]]).normal(params)
+            baseline, _digest = replace(like, observations=[pool[i] for i in order[:size]]).baseline(params)
             found = []
             for _ in range(AGAINST_EACH):
                 chosen = rng.choice(order[size:], params.watch.horizon, replace=False)
-                found.append(alarms([pool[i] for i in chosen], normal))
+                found.append(alarms([pool[i] for i in chosen], baseline))
             by.update(name for each in found for name in each)
             shares.append(sum(map(bool, found)) / AGAINST_EACH)
             progress.advance()
@@ -114,9 +114,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workspace", type=Path, default=Path("."), help="a finished demo line")
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--first-seed", type=int, default=0, help="other seeds are for trying other settings")
-    parser.add_argument("--cache", type=Path, help="folder of what was seen (default: .samif/watch-benchmark)")
-    parser.add_argument("--references", type=int, default=100, help="drawn to count false alarms")
+    parser.add_argument("--first-seed", type=int, default=0, help="use other seeds to try other settings")
+    parser.add_argument(
+        "--cache", type=Path, help="folder of the stored observations (default: .samif/watch-benchmark)"
+    )
+    parser.add_argument("--references", type=int, default=100, help="resampled to count false alarms")
     parser.add_argument("--page", type=Path)
     chosen = parser.parse_args()
     layout = Layout(chosen.workspace.resolve())
@@ -126,18 +128,18 @@ def main() -> None:
     cache = chosen.cache or layout.state / "watch-benchmark"
     cache.mkdir(parents=True, exist_ok=True)
 
-    validation = References(layout, params, registry).make(model)
-    more = replace(validation, seen=ordinary(layout.root, model, unknown, ORDINARY, cache))
+    validation = References(layout, params, registry).from_validation(model)
+    more = replace(validation, observations=observe_ordinary(layout.root, model, unknown, ORDINARY, cache))
     seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
     streams = []
-    with track(len(seeds), "streams", "look") as progress:
+    with track(len(seeds), "streams", "observe") as progress:
         for seed in seeds:
-            streams.append(look(layout.root, model, unknown, seed, cache))
+            streams.append(observe_stream(layout.root, model, unknown, seed, cache))
             progress.advance()
-    pool = [*more.seen, *(image for stream in streams for image in stream.calm)]
-    sizes = sorted({len(validation.seen), ORDINARY})
-    promise = [false_alarms(pool, validation, size, chosen.references, params) for size in sizes]
-    text = page(streams, validation, more, model, unknown, params, promise)
+    pool = [*more.observations, *(image for stream in streams for image in stream.undisturbed)]
+    sizes = sorted({len(validation.observations), ORDINARY})
+    specified = [false_alarms(pool, validation, size, chosen.references, params) for size in sizes]
+    text = page(streams, validation, more, model, unknown, params, specified)
     print(text)
     if chosen.page:
         chosen.page.write_text(text, encoding="utf-8")
@@ -150,35 +152,36 @@ def page(
     model: str,
     unknown: Sequence[str],
     params: Params,
-    promise: Sequence[str],
+    specified: Sequence[str],
 ) -> str:
     watch = params.watch
-    normals = {
-        f"{len(each.seen)} {name}": each.normal(params)[0]
+    baselines = {
+        f"{len(each.observations)} {name}": each.baseline(params)[0]
         for each, name in ((validation, "validation images"), (more, "ordinary images"))
     }
-    left = ", ".join(f"{share:.0%}" for share in DIMMEST)
+    left = [f"{share:.0%}" for share in DIMMEST]
+    total = len(more.observations) + LENGTH * len(streams)
     lines = [
         "# Detection delay and false alarms of samif watch", "",
         f"`python -m benchmarks.watch`, {os.cpu_count()} CPUs, Python {platform.python_version()}. Monitored version: "
         f"{model} of the demo line, which does not know {', '.join(unknown)}. {len(streams)} seeds, {LENGTH} images "
         f"per stream; the change begins after {CHANGE}.", "",
         "- **Undisturbed**: scenes generated like the validation images, those without an unknown part, as JPEG.",
-        f"- **Light drifts**: the same scenes; over {LENGTH - CHANGE} images the light fades linearly to {left} "
-        "of red, green and blue.",
+        f"- **Light drifts**: the same scenes; over {LENGTH - CHANGE} images the light fades linearly to "
+        f"{left[0]}, {left[1]} and {left[2]} of red, green and blue.",
         f"- **An unknown part**: from the change on, {SHARE:.0%} of the images show one part of one class that the "
         "version does not know, among two to eight others.", "",
         f"Limits: an undisturbed stream of {watch.horizon} images raises any alarm with probability "
         f"{watch.false_alarm:g}, so {len(streams)} streams of {LENGTH} are expected to raise about "
         f"{len(streams) * watch.false_alarm * LENGTH / watch.horizon:.1f}. Window {watch.window}. "
-        "A disturbed stream that ended without an alarm is a miss. All streams of a row share one reference; for "
-        "the variation over references see the last table.", "",
-        *table(streams, normals), "",
-        f"Undisturbed streams of {watch.horizon} images, {AGAINST_EACH} per reference; references resampled "
-        f"from the {len(more.seen) + LENGTH * len(streams)} undisturbed images above (± is a 95 % interval):", "",
+        "A disturbed stream that ended without an alarm is a miss. All streams of a row share one reference; for the "
+        "variation over references see the last table.", "",
+        *table(streams, baselines), "",
+        f"Undisturbed streams of {watch.horizon} images, {AGAINST_EACH} per reference; references resampled from the "
+        f"{total} undisturbed images above (± is a 95 % interval):", "",
         "| images of the reference | streams with an alarm | specified | references with any | charts that alarmed |",
         "|---|---|---|---|---|",
-        *promise, "",
+        *specified, "",
     ]  # fmt: skip
     return "\n".join(lines)
 

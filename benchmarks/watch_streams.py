@@ -1,5 +1,5 @@
-"""Streams of drawn images for `benchmarks.watch`: what the camera of the demo line would bring, and what one version
-sees in it. A seed's images are looked at once and kept, because that takes minutes and judging them seconds."""
+"""Streams of generated images for `benchmarks.watch`, observed by one version. The observations are stored: they take
+minutes, their evaluation takes seconds."""
 
 from __future__ import annotations
 
@@ -23,58 +23,62 @@ from samif.dataset.draw.line import CLASSES, QUALITY, draw_scene
 from samif.dataset.draw.parts import BASE_PARTS, make_parts
 from samif.inference.segment import Segmenter
 from samif.io import files
-from samif.watch.observe import Observation, see
+from samif.watch.observe import Observation, observe_image
 
 LENGTH, CHANGE = 140, 40
-"""Images of a stream, and from which on a disturbed one is disturbed."""
+"""Images per stream, and the image after which a disturbance begins."""
 DIMMEST = np.array([0.5, 0.46, 0.39])
-"""What is left of red, green and blue at the end of a drift: half of the light, and a warmer lamp."""
+"""Factors of red, green and blue at the end of a drift: half of the light, and a warmer lamp."""
 SHARE = 0.5
-"""Of images with an unknown part, once it has appeared."""
+"""Share of images with an unknown part after the change."""
 
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One seed: `calm` (LENGTH), and what replaces its images from CHANGE on where the light drifts (`dark`) or a
-    part called `stranger` appears (`strange`)."""
+    """Observations of one seed: `undisturbed` (LENGTH), and the images after CHANGE where the light drifts (`drifted`)
+    or a part of class `novel_class` appears (`novel`)."""
 
-    calm: list[Observation]
-    dark: list[Observation]
-    strange: list[Observation]
-    stranger: str
+    undisturbed: list[Observation]
+    drifted: list[Observation]
+    novel: list[Observation]
+    novel_class: str
 
     def of(self, kind: str) -> list[Observation]:
-        return self.calm if kind == "calm" else self.calm[:CHANGE] + getattr(self, kind)
+        return self.undisturbed if kind == "undisturbed" else self.undisturbed[:CHANGE] + getattr(self, kind)
 
 
-def look(workspace: Path, model: str, unknown: tuple[str, ...], seed: int, cache: Path) -> Stream:
-    """The stream of a seed as `model` sees it; from the cache where it is there."""
+def observe_stream(workspace: Path, model: str, unknown: tuple[str, ...], seed: int, cache: Path) -> Stream:
+    """The observations of a seed's stream by `model`; from the cache where they are there."""
     file = cache / f"{model.replace('/', '-')}-{seed}.npz"
     if not file.exists():
-        segmenter, size = _opened(workspace, model)
-        stream = _look(segmenter, unknown, seed, size)
-        _keep([*stream.calm, *stream.dark, *stream.strange], stream.stranger, file)
-    seen, stranger = _kept(file)
-    rest = (len(seen) - LENGTH) // 2
-    return Stream(seen[:LENGTH], seen[LENGTH : LENGTH + rest], seen[LENGTH + rest :], stranger)
+        segmenter, size = _open(workspace, model)
+        stream = _observe(segmenter, unknown, seed, size)
+        _store([*stream.undisturbed, *stream.drifted, *stream.novel], stream.novel_class, file)
+    observations, novel_class = _stored(file)
+    rest = (len(observations) - LENGTH) // 2
+    return Stream(
+        observations[:LENGTH], observations[LENGTH : LENGTH + rest], observations[LENGTH + rest :], novel_class
+    )
 
 
-def ordinary(workspace: Path, model: str, unknown: tuple[str, ...], count: int, cache: Path) -> list[Observation]:
-    """So many ordinary images of no stream: what a person would hand to `samif watch reference --images`."""
+def observe_ordinary(
+    workspace: Path, model: str, unknown: tuple[str, ...], count: int, cache: Path
+) -> list[Observation]:
+    """Observations of so many ordinary images of no stream, as for `samif watch reference --images`."""
     file = cache / f"{model.replace('/', '-')}-ordinary-{count}.npz"
     if not file.exists():
-        segmenter, size = _opened(workspace, model)
-        parts, seen = make_parts(), []
+        segmenter, size = _open(workspace, model)
+        parts, observations = make_parts(), []
         for index in range(count):
-            image = _ordinary(np.random.default_rng([6, index]), parts, unknown, size)
-            seen.append(see(segmenter, _as_jpeg(image, index)))
-        _keep(seen, "", file)
-    return _kept(file)[0]
+            image = _draw_ordinary(np.random.default_rng([6, index]), parts, unknown, size)
+            observations.append(observe_image(segmenter, _as_jpeg(image, index)))
+        _store(observations, "", file)
+    return _stored(file)[0]
 
 
-def _opened(workspace: Path, model: str) -> tuple[Segmenter, int]:
+def _open(workspace: Path, model: str) -> tuple[Segmenter, int]:
     torch.set_num_threads(1)
     keep_freed_memory()
     layout = Layout(workspace)
@@ -84,31 +88,31 @@ def _opened(workspace: Path, model: str) -> tuple[Segmenter, int]:
     return load_segmenter(find_model(model, layout, registry), params), size
 
 
-def _look(segmenter: Segmenter, unknown: tuple[str, ...], seed: int, size: int) -> Stream:
-    parts, stranger = make_parts(), unknown[seed % len(unknown)]
-    calm, dark, strange = [], [], []
+def _observe(segmenter: Segmenter, unknown: tuple[str, ...], seed: int, size: int) -> Stream:
+    parts, novel_class = make_parts(), unknown[seed % len(unknown)]
+    undisturbed, drifted, novel = [], [], []
     for index in range(LENGTH):
         rng = np.random.default_rng([7, seed, index])
-        image = _ordinary(rng, parts, unknown, size)
-        calm.append(see(segmenter, _as_jpeg(image, index)))
+        image = _draw_ordinary(rng, parts, unknown, size)
+        undisturbed.append(observe_image(segmenter, _as_jpeg(image, index)))
         if index < CHANGE:
             continue
         faded = 1.0 - (1.0 - DIMMEST) * (index + 1 - CHANGE) / (LENGTH - CHANGE)
-        dark.append(see(segmenter, _as_jpeg((image * faded).astype(np.uint8), index)))
+        drifted.append(observe_image(segmenter, _as_jpeg((image * faded).astype(np.uint8), index)))
         rng = np.random.default_rng([8, seed, index])
-        more = (stranger,) if rng.random() < SHARE else ()
-        strange.append(see(segmenter, _as_jpeg(_ordinary(rng, parts, unknown, size, more), index)))
-    return Stream(calm, dark, strange, stranger)
+        extra = (novel_class,) if rng.random() < SHARE else ()
+        novel.append(observe_image(segmenter, _as_jpeg(_draw_ordinary(rng, parts, unknown, size, extra), index)))
+    return Stream(undisturbed, drifted, novel, novel_class)
 
 
-def _ordinary(
-    rng: np.random.Generator, parts: dict, unknown: tuple[str, ...], size: int, more: tuple[str, ...] = ()
+def _draw_ordinary(
+    rng: np.random.Generator, parts: dict, unknown: tuple[str, ...], size: int, extra: tuple[str, ...] = ()
 ) -> Pixels:
-    """A scene as the validation images are drawn, of those that show no unknown class (but `more`)."""
+    """A scene as the validation images are drawn, of those that show no unknown class (but `extra`)."""
     while True:
-        scene = draw_scene(rng, parts, CLASSES if rng.random() < 0.5 else BASE_PARTS, size, more)
+        scene = draw_scene(rng, parts, CLASSES if rng.random() < 0.5 else BASE_PARTS, size, extra)
         shown = {CLASSES[kind] for kind in scene.kinds if kind >= 0}
-        if not shown & (set(unknown) - set(more)):
+        if not shown & (set(unknown) - set(extra)):
             return scene.image
 
 
@@ -120,23 +124,23 @@ def _as_jpeg(image: Pixels, index: int) -> Pixels:
     return np.array(Image.open(buffer))
 
 
-def _keep(seen: list[Observation], stranger: str, file: Path) -> None:
+def _store(observations: list[Observation], novel_class: str, file: Path) -> None:
     buffer = io.BytesIO()
     np.savez(
         buffer,
-        values=np.array(json.dumps([o.values for o in seen])),
-        embeddings=np.stack([o.embedding for o in seen]),
-        names=np.array(json.dumps([o.names for o in seen])),
-        features=np.concatenate([o.features.reshape(len(o.names), -1) for o in seen if o.names]),
-        doubt=np.stack([o.doubt for o in seen]),
-        stranger=np.array(stranger),
+        values=np.array(json.dumps([o.values for o in observations])),
+        embeddings=np.stack([o.embedding for o in observations]),
+        names=np.array(json.dumps([o.names for o in observations])),
+        features=np.concatenate([o.features.reshape(len(o.names), -1) for o in observations if o.names]),
+        uncertainty=np.stack([o.uncertainty for o in observations]),
+        novel_class=np.array(novel_class),
     )
     files.commit(file, buffer.getvalue())
 
 
-def _kept(file: Path) -> tuple[list[Observation], str]:
+def _stored(file: Path) -> tuple[list[Observation], str]:
     with np.load(file) as found:
         values, names = json.loads(str(found["values"])), json.loads(str(found["names"]))
         features = np.split(found["features"], np.cumsum([len(n) for n in names])[:-1])
-        rows = zip(values, found["embeddings"], names, features, found["doubt"], strict=True)
-        return [Observation(v, e, tuple(n), f, d) for v, e, n, f, d in rows], str(found["stranger"])
+        rows = zip(values, found["embeddings"], names, features, found["uncertainty"], strict=True)
+        return [Observation(v, e, tuple(n), f, d) for v, e, n, f, d in rows], str(found["novel_class"])

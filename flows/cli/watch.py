@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,20 +12,22 @@ import typer
 
 from flows.cli.app import HERE, AsJson, Workspace, console, group, print_json, print_rows
 from flows.cli.registry import Opened, open_registry
-from samif.errors import SamifError
+from samif.errors import ObjectMissing, SamifError
 
 if TYPE_CHECKING:
     from flows.watch.history import State
-    from flows.watch.watcher import Look, Subject
+    from flows.watch.watcher import PollResult, WatchedVersion
     from samif.watch.charts import Reading
-    from samif.watch.rules import Due
+    from samif.watch.rules import Recommendation
+
+logger = logging.getLogger(__name__)
 
 watch_app = group(
     "watch", "Monitoring: evaluation of the live version, control charts over a stream of images, alarms."
 )
 
-STEADY_IMAGES = 300
-"""Of a reference against which false alarms do not come in clumps (benchmarks/WATCH.md)."""
+RELIABLE_IMAGES = 300
+"""Reference size from which the rate of false alarms hardly depends on the reference (benchmarks/WATCH.md)."""
 
 Model = Annotated[str | None, typer.Option(help="The version to watch.", show_default="LINE@champion")]
 Images = Annotated[Path | None, typer.Option(help="Folder to which the camera writes.", show_default="no stream")]
@@ -43,8 +46,8 @@ def reference(
     from flows.registry.model_files import find_model
     from flows.watch.history import History
     from flows.watch.reference import References
-    from flows.watch.stream import Eye
-    from flows.watch.watcher import levels_of, subject_of, watch_folder
+    from flows.watch.stream import StreamObserver
+    from flows.watch.watcher import levels_of, watch_folder, watched_version
 
     opened = open_registry(workspace)
     name, number = opened.registry.resolve(_ref(opened, model))
@@ -53,27 +56,29 @@ def reference(
     with history.writing():
         references = References(opened.layout, opened.params, opened.registry)
         if images is None:
-            made = references.make(exact)
+            made = references.from_validation(exact)
         else:
-            made = references.make_from(exact, Eye(find_model(exact, None, opened.registry), opened.params), images)
-    subject = subject_of(opened.layout, opened.params, opened.registry, exact)
-    readings = levels_of(history.state(opened.params.watch.window), subject).readings(subject.normal)
+            observer = StreamObserver(find_model(exact, None, opened.registry), opened.params)
+            made = references.from_folder(exact, observer, images)
+    version = watched_version(opened.layout, opened.params, opened.registry, exact)
+    readings = levels_of(history.state(opened.params.watch.window), version).readings(version.baseline)
+    count = len(made.observations)
     if as_json:
-        content = {"model": exact, "reference": subject.reference, "source": made.source, "images": len(made.seen)}
+        content = {"model": exact, "reference": version.reference, "source": made.source, "images": count}
         print_json(content | {"statistics": [_plain(reading) for reading in readings]})
         return
     _print_readings(readings, levels=False)
     params = opened.params.watch
     console().print(
-        f"{exact}: normal by {len(made.seen)} images ({made.source}); an undisturbed stream of {params.horizon} "
-        f"images raises an alarm with probability {params.false_alarm:g}",
+        f"{exact}: reference of {count} images ({made.source}); an undisturbed stream of {params.horizon} images "
+        f"raises an alarm with probability {params.false_alarm:g}",
         soft_wrap=True,
         markup=False,
     )
-    if len(made.seen) < STEADY_IMAGES:
+    if count < RELIABLE_IMAGES:
         console().print(
-            f"that is so over many references: against this one of {len(made.seen)} it may be several times as often, "
-            f"or never; --images with {STEADY_IMAGES} ordinary images of the line or more steadies it",
+            f"this is an average over references: with one of {count} images the probability may be zero or several "
+            f"times as high; give {RELIABLE_IMAGES} ordinary images of the line or more with --images",
             markup=False,
         )
 
@@ -99,7 +104,7 @@ def run(
     if once and every is not None:
         raise typer.BadParameter("give --once or --every, not both")
     if metrics_port is not None and every is None:
-        raise typer.BadParameter("--metrics-port needs --every: after one look nobody is there to answer")
+        raise typer.BadParameter("--metrics-port needs --every: the metrics end with the command")
     opened = open_registry(workspace)
     folder = images.resolve() if images is not None else None
     watcher = Watcher(opened.layout, opened.params, opened.registry, _ref(opened, model), folder)
@@ -107,14 +112,15 @@ def run(
         say(f"metrics at http://127.0.0.1:{watcher.metrics.serve(metrics_port)}/metrics")
     with watcher.history.writing():
         if every is None:
-            _print_look(watcher.look(), as_json)
+            _print_result(watcher.poll(), as_json)
             return
         while True:
             try:
-                _print_look(watcher.look(), as_json)
-            except SamifError as error:  # what fails now may work at the next look; the metrics count it
-                watcher.metrics.failed_looks.inc()
-                say(f"this look ended early: {error}")
+                _print_result(watcher.poll(), as_json)
+            except SamifError as error:  # the command's top level: the next poll may succeed, and the metrics count it
+                logger.warning("a poll failed", exc_info=True)
+                watcher.metrics.failed_polls.inc()
+                say(f"this poll failed: {error}")
             time.sleep(60.0 * every)
 
 
@@ -122,28 +128,28 @@ def run(
 def status(model: Model = None, workspace: Workspace = HERE, as_json: AsJson = False) -> None:
     """Show the level of every chart, active alarms and recommended actions."""
     from flows.watch.history import History
-    from flows.watch.watcher import due_now, levels_of, subject_of, watch_folder
+    from flows.watch.watcher import levels_of, recommendations, watch_folder, watched_version
 
     opened = open_registry(workspace)
-    subject = subject_of(opened.layout, opened.params, opened.registry, _ref(opened, model))
+    version = watched_version(opened.layout, opened.params, opened.registry, _ref(opened, model))
     state = History(watch_folder(opened.layout)).state(opened.params.watch.window)
-    readings = levels_of(state, subject).readings(subject.normal)
-    found = due_now(opened.layout, opened.params, state, subject)
+    readings = levels_of(state, version).readings(version.baseline)
+    recommended = recommendations(opened.layout, opened.params, state, version)
     if as_json:
-        print_json(_status(subject, state, readings, found))
+        print_json(_status(version, state, readings, recommended))
         return
     _print_readings(readings, levels=True)
     out = console()
-    for alarm in state.standing.values():
+    for alarm in state.active.values():
         out.print(f"ALARM since {alarm.time:%Y-%m-%d %H:%M}: {alarm.sentence}", style="bold red", markup=False)
-    for item in found:
-        out.print(f"due: {item.what}: {item.why}", style="bold", markup=False)
-    seen = state.images if state.reference == subject.reference else 0
+    for item in recommended:
+        out.print(f"recommended: {item.action}: {item.reason}", style="bold", markup=False)
+    count = state.images if state.reference == version.reference else 0
     tail = "no replay yet"
     if state.replay is not None:
-        tail = f"replayed {state.replay.time:%Y-%m-%d %H:%M}, {_outcome(state.replay.complaints)}"
-    alarms = f"{len(state.standing)} alarms" if state.standing else "no alarm"
-    out.print(f"{subject.ref}: {alarms}, {seen} images seen, {tail}", soft_wrap=True, markup=False)
+        tail = f"replayed {state.replay.time:%Y-%m-%d %H:%M}, {_outcome(state.replay.differences)}"
+    alarms = f"{len(state.active)} active alarms" if state.active else "no active alarm"
+    out.print(f"{version.ref}: {alarms}, {count} images observed, {tail}", soft_wrap=True, markup=False)
 
 
 @watch_app.command()
@@ -156,16 +162,16 @@ def history(
     from flows.watch.history_table import history_rows
     from flows.watch.watcher import watch_folder
 
-    kept = History(watch_folder(open_registry(workspace).layout))
+    stored = History(watch_folder(open_registry(workspace).layout))
     if as_json:
-        for record in kept.read():
+        for record in stored.read():
             print(record.model_dump_json())
         return
-    rows = history_rows(kept.read())
+    rows = history_rows(stored.read())
     if not rows:
-        console().print("nothing was watched yet; 'samif watch run --images FOLDER' begins")
+        console().print("the history is empty; 'samif watch run --images FOLDER' begins it")
         return
-    print_rows(["when", "what", "which"], rows, whole=("when", "what"))
+    print_rows(["time", "event", "details"], rows, whole=("time", "event"))
 
 
 def _ref(opened: Opened, model: str | None) -> str:
@@ -173,32 +179,32 @@ def _ref(opened: Opened, model: str | None) -> str:
         return model
     line = opened.params.line
     if "champion" not in opened.registry.aliases(line):
-        raise SamifError(
+        raise ObjectMissing(
             f"no version of '{line}' is live; promote one ('samif registry promote {line}/VERSION'), or name one with "
             "--model"
         )
     return f"{line}@champion"
 
 
-def _print_look(look: Look, as_json: bool) -> None:
+def _print_result(result: PollResult, as_json: bool) -> None:
     if as_json:
         print_json(
             {
-                "images": look.images,
-                "unreadable": look.unreadable,
-                "waiting": look.waiting,
-                "replayed": look.replayed,
-                "raised": look.raised,
-                "cleared": look.cleared,
+                "images": result.images,
+                "unreadable": result.unreadable,
+                "incomplete": result.incomplete,
+                "replayed": result.replayed,
+                "raised": result.raised,
+                "cleared": result.cleared,
             }
         )
         return
-    parts = [f"{look.images} new images"]
-    parts += [f"{look.unreadable} files left out"] * bool(look.unreadable)
-    parts += [f"{look.waiting} not whole yet, looked at again next time"] * bool(look.waiting)
-    parts += ["the live version replayed"] * look.replayed
-    parts += [f"{len(look.raised)} alarms raised" if look.raised else "no new alarm"]
-    parts += [f"{len(look.cleared)} cleared"] * bool(look.cleared)
+    parts = [f"{result.images} new images"]
+    parts += [f"{result.unreadable} unreadable files"] * bool(result.unreadable)
+    parts += [f"{result.incomplete} incomplete files, read again at the next poll"] * bool(result.incomplete)
+    parts += ["the live version replayed"] * result.replayed
+    parts += [f"{len(result.raised)} alarms raised" if result.raised else "no new alarm"]
+    parts += [f"{len(result.cleared)} cleared"] * bool(result.cleared)
     now = datetime.now(UTC)
     console().print(f"{now:%Y-%m-%d %H:%M}: {', '.join(parts)}", soft_wrap=True, markup=False)
 
@@ -209,23 +215,24 @@ def _print_readings(readings: list[Reading], levels: bool) -> None:
 
     rows = []
     for r in readings:
-        watched = r.low is not None or r.high is not None
-        says = "" if watched else "not watched"
-        cells = [shown(r.normal), shown(r.low), shown(r.high)]
-        rows.append([r.name, *([shown(r.level)] if levels else []), *cells, f"ALARM, too {r.side}" if r.side else says])
-    headings = ["statistic", *(["now"] if levels else []), "normal", "at least", "at most", "says"]
-    print_rows(headings, rows, right=("now", "normal", "at least", "at most"), whole=("says",))
+        state = "" if r.low is not None or r.high is not None else "not monitored"
+        cells = [shown(r.expected), shown(r.low), shown(r.high)]
+        rows.append([r.name, *([shown(r.level)] if levels else []), *cells, f"ALARM, {r.side}" if r.side else state])
+    headings = ["statistic", *(["level"] if levels else []), "expected", "low", "high", "state"]
+    print_rows(headings, rows, right=("level", "expected", "low", "high"), whole=("state",))
 
 
-def _status(subject: Subject, state: State, readings: list[Reading], found: list[Due]) -> dict[str, Any]:
+def _status(
+    version: WatchedVersion, state: State, readings: list[Reading], recommended: list[Recommendation]
+) -> dict[str, Any]:
     return {
-        "model": subject.ref,
-        "reference": subject.reference,
-        "images": state.images if state.reference == subject.reference else 0,
+        "model": version.ref,
+        "reference": version.reference,
+        "images": state.images if state.reference == version.reference else 0,
         "unreadable": state.unreadable,
         "statistics": [_plain(reading) for reading in readings],
-        "alarms": list(state.standing.values()),
-        "due": found,
+        "alarms": list(state.active.values()),
+        "recommendations": recommended,
         "replay": state.replay,
     }
 
@@ -234,12 +241,12 @@ def _plain(reading: Reading) -> dict[str, Any]:
     return {
         "name": reading.name,
         "level": reading.level,
-        "normal": reading.normal,
+        "expected": reading.expected,
         "low": reading.low,
         "high": reading.high,
         "alarm": reading.side,
     }
 
 
-def _outcome(complaints: tuple[str, ...]) -> str:
-    return f"{len(complaints)} things differ" if complaints else "as registered"
+def _outcome(differences: tuple[str, ...]) -> str:
+    return f"{len(differences)} differences" if differences else "as registered"

@@ -1,7 +1,7 @@
-"""The history of what was watched: JSON lines, only ever appended, durable before anybody is told.
+"""The history of `samif watch`: an append-only file of JSON lines, on the disk before any alarm is sent.
 
-A line that a crash cut short was never there: readers leave it out, and the next writer cuts it off. One process writes
-at a time. `State` is the fold over all lines: there is no other memory, so nothing can disagree with the history.
+A line that a crash cut short does not count: readers skip it, and the next writer removes it. One process writes at a
+time. `State` is computed from the lines alone.
 """
 
 from __future__ import annotations
@@ -16,58 +16,68 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from flows.runtime.locks import held
-from flows.watch.records import RECORD, Alarm, Cleared, FileIdentity, ImageSeen, Record, Replayed, Told, Unreadable
-from samif.errors import SamifError
+from flows.watch.records import (
+    RECORD,
+    Alarm,
+    Cleared,
+    FileIdentity,
+    ImageObserved,
+    Notified,
+    Record,
+    Replayed,
+    Unreadable,
+)
+from samif.errors import IntegrityError, SamifError
 
-KEPT = 20
-"""Windows of images that levels are folded from: what lies before weighs less than 1e-15."""
+WINDOWS = 20
+"""Number of windows of images that levels are computed from; earlier images weigh less than 1e-15."""
 
 
 @dataclass
 class State:
-    """What the history says now, for levels of so many images (`window`).
+    """The state after all lines, for levels of `window` images.
 
     Attributes:
-        seen: files that were looked at.
+        files: all files of the stream so far.
         reference: digest of the reference of the newest image.
-        images: how many images were seen with it.
+        images: number of images observed with it.
         recent: the newest of these.
-        standing: alarms that hold, by subject and side.
-        told: ids of alarms that the webhook took.
+        active: active alarms, by subject and side.
+        notified: ids of alarms that the webhook accepted.
         replay: the newest replay.
-        unreadable: how many files were no images.
+        unreadable: number of files that were no usable images.
     """
 
     window: int
-    seen: set[FileIdentity] = field(default_factory=set)
+    files: set[FileIdentity] = field(default_factory=set)
     reference: str = ""
     images: int = 0
-    recent: deque[ImageSeen] = field(default_factory=deque)
-    standing: dict[tuple[str, str], Alarm] = field(default_factory=dict)
-    told: set[str] = field(default_factory=set)
+    recent: deque[ImageObserved] = field(default_factory=deque)
+    active: dict[tuple[str, str], Alarm] = field(default_factory=dict)
+    notified: set[str] = field(default_factory=set)
     replay: Replayed | None = None
     unreadable: int = 0
 
     def add(self, record: Record) -> None:
-        """Take up one more line."""
-        if isinstance(record, ImageSeen):
+        """Apply one more line."""
+        if isinstance(record, ImageObserved):
             if record.reference != self.reference:
                 self.reference, self.images = record.reference, 0
-                self.recent = deque(maxlen=KEPT * self.window)
-            self.seen.add(record.file)
+                self.recent = deque(maxlen=WINDOWS * self.window)
+            self.files.add(record.file)
             self.images += 1
             self.recent.append(record)
         elif isinstance(record, Unreadable):
-            self.seen.add(record.file)
+            self.files.add(record.file)
             self.unreadable += 1
         elif isinstance(record, Alarm):
-            self.standing[record.key] = record
+            self.active[record.key] = record
         elif isinstance(record, Cleared):
-            self.standing = {key: alarm for key, alarm in self.standing.items() if alarm.id != record.alarm}
+            self.active = {key: alarm for key, alarm in self.active.items() if alarm.id != record.alarm}
         elif isinstance(record, Replayed):
             self.replay = record
-        elif isinstance(record, Told):
-            self.told.add(record.alarm)
+        elif isinstance(record, Notified):
+            self.notified.add(record.alarm)
 
 
 class History:
@@ -77,10 +87,10 @@ class History:
         self.path = folder / "history.jsonl"
 
     def read(self) -> Iterator[Record]:
-        """All whole lines, oldest first.
+        """All complete lines, oldest first.
 
         Raises:
-            SamifError: a line is damaged (says which).
+            IntegrityError: a line is damaged, or of an earlier release.
         """
         if not self.path.exists():
             return
@@ -92,13 +102,13 @@ class History:
                     yield RECORD.validate_json(line)
                 except ValidationError as error:
                     what = error.errors()[0]["msg"]
-                    raise SamifError(
-                        f"line {number} of {self.path} is damaged ({what}); restore the file, or move it away to begin "
-                        "a new history"
+                    raise IntegrityError(
+                        f"line {number} of {self.path} is damaged or was written by an earlier release ({what}); "
+                        "restore the file, or move it away to begin a new history"
                     ) from None
 
     def state(self, window: int) -> State:
-        """The fold over all lines."""
+        """The state after all lines."""
         state = State(window)
         for record in self.read():
             state.add(record)
@@ -106,15 +116,15 @@ class History:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the history alone; `append` belongs inside. The kernel lets go at any death.
+        """Lock the history for one process; call `append` inside. The kernel releases the lock when the process ends.
 
         Raises:
             SamifError: another process watches this workspace.
         """
         folder = self.path.parent
-        busy = SamifError(f"another 'samif watch run' is at work in {folder}; wait for it, or end it first")
+        busy = SamifError(f"another 'samif watch run' uses {folder}; wait until it ends, or stop it")
         with held(self.path.with_name("lock"), busy):
-            self._cut_torn_line()
+            self._remove_partial_line()
             yield
 
     def append(self, records: Iterable[Record]) -> None:
@@ -128,7 +138,7 @@ class History:
         finally:
             os.close(descriptor)
 
-    def _cut_torn_line(self) -> None:
+    def _remove_partial_line(self) -> None:
         if not self.path.exists():
             return
         with self.path.open("rb+") as file:

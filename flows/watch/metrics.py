@@ -1,44 +1,43 @@
-"""What Prometheus is told: over HTTP while `samif watch run` goes on, and as a file for a textfile collector."""
+"""Prometheus metrics: over HTTP while `samif watch run` is running, and as a file for a textfile collector."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server, write_to_textfile
 
 from flows.watch.history import State
-from samif.errors import SamifError
+from samif.errors import ConfigError
+from samif.watch.rules import Action
 
 if TYPE_CHECKING:
     from samif.watch.charts import Reading
-    from samif.watch.rules import Due
-
-DUE = ("re-evaluation", "new session", "partial retraining")
+    from samif.watch.rules import Recommendation
 
 
 class Metrics:
-    """The numbers of one watcher, with a registry of their own."""
+    """The metrics of one watcher, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._level = Gauge("samif_watch_level", "Where a chart stands.", ["statistic"], registry=self.registry)
-        self._limit = Gauge(
-            "samif_watch_limit", "Beyond which it alarms.", ["statistic", "side"], registry=self.registry
-        )
-        self._alarm = Gauge("samif_watch_alarm", "1 while an alarm holds.", ["subject", "side"], registry=self.registry)
-        self._due = Gauge("samif_watch_due", "1 while something is due.", ["what"], registry=self.registry)
-        self._images = Gauge(
-            "samif_watch_images", "Images seen with this version and reference.", registry=self.registry
-        )
-        self._unreadable = Gauge("samif_watch_unreadable", "Files that were no usable images.", registry=self.registry)
-        self._replay = Gauge("samif_watch_replay_time_seconds", "When the last replay ended.", registry=self.registry)
-        self._replay_bad = Gauge("samif_watch_replay_complaints", "What it found to differ.", registry=self.registry)
-        self.failed_looks = Counter("samif_watch_failed_looks", "Looks that ended early.", registry=self.registry)
 
-    def show(self, state: State, readings: Sequence[Reading], due: Sequence[Due]) -> None:
-        """Set everything to what is known now."""
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"samif_watch_{name}", text, labels, registry=self.registry)
+
+        self._level = gauge("level", "Level of a control chart.", "statistic")
+        self._limit = gauge("limit", "Control limit of a chart.", "statistic", "side")
+        self._alarm = gauge("alarm", "1 while an alarm is active.", "subject", "side")
+        self._recommended = gauge("recommended_action", "1 while an action is recommended.", "action")
+        self._images = gauge("images", "Images observed with this version and reference.")
+        self._unreadable = gauge("unreadable_files", "Files that were no usable images.")
+        self._replay = gauge("replay_timestamp_seconds", "Time of the last replay.")
+        self._differences = gauge("replay_differences", "Differences that the last replay found.")
+        self.failed_polls = Counter("samif_watch_failed_polls", "Polls that failed.", registry=self.registry)
+
+    def update(self, state: State, readings: Sequence[Reading], recommended: Sequence[Recommendation]) -> None:
+        """Set all gauges."""
         for gauge in (self._level, self._limit, self._alarm):
             gauge.clear()
         for reading in readings:
@@ -47,29 +46,29 @@ class Metrics:
                 if limit is not None:
                     self._limit.labels(reading.name, side).set(limit)
                     self._alarm.labels(reading.name, side).set(0)
-        for subject, side in state.standing:
+        for subject, side in state.active:
             self._alarm.labels(subject, side).set(1)
-        found = {item.what for item in due}
-        for what in DUE:
-            self._due.labels(what).set(what in found)
+        actions = {item.action for item in recommended}
+        for action in get_args(Action):
+            self._recommended.labels(action).set(action in actions)
         self._images.set(state.images)
         self._unreadable.set(state.unreadable)
         if state.replay is not None:
             self._replay.set(state.replay.time.timestamp())
-            self._replay_bad.set(len(state.replay.complaints))
+            self._differences.set(len(state.replay.differences))
 
     def write(self, path: Path) -> None:
-        """The same as a file, whole or not at all."""
+        """Write all metrics to a file, atomically."""
         write_to_textfile(str(path), self.registry)
 
     def serve(self, port: int) -> int:
-        """Answer on this machine's loopback for as long as the process lives; returns the port (0 takes a free one).
+        """Serve the metrics on loopback until the process ends; returns the port (0 takes a free one).
 
         Raises:
-            SamifError: the port is taken.
+            ConfigError: the port is in use.
         """
         try:
             server, _ = start_http_server(port, "127.0.0.1", self.registry)
         except OSError as error:
-            raise SamifError(f"cannot answer on port {port}: {error.strerror}; give another --metrics-port") from None
+            raise ConfigError(f"cannot listen on port {port}: {error.strerror}; give another --metrics-port") from None
         return int(server.server_port)

@@ -12,24 +12,23 @@ Side = Literal["low", "high", "differs"]
 
 
 class FileIdentity(Strict):
-    """A file as it was met: its name below the watched folder, bytes, and time of its last change in nanoseconds."""
+    """A file of the stream: its name relative to the watched folder, bytes, and modification time in nanoseconds."""
 
     name: str
     size: int
     modified: int
 
 
-class ImageSeen(Strict):
-    """An image of the stream. `place` is the embedding's, in the directions of the reference; `doubt` that of its
-    doubtful objects, which earlier releases did not look at."""
+class ImageObserved(Strict):
+    """An image of the stream: its statistics, and its embedding and uncertainty in the projections of the reference."""
 
     kind: Literal["image"] = "image"
     time: AwareDatetime
     reference: str
     file: FileIdentity
     values: dict[str, float]
-    place: tuple[float, ...]
-    doubt: tuple[float, ...] = ()
+    embedding: tuple[float, ...]
+    uncertainty: tuple[float, ...]
 
 
 class Unreadable(Strict):
@@ -42,7 +41,8 @@ class Unreadable(Strict):
 
 
 class Alarm(Strict):
-    """Something is no longer as it was. `images` is how many of the stream had been seen; `id` names the alarm."""
+    """A statistic beyond a control limit, or a replay with other results. `images` is the number of images observed so
+    far; `id` identifies the alarm at the webhook."""
 
     kind: Literal["alarm"] = "alarm"
     time: AwareDatetime
@@ -63,7 +63,7 @@ class Alarm(Strict):
 
 
 class Cleared(Strict):
-    """An alarm no longer holds."""
+    """The end of an alarm, by its id."""
 
     kind: Literal["cleared"] = "cleared"
     time: AwareDatetime
@@ -72,27 +72,28 @@ class Cleared(Strict):
 
 
 class Replayed(Strict):
-    """The live version was scored again on the frozen images; without `complaints` all came out as registered."""
+    """A replay: the version scored again on the validation images; without `differences` the results are those of the
+    registration."""
 
     kind: Literal["replay"] = "replay"
     time: AwareDatetime
     model: str
-    complaints: tuple[str, ...]
+    differences: tuple[str, ...]
     images: int
     encoded: int
     seconds: float
 
 
-class Told(Strict):
-    """The webhook took an alarm."""
+class Notified(Strict):
+    """The webhook accepted an alarm, by its id."""
 
-    kind: Literal["told"] = "told"
+    kind: Literal["notified"] = "notified"
     time: AwareDatetime
     alarm: str
 
 
 Record = Annotated[
-    ImageSeen | Unreadable | Alarm | Cleared | Replayed | Told,
+    ImageObserved | Unreadable | Alarm | Cleared | Replayed | Notified,
     Field(discriminator="kind"),
 ]
 RECORD: TypeAdapter[Record] = TypeAdapter(Record)

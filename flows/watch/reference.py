@@ -1,7 +1,7 @@
-"""What is normal for a version: what it sees in reference images, kept per version, and the limits that follow.
+"""The reference of a version: observations of ordinary images, from which the baseline and its limits are computed.
 
-Reference images are the validation images that show no labelled part which the version does not know, or a folder
-of ordinary images from the line. What they showed is kept; limits are made from it anew, by params.yaml as it is.
+Reference images are the validation images without a labelled object of a class that the version does not know, or a
+folder of ordinary images of the line. The observations are stored; limits are computed anew, with params.yaml as it is.
 """
 
 from __future__ import annotations
@@ -26,34 +26,35 @@ from flows.workspace.layout import Layout
 from samif.config import Params, digest
 from samif.dataset.images import ImageError
 from samif.dataset.model import ImageRecord
-from samif.errors import SamifError
+from samif.errors import DataError, IntegrityError
 from samif.io import files
 from samif.versions.card import Card
 
 if TYPE_CHECKING:
     from flows.loaders.inputs import Source
-    from flows.watch.stream import Eye
-    from samif.watch.charts import Normal
+    from flows.watch.stream import StreamObserver
+    from samif.watch.charts import Baseline
     from samif.watch.observe import Observation
 
-FORMAT = "samif-watch-reference-2"
-MOST_TRAINING = 2000
-"""Training images that directions are found from, evenly chosen."""
-MOST_REFERENCE = 2000
-"""Validation images that are looked at, evenly chosen."""
-VALIDATION = "validation images"
+FORMAT = "samif-watch-reference-3"
+MAX_IMAGES = 2000
+"""Training images from which the embedding components are fitted, and validation images that are observed; evenly
+chosen."""
+ARRAYS = ("values", "embeddings", "uncertainty", "training", "features")
+UNRELATED = {"replay_hours", "replay_images", "max_novel_share", "max_forgetting", "webhook"}
+"""Keys of `watch` that the baseline does not depend on."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What reference images showed a version.
+    """Observations of reference images by a version.
 
     Attributes:
         card: digest of the version's card.
-        source: where they come from, for people.
-        inputs: digest of the data sets they were taken from.
+        source: origin of the images, for display.
+        inputs: digest of the data sets that the images were taken from; empty where they come from a folder.
         names: of the statistics.
-        seen: one per reference image.
+        observations: one per reference image.
         training: pooled embeddings (N, D) of training images.
     """
 
@@ -61,52 +62,51 @@ class Reference:
     source: str
     inputs: str
     names: tuple[str, ...]
-    seen: list[Observation]
+    observations: list[Observation]
     training: NDArray[np.float32]
 
-    def normal(self, params: Params) -> tuple[Normal, str]:
-        """What an undisturbed stream shows, with limits by params.yaml; and the digest of all that it rests on.
+    def baseline(self, params: Params) -> tuple[Baseline, str]:
+        """The baseline with limits by params.yaml, and the digest of everything that it is computed from.
 
         Raises:
-            SamifError: there are too few images.
+            DataError: there are too few images.
         """
-        from samif.watch.calibrate import calibrate, embedding_space
+        from samif.watch.calibrate import calibrate, embedding_projection
 
         watch = params.watch
-        space = embedding_space(self.training, watch.directions)
+        projection = embedding_projection(self.training, watch.embedding_components)
         content = hashlib.sha256(b"".join(array.tobytes() for array in self._arrays().values())).hexdigest()
-        aside = {"replay_hours", "replay_images", "max_novel_share", "max_forgetting", "webhook"}
-        identity = digest({"card": self.card, "seen": content}, watch.model_dump(mode="json", exclude=aside))
-        return calibrate(self.seen, self.names, space, watch), identity
+        identity = digest({"card": self.card, "seen": content}, watch.model_dump(mode="json", exclude=UNRELATED))
+        return calibrate(self.observations, self.names, projection, watch), identity
 
     def save(self, path: Path) -> None:
-        """Write as safetensors, whole or not at all."""
+        """Write as safetensors, atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
         facts: dict[str, Any] = {"card": self.card, "source": self.source, "inputs": self.inputs}
-        facts |= {"names": list(self.names), "objects": [list(seen.names) for seen in self.seen]}
+        facts |= {"names": list(self.names), "objects": [list(image.names) for image in self.observations]}
         meta = {"format": FORMAT, "facts": json.dumps(facts, ensure_ascii=False)}
         files.commit(path, save(self._arrays(), meta))
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         from samif.watch.observe import vector
 
-        width = max(seen.features.shape[1] for seen in self.seen)
+        images = self.observations
+        width = max(image.features.shape[1] for image in images)
+        features = [*(image.features for image in images if image.names), np.zeros((0, width), np.float32)]
         return {
-            "values": np.stack([vector(seen.values, self.names) for seen in self.seen]),
-            "embeddings": np.stack([seen.embedding for seen in self.seen]),
-            "doubt": np.stack([seen.doubt for seen in self.seen]),
+            "values": np.stack([vector(image.values, self.names) for image in images]),
+            "embeddings": np.stack([image.embedding for image in images]),
+            "uncertainty": np.stack([image.uncertainty for image in images]),
             "training": self.training,
-            "features": np.concatenate(
-                [*(seen.features for seen in self.seen if seen.names), np.zeros((0, width), np.float32)]
-            ),
+            "features": np.concatenate(features),
         }
 
     @classmethod
     def load(cls, path: Path) -> Reference:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            SamifError: the file is damaged, or of an earlier release.
+            IntegrityError: the file is damaged, or of an earlier release.
         """
         from samif.watch.observe import Observation
 
@@ -114,24 +114,22 @@ class Reference:
             with safe_open(path, "numpy") as file:
                 meta = file.metadata() or {}
                 if meta["format"] != FORMAT:
-                    raise SamifError(
-                        f"{path} was made by an earlier release, which looked at less; run 'samif watch reference' "
-                        "(with --images, if it was made from a folder) to make it again"
+                    raise IntegrityError(
+                        f"{path} was made by an earlier release; run 'samif watch reference' (with --images, if it was "
+                        "made from a folder) to make it again"
                     )
                 facts = json.loads(meta["facts"])
-                arrays = {
-                    key: file.get_tensor(key) for key in ("values", "embeddings", "doubt", "training", "features")
-                }
+                arrays = {key: file.get_tensor(key) for key in ARRAYS}
             names, objects = tuple(facts["names"]), [tuple(found) for found in facts["objects"]]
             rows = [
                 {n: float(v) for n, v in zip(names, row, strict=True) if not np.isnan(v)} for row in arrays["values"]
             ]
             features = np.split(arrays["features"], np.cumsum([len(found) for found in objects])[:-1])
-            columns = zip(rows, arrays["embeddings"], objects, features, arrays["doubt"], strict=True)
-            seen = [Observation(*row) for row in columns]
-            return cls(facts["card"], facts["source"], facts["inputs"], names, seen, arrays["training"])
+            columns = zip(rows, arrays["embeddings"], objects, features, arrays["uncertainty"], strict=True)
+            observations = [Observation(*row) for row in columns]
+            return cls(facts["card"], facts["source"], facts["inputs"], names, observations, arrays["training"])
         except (SafetensorError, KeyError, ValueError, OSError) as error:
-            raise SamifError(f"{path} is damaged ({error}); run 'samif watch reference' to make it again") from None
+            raise IntegrityError(f"{path} is damaged ({error}); run 'samif watch reference' to make it again") from None
 
 
 class References:
@@ -140,25 +138,26 @@ class References:
     def __init__(self, layout: Layout, params: Params, registry: Registry) -> None:
         self._layout, self._params, self._registry = layout, params, registry
 
-    def of(self, ref: str) -> Reference:
-        """The reference of a version: the kept one, or one made now from the validation images.
+    def get(self, ref: str) -> Reference:
+        """The reference of a version: the stored one, or one made now from the validation images.
 
-        A kept one from a folder holds until another is made; one from validation images as long as they are the same.
+        A reference made from a folder stays valid until another is made; one from validation images as long as the data
+        sets are the same.
         """
         folder = self._registry.download(ref)
         card = Card.load(folder / "card.json")
         path = self._path(card)
         if path.exists():
-            kept = Reference.load(path)
-            if kept.card == card.digest and kept.inputs in ("", self._inputs()):
-                return kept
-        return self.make(ref)
+            stored = Reference.load(path)
+            if stored.card == card.digest and stored.inputs in ("", self._inputs()):
+                return stored
+        return self.from_validation(ref)
 
-    def make(self, ref: str) -> Reference:
-        """Look at the validation images as a version sees them, and keep that.
+    def from_validation(self, ref: str) -> Reference:
+        """Observe the validation images with a version, and store that as its reference.
 
         Raises:
-            SamifError: the workspace has no checked images, or other embeddings than the version's.
+            SamifError: the workspace has no checked images, or embeddings of another encoder than the version's.
         """
         from samif.classifier.model import Classifier
         from samif.watch.observe import observe
@@ -170,50 +169,51 @@ class References:
         proposals_of = Scorer(self._layout, self._params, self._registry).proposals(card, folder)
         source = source_of(self._layout, self._params, "val")
         known = set(classifier.classes)
-        ordinary = [p for p in source.dataset.images if all(a.category in known for a in p.annotations)]
-        images = _evenly(ordinary, MOST_REFERENCE)
-        seen = []
-        with track(len(images), "images", f"what is normal for {ref}") as progress:
+        ordinary = [i for i in source.dataset.images if all(a.category in known for a in i.annotations)]
+        images = _evenly(ordinary)
+        observations = []
+        with track(len(images), "images", f"reference of {ref}") as progress:
             for image in images:
                 size = (image.height, image.width)
                 embedding = source.read([image])[0]
-                seen.append(observe(proposals_of(image), embedding, size, classifier, card.inference.evaluate))
+                proposals = proposals_of(image)
+                observations.append(observe(proposals, embedding, size, classifier, card.inference.evaluate))
                 progress.advance()
-        return self._keep(card, VALIDATION, self._inputs(), seen)
+        return self._store(card, "validation images", self._inputs(), observations)
 
-    def make_from(self, ref: str, eye: Eye, folder: Path) -> Reference:
-        """Look at ordinary images of the line, oldest first, and keep that as the version's reference.
+    def from_folder(self, ref: str, observer: StreamObserver, folder: Path) -> Reference:
+        """Observe ordinary images of the line, oldest first, and store that as the version's reference.
 
         Raises:
-            SamifError: none of them can be used.
+            DataError: none of them can be used.
         """
-        from flows.watch.stream import arrived
+        from flows.watch.stream import new_files
 
         card = Card.load(self._registry.download(ref) / "card.json")
-        found = arrived(folder, ())
-        seen = []
-        with track(len(found), "images", f"what is normal for {ref}") as progress:
+        found = new_files(folder, ())
+        observations = []
+        with track(len(found), "images", f"reference of {ref}") as progress:
             for file in found:
                 try:
-                    seen.append(eye.see(folder / file.name))
+                    observations.append(observer.observe(folder / file.name))
                 except ImageError as error:
                     progress.quarantine(1)
-                    progress.note(f"left out: {error}")
+                    progress.note(f"skipped: {error}")
                 progress.advance()
-        if not seen:
-            raise SamifError(f"there is no usable image in {folder}; give a folder of ordinary images of the line")
-        return self._keep(card, f"{len(seen)} images of {folder.name}", "", seen)
+        if not observations:
+            raise DataError(f"there is no usable image in {folder}; give a folder of ordinary images of the line")
+        return self._store(card, f"{len(observations)} images of {folder.name}", "", observations)
 
-    def _keep(self, card: Card, source: str, inputs: str, seen: list[Observation]) -> Reference:
-        from samif.watch.observe import statistics_of
+    def _store(self, card: Card, source: str, inputs: str, observations: list[Observation]) -> Reference:
+        from samif.watch.observe import statistic_names
 
-        if not seen:
-            raise SamifError(
-                f"every validation image shows a part that '{card.name}' does not know; give a folder of ordinary "
-                "images to 'samif watch reference --images'"
+        if not observations:
+            raise DataError(
+                f"every validation image shows an object of a class that '{card.name}' does not know; give a folder of "
+                "ordinary images to 'samif watch reference --images'"
             )
         training = _training(source_of(self._layout, self._params, "train"))
-        made = Reference(card.digest, source, inputs, statistics_of(card.classes), seen, training)
+        made = Reference(card.digest, source, inputs, statistic_names(card.classes), observations, training)
         made.save(self._path(card))
         return made
 
@@ -227,8 +227,8 @@ class References:
 def _training(source: Source) -> NDArray[np.float32]:
     from samif.watch.observe import pooled
 
-    images = _evenly(source.dataset.images, MOST_TRAINING)
-    with track(len(images), "images", "where the training images lie") as progress:
+    images = _evenly(source.dataset.images)
+    with track(len(images), "images", "pool the training embeddings") as progress:
         rows = []
         for image in images:
             rows.append(pooled(source.read([image])[0], (image.height, image.width)))
@@ -236,8 +236,8 @@ def _training(source: Source) -> NDArray[np.float32]:
     return np.stack(rows)
 
 
-def _evenly(images: Sequence[ImageRecord], most: int) -> Sequence[ImageRecord]:
-    if len(images) <= most:
+def _evenly(images: Sequence[ImageRecord]) -> Sequence[ImageRecord]:
+    if len(images) <= MAX_IMAGES:
         return images
-    say(f"{most} of {len(images)} images are looked at")
-    return [images[i] for i in np.linspace(0, len(images) - 1, most).astype(int)]
+    say(f"{MAX_IMAGES} of {len(images)} images are used")
+    return [images[i] for i in np.linspace(0, len(images) - 1, MAX_IMAGES).astype(int)]

@@ -1,8 +1,9 @@
-"""Is the live version still what it was when it was registered? All is looked at again: the files of the registry, the
-frozen images, their embeddings, and the scores on them. Any difference is a complaint."""
+"""Scores the live version again: the files of the registry, the validation images, their embeddings and the scores are
+compared with those of the registration."""
 
 from __future__ import annotations
 
+import logging
 import time
 from datetime import UTC, datetime
 
@@ -17,56 +18,62 @@ from flows.runtime.progress import track
 from flows.watch.records import Replayed
 from flows.workspace.layout import Layout
 from samif.config import Params
-from samif.dataset.images import image_sha256, read_image
+from samif.dataset.images import ImageError, image_sha256, read_image
 from samif.dataset.model import Dataset
-from samif.errors import SamifError
+from samif.errors import DataError, IntegrityError, ObjectMissing
 from samif.evaluate.model import Evaluation
-from samif.versions.card import evaluation_digest
+from samif.versions.gates import moved_classes
+
+logger = logging.getLogger(__name__)
 
 TOLERANCE = {"float16": 0.002, "int8": 0.03}
-"""How far an embedding may lie from the stored one, relative to its length: what rounding in the store makes of it."""
+"""Largest difference of an embedding from the stored one, relative to its norm: the rounding of the store."""
 BFLOAT16_TOLERANCE = 0.01
-"""More where the encoder itself works in bfloat16, whose sums differ between machines."""
+"""Added where the encoder itself computes in bfloat16, whose sums differ between machines."""
 
 
 def replay(layout: Layout, params: Params, registry: Registry, ref: str) -> Replayed:
-    """Verify a version, hash the frozen images, encode some of them again, and score it on all of them.
+    """Verify a version, hash the validation images, encode some of them again, and score the version on all of them.
 
-    What is damaged is a complaint, not an error: this is how it is found.
+    Damaged and missing files are differences, not errors.
+
+    Raises:
+        ServiceUnavailable: the registry or the store does not answer.
     """
     began = time.monotonic()
-    found = [*complaints(verify(registry, ref))]
+    differences = [*complaints(verify(registry, ref))]
     images = encoded = 0
     try:
         scorer = Scorer(layout, params, registry)
         images = len(scorer.dataset.images)
-        found += _images(scorer.dataset)
-        encoded, apart = _encoded_again(layout, params)
-        found += apart
-        found += _scores(scorer, registry, ref)
-    except SamifError as error:
-        found.append(f"it could not be scored again: {error}")
+        differences += _changed_images(scorer.dataset)
+        encoded, apart = _encode_again(layout, params)
+        differences += apart
+        differences += _changed_scores(scorer, registry, ref)
+    except (DataError, IntegrityError, ObjectMissing) as error:
+        logger.warning("replay of %s failed", ref, exc_info=True)
+        differences.append(f"it could not be scored again: {error}")
     return Replayed(
-        time=datetime.now(UTC), model=ref, complaints=tuple(found), images=images, encoded=encoded,
+        time=datetime.now(UTC), model=ref, differences=tuple(differences), images=images, encoded=encoded,
         seconds=round(time.monotonic() - began, 1),
     )  # fmt: skip
 
 
-def _images(dataset: Dataset) -> list[str]:
+def _changed_images(dataset: Dataset) -> list[str]:
     changed = []
-    with track(len(dataset.images), "images", "hash the frozen images") as progress:
+    with track(len(dataset.images), "images", "hash the validation images") as progress:
         for image in dataset.images:
             try:
                 if image_sha256(dataset.path_of(image)) != image.sha256:
                     changed.append(image.file_name)
-            except SamifError:
+            except ImageError:
                 changed.append(image.file_name)
             progress.advance()
-    return [f"frozen images: {_listed(changed)} gone or changed"] if changed else []
+    return [f"validation images: {_listed(changed)} missing or changed"] if changed else []
 
 
-def _encoded_again(layout: Layout, params: Params) -> tuple[int, list[str]]:
-    """Some images from their files through the encoder: their embeddings must be the stored ones."""
+def _encode_again(layout: Layout, params: Params) -> tuple[int, list[str]]:
+    """Encode some images from their files and compare with the stored embeddings; how many, and the differences."""
     source = source_of(layout, params, "val")
     count = min(params.watch.replay_images, len(source.dataset.images))
     if not count:
@@ -79,7 +86,8 @@ def _encoded_again(layout: Layout, params: Params) -> tuple[int, list[str]]:
         for image in chosen:
             try:
                 pixels = read_image(source.dataset.path_of(image), sha256=image.sha256)
-            except SamifError:  # already among the complaints
+            except ImageError:
+                logger.debug("%s is not encoded again: it is missing or changed", image.file_name)
                 continue
             stored = source.read([image])[0]
             difference = float((encoder.encode([pixels])[0] - stored).norm() / stored.norm().clamp_min(1e-12))
@@ -91,31 +99,29 @@ def _encoded_again(layout: Layout, params: Params) -> tuple[int, list[str]]:
     return count, [f"{what} ({allowed:.2%} is allowed)"] if apart else []
 
 
-def _scores(scorer: Scorer, registry: Registry, ref: str) -> list[str]:
+def _changed_scores(scorer: Scorer, registry: Registry, ref: str) -> list[str]:
+    """The scores that moved by more than the gates tolerate: another processor moves them in the last digits."""
     folder = registry.download(ref)
     registered = Evaluation.load(folder / "evaluation.json")
     if registered.dataset != scorer.dataset.digest:
         return [
-            f"scores: the frozen images are now {scorer.dataset.digest[:12]}, it was scored on "
-            f"{registered.dataset[:12]}; run again to score it on these"
+            f"scores: the validation images are now {scorer.dataset.digest[:12]}, at registration they were "
+            f"{registered.dataset[:12]}; run again to score the version on these"
         ]
     now = scorer.measure(ref).evaluation
-    if evaluation_digest(now) == evaluation_digest(registered):
-        return []
-    moved = {
-        name: (score.ap50, now.per_class[name].ap50)
-        for name, score in registered.per_class.items()
-        if name in now.per_class and score != now.per_class[name]
-    }
-    totals = f"AP50 of all was {_points(registered.ap50.all)}, is {_points(now.ap50.all)}"
+    moved = moved_classes(registered, now)
     if not moved:
-        return [f"scores: {totals}; no class differs, but counts of false tags or confusions do"]
-    name, (before, after) = max(moved.items(), key=lambda item: abs((item[1][0] or 0.0) - (item[1][1] or 0.0)))
-    return [f"scores: {totals}; {len(moved)} classes differ, {name} most ({_points(before)}, now {_points(after)})"]
+        return []
+    before, after = ({n: e.per_class[n].ap if n in e.per_class else None for n in moved} for e in (registered, now))
+    name = max(moved, key=lambda n: abs((before[n] or 0.0) - (after[n] or 0.0)))
+    return [
+        f"scores: AP of all classes was {_points(registered.ap.all)}, is {_points(now.ap.all)}; {len(moved)} classes "
+        f"differ, {name} most ({_points(before[name])}, now {_points(after[name])})"
+    ]
 
 
 def _points(value: float | None) -> str:
-    return "nothing" if value is None else f"{value:.2f}"
+    return "undefined" if value is None else f"{value:.2f}"
 
 
 def _listed(names: list[str]) -> str:

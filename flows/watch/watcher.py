@@ -1,13 +1,14 @@
-"""One look after another at the live version and the images of its line: what `samif watch run` does.
+"""One poll of the live version and the images of its line: what `samif watch run` does.
 
-Everything that is seen goes to the history first; levels, alarms and what is due follow from the history alone. An end
-in the middle of a look loses at most the image in work: the next look raises what was not raised, and tells what was
-not told.
+Every observation goes to the history first; levels, alarms and recommendations are computed from the history alone. A
+crash during a poll loses at most the image in work: the next poll raises the missing alarms and sends those that were
+not sent.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,101 +23,104 @@ from flows.registry.registry import Registry
 from flows.runtime.progress import say, track
 from flows.watch.history import History, State
 from flows.watch.metrics import Metrics
-from flows.watch.records import Alarm, Cleared, FileIdentity, ImageSeen, Record, Side, Told, Unreadable
+from flows.watch.records import Alarm, Cleared, FileIdentity, ImageObserved, Notified, Record, Side, Unreadable
 from flows.watch.reference import References
 from flows.watch.replay import replay
-from flows.watch.stream import Eye, arrived, is_settling
+from flows.watch.stream import StreamObserver, may_be_incomplete, new_files
 from flows.watch.webhook import Webhook
 from flows.workspace.layout import Layout
 from samif.config import Params
 from samif.dataset.images import ImageError
 from samif.evaluate.model import Evaluation
 from samif.versions.card import Card
-from samif.watch.charts import DOUBT, EMBEDDING
-from samif.watch.rules import REPLAY, Due, Standing, due, sentence
+from samif.watch.charts import EMBEDDING, UNCERTAINTY
+from samif.watch.rules import REPLAY, Recommendation, WatchStatus, describe, recommend
 
 if TYPE_CHECKING:
-    from samif.watch.charts import Levels, Normal, Reading
+    from samif.watch.charts import Baseline, Levels, Reading
+
+logger = logging.getLogger(__name__)
 
 DIGITS = 5
-"""Decimals that the history keeps; levels are made from what it keeps."""
+"""Decimals in the history, from which levels are computed."""
 
 
 @dataclass
-class Look:
-    """What one look came to."""
+class PollResult:
+    """Counts and events of one poll."""
 
     images: int = 0
     unreadable: int = 0
-    waiting: int = 0
+    incomplete: int = 0
     raised: list[Alarm] = field(default_factory=list)
     cleared: list[Cleared] = field(default_factory=list)
     replayed: bool = False
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A version under watch, as NAME/VERSION, and what is normal for it."""
+class WatchedVersion:
+    """A version as NAME/VERSION, with its baseline; `reference` is the digest of what the baseline is computed from."""
 
     ref: str
     card: Card
     evaluation: Evaluation
-    normal: Normal
+    baseline: Baseline
     reference: str
 
 
 def watch_folder(layout: Layout) -> Path:
-    """Where the history of a workspace lies."""
+    """The folder of a workspace's history."""
     return layout.state / "watch"
 
 
-def subject_of(layout: Layout, params: Params, registry: Registry, ref: str) -> Subject:
-    """The version that `ref` names, with its reference (made where there is none yet)."""
+def watched_version(layout: Layout, params: Params, registry: Registry, ref: str) -> WatchedVersion:
+    """The version that `ref` names, with its baseline; its reference is made where there is none yet."""
     name, number = registry.resolve(ref)
     exact = f"{name}/{number}"
     folder = registry.download(exact)
-    normal, reference = References(layout, params, registry).of(exact).normal(params)
+    baseline, reference = References(layout, params, registry).get(exact).baseline(params)
     evaluation = Evaluation.load(folder / "evaluation.json")
-    return Subject(exact, Card.load(folder / "card.json"), evaluation, normal, reference)
+    return WatchedVersion(exact, Card.load(folder / "card.json"), evaluation, baseline, reference)
 
 
-def levels_of(state: State, subject: Subject) -> Levels:
-    """Where the charts stand after all images that were seen with the subject's reference."""
+def levels_of(state: State, version: WatchedVersion) -> Levels:
+    """The levels after all images that were observed with the version's reference."""
     from samif.watch.charts import Levels
 
-    levels = Levels.start(subject.normal)
-    if state.reference == subject.reference:
+    levels = Levels.start(version.baseline)
+    if state.reference == version.reference:
         for image in state.recent:
-            levels = levels.after(image.values, places_of(image), subject.normal)
+            levels = levels.after(image.values, projections_of(image), version.baseline)
     return levels
 
 
-def places_of(image: ImageSeen) -> dict[str, NDArray[np.float64]]:
-    """Where an image of the history lies, as `Normal.measure` has it."""
-    return {EMBEDDING: np.array(image.place), DOUBT: np.array(image.doubt)}
+def projections_of(image: ImageObserved) -> dict[str, NDArray[np.float64]]:
+    """The projections of an image of the history, as `Baseline.measure` returns them."""
+    return {EMBEDDING: np.array(image.embedding), UNCERTAINTY: np.array(image.uncertainty)}
 
 
-def due_now(layout: Layout, params: Params, state: State, subject: Subject) -> list[Due]:
-    """What a person should see to, by the alarms that hold and the version's own numbers."""
-    groups, before = subject.evaluation.classes, layout.evaluation() / "evaluation.json"
-    forgotten = None
+def recommendations(layout: Layout, params: Params, state: State, version: WatchedVersion) -> list[Recommendation]:
+    """Recommended actions, from the active alarms and the version's own scores."""
+    groups, before = version.evaluation.classes, layout.evaluation() / "evaluation.json"
+    forgetting = None
     if before.exists():
         base = Evaluation.load(before)
-        now, was = subject.evaluation.base_only.ap50, base.base_only.ap50
-        if base.dataset == subject.evaluation.dataset and now is not None and was is not None:
-            forgotten = was - now
-    return due(Standing(set(state.standing), len(groups.base), len(groups.novel), forgotten), params.watch)
+        now, was = version.evaluation.base_only.ap50, base.base_only.ap50
+        if base.dataset == version.evaluation.dataset and now is not None and was is not None:
+            forgetting = was - now
+    status = WatchStatus(set(state.active), len(groups.base), len(groups.novel), forgetting)
+    return recommend(status, params.watch)
 
 
 class Watcher:
     """Watches one workspace. Use inside `history.writing()`.
 
     Args:
-        ref: the version, usually LINE@champion; looked up again at every look.
+        ref: the version, usually LINE@champion; resolved again at every poll.
         images: folder of the stream; none watches the version alone.
 
     Raises:
-        SamifError: params.yaml names a webhook and the environment has no secret.
+        ConfigError: params.yaml names a webhook and the environment has no secret.
     """
 
     def __init__(self, layout: Layout, params: Params, registry: Registry, ref: str, images: Path | None) -> None:
@@ -125,182 +129,187 @@ class Watcher:
         self._layout, self._params, self._registry = layout, params, registry
         self._ref, self._images = ref, images
         self._webhook = Webhook(params.watch.webhook) if params.watch.webhook else None
-        self._subject: Subject | None = None
-        self._eye: Eye | None = None
+        self._version: WatchedVersion | None = None
+        self._observer: StreamObserver | None = None
         self._state: State | None = None
 
-    def look(self) -> Look:
-        """Replay the version if that is due, look at new images, raise and clear alarms, tell the webhook.
+    def poll(self) -> PollResult:
+        """Replay the version if that is due, observe new images, raise and clear alarms, send alarms to the webhook.
 
         Raises:
-            SamifError: the registry, the workspace, the folder or the webhook does not let it; what was seen is kept.
+            SamifError: the registry, the workspace, the folder or the webhook fails; what was observed is kept.
         """
         if self._state is None:
             self._state = self.history.state(self._params.watch.window)
-        subject, look = self._current(), Look()
-        self._settle(look, _outdated(self._state, subject))
-        if self._replay_is_due(subject):
-            self._replay(subject, look)
+        version, result = self._current(), PollResult()
+        self._apply(result, _outdated(self._state, version))
+        if self._replay_is_due(version):
+            self._replay(version, result)
         if self._images is not None:
-            self._stream(subject, self._images, look)
-        self._show(subject)
-        self._tell(subject)
-        return look
+            self._observe_stream(version, self._images, result)
+        recommended = recommendations(self._layout, self._params, self._state, version)
+        self._export(version, recommended)
+        self._notify(recommended)
+        return result
 
-    def _current(self) -> Subject:
+    def _current(self) -> WatchedVersion:
         name, number = self._registry.resolve(self._ref)
-        if self._subject is None or self._subject.ref != f"{name}/{number}":
-            self._subject, self._eye = subject_of(self._layout, self._params, self._registry, self._ref), None
-        return self._subject
+        if self._version is None or self._version.ref != f"{name}/{number}":
+            self._version = watched_version(self._layout, self._params, self._registry, self._ref)
+            self._observer = None
+            logger.info("watching %s against reference %s", self._version.ref, self._version.reference[:12])
+        return self._version
 
-    def _keep(self, *records: Record) -> None:
+    def _record(self, *records: Record) -> None:
         assert self._state is not None
         self.history.append(records)
         for record in records:
             self._state.add(record)
 
-    def _settle(self, look: Look, changes: Iterator[Alarm | Cleared]) -> None:
+    def _apply(self, result: PollResult, changes: Iterator[Alarm | Cleared]) -> None:
         found = list(changes)
         if found:
-            self._keep(*found)
+            self._record(*found)
         for change in found:
-            (look.raised if isinstance(change, Alarm) else look.cleared).append(change)  # type: ignore[arg-type]
+            if isinstance(change, Alarm):
+                result.raised.append(change)
+            else:
+                result.cleared.append(change)
             say(f"{'ALARM' if isinstance(change, Alarm) else 'cleared'}: {change.sentence}")
 
-    def _replay_is_due(self, subject: Subject) -> bool:
+    def _replay_is_due(self, version: WatchedVersion) -> bool:
         assert self._state is not None
         last = self._state.replay
         age = timedelta(hours=self._params.watch.replay_hours)
-        return last is None or last.model != subject.ref or datetime.now(UTC) - last.time >= age
+        return last is None or last.model != version.ref or datetime.now(UTC) - last.time >= age
 
-    def _replay(self, subject: Subject, look: Look) -> None:
+    def _replay(self, version: WatchedVersion, result: PollResult) -> None:
         assert self._state is not None
-        done = replay(self._layout, self._params, self._registry, subject.ref)
-        self._keep(done)
-        look.replayed = True
-        self._settle(look, _after_replay(self._state, subject))
+        self._record(replay(self._layout, self._params, self._registry, version.ref))
+        result.replayed = True
+        self._apply(result, _after_replay(self._state, version))
 
-    def _stream(self, subject: Subject, folder: Path, look: Look) -> None:
+    def _observe_stream(self, version: WatchedVersion, folder: Path, result: PollResult) -> None:
         assert self._state is not None
-        new = arrived(folder, self._state.seen)
-        levels = levels_of(self._state, subject)
+        new = new_files(folder, self._state.files)
+        levels = levels_of(self._state, version)
         # a crash may have come between an image and its alarm
-        self._settle(look, _changes(self._state, subject, levels.readings(subject.normal)))
+        self._apply(result, _changes(self._state, version, levels.readings(version.baseline)))
         if not new:
             return
-        self._eye = self._eye or Eye(find_model(subject.ref, None, self._registry), self._params)
+        if self._observer is None:
+            self._observer = StreamObserver(find_model(version.ref, None, self._registry), self._params)
         with track(len(new), "images", "watch") as progress:
             for file in new:
-                record = self._seen(subject, folder, file)
+                record = self._observe(version, self._observer, folder, file)
                 if record is None:
-                    look.waiting += 1
+                    result.incomplete += 1
                     continue
-                self._keep(record)
+                self._record(record)
                 if isinstance(record, Unreadable):
-                    look.unreadable += 1
+                    result.unreadable += 1
                     progress.quarantine(1)
-                    progress.note(f"{file.name} is left out: {record.reason}")
+                    progress.note(f"{file.name} is skipped: {record.reason}")
                 else:
-                    look.images += 1
-                    levels = levels.after(record.values, places_of(record), subject.normal)
-                    self._settle(look, _changes(self._state, subject, levels.readings(subject.normal)))
+                    result.images += 1
+                    levels = levels.after(record.values, projections_of(record), version.baseline)
+                    self._apply(result, _changes(self._state, version, levels.readings(version.baseline)))
                 progress.advance()
 
-    def _seen(self, subject: Subject, folder: Path, file: FileIdentity) -> ImageSeen | Unreadable | None:
-        """An image, or why it is none; nothing where it may still be on its way."""
-        assert self._eye is not None
+    def _observe(
+        self, version: WatchedVersion, observer: StreamObserver, folder: Path, file: FileIdentity
+    ) -> ImageObserved | Unreadable | None:
+        """The observation of a file, or why it is no image; none where it may still be being written."""
         now = datetime.now(UTC)
         try:
-            seen = self._eye.see(folder / file.name)
+            observed = observer.observe(folder / file.name)
         except ImageError as error:
-            if is_settling(file):
+            if may_be_incomplete(file):
                 return None
             return Unreadable(time=now, file=file, reason=f"it {error.what}; {error.remedy}")
-        values, places = subject.normal.measure(seen)
-        return ImageSeen(
+        values, projections = version.baseline.measure(observed)
+        return ImageObserved(
             time=now,
-            reference=subject.reference,
+            reference=version.reference,
             file=file,
             values={name: round(value, DIGITS) for name, value in values.items()},
-            place=tuple(round(float(x), DIGITS) for x in places[EMBEDDING]),
-            doubt=tuple(round(float(x), DIGITS) for x in places[DOUBT]),
+            embedding=tuple(round(float(x), DIGITS) for x in projections[EMBEDDING]),
+            uncertainty=tuple(round(float(x), DIGITS) for x in projections[UNCERTAINTY]),
         )
 
-    def _show(self, subject: Subject) -> None:
+    def _export(self, version: WatchedVersion, recommended: list[Recommendation]) -> None:
         assert self._state is not None
-        readings = levels_of(self._state, subject).readings(subject.normal)
-        self.metrics.show(self._state, readings, due_now(self._layout, self._params, self._state, subject))
+        self.metrics.update(self._state, levels_of(self._state, version).readings(version.baseline), recommended)
         self.metrics.write(watch_folder(self._layout) / "metrics.prom")
 
-    def _tell(self, subject: Subject) -> None:
+    def _notify(self, recommended: list[Recommendation]) -> None:
         assert self._state is not None
         if self._webhook is None:
             return
-        advice = [{"what": item.what, "why": item.why} for item in self._due(subject)]
-        for alarm in list(self._state.standing.values()):
-            if alarm.id not in self._state.told:
-                data = alarm.model_dump(mode="json", exclude={"kind"}) | {"line": self._params.line, "due": advice}
+        actions = [{"action": item.action, "reason": item.reason} for item in recommended]
+        for alarm in list(self._state.active.values()):
+            if alarm.id not in self._state.notified:
+                data = alarm.model_dump(mode="json", exclude={"kind"})
+                data |= {"line": self._params.line, "recommendations": actions}
                 content = {"type": "samif.watch.alarm", "timestamp": alarm.time.isoformat(), "data": data}
-                self._webhook.tell(alarm.id, content)
-                self._keep(Told(time=datetime.now(UTC), alarm=alarm.id))
-
-    def _due(self, subject: Subject) -> list[Due]:
-        assert self._state is not None
-        return due_now(self._layout, self._params, self._state, subject)
+                self._webhook.send(alarm.id, content)
+                self._record(Notified(time=datetime.now(UTC), alarm=alarm.id))
 
 
-def _changes(state: State, subject: Subject, readings: list[Reading]) -> Iterator[Alarm | Cleared]:
+def _changes(state: State, version: WatchedVersion, readings: list[Reading]) -> Iterator[Alarm | Cleared]:
     """Alarms that begin or end with these readings."""
     for reading in readings:
         for side in ("low", "high"):
-            standing, beyond = state.standing.get((reading.name, side)), reading.side == side
-            if beyond and standing is None:
+            active, beyond = state.active.get((reading.name, side)), reading.side == side
+            if beyond and active is None:
                 limit = reading.high if side == "high" else reading.low
-                yield _alarm(state, subject, reading.name, side, sentence(reading), reading.level, limit)
-            elif standing is not None and not beyond:
-                yield Cleared(time=datetime.now(UTC), alarm=standing.id, sentence=f"{reading.name} is as usual again")
+                yield _alarm(state, version, reading.name, side, describe(reading), reading.level, limit)
+            elif active is not None and not beyond:
+                sentence = f"{reading.name} is within its limits again"
+                yield Cleared(time=datetime.now(UTC), alarm=active.id, sentence=sentence)
 
 
-def _after_replay(state: State, subject: Subject) -> Iterator[Alarm | Cleared]:
+def _after_replay(state: State, version: WatchedVersion) -> Iterator[Alarm | Cleared]:
     assert state.replay is not None
-    standing, complaints = state.standing.get((REPLAY, "differs")), state.replay.complaints
-    if complaints and standing is None:
-        text = f"{subject.ref} is no longer what it was when it was registered: {'; '.join(complaints)}"
-        yield _alarm(state, subject, REPLAY, "differs", text)
-    elif standing is not None and not complaints:
-        yield Cleared(time=datetime.now(UTC), alarm=standing.id, sentence=f"{subject.ref} came out as registered")
+    active, differences = state.active.get((REPLAY, "differs")), state.replay.differences
+    if differences and active is None:
+        sentence = f"{version.ref} differs from its registration: {'; '.join(differences)}"
+        yield _alarm(state, version, REPLAY, "differs", sentence)
+    elif active is not None and not differences:
+        sentence = f"{version.ref} has the registered results again"
+        yield Cleared(time=datetime.now(UTC), alarm=active.id, sentence=sentence)
 
 
-def _outdated(state: State, subject: Subject) -> Iterator[Cleared]:
-    """Alarms of another version, or held against other limits: they say nothing any more."""
-    for alarm in state.standing.values():
-        own = alarm.model == subject.ref and (alarm.source == "replay" or alarm.reference == subject.reference)
+def _outdated(state: State, version: WatchedVersion) -> Iterator[Cleared]:
+    """The ends of alarms of another version, or against another reference."""
+    for alarm in state.active.values():
+        own = alarm.model == version.ref and (alarm.source == "replay" or alarm.reference == version.reference)
         if not own:
-            why = f"{alarm.subject}: {subject.ref} is watched now, or against another reference"
-            yield Cleared(time=datetime.now(UTC), alarm=alarm.id, sentence=why)
+            sentence = f"{alarm.subject}: {version.ref} is watched now, or against another reference"
+            yield Cleared(time=datetime.now(UTC), alarm=alarm.id, sentence=sentence)
 
 
 def _alarm(
     state: State,
-    subject: Subject,
-    name: str,
+    version: WatchedVersion,
+    subject: str,
     side: Side,
-    text: str,
+    sentence: str,
     level: float | None = None,
     limit: float | None = None,
 ) -> Alarm:
     now = datetime.now(UTC)
-    identity = hashlib.sha256(f"{subject.ref} {subject.reference} {name} {side} {now.isoformat()}".encode())
+    identity = hashlib.sha256(f"{version.ref} {version.reference} {subject} {side} {now.isoformat()}".encode())
     return Alarm(
         time=now,
         id=f"alarm_{identity.hexdigest()[:24]}",
         source="replay" if side == "differs" else "stream",
-        model=subject.ref,
-        reference=subject.reference,
-        subject=name,
+        model=version.ref,
+        reference=version.reference,
+        subject=subject,
         side=side,
         level=level,
         limit=limit,
-        images=state.images if state.reference == subject.reference else 0,
-        sentence=text,
+        images=state.images if state.reference == version.reference else 0,
+        sentence=sentence,
     )

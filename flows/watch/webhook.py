@@ -14,7 +14,7 @@ import requests
 
 from flows.http.signature import check_secret, signed_headers
 from flows.runtime.retry import Transient, retry_times
-from samif.errors import SamifError
+from samif.errors import ConfigError, ServiceUnavailable
 
 SECRET_VARIABLE = "SAMIF_WATCH_SECRET"
 ATTEMPTS = 4
@@ -22,16 +22,16 @@ TIMEOUT_SECONDS = 10.0
 
 
 class Webhook:
-    """Where alarms go.
+    """The receiver of alarms.
 
     Raises:
-        SamifError: the secret is not in the environment, or is no `whsec_` secret.
+        ConfigError: the secret is not in the environment, or is no `whsec_` secret.
     """
 
     def __init__(self, url: str) -> None:
         text = os.environ.get(SECRET_VARIABLE, "")
         if not text:
-            raise SamifError(
+            raise ConfigError(
                 f"params.yaml names a webhook (watch.webhook), but {SECRET_VARIABLE} is not set; put the secret that "
                 "signs alarms into the environment"
             )
@@ -39,20 +39,23 @@ class Webhook:
 
     @property
     def host(self) -> str:
-        """For people; the rest of an address may be a secret of its own."""
+        """Host and port for messages; the rest of the address may be secret."""
         return urlsplit(self._url).netloc
 
-    def tell(self, identity: str, content: dict[str, Any]) -> None:
-        """Send one alarm; again, with growing pauses, where the other side cannot be reached or says 429 or 5xx.
+    def send(self, identity: str, content: dict[str, Any]) -> None:
+        """Send one alarm; retries with growing pauses where the host cannot be reached or answers 408, 429 or 5xx.
 
         Raises:
-            SamifError: it was not taken.
+            ServiceUnavailable: the host did not accept it.
+            ConfigError: the host refused it for good.
         """
         body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
         try:
             retry_times(ATTEMPTS)(self._post, identity, body)
         except Transient as error:
-            raise SamifError(f"the webhook at {self.host} did not take an alarm: {error}; it is sent again") from None
+            raise ServiceUnavailable(
+                f"the webhook at {self.host} did not accept an alarm: {error}; the next poll sends it again"
+            ) from None
 
     def _post(self, identity: str, body: bytes) -> None:
         headers = {"content-type": "application/json", "user-agent": "samif-watch"}
@@ -66,7 +69,7 @@ class Webhook:
         if answer.status_code in (408, 429) or answer.status_code >= 500:
             raise Transient(f"it answered {answer.status_code}")
         if not 200 <= answer.status_code < 300:
-            raise SamifError(
+            raise ConfigError(
                 f"the webhook at {self.host} refused an alarm with {answer.status_code}; check watch.webhook and the "
                 "secret on both sides"
             )

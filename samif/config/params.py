@@ -110,9 +110,16 @@ RENAMED_KEYS = {
     "embed.shard_pictures": "embed.shard_images",
     "embed.batch_pictures": "embed.batch_images",
     "pretrain_decoder.pictures_per_step": "pretrain_decoder.images_per_step",
+    "watch.block": "watch.block_length",
+    "watch.directions": "watch.embedding_components",
+    "watch.object_directions": "watch.object_components",
     "watch.replay_pictures": "watch.replay_images",
+    "watch.streams": "watch.simulations",
 }
 """Keys of earlier releases: refused like any unknown key, with the name that they have now."""
+
+RENAMED_VALUES = {"watch.statistics": {"strange": "out_of_distribution", "doubt": "uncertainty"}}
+"""Values of earlier releases, by key: refused likewise."""
 
 
 def load_params(path: Path) -> Params:
@@ -136,8 +143,11 @@ def load_params(path: Path) -> Params:
 def _sentences(error: ValidationError) -> Iterator[str]:
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+        values = RENAMED_VALUES.get(".".join(part for part in item["loc"] if isinstance(part, str)), {})
         if item["type"] == "extra_forbidden" and key in RENAMED_KEYS:
             yield f"key '{key}' is called '{RENAMED_KEYS[key]}' now; rename it"
+        elif item["type"] == "literal_error" and item["input"] in values:
+            yield f"key '{key}': '{item['input']}' is called '{values[item['input']]}' now; rename it"
         elif item["type"] == "extra_forbidden":
             yield f"key '{key}': expected no such key, got {item['input']!r}; remove it or mend its spelling"
         elif item["type"] == "missing":

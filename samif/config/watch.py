@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from samif.config.strict import Fraction, Points, Positive, Strict
 from samif.io.address import secretless
 
-WatchedStatistic = Literal["objects", "background", "unknown", "margin", "strange", "classes", "embedding", "doubt"]
+WatchedStatistic = Literal[
+    "objects", "background", "unknown", "margin", "out_of_distribution", "classes", "embedding", "uncertainty"
+]
 
 _SIGNED = "let the receiver check the signature that SAMIF_WATCH_SECRET in the environment gives"
 
 
 class WatchParams(Strict):
-    """When a stream of images, or the live version itself, is no longer what it was.
+    """Monitoring of the image stream and of the live version.
 
     An undisturbed stream of `horizon` images raises any alarm with probability `false_alarm`, so there is one false
     alarm in about `horizon / false_alarm` images.
     """
 
-    statistics: list[WatchedStatistic] = Field(
-        default=["objects", "background", "unknown", "margin", "strange", "classes", "embedding", "doubt"], min_length=1
-    )
+    statistics: list[WatchedStatistic] = Field(default=[*get_args(WatchedStatistic)], min_length=1)
     """Statistics that are monitored."""
     window: Annotated[int, Field(ge=2, le=10_000)] = 50
     """Images that a level is averaged over; shorter detects large changes sooner, longer detects small ones."""
@@ -31,13 +31,13 @@ class WatchParams(Strict):
     """Probability of any alarm in an undisturbed stream of `horizon` images."""
     horizon: Annotated[int, Field(ge=10, le=100_000)] = 1000
     """Length of that stream, in images."""
-    block: Positive = 1
+    block_length: Positive = 1
     """Number of consecutive images that are similar, for images that come in batches."""
-    directions: Positive = 16
-    """Principal directions of the image embedding."""
-    object_directions: Positive = 32
-    """Principal directions of object features and of their uncertainty."""
-    streams: Annotated[int, Field(ge=200, le=100_000)] = 2000
+    embedding_components: Positive = 16
+    """Principal components of the image embedding."""
+    object_components: Positive = 32
+    """Principal components of object features and of their uncertainty."""
+    simulations: Annotated[int, Field(ge=200, le=100_000)] = 2000
     """Streams resampled from the reference images to compute the limits."""
     replay_hours: Annotated[float, Field(ge=0.0)] = 24.0
     """Hours between two evaluations of the live version on the validation images."""

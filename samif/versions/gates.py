@@ -151,16 +151,21 @@ def _images(candidate: VersionStatus, champion: VersionStatus | None) -> Check:
                 f"{status.version} was scored on images {status.scored.dataset[:12]}, "
                 f"the candidate's own evaluation on {frozen.dataset[:12]}"
             )
-    moved = [
-        name
-        for name, score in frozen.per_class.items()
-        if name not in again.per_class or _apart(score.ap, again.per_class[name].ap) > SAME_POINTS
-    ]
+    moved = moved_classes(frozen, again)
     if moved:
         return failed(f"scored again, {', '.join(moved[:5])} came out otherwise than in the registered evaluation")
     against = "both scored again" if champion else "scored again"
     reason = f"{against} on the same {again.images} images, with the registered result"
     return Check(name="images", subject="evaluation", outcome="passed", reason=reason)
+
+
+def moved_classes(registered: Evaluation, scored: Evaluation) -> list[str]:
+    """Classes whose AP in a second scoring is further than SAME_POINTS from the registered one, or undefined there."""
+    return [
+        name
+        for name, score in registered.per_class.items()
+        if name not in scored.per_class or _apart(score.ap, scored.per_class[name].ap) > SAME_POINTS
+    ]
 
 
 def _apart(one: float | None, other: float | None) -> float:

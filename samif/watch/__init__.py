@@ -1,4 +1,4 @@
-"""Performance watched over time: what one image shows, charts over a stream of images, and what is due.
+"""Statistics of single images, control charts over a stream of images, and the actions that alarms recommend.
 
-Pure statistics and rules. Where images come from, and who is told, is the business of `flows.watch`.
+Pure statistics and rules; `flows.watch` reads the images and sends the alarms.
 """

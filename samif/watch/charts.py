@@ -1,10 +1,10 @@
-"""Charts over a stream of images: exponentially weighted levels, held against limits.
+"""Control charts over a stream of images: exponentially weighted moving averages (EWMA) against control limits.
 
-Each statistic has a chart of its own (EWMA: Roberts 1959; Lucas and Saccucci 1990); the pooled embedding and the doubt
-about objects have one chart each over all of their directions (MEWMA: Lowry, Woodall, Champ and Rigdon 1992). Limits
-come from `samif.watch.calibrate`.
+Each statistic has a chart of its own (EWMA: Roberts 1959; Lucas and Saccucci 1990); the pooled embedding and the
+uncertainty have one multivariate chart each (MEWMA: Lowry, Woodall, Champ and Rigdon 1992). Limits come from
+`samif.watch.calibrate`.
 
-Shape legend: S statistics, K directions that are watched of an embedding or of doubt.
+Shape legend: S statistics, K components of the embedding or of the uncertainty.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ import numpy as np
 
 from samif.inference.segment import UNKNOWN
 from samif.watch.objects import ObjectSpace
-from samif.watch.observe import MARGIN, STRANGE, Observation, vector
-from samif.watch.space import Array, Region, distance
+from samif.watch.observe import MARGIN, OUT_OF_DISTRIBUTION, Observation, vector
+from samif.watch.projection import Array, Region, mahalanobis
 
-EMBEDDING, DOUBT = "embedding", "doubt"
-ONE_SIDED = {UNKNOWN: "high", STRANGE: "high", MARGIN: "low"}
-"""A statistic that can only get worse in one direction; the others are watched in both."""
+EMBEDDING, UNCERTAINTY = "embedding", "uncertainty"
+ONE_SIDED = {UNKNOWN: "high", OUT_OF_DISTRIBUTION: "high", MARGIN: "low"}
+"""Statistics that can only get worse in one direction; the others have limits on both sides."""
 
 
 @dataclass(frozen=True)
-class Normal:
-    """What an undisturbed stream shows.
+class Baseline:
+    """An undisturbed stream: means and control limits.
 
     Attributes:
         names: of the S statistics.
-        centre: (S,) their means over the reference images.
-        low: (S,) and `high`: limits of their levels; minus or plus infinity on a side that is not watched.
-        objects: of named objects; none where the reference has too few.
-        regions: `embedding` and `doubt` -> where their levels stay.
-        window: images that a level rests on.
-        images: that all this was learnt from.
+        centre: (S,) means over the reference images.
+        low: (S,) and `high`: control limits of the levels; minus or plus infinity on a side that is not monitored.
+        objects: distribution of classified objects; none where the reference shows too few.
+        regions: `embedding` and `uncertainty` -> the region in which their levels stay.
+        window: effective number of images that a level averages.
+        images: number of reference images.
     """
 
     names: tuple[str, ...]
@@ -50,23 +50,26 @@ class Normal:
 
     @property
     def weight(self) -> float:
-        """Of the newest image in a level."""
+        """Weight of the newest image in a level."""
         return 2.0 / (self.window + 1.0)
 
-    def measure(self, seen: Observation) -> tuple[dict[str, float], dict[str, Array]]:
-        """All statistics of an image, and its places (K,) in the regions."""
-        values = seen.values if self.objects is None else seen.values | {STRANGE: self.objects.strange(seen)}
-        numbers = {EMBEDDING: seen.embedding, DOUBT: seen.doubt}
-        return values, {name: region.space.place(numbers[name]) for name, region in self.regions.items()}
+    def measure(self, image: Observation) -> tuple[dict[str, float], dict[str, Array]]:
+        """All statistics of an image, and its projections (K,) by chart."""
+        values = image.values
+        if self.objects is not None:
+            values = values | {OUT_OF_DISTRIBUTION: self.objects.count_out_of_distribution(image)}
+        vectors = {EMBEDDING: image.embedding, UNCERTAINTY: image.uncertainty}
+        return values, {name: region.projection.apply(vectors[name]) for name, region in self.regions.items()}
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Where one chart stands; `low` and `high` are none on a side that is not watched."""
+    """The state of one chart: its level, the level of an undisturbed stream, and its limits, none on a side that is not
+    monitored."""
 
     name: str
     level: float
-    normal: float
+    expected: float
     low: float | None
     high: float | None
 
@@ -80,30 +83,32 @@ class Reading:
 
 @dataclass(frozen=True)
 class Levels:
-    """The state of all charts after some images: `values` (S,), and `places` (K,) in each region."""
+    """EWMA levels of all charts: `values` (S,), and `projections` (K,) by chart."""
 
     values: Array
-    places: dict[str, Array]
+    projections: dict[str, Array]
 
     @classmethod
-    def start(cls, normal: Normal) -> Levels:
-        """Before the first image: everything is normal."""
-        return cls(normal.centre.copy(), {name: region.middle.copy() for name, region in normal.regions.items()})
+    def start(cls, baseline: Baseline) -> Levels:
+        """Levels before the first image: the reference means."""
+        return cls(baseline.centre.copy(), {name: region.centre.copy() for name, region in baseline.regions.items()})
 
-    def after(self, values: Mapping[str, float], places: Mapping[str, Array], normal: Normal) -> Levels:
-        """After one more image, as `Normal.measure` has it; a statistic that it does not have stays as it is."""
-        found = vector(values, normal.names)
-        step = np.where(np.isnan(found), 0.0, normal.weight * (found - self.values))
-        moved = {name: level + normal.weight * (places[name] - level) for name, level in self.places.items()}
+    def after(self, values: Mapping[str, float], projections: Mapping[str, Array], baseline: Baseline) -> Levels:
+        """Levels after one more image, as `Baseline.measure` returns it; an undefined statistic keeps its level."""
+        found = vector(values, baseline.names)
+        step = np.where(np.isnan(found), 0.0, baseline.weight * (found - self.values))
+        moved = {
+            name: level + baseline.weight * (projections[name] - level) for name, level in self.projections.items()
+        }
         return Levels(self.values + step, moved)
 
-    def readings(self, normal: Normal) -> list[Reading]:
-        """Every chart, those of the regions last."""
-        rows = zip(normal.names, self.values, normal.centre, normal.low, normal.high, strict=True)
+    def readings(self, baseline: Baseline) -> list[Reading]:
+        """The reading of every chart, multivariate charts last."""
+        rows = zip(baseline.names, self.values, baseline.centre, baseline.low, baseline.high, strict=True)
         readings = [Reading(n, float(v), float(c), _finite(lo), _finite(hi)) for n, v, c, lo, hi in rows]
-        for name, region in normal.regions.items():
-            away = float(distance(self.places[name] - region.middle, normal.weight))
-            readings.append(Reading(name, away, 0.0, None, _finite(region.reach)))
+        for name, region in baseline.regions.items():
+            distance = float(mahalanobis(self.projections[name] - region.centre, baseline.weight))
+            readings.append(Reading(name, distance, 0.0, None, _finite(region.radius)))
         return readings
 
 

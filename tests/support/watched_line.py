@@ -27,7 +27,7 @@ from tests.support.served_line import CLASSES, ServedLine
 
 SIZE = (40, 60)
 REFERENCE = 24
-WATCH = {"window": 5, "horizon": 60, "streams": 200, "directions": 4, "replay_images": 2}
+WATCH = {"window": 5, "horizon": 60, "simulations": 200, "embedding_components": 4, "replay_images": 2}
 
 
 class WatchedLine(ServedLine):

@@ -29,7 +29,7 @@ from flows.serve.versions import Source as Versions
 from flows.stages import run_stage
 from flows.store.gc import stat
 from flows.watch.reference import References
-from flows.watch.stream import Eye
+from flows.watch.stream import StreamObserver
 from flows.workspace.dvc_yaml import render_pipeline
 from flows.workspace.edit import add_session
 from flows.workspace.layout import Layout
@@ -271,18 +271,18 @@ def test_a_version_is_scored_again_in_its_workspace_only(line: Line, registered:
         Scorer(line.layout, other, registered).measure("demo/2")
 
 
-def test_an_image_is_watched_with_what_both_encoders_see(line: Line, registered: Registry) -> None:
-    """A camera's image, and the same one as the reference knows it from the stages."""
-    made = References(line.layout, line.params, registered).make("demo/2")
-    eye = Eye(find_model("demo/2", line.layout, registered), line.params)
+def test_an_image_is_observed_with_the_features_of_both_encoders(line: Line, registered: Registry) -> None:
+    """A file of the stream, and the same image in the reference, which the stages embedded."""
+    made = References(line.layout, line.params, registered).from_validation("demo/2")
+    observer = StreamObserver(find_model("demo/2", line.layout, registered), line.params)
     dataset = source_of(line.layout, line.params, "val").dataset
-    assert len(made.seen) == len(dataset.images) == 2
-    for image, kept in zip(dataset.images, made.seen, strict=True):
-        seen = eye.see(dataset.path_of(image))
-        assert seen.names == kept.names
-        assert seen.values == pytest.approx(kept.values, abs=0.02)
-        for now, before in ((seen.embedding, kept.embedding), (seen.features, kept.features), (seen.doubt, kept.doubt)):
-            np.testing.assert_allclose(now, before, atol=0.02)
+    assert len(made.observations) == len(dataset.images) == 2
+    for image, before in zip(dataset.images, made.observations, strict=True):
+        now = observer.observe(dataset.path_of(image))
+        assert now.names == before.names
+        assert now.values == pytest.approx(before.values, abs=0.02)
+        for name in ("embedding", "features", "uncertainty"):
+            np.testing.assert_allclose(getattr(now, name), getattr(before, name), atol=0.02)
 
 
 def test_without_the_checkpoint_one_sentence_says_what_to_give(

@@ -1,4 +1,4 @@
-"""Parts of `samif watch`: the history and its crashes, signed alarms, the replay and what it finds."""
+"""Parts of `samif watch`: the history and crashes, signed alarms, and the differences that a replay finds."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,16 +27,19 @@ from PIL import Image
 import flows.watch.webhook as webhook_module
 from flows.artifacts.embedding_manifest import EmbeddingManifest
 from flows.artifacts.proposal_file import ProposalFile, write_proposals
+from flows.comparison.scorer import Scorer
 from flows.loaders.inputs import dataset_of, store_of
 from flows.watch.history import History, State
-from flows.watch.records import RECORD, Alarm, Cleared, FileIdentity, ImageSeen, Told
-from flows.watch.replay import _encoded_again, replay
-from flows.watch.stream import arrived
+from flows.watch.records import RECORD, Alarm, Cleared, FileIdentity, ImageObserved, Notified
+from flows.watch.replay import _encode_again, replay
+from flows.watch.stream import new_files
 from flows.watch.watcher import Watcher, watch_folder
 from flows.watch.webhook import SECRET_VARIABLE, Webhook
 from flows.workspace.layout import Layout
 from samif.config import load_params
-from samif.errors import SamifError
+from samif.errors import SamifError, ServiceUnavailable
+from samif.evaluate.model import Evaluation
+from samif.versions.gates import SAME_POINTS
 from tests.support.services import at_work
 from tests.support.tagged_line import ROWS, TaggedLine
 from tests.support.watched_line import WatchedLine
@@ -45,15 +50,17 @@ KEY = bytes(range(24))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
 
 
-def seen(number: int, reference: str = "r") -> ImageSeen:
+def observed(number: int, reference: str = "r") -> ImageObserved:
     file = FileIdentity(name=f"{number}.png", size=number, modified=number)
-    return ImageSeen(time=NOW, reference=reference, file=file, values={"unknown": 0.25}, place=(0.5, -1.0))
+    return ImageObserved(
+        time=NOW, reference=reference, file=file, values={"unknown": 0.25}, embedding=(0.5, -1.0), uncertainty=(0.0,)
+    )
 
 
 def alarm(name: str = "a", subject: str = "unknown") -> Alarm:
     return Alarm(
         time=NOW, id=name, source="stream", model="demo-classifier/1", reference="r", subject=subject, side="high",
-        level=0.3, limit=0.2, images=7, sentence="30 % of the objects found bear no known name",
+        level=0.3, limit=0.2, images=7, sentence="0.30 objects per image have no known class",
     )  # fmt: skip
 
 
@@ -61,33 +68,33 @@ def alarm(name: str = "a", subject: str = "unknown") -> Alarm:
 
 
 @given(st.integers(0, 400), st.integers(1, 4))
-def test_wherever_a_crash_cuts_the_file_the_whole_lines_are_there_and_the_next_follow(cut: int, count: int) -> None:
+def test_complete_lines_survive_a_crash_anywhere_and_new_ones_follow(cut: int, count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         history = History(Path(folder))
-        history.append([seen(number) for number in range(count)])
+        history.append([observed(number) for number in range(count)])
         content = history.path.read_bytes()
         kept = content[: min(cut, len(content))]
         history.path.write_bytes(kept)
         whole = kept.count(b"\n")
-        assert [r.file.size for r in history.read() if isinstance(r, ImageSeen)] == list(range(whole))
+        assert [r.file.size for r in history.read() if isinstance(r, ImageObserved)] == list(range(whole))
         with history.writing():
-            history.append([seen(99)])
-        assert [r.file.size for r in history.read() if isinstance(r, ImageSeen)] == [*range(whole), 99]
+            history.append([observed(99)])
+        assert [r.file.size for r in history.read() if isinstance(r, ImageObserved)] == [*range(whole), 99]
 
 
-def test_a_long_torn_line_is_cut_off_whole(tmp_path: Path) -> None:
+def test_a_long_partial_line_is_removed(tmp_path: Path) -> None:
     history = History(tmp_path)
-    history.append([seen(1)])
+    history.append([observed(1)])
     with history.path.open("ab") as file:
         file.write(b"x" * 200_000)
     with history.writing():
-        history.append([seen(2)])
+        history.append([observed(2)])
     assert len(list(history.read())) == 2
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     history = History(tmp_path)
-    history.append([seen(1), seen(2), seen(3)])
+    history.append([observed(1), observed(2), observed(3)])
     lines = history.path.read_bytes().splitlines(keepends=True)
     history.path.write_bytes(lines[0] + b'{"kind": "image"}\n' + lines[2])
     with pytest.raises(SamifError, match=r"line 2 of .* is damaged"):
@@ -96,22 +103,22 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
 
 def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     history = History(tmp_path)
-    records = [seen(1), alarm(), Told(time=NOW, alarm="a"), Cleared(time=NOW, alarm="a", sentence="as usual")]
+    records = [observed(1), alarm(), Notified(time=NOW, alarm="a"), Cleared(time=NOW, alarm="a", sentence="as usual")]
     history.append(records)
     assert list(history.read()) == records
     assert all(RECORD.validate_json(record.model_dump_json()) == record for record in records)
 
 
-def test_the_state_is_what_the_lines_say() -> None:
+def test_the_state_follows_from_the_lines() -> None:
     state = State(window=1)
-    for record in (*(seen(n) for n in range(30)), alarm("a"), alarm("b", "objects"), Told(time=NOW, alarm="a")):
+    for record in (*(observed(n) for n in range(30)), alarm("a"), alarm("b", "objects"), Notified(time=NOW, alarm="a")):
         state.add(record)
     assert state.images == 30 and [p.file.size for p in state.recent] == list(range(10, 30))
-    assert {a.id for a in state.standing.values()} == {"a", "b"} and state.told == {"a"}
+    assert {a.id for a in state.active.values()} == {"a", "b"} and state.notified == {"a"}
     state.add(Cleared(time=NOW, alarm="a", sentence=""))
-    state.add(seen(31, reference="another"))
-    assert {a.id for a in state.standing.values()} == {"b"}
-    assert state.images == 1 and len(state.recent) == 1 and len(state.seen) == 31
+    state.add(observed(31, reference="another"))
+    assert {a.id for a in state.active.values()} == {"b"}
+    assert state.images == 1 and len(state.recent) == 1 and len(state.files) == 31
 
 
 # Stream
@@ -126,9 +133,9 @@ def test_images_come_oldest_first_from_folders_below_too(tmp_path: Path) -> None
     for name in (".coming.png", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
-    found = arrived(tmp_path, set())
+    found = new_files(tmp_path, set())
     assert [file.name for file in found] == ["b.png", "day/a.JPG", "a.png"]
-    assert [file.name for file in arrived(tmp_path, set(found[:2]))] == ["a.png"]
+    assert [file.name for file in new_files(tmp_path, set(found[:2]))] == ["a.png"]
 
 
 # Webhook
@@ -173,7 +180,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
 
 
 def test_an_alarm_is_signed_as_the_specification_says(receiver: Receiver) -> None:
-    Webhook(receiver.url).tell("alarm_1", {"type": "samif.watch.alarm", "größe": 1})
+    Webhook(receiver.url).send("alarm_1", {"type": "samif.watch.alarm", "größe": 1})
     ((headers, body),) = receiver.got
     signed = f"alarm_1.{headers['webhook-timestamp']}.".encode() + body
     expected = base64.b64encode(hmac.new(KEY, signed, hashlib.sha256).digest()).decode()
@@ -181,30 +188,34 @@ def test_an_alarm_is_signed_as_the_specification_says(receiver: Receiver) -> Non
     assert abs(int(headers["webhook-timestamp"]) - time.time()) < 60 and json.loads(body)["größe"] == 1
 
 
-def test_passing_trouble_is_outlasted_under_one_id(receiver: Receiver) -> None:
+def test_temporary_failures_are_retried_under_one_id(receiver: Receiver) -> None:
     receiver.codes = [503, 429]
-    Webhook(receiver.url).tell("alarm_1", {})
+    Webhook(receiver.url).send("alarm_1", {})
     assert [headers["webhook-id"] for headers, _ in receiver.got] == ["alarm_1"] * 3
 
 
 @pytest.mark.parametrize(
     ("codes", "asked", "words"),
-    [([500] * 9, webhook_module.ATTEMPTS, "did not take"), ([401], 1, "refused an alarm with 401"), ([302], 1, "302")],
+    [
+        ([500] * 9, webhook_module.ATTEMPTS, "did not accept"),
+        ([401], 1, "refused an alarm with 401"),
+        ([302], 1, "302"),
+    ],
 )
-def test_lasting_trouble_is_one_sentence_without_the_address(
+def test_a_permanent_failure_is_one_sentence_without_the_address(
     receiver: Receiver, codes: list[int], asked: int, words: str
 ) -> None:
     receiver.codes = codes
     with pytest.raises(SamifError, match=words) as refusal:
-        Webhook(receiver.url).tell("alarm_1", {})
+        Webhook(receiver.url).send("alarm_1", {})
     assert len(receiver.got) == asked
     assert "key-of-its-own" not in str(refusal.value) and SECRET not in str(refusal.value)
 
 
-def test_a_dead_receiver_is_told(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_receiver_is_named(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhook_module, "ATTEMPTS", 1)
-    with pytest.raises(SamifError, match="did not take an alarm: ConnectionError"):
-        Webhook("http://127.0.0.1:9/x").tell("alarm_1", {})
+    with pytest.raises(SamifError, match="did not accept an alarm: ConnectionError"):
+        Webhook("http://127.0.0.1:9/x").send("alarm_1", {})
 
 
 @pytest.mark.parametrize(("secret", "words"), [(None, "is not set"), ("whsec_%%%", "holds no webhook secret")])
@@ -226,7 +237,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> WatchedLin
     return line
 
 
-def test_what_the_webhook_did_not_take_is_sent_at_the_next_look(
+def test_an_alarm_that_the_webhook_did_not_accept_is_sent_at_the_next_poll(
     made: WatchedLine, tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This line's registered scores are made up, so its replay raises an alarm."""
@@ -235,19 +246,19 @@ def test_what_the_webhook_did_not_take_is_sent_at_the_next_look(
     monkeypatch.setattr(webhook_module, "ATTEMPTS", 1)
     receiver.codes = [503]
 
-    def look() -> None:
+    def poll() -> None:
         watcher = Watcher(line.layout, line.params, line.registry, "demo@champion", None)
         with watcher.history.writing():
-            watcher.look()
+            watcher.poll()
 
-    with pytest.raises(SamifError, match="did not take"):
-        look()
-    look()
-    look()
+    with pytest.raises(SamifError, match="did not accept"):
+        poll()
+    poll()
+    poll()
     bodies = [json.loads(body) for _, body in receiver.got]
     assert len(bodies) == 2 and bodies[0] == bodies[1]
     assert bodies[0]["type"] == "samif.watch.alarm" and bodies[0]["data"]["subject"] == "replay"
-    assert bodies[0]["data"]["line"] == "demo" and bodies[0]["data"]["due"][0]["what"] == "re-evaluation"
+    assert bodies[0]["data"]["line"] == "demo" and bodies[0]["data"]["recommendations"][0]["action"] == "re-evaluation"
     for path in watch_folder(line.layout).rglob("*"):
         assert not path.is_file() or SECRET.encode() not in path.read_bytes()
 
@@ -293,14 +304,14 @@ def _rot(layout: Layout) -> None:
     ("harm", "words"),
     [
         (None, ()),
-        (_lighten, ("frozen images: ", "gone or changed")),
-        (_lose, ("frozen images: ", "gone or changed")),
-        (_propose_otherwise, ("scores: AP50 of all was", "bolt most")),
+        (_lighten, ("validation images: ", "missing or changed")),
+        (_lose, ("validation images: ", "missing or changed")),
+        (_propose_otherwise, ("scores: AP of all classes was", "bolt most")),
         (_damage_proposals, ("could not be scored again", "damaged")),
         (_rot, ("classifier: ",)),
     ],
 )
-def test_a_replay_finds_what_is_no_longer_as_registered(
+def test_a_replay_finds_what_differs_from_the_registration(
     tagged: TaggedLine, tmp_path: Path, harm: Callable[[Layout], None] | None, words: tuple[str, ...]
 ) -> None:
     line = tagged.copy(tmp_path / "line")
@@ -308,25 +319,68 @@ def test_a_replay_finds_what_is_no_longer_as_registered(
         harm(line.layout)
     watch = line.params.watch.model_copy(update={"replay_images": 0})
     done = replay(line.layout, line.params.model_copy(update={"watch": watch}), line.registry, "demo-classifier/1")
-    assert bool(done.complaints) == bool(words) and all(word in "; ".join(done.complaints) for word in words)
+    assert bool(done.differences) == bool(words) and all(word in "; ".join(done.differences) for word in words)
     assert done.images == 24
+
+
+def _scored(monkeypatch: pytest.MonkeyPatch, move: float, false_tags: float = 0.0) -> None:
+    """Scores as another processor would give them: every AP moved, and the rate of false tags."""
+    measure = Scorer.measure
+
+    def moved(self: Scorer, ref: str) -> Any:
+        scored = measure(self, ref)
+        document = scored.evaluation.model_dump(mode="json")
+        for score in document["per_class"].values():
+            score["ap"] -= move
+        document["unknown"]["false_tags_per_image"] += false_tags
+        return replace(scored, evaluation=Evaluation.model_validate(document))
+
+    monkeypatch.setattr(Scorer, "measure", moved)
+
+
+@pytest.mark.parametrize(
+    ("move", "false_tags", "differs"), [(SAME_POINTS / 2, 0.0, False), (0.0, 0.01, False), (2 * SAME_POINTS, 0.0, True)]
+)
+def test_a_replay_tolerates_what_the_gates_tolerate(
+    tagged: TaggedLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, move: float, false_tags: float, differs: bool
+) -> None:
+    line = tagged.copy(tmp_path / "line")
+    _scored(monkeypatch, move, false_tags)
+    watch = line.params.watch.model_copy(update={"replay_images": 0})
+    done = replay(line.layout, line.params.model_copy(update={"watch": watch}), line.registry, "demo-classifier/1")
+    assert bool(done.differences) == differs
+
+
+def test_a_registry_that_does_not_answer_is_no_difference(
+    tagged: TaggedLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends the poll, and the next one replays again; an alarm would be false."""
+    line = tagged.copy(tmp_path / "line")
+
+    def refuse(self: Scorer, ref: str) -> Any:
+        raise ServiceUnavailable("the registry does not answer; start it")
+
+    monkeypatch.setattr(Scorer, "measure", refuse)
+    watch = line.params.watch.model_copy(update={"replay_images": 0})
+    with pytest.raises(ServiceUnavailable):
+        replay(line.layout, line.params.model_copy(update={"watch": watch}), line.registry, "demo-classifier/1")
 
 
 def test_images_encoded_again_are_what_the_store_holds(made: WatchedLine, tmp_path: Path) -> None:
     line = made.copy(tmp_path / "line")
-    assert _encoded_again(line.layout, line.params) == (2, [])
+    assert _encode_again(line.layout, line.params) == (2, [])
     store = line.root / ".samif" / "embeddings"
     other = line.copy(tmp_path / "other")
     shutil.rmtree(store)
     with pytest.raises(SamifError):
-        _encoded_again(line.layout, line.params)
+        _encode_again(line.layout, line.params)
     _overwrite(other)
-    count, complaints = _encoded_again(other.layout, other.params)
-    assert count == 2 and len(complaints) == 1 and "encoded again differ from the stored ones" in complaints[0]
+    count, differences = _encode_again(other.layout, other.params)
+    assert count == 2 and len(differences) == 1 and "encoded again differ from the stored ones" in differences[0]
 
 
 def _overwrite(line: WatchedLine) -> None:
-    """A store that holds other embeddings under the same names: what a changed library would leave."""
+    """A store that holds other embeddings under the same names: as a changed library would store."""
     manifest = EmbeddingManifest.load(line.layout.embeddings)
     shutil.rmtree(line.root / ".samif" / "embeddings")
     namespace = store_of(line.layout, line.params).namespace(manifest.encoder.digest, manifest.preprocessing)

@@ -1,4 +1,4 @@
-"""`samif watch` from end to end: reference, stream, alarms, history, metrics, and what it refuses."""
+"""`samif watch` end to end: reference, stream, alarms, history, metrics, refusals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 import flows.cli.watch  # noqa: F401  (registers its commands)
 from flows.cli.app import app
 from flows.watch.history import History
-from flows.watch.records import Alarm, ImageSeen, Replayed, Unreadable
+from flows.watch.records import Alarm, ImageObserved, Replayed, Unreadable
 from flows.watch.watcher import Watcher, watch_folder
 from samif.errors import SamifError
 from tests.support.watched_line import REFERENCE, WatchedLine
@@ -30,7 +30,7 @@ from tests.support.watched_line import REFERENCE, WatchedLine
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Two threads for images this small wait for each other more than they work."""
+    """Two threads are slower than one for images this small."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -54,7 +54,7 @@ def samif(line: WatchedLine, *words: str) -> Result:
     return CliRunner().invoke(app, ["watch", *words, "--workspace", str(line.root)])
 
 
-def look(line: WatchedLine) -> None:
+def poll(line: WatchedLine) -> None:
     result = samif(line, "run", "--images", str(line.camera))
     assert result.exit_code == 0, result.output
 
@@ -67,10 +67,10 @@ def alarms(line: WatchedLine) -> list[Alarm]:
     return [record for record in History(watch_folder(line.layout)).read() if isinstance(record, Alarm)]
 
 
-# What is normal
+# Reference
 
 
-def test_the_reference_is_what_shows_no_unknown_class(line: WatchedLine) -> None:
+def test_the_reference_leaves_out_images_with_unknown_classes(line: WatchedLine) -> None:
     result = samif(line, "reference", "--json")
     content = json.loads(result.stdout)
     assert (content["model"], content["images"]) == ("demo-classifier/1", REFERENCE)
@@ -83,15 +83,15 @@ def test_a_reference_of_ordinary_images_leaves_out_broken_ones(line: WatchedLine
     (line.camera / "broken.jpg").write_bytes(b"no image")
     content = json.loads(samif(line, "reference", "--images", str(line.camera), "--json").stdout)
     assert content["images"] == 21 and content["reference"] == status(line)["reference"]
-    # it holds although the validation images are there; without a folder they are taken again
+    # it stays valid although there are validation images; without a folder these are used again
     assert json.loads(samif(line, "reference", "--json").stdout)["images"] == REFERENCE
 
 
 def test_a_reference_of_an_earlier_release_is_made_again(line: WatchedLine) -> None:
     (path,) = (watch_folder(line.layout) / "references").iterdir()
     with safe_open(path, "numpy") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys() if key != "doubt"}  # noqa: SIM118
-        meta = file.metadata() | {"format": "samif-watch-reference-1"}
+        tensors = {key: file.get_tensor(key) for key in file.keys() if key != "uncertainty"}  # noqa: SIM118
+        meta = file.metadata() | {"format": "samif-watch-reference-2"}
     save_file(tensors, path, meta)
     refused = samif(line, "status")
     assert isinstance(refused.exception, SamifError) and "made by an earlier release" in str(refused.exception)
@@ -103,7 +103,7 @@ def test_a_reference_of_an_earlier_release_is_made_again(line: WatchedLine) -> N
 def test_tables_fit_a_narrow_terminal(line: WatchedLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     line.shoot(2)
-    look(line)
+    poll(line)
     for words in (("status",), ("history",), ("reference",)):
         shown = samif(line, *words).stdout.splitlines()
         assert max(len(row) for row in shown if "demo-classifier" not in row) <= 80
@@ -112,85 +112,85 @@ def test_tables_fit_a_narrow_terminal(line: WatchedLine, monkeypatch: pytest.Mon
 # A stream
 
 
-def test_an_undisturbed_stream_is_silent_and_a_dark_one_is_not(line: WatchedLine) -> None:
+def test_a_dark_stream_raises_an_alarm_and_an_undisturbed_one_does_not(line: WatchedLine) -> None:
     line.shoot(20)
-    look(line)
+    poll(line)
     assert not [alarm for alarm in alarms(line) if alarm.source == "stream"]
     line.shoot(10, start=20, dark=True)
-    look(line)
+    poll(line)
     found = {alarm.subject: alarm for alarm in alarms(line)}
     assert 20 < found["embedding"].images <= 30
     content = status(line)
     assert "embedding" in {alarm["subject"] for alarm in content["alarms"]}
-    assert "re-evaluation" in {item["what"] for item in content["due"]} and content["images"] == 30
-    assert "ALARM since" in samif(line, "status").stdout and "look different" in samif(line, "history").stdout
+    assert "re-evaluation" in {item["action"] for item in content["recommendations"]} and content["images"] == 30
+    assert "ALARM since" in samif(line, "status").stdout and "embeddings have shifted" in samif(line, "history").stdout
 
 
 def test_an_alarm_is_raised_once_and_cleared_when_the_light_is_back(line: WatchedLine) -> None:
     line.shoot(8, dark=True)
     line.shoot(20, start=8)
-    look(line)
-    look(line)
+    poll(line)
+    poll(line)
     lines = [r.model_dump() for r in History(watch_folder(line.layout)).read()]
     raised = [r["id"] for r in lines if r["kind"] == "alarm" and r["subject"] == "embedding"]
     assert len(raised) == 1 and raised[0] in [r["alarm"] for r in lines if r["kind"] == "cleared"]
 
 
-def test_an_image_is_looked_at_once_and_a_rewritten_one_again(line: WatchedLine) -> None:
+def test_an_image_is_observed_once_and_an_overwritten_one_again(line: WatchedLine) -> None:
     (first, *_) = line.shoot(3)
-    look(line)
-    look(line)
+    poll(line)
+    poll(line)
     assert status(line)["images"] == 3
     shutil.copy(line.camera / "0002.png", first)
-    look(line)
+    poll(line)
     assert status(line)["images"] == 4
 
 
-def test_a_broken_file_is_named_and_a_fresh_one_may_still_be_coming(line: WatchedLine) -> None:
+def test_a_broken_file_is_recorded_and_a_new_one_may_be_incomplete(line: WatchedLine) -> None:
     line.shoot(1)
     for name, age in (("old.png", 3600), ("coming.png", 0)):
         path = line.camera / name
         path.write_bytes((line.camera / "0000.png").read_bytes()[:50])
         os.utime(path, (time.time() - age, time.time() - age))
     content = json.loads(samif(line, "run", "--images", str(line.camera), "--json").stdout)
-    assert (content["images"], content["unreadable"], content["waiting"]) == (1, 1, 1)
+    assert (content["images"], content["unreadable"], content["incomplete"]) == (1, 1, 1)
     left = [r for r in History(watch_folder(line.layout)).read() if isinstance(r, Unreadable)]
     assert [r.file.name for r in left] == ["old.png"] and "; " in left[0].reason
 
 
-def test_levels_do_not_depend_on_how_many_looks_it_took(line: WatchedLine, tmp_path: Path) -> None:
+def test_levels_do_not_depend_on_the_number_of_polls(line: WatchedLine, tmp_path: Path) -> None:
     twin = line.copy(tmp_path / "twin")
     for number in range(4):
         line.shoot(2, start=2 * number)
-        look(line)
+        poll(line)
         twin.shoot(2, start=2 * number)
-    look(twin)
+    poll(twin)
     levels = [[s["level"] for s in status(each)["statistics"]] for each in (line, twin)]
     assert levels[0] == levels[1]
 
 
-def test_another_live_version_begins_anew(line: WatchedLine) -> None:
+def test_another_live_version_starts_without_images(line: WatchedLine) -> None:
     line.shoot(8, dark=True)
-    look(line)
+    poll(line)
     line.add("s1", 3, after="base")
     line.alias("champion", 2)
-    look(line)
+    poll(line)
     content = status(line)
     assert content["model"] == "demo-classifier/2" and content["images"] == 0
     assert not [alarm for alarm in content["alarms"] if alarm["source"] == "stream"]
 
 
-# What is told
+# Exports
 
 
-def test_metrics_are_a_file_and_answer_over_http(line: WatchedLine) -> None:
+def test_metrics_are_written_to_a_file_and_served_over_http(line: WatchedLine) -> None:
     line.shoot(8, dark=True)
-    look(line)
+    poll(line)
     text = (watch_folder(line.layout) / "metrics.prom").read_text()
     assert 'samif_watch_alarm{side="high",subject="embedding"} 1.0' in text and "samif_watch_images 8.0" in text
     watcher = Watcher(line.layout, line.params, line.registry, "demo@champion", None)
     with watcher.history.writing():
-        watcher.look()
+        watcher.poll()
     port = watcher.metrics.serve(0)
     assert "samif_watch_images 8.0" in requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
 
@@ -198,11 +198,11 @@ def test_metrics_are_a_file_and_answer_over_http(line: WatchedLine) -> None:
 def test_nothing_is_promoted(line: WatchedLine) -> None:
     before = line.registry.aliases("demo")
     line.shoot(8, dark=True)
-    look(line)
+    poll(line)
     assert line.registry.aliases("demo") == before
 
 
-# What goes wrong
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -231,13 +231,13 @@ def test_without_a_live_version_the_sentence_says_how_to_get_one(line: WatchedLi
         raise samif(line, "status").exception  # type: ignore[misc]
 
 
-def test_two_watchers_are_refused(line: WatchedLine) -> None:
+def test_a_second_watcher_is_refused(line: WatchedLine) -> None:
     with History(watch_folder(line.layout)).writing():
-        assert "another 'samif watch run' is at work" in str(samif(line, "run").exception)
+        assert "another 'samif watch run' uses" in str(samif(line, "run").exception)
 
 
-def test_a_killed_watcher_loses_nothing(line: WatchedLine) -> None:
-    """SIGKILL in the middle of a stream; the next look goes on where the history ends, and comes to the same levels."""
+def test_a_killed_watcher_continues_from_the_history(line: WatchedLine) -> None:
+    """After SIGKILL during a stream, the next poll continues where the history ends and gives the same levels."""
     twin = line.copy(line.root.parent / "twin")
     for each in (line, twin):
         each.shoot(12)
@@ -250,7 +250,7 @@ def test_a_killed_watcher_loses_nothing(line: WatchedLine) -> None:
     )
     try:
         until = time.monotonic() + 120
-        while time.monotonic() < until and sum(isinstance(r, ImageSeen) for r in history.read()) < 5:
+        while time.monotonic() < until and sum(isinstance(r, ImageObserved) for r in history.read()) < 5:
             time.sleep(0.01)
         assert process.poll() is None, "it ended before it could be killed"
         process.send_signal(signal.SIGKILL)
@@ -258,10 +258,10 @@ def test_a_killed_watcher_loses_nothing(line: WatchedLine) -> None:
         process.kill()
         process.wait()
     assert 5 <= status(line)["images"] < 20
-    look(line)
-    look(twin)
-    seen = [r.file.name for r in history.read() if isinstance(r, ImageSeen)]
-    assert len(seen) == len(set(seen)) == 20
+    poll(line)
+    poll(twin)
+    names = [r.file.name for r in history.read() if isinstance(r, ImageObserved)]
+    assert len(names) == len(set(names)) == 20
     assert [s["level"] for s in status(line)["statistics"]] == [s["level"] for s in status(twin)["statistics"]]
     assert {a.subject for a in alarms(line)} == {a.subject for a in alarms(twin)}
 
@@ -270,13 +270,13 @@ def test_a_replay_is_due_by_the_clock_and_by_the_version(line: WatchedLine) -> N
     def replays() -> list[str]:
         return [r.model for r in History(watch_folder(line.layout)).read() if isinstance(r, Replayed)]
 
-    look(line)
-    look(line)
+    poll(line)
+    poll(line)
     assert replays() == ["demo-classifier/1"]
     line.set_watch(replay_hours=0.0)
-    look(line)
+    poll(line)
     line.set_watch()
     line.add("s1", 3, after="base")
     line.alias("champion", 2)
-    look(line)
+    poll(line)
     assert replays() == ["demo-classifier/1"] * 2 + ["demo-classifier/2"]

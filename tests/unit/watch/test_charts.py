@@ -1,4 +1,4 @@
-"""Charts: levels are weighted means, whoever folds them."""
+"""Charts: levels are exponentially weighted means."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samif.watch.charts import EMBEDDING, Levels, Normal, Reading
-from samif.watch.space import Region, Space
+from samif.watch.charts import EMBEDDING, Baseline, Levels, Reading
+from samif.watch.projection import Projection, Region
 
 NAMES = ("unknown", "class bolt")
 
 
-def normal(window: int = 9, centre: tuple[float, float] = (0.2, 1.0), reach: float = 3.0) -> Normal:
-    region = Region(Space(np.zeros(2), np.eye(2)), np.zeros(2), reach)
+def baseline(window: int = 9, centre: tuple[float, float] = (0.2, 1.0), radius: float = 3.0) -> Baseline:
+    region = Region(Projection(np.zeros(2), np.eye(2)), np.zeros(2), radius)
     low, high = np.array([-np.inf, 0.5]), np.array([0.4, np.inf])
-    return Normal(NAMES, np.array(centre), low, high, None, {EMBEDDING: region}, window, 50)
+    return Baseline(NAMES, np.array(centre), low, high, None, {EMBEDDING: region}, window, 50)
 
 
 @given(st.lists(st.tuples(st.one_of(st.none(), st.floats(0, 1)), st.integers(0, 9)), max_size=40), st.integers(2, 60))
 def test_a_level_is_the_weighted_mean_of_what_was_there(images: list[tuple[float | None, int]], window: int) -> None:
-    state, rule = Levels.start(normal(window)), normal(window)
+    state, rule = Levels.start(baseline(window)), baseline(window)
     for share, bolts in images:
         values = {"class bolt": float(bolts)} | ({} if share is None else {"unknown": share})
         state = state.after(values, {EMBEDDING: np.zeros(2)}, rule)
@@ -35,13 +35,13 @@ def test_a_level_is_the_weighted_mean_of_what_was_there(images: list[tuple[float
 
 
 def test_a_class_of_which_nothing_is_found_counts_as_zero_and_an_undefined_share_not_at_all() -> None:
-    state = Levels.start(normal()).after({}, {EMBEDDING: np.zeros(2)}, normal())
+    state = Levels.start(baseline()).after({}, {EMBEDDING: np.zeros(2)}, baseline())
     assert state.values.tolist() == pytest.approx([0.2, 0.8])
 
 
 def test_the_embedding_chart_measures_in_standard_errors() -> None:
     """A level of n undisturbed images has variance weight / (2 - weight) in the long run."""
-    rng, rule = np.random.default_rng(0), normal()
+    rng, rule = np.random.default_rng(0), baseline()
     state, squares = Levels.start(rule), []
     for number in range(6000):
         state = state.after({}, {EMBEDDING: rng.normal(size=2)}, rule)
@@ -62,7 +62,7 @@ def test_a_level_on_the_limit_is_no_alarm(
 
 
 def test_readings_name_every_chart_and_only_watched_sides() -> None:
-    readings = Levels.start(normal(reach=np.inf)).readings(normal(reach=np.inf))
+    readings = Levels.start(baseline(radius=np.inf)).readings(baseline(radius=np.inf))
     assert [(r.name, r.low, r.high) for r in readings] == [
         ("unknown", None, 0.4), ("class bolt", 0.5, None), (EMBEDDING, None, None),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What one image tells."""
+"""Statistics of one image."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from samif.config import EvaluateParams
-from samif.watch.objects import LEAST_OBJECTS, STRANGE_SHARE, learn_objects, object_space
-from samif.watch.observe import Observation, observe, pooled, statistics_of, vector
+from samif.watch.objects import MIN_OBJECTS, REFERENCE_SHARE, fit_class_means, fit_object_space
+from samif.watch.observe import Observation, observe, pooled, statistic_names, vector
 from tests.support.handmade import classifier, proposals, rectangle
 
 SHAPE = (40, 40)
 HEAD = classifier({"bolt": [9.0, 0.0, 0.0], "gear": [0.0, 9.0, 0.0]}, [0.0, 0.0, 9.0])
-TOKENS = {"bolt": [9.0, 0, 0], "gear": [0, 9.0, 0], "background": [0, 0, 9.0], "torn": [4.6, 4.4, 0]}
+TOKENS = {"bolt": [9.0, 0, 0], "gear": [0, 9.0, 0], "background": [0, 0, 9.0], "mixed": [4.6, 4.4, 0]}
 PLACES = [rectangle(SHAPE, 10 * (i // 4), 10 * (i % 4), 8, 8) for i in range(16)]
 EMBEDDING = torch.zeros(256, 8, 8)
 
 
-def see(*kinds: str, quality: float = 1.0) -> Observation:
+def observation(*kinds: str, quality: float = 1.0) -> Observation:
     tokens = np.array([TOKENS[kind] for kind in kinds], dtype=np.float32).reshape(len(kinds), 3)
     found = proposals(PLACES[: len(kinds)], tokens, [quality] * len(kinds))
     return observe(found, EMBEDDING, SHAPE, HEAD, EvaluateParams(operating_score=0.3))
@@ -34,32 +34,31 @@ def see(*kinds: str, quality: float = 1.0) -> Observation:
     ],
 )
 def test_counts_and_shares(kinds: tuple[str, ...], expected: dict[str, float]) -> None:
-    seen = see(*kinds)
+    seen = observation(*kinds)
     assert {name: value for name, value in seen.values.items() if name != "margin"} == expected
     assert seen.names == tuple(k for k in kinds if k != "background") and len(seen.features) == len(seen.names)
 
 
-def test_the_margin_is_small_between_two_classes_and_absent_of_nothing() -> None:
-    assert see("bolt").values["margin"] > 0.99
-    assert see("torn").values["margin"] < 0.9
-    assert "margin" not in see("background").values and "margin" not in see().values
+def test_the_margin_is_small_between_two_classes_and_absent_without_objects() -> None:
+    assert observation("bolt").values["margin"] > 0.99
+    assert observation("mixed").values["margin"] < 0.9
+    assert "margin" not in observation("background").values and "margin" not in observation().values
 
 
-def test_doubt_points_to_the_classes_that_a_doubtful_object_is_like() -> None:
-    """Both classes of a torn one; nothing is doubtful about a clear one, nor where there is nothing."""
-    bolt, gear, much = see("torn", "bolt").doubt
-    assert bolt == pytest.approx(much / np.sqrt(2), rel=0.05) and gear == pytest.approx(much / np.sqrt(2), rel=0.05)
-    assert (
-        np.allclose(see("bolt").doubt, 0.0, atol=0.01) and not see().doubt.any() and see("background").doubt[-1] > 0.9
-    )
+def test_uncertainty_is_highest_for_the_classes_that_an_uncertain_object_resembles() -> None:
+    """Both classes of an object between them; there is none for a clear object, nor without objects."""
+    bolt, gear, total = observation("mixed", "bolt").uncertainty
+    assert bolt == pytest.approx(total / np.sqrt(2), rel=0.05) and gear == pytest.approx(total / np.sqrt(2), rel=0.05)
+    assert np.allclose(observation("bolt").uncertainty, 0.0, atol=0.01) and not observation().uncertainty.any()
+    assert observation("background").uncertainty[-1] > 0.9
 
 
 def test_a_bad_mask_of_background_is_no_object() -> None:
-    assert see("background", quality=0.4).values["objects"] == 0
+    assert observation("background", quality=0.4).values["objects"] == 0
 
 
 def test_undefined_is_not_zero() -> None:
-    names = statistics_of(("bolt",))
+    names = statistic_names(("bolt",))
     assert np.isnan(vector({"objects": 1.0}, names)).tolist() == [False, True, True, True, True, False]
 
 
@@ -78,21 +77,21 @@ def drawn(names: tuple[str, ...], rng: np.random.Generator, far: float = 0.0) ->
     )
 
 
-def test_an_object_unlike_its_class_is_strange_in_the_direction_in_which_they_are_alike() -> None:
+def test_an_object_is_out_of_distribution_by_the_component_in_which_its_class_varies_little() -> None:
     rng = np.random.default_rng(0)
     reference = [drawn(("bolt", "gear", "bolt"), rng) for _ in range(100)]
-    space, strange = learn_objects(reference, 5)
-    assert space is not None and 0.0 < np.mean(strange) < 3 * 2 * STRANGE_SHARE
-    usual = [space.strange(drawn(("bolt", "gear", "bolt"), rng)) for _ in range(300)]
-    assert np.mean(usual) / 3 == pytest.approx(STRANGE_SHARE, abs=0.02)
-    assert space.strange(drawn(("bolt", "gear"), rng, far=2.0)) == 1.0
+    space, counts = fit_object_space(reference, 5)
+    assert space is not None and 0.0 < np.mean(counts) < 3 * 2 * REFERENCE_SHARE
+    usual = [space.count_out_of_distribution(drawn(("bolt", "gear", "bolt"), rng)) for _ in range(300)]
+    assert np.mean(usual) / 3 == pytest.approx(REFERENCE_SHARE, abs=0.02)
+    assert space.count_out_of_distribution(drawn(("bolt", "gear"), rng, far=2.0)) == 1.0
 
 
-def test_a_class_of_too_few_reference_objects_is_not_judged() -> None:
+def test_a_class_of_too_few_reference_objects_is_left_out() -> None:
     rng = np.random.default_rng(0)
     reference = [drawn(("bolt",), rng) for _ in range(40)]
-    few = object_space(reference + [drawn(("gear",), rng)] * (LEAST_OBJECTS - 1), 5)
-    enough = object_space(reference + [drawn(("gear",), rng)] * LEAST_OBJECTS, 5)
+    few = fit_class_means(reference + [drawn(("gear",), rng)] * (MIN_OBJECTS - 1), 5)
+    enough = fit_class_means(reference + [drawn(("gear",), rng)] * MIN_OBJECTS, 5)
     assert few is not None and len(few.distances(drawn(("gear",), rng))) == 0
     assert enough is not None and len(enough.distances(drawn(("gear",), rng))) == 1
-    assert learn_objects([drawn(("bolt",), rng)], 5) == (None, [0.0])
+    assert fit_object_space([drawn(("bolt",), rng)], 5) == (None, [0.0])
