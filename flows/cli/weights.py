@@ -33,7 +33,7 @@ def list_(as_json: AsJson = False) -> None:
 
 @weights_app.command()
 def pull(
-    name: Annotated[str, typer.Argument(help="vit_b, vit_l or vit_h.")],
+    name: Annotated[str, typer.Argument(help="mobile_sam, vit_b, vit_l or vit_h.")],
     source: Annotated[
         str | None, typer.Option("--from", help="Path, http(s):// or s3:// address; default SAMIF_WEIGHTS_URI.")
     ] = None,

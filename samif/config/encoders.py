@@ -17,7 +17,7 @@ Checkpoint = Annotated[str, secretless(f"set {_AWS} for s3://, or write ~/.netrc
 class EncoderParams(Strict):
     """The image encoder of SAM."""
 
-    name: Literal["tiny", "vit_b", "vit_l", "vit_h"] = "tiny"
+    name: Literal["tiny", "vit_b", "vit_l", "vit_h", "mobile_sam"] = "tiny"
     """Architecture; all except `tiny` need a checkpoint."""
     checkpoint: Checkpoint | None = None
     """File, https:// or s3:// address; `null` looks for the published file in the cache."""

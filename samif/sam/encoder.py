@@ -14,6 +14,7 @@ from segment_anything.modeling import ImageEncoderViT, Sam
 from torch import Tensor, nn
 
 from samif.sam.frame import Frame
+from samif.sam.mobile import MobileImageEncoder, fused
 from samif.sam.pixels import padded_batch, resize_longest
 from samif.sam.precision import full_float32, multiplies_bfloat16
 from samif.sam.vit import FastViT
@@ -97,9 +98,11 @@ def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 
 def _network(sam: Sam, dtype: torch.dtype) -> nn.Module:
-    """The forward pass: our arrangement of the official architectures, tiny's own."""
+    """The forward pass: our arrangement of the published architectures, tiny's own."""
     if isinstance(sam.image_encoder, ImageEncoderViT):
         return FastViT(sam.image_encoder, dtype)
+    if isinstance(sam.image_encoder, MobileImageEncoder):
+        return _Cast(fused(sam.image_encoder), dtype)
     return _Cast(sam.image_encoder, dtype)
 
 

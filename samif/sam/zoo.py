@@ -2,6 +2,7 @@
 
 Architectures are those of Kirillov et al., "Segment Anything" (ICCV 2023), built by the authors' package
 `segment_anything`; `tiny` is a small model of the same modules whose weights ship with samif.
+`mobile_sam` has their prompt encoder and mask decoder behind a smaller image encoder.
 Weights are always checked against the architecture: nothing missing, nothing left over, every shape right.
 """
 
@@ -85,6 +86,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         Architecture(
             "vit_h", "sam_vit_h_4b8939.pth", "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e"
         ),
+        Architecture("mobile_sam", "mobile_sam.pt", "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f"),
     )
 }
 
@@ -294,6 +296,10 @@ def _build(name: str) -> Sam:
             from samif.sam.tiny import build_tiny
 
             return build_tiny().eval()
+        if name == "mobile_sam":
+            from samif.sam.mobile import build_mobile_sam
+
+            return build_mobile_sam().eval()
         return sam_model_registry[name]()
 
 

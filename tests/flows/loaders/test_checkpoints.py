@@ -281,6 +281,7 @@ def test_listing_follows_the_cache(cache: Path) -> None:
     rows = {row.name: row for row in list_weights()}
     assert {name: row.present for name, row in rows.items()} == {
         "tiny": True, "vit_b": False, "vit_l": False, "vit_h": False,
+        "mobile_sam": False,
     }  # fmt: skip
     assert (rows["vit_b"].parameters, rows["vit_b"].embedding) == (93_735_472, (256, 64, 64))
     cache.mkdir(parents=True)
@@ -310,9 +311,26 @@ def test_verify_notices_a_byte_changed_in_the_cache(hollow_vit_b: Path) -> None:
             verify(target, digest)
 
 
+def test_mobile_sam_is_pulled_and_recognised(server: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = ARCHITECTURES["mobile_sam"].layout
+    floats = {name: torch.zeros(()).expand(shape) for name, shape in layout.items()}
+    own = tmp_path / "mobile_sam.pt"
+    torch.save({name: x.long() if "num_batches" in name else x for name, x in floats.items()}, own)
+    server.files["mobile_sam.pt"] = own.read_bytes()
+    monkeypatch.setenv("SAMIF_WEIGHTS_URI", server.uri(""))
+    with pytest.raises(SamifError, match=f"expected {ARCHITECTURES['mobile_sam'].sha256}"):
+        pull("mobile_sam")
+    pulled = pull("mobile_sam", sha256=sha256(own))
+    assert not pulled.published
+    assert resolve("mobile_sam", None, pulled.sha256) == Checkpoint(pulled.path, pulled.sha256)
+    assert verify(str(pulled.path)).name == verify("mobile_sam", pulled.sha256).name == "mobile_sam"
+    with pytest.raises(SamifError, match=r"holds weights of 'mobile_sam', but params.yaml says encoder\.name: vit_b"):
+        pull("vit_b", str(own))
+
+
 def test_verify_of_weights_that_are_no_sam(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(SamifError, match="holds no weights of tiny, vit_b, vit_l, vit_h"):
+    with pytest.raises(SamifError, match="holds no weights of tiny, vit_b, vit_l, vit_h, mobile_sam"):
         verify(str(tmp_path / "other.pth"))
 
 
