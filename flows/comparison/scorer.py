@@ -1,4 +1,4 @@
-"""Score registered versions again on the frozen validation images of a workspace, all on the same ones."""
+"""Score registered versions again, all on the same validation images of a workspace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flows.runtime.progress import track
 from flows.workspace.layout import Layout
 from samif.config import Params, digest
 from samif.dataset.model import ImageRecord
-from samif.errors import SamifError
+from samif.errors import IntegrityError, ObjectMissing
 from samif.evaluate.model import Evaluation
 from samif.inference.propose import Proposals
 from samif.io.hashing import file_sha256
@@ -27,7 +27,7 @@ class Scorer:
     """The validation images of a workspace and what versions score on them.
 
     Raises:
-        SamifError: the workspace has no checked images.
+        ObjectMissing: the workspace has no checked images.
     """
 
     def __init__(self, layout: Layout, params: Params, registry: Registry) -> None:
@@ -35,10 +35,11 @@ class Scorer:
         self.dataset = dataset_of(layout, params, "val")
 
     def measure(self, ref: str) -> ScoredVersion:
-        """Score a version as its card says that it proposes and labels.
+        """Score a version with the proposal and labelling parameters of its card.
 
         Raises:
-            SamifError: its files are not its card's, or its proposals can neither be found nor made here.
+            IntegrityError: its files are not its card's, or the embeddings here are of another encoder.
+            ObjectMissing: there is no such version, or nothing here to compute its proposals from.
         """
         from samif.classifier.model import Classifier
         from samif.evaluate.evaluate import evaluate
@@ -57,24 +58,36 @@ class Scorer:
         return ScoredVersion(scored.evaluation, records, scored.detections)
 
     def proposals(self, card: Card, folder: Path) -> Callable[[ImageRecord], Proposals]:
-        """Of a version in `folder`: the workspace's own proposals where its decoder made them; else made now, and kept.
+        """Proposals of a version in `folder`: those of the workspace where its decoder made them; else computed now and
+        kept under a key of everything that decides them.
 
         Raises:
-            SamifError: the workspace's embeddings are another encoder's.
+            IntegrityError: the workspace's embeddings are of another encoder.
+            ObjectMissing: the workspace lacks the semantic features that the version takes.
         """
+        embedded = EmbeddingManifest.load(self._layout.embeddings)
+        if embedded.encoder.digest != card.encoder.digest:
+            raise IntegrityError(
+                f"'{card.name}' was made with encoder {card.encoder.digest[:12]}, but the embeddings here are of "
+                f"{embedded.encoder.digest[:12]}; compare it in a workspace of its own encoder"
+            )
         here = self._layout.decoder / DECODER
         same = here.is_file() and file_sha256(here) == card.decoder.sha256
         if (
             same
-            and self._sees(card)
+            and self._has_semantic(card)
             and card.inference.propose == self._params.propose
             and self._layout.proposals("val").is_file()
         ):
             return ProposalFile(self._layout.proposals("val")).of
-        key = digest(
-            {"decoder": card.decoder.sha256, "images": self.dataset.digest}, card.inference.propose,
-            *([card.semantic] if card.semantic is not None else []),
-        )  # fmt: skip
+        made_of = {
+            "decoder": card.decoder.sha256,
+            "images": self.dataset.digest,
+            "encoder": embedded.encoder.digest,
+            "preprocessing": embedded.preprocessing,
+            "dtype": embedded.dtype,
+        }
+        key = digest(made_of, card.inference.propose, *([card.semantic] if card.semantic is not None else []))
         kept = self._layout.state / "proposals" / f"{key[:32]}.parquet"
         if not kept.is_file():
             self._propose(card, folder, kept)
@@ -84,14 +97,8 @@ class Scorer:
         from flows.stages.propose import propose_each
         from samif.sam.decoder import load_decoder
 
-        encoder = EmbeddingManifest.load(self._layout.embeddings).encoder
-        if encoder.digest != card.encoder.digest:
-            raise SamifError(
-                f"'{card.name}' was made with encoder {card.encoder.digest[:12]}, but the embeddings here are of "
-                f"{encoder.digest[:12]}; compare it in a workspace of its own encoder"
-            )
-        if card.semantic is not None and not self._sees(card):
-            raise SamifError(
+        if card.semantic is not None and not self._has_semantic(card):
+            raise ObjectMissing(
                 f"'{card.name}' was made with semantic encoder '{card.semantic.name}' ({card.semantic.digest[:12]}), "
                 "whose features are not here; compare it in a workspace whose section 'semantic' names that encoder"
             )
@@ -101,7 +108,7 @@ class Scorer:
             proposed = propose_each(decoder, source, card.inference.propose, progress)
             write_proposals(kept, proposed, semantic=source.read_semantic is not None)
 
-    def _sees(self, card: Card) -> bool:
+    def _has_semantic(self, card: Card) -> bool:
         """Whether the workspace has the semantic features that the version takes, if it takes any."""
         if card.semantic is None:
             return True
