@@ -24,7 +24,6 @@ from samif.io.address import shown
 from samif.sam.zoo import (
     ARCHITECTURES,
     SUFFIXES,
-    TINY,
     check_layout,
     find_architecture,
     load_sam,
@@ -107,7 +106,7 @@ def list_weights() -> list[WeightsRow]:
                 image_size=architecture.image_size,
                 file_name=architecture.file_name,
                 sha256=architecture.sha256,
-                present=name == TINY or path is not None,
+                present=architecture.shipped or path is not None,
                 path=path,
             )
         )
@@ -128,7 +127,7 @@ def resolve(name: str, checkpoint: str | None, sha256: str | None, progress: Pro
         if sha256 is None and is_remote(checkpoint):
             sha256 = architecture.sha256
         return Checkpoint(fetch(checkpoint, sha256, progress), sha256)
-    if name == TINY:
+    if architecture.shipped:
         return Checkpoint(None, sha256)
     wanted = sha256 or architecture.sha256
     path = _cached(wanted)

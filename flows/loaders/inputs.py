@@ -121,8 +121,10 @@ def semantic_of(params: SemanticParams, device: str = "cpu") -> SemanticEncoder:
     """The semantic encoder that params.yaml names, fetched if need be and checked, on a device."""
     from samif.semantic.encoder import load_semantic
 
-    remote = is_remote(params.checkpoint)
-    path = fetch(params.checkpoint, params.sha256) if remote else local_path(params.checkpoint)
+    path = None  # installed with samif
+    if params.checkpoint is not None:
+        remote = is_remote(params.checkpoint)
+        path = fetch(params.checkpoint, params.sha256) if remote else local_path(params.checkpoint)
     return load_semantic(params.model, path, params.sha256, params.size, device)
 
 

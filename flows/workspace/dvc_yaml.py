@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from flows.workspace.layout import Layout
-from samif.config import BASE, Params
+from samif.config import BASE, SHIPPED, EncoderParams, Params
 from samif.io.files import commit
 
 REVISIONS = {
@@ -41,15 +41,21 @@ def render_pipeline(params: Params) -> str:
             own_data=params.dataset.train is not None,
             own_val=params.dataset.val is not None,
             semantic=params.semantic is not None,
-            shipped=shipped_weights() if params.encoder.name == "tiny" and params.encoder.checkpoint is None else "",
+            shipped=_shipped_digest(params.encoder),
         )
     )
 
 
+def _shipped_digest(encoder: EncoderParams) -> str:
+    """First digits of the SHA-256 of the shipped weights that an encoder takes, nothing where it takes others."""
+    if encoder.checkpoint is not None or encoder.name not in SHIPPED:
+        return ""
+    return _digest(encoder.name)
+
+
 @cache
-def shipped_weights() -> str:
-    """First digits of the SHA-256 of the `tiny` that this package ships."""
-    return hashlib.sha256((files("samif") / "assets" / "tiny.safetensors").read_bytes()).hexdigest()[:12]
+def _digest(name: str) -> str:
+    return hashlib.sha256((files("samif") / "assets" / f"{name}.safetensors").read_bytes()).hexdigest()[:12]
 
 
 def sync_pipeline(layout: Layout, params: Params) -> bool:

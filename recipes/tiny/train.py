@@ -29,8 +29,9 @@ from recipes.tiny.scenes import KINDS
 from samif.dataset.draw.line import CROWDING, MIN_VISIBLE
 from samif.dataset.draw.parts import BASE_PARTS, NOVEL_PARTS, make_parts
 from samif.dataset.draw.scene import Item, compose
+from samif.sam.compact import CORE, FINE, MID
 from samif.sam.decoder import InstanceDecoder
-from samif.sam.tiny import CORE, FINE, IMAGE_SIZE, MID, build_tiny
+from samif.sam.tiny import IMAGE_SIZE, build_tiny
 
 OBJECTS, BACKGROUNDS = 6, 2
 MIN_AREA = 60

@@ -6,7 +6,7 @@ Unknown keys are refused; an error says key, expected and got.
 
 from samif.config.data import CocoSource, DataProtocol, DatasetParams, DrawnParams, ShotSource
 from samif.config.digest import digest
-from samif.config.encoders import EmbedParams, EncoderParams, SemanticParams, StoredAs
+from samif.config.encoders import SHIPPED, EmbedParams, EncoderParams, SemanticParams, StoredAs
 from samif.config.learning import (
     EvaluateParams,
     FeaturePart,
@@ -25,6 +25,7 @@ from samif.config.watch import WatchParams
 __all__ = [
     "BASE",
     "RESERVED_CLASSES",
+    "SHIPPED",
     "CocoSource",
     "DataProtocol",
     "DatasetParams",

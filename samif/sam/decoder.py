@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from samif.errors import SamifError
 from samif.io import files
+from samif.sam.compact import CompactMaskDecoder
 from samif.sam.decode import (
     ALL_MASKS,
     SINGLE_MASK,
@@ -26,7 +27,11 @@ from samif.sam.decode import (
     run_transformer,
 )
 from samif.sam.heads import InstanceHeads
-from samif.sam.tiny import TinyMaskDecoder, build_tiny
+from samif.sam.photo import build_photo
+from samif.sam.tiny import build_tiny
+
+COMPACT = {"tiny": build_tiny, "photo": build_photo}
+"""The architectures whose decoder is the compact one."""
 
 
 class InstanceDecoder(nn.Module):
@@ -36,7 +41,7 @@ class InstanceDecoder(nn.Module):
         super().__init__()
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
-        if not isinstance(mask_decoder, TinyMaskDecoder):
+        if not isinstance(mask_decoder, CompactMaskDecoder):
             width = int(mask_decoder.transformer_dim)
             self.instance_heads = InstanceHeads(token_dim=width, embedding_dim=width)
 
@@ -47,9 +52,9 @@ class InstanceDecoder(nn.Module):
 
     @property
     def heads(self) -> InstanceHeads:
-        """Objectness and point proposals; tiny's mask decoder brings its own."""
+        """Objectness and point proposals; the compact mask decoder brings its own."""
         decoder = self.mask_decoder
-        return decoder.instance_heads if isinstance(decoder, TinyMaskDecoder) else self.instance_heads
+        return decoder.instance_heads if isinstance(decoder, CompactMaskDecoder) else self.instance_heads
 
     @property
     def device(self) -> torch.device:
@@ -151,8 +156,8 @@ def load_decoder(path: Path) -> tuple[InstanceDecoder, str]:
 
 def _empty(architecture: str) -> InstanceDecoder:
     """Prompt encoder and mask decoder of an architecture; the official three share one layout."""
-    if architecture == "tiny":
-        return InstanceDecoder.of(build_tiny())
+    if architecture in COMPACT:
+        return InstanceDecoder.of(COMPACT[architecture]())
     prompt_encoder = PromptEncoder(
         embed_dim=256, image_embedding_size=(64, 64), input_image_size=(1024, 1024), mask_in_chans=16
     )

@@ -11,11 +11,12 @@ class InstanceHeads(nn.Module):
 
     Args:
         token_dim: width of the decoder's tokens (256 for official SAM, 64 for tiny).
-        embedding_dim: channels of the image embedding.
+        embedding_dim: channels of the image embedding that the proposal map is made from, the first ones.
     """
 
     def __init__(self, *, token_dim: int, embedding_dim: int) -> None:
         super().__init__()
+        self._channels = embedding_dim
         self.objectness = nn.Sequential(
             nn.Linear(2 * token_dim, token_dim), nn.GELU(), nn.Linear(token_dim, token_dim), nn.GELU(),
             nn.Linear(token_dim, 1),
@@ -32,5 +33,5 @@ class InstanceHeads(nn.Module):
 
     def centres(self, embeddings: Tensor) -> Tensor:
         """Logits (B, 2h, 2w) of "deep inside one object", from embeddings (B, C, h, w)."""
-        logits: Tensor = self.proposal(embeddings)
+        logits: Tensor = self.proposal(embeddings[:, : self._channels])
         return logits.squeeze(1)

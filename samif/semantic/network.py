@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from samif.errors import SamifError
+from samif.io.packaged_weights import EFFICIENTNET_LITE, PackagedWeights, timm_names
 from samif.sam.zoo import difference, read_weights, tensors_digest, verify_file
 
 
@@ -51,18 +52,21 @@ class LoadedNetwork:
     interpolation: str
 
 
-def load_network(name: str, checkpoint: Path, sha256: str | None) -> LoadedNetwork:
+def load_network(name: str, checkpoint: Path | None, sha256: str | None) -> LoadedNetwork:
     """Build a network of timm and fill it with the weights of a checkpoint.
 
     Args:
         name: of timm, with or without the tag of its pretraining, such as `vit_small_patch14_dinov2`. The tag
             decides the normalisation where an architecture was pretrained in several ways.
-        checkpoint: .pth, .pt or .safetensors, in timm's layout or its authors'. No code inside is ever run.
+        checkpoint: .pth, .pt or .safetensors, in timm's layout or its authors'. No code inside is ever run. None takes
+            the weights of a package (`samif.io.packaged_weights`), which `name` is then a key of.
         sha256: what the file's SHA-256 must be; None accepts any.
 
     Raises:
         SamifError: unknown name, no feature grid, file missing or damaged, another digest, other weights.
     """
+    if checkpoint is None:
+        return _packaged(name, EFFICIENTNET_LITE[name])
     if not checkpoint.is_file():
         raise SamifError(
             f"{checkpoint}: there is no such checkpoint of semantic encoder '{name}'; correct semantic.checkpoint in "
@@ -71,6 +75,18 @@ def load_network(name: str, checkpoint: Path, sha256: str | None) -> LoadedNetwo
     network = _build(name)
     digest = verify_file(checkpoint, sha256)
     _fill(network, name, read_weights(checkpoint, None), checkpoint)
+    return _describe(network, name, digest)
+
+
+def _packaged(name: str, weights: PackagedWeights) -> LoadedNetwork:
+    """A network with the weights of a package."""
+    network, path = _build(weights.model), weights.path()
+    layout = network.state_dict()
+    network.load_state_dict(timm_names(read_weights(path, weights.sha256), layout, path))
+    return _describe(network, name, weights.sha256)
+
+
+def _describe(network: nn.Module, name: str, file_sha256: str) -> LoadedNetwork:
     network.requires_grad_(False)
     from timm.data.config import resolve_model_data_config
 
@@ -81,7 +97,7 @@ def load_network(name: str, checkpoint: Path, sha256: str | None) -> LoadedNetwo
         network=network,
         name=name,
         digest=hashlib.sha256(f"{architecture}\n{tensors_digest(network.state_dict())}".encode()).hexdigest(),
-        file_sha256=digest,
+        file_sha256=file_sha256,
         cell=int(last["reduction"]),
         width=int(last["num_chs"]),
         own_size=int(data["input_size"][-1]),

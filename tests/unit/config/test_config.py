@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samif.config import EncoderParams, Params, ProposeParams, SessionParams, digest, load_params
-from samif.config.params import RENAMED_KEYS
+from samif.config.params import RENAMED_KEYS, RENAMED_VALUES
 from samif.errors import SamifError
 
 
@@ -51,7 +51,7 @@ def test_known_classes_are_in_row_order() -> None:
         (HEAD + "propose: {points: '64'}\n", "key 'propose.points': expected a valid integer, got '64'"),
         (HEAD + "propose: {points: 0}\n", "key 'propose.points': expected greater than or equal to 1, got 0"),
         (HEAD + "propose: {duplicate_iou: 1.01}\n", "key 'propose.duplicate_iou': .*less than or equal to 1, got 1.01"),
-        (HEAD + "encoder: {name: vit_x}\n", "key 'encoder.name': expected 'tiny', 'vit_b'.*got 'vit_x'"),
+        (HEAD + "encoder: {name: vit_x}\n", "key 'encoder.name': expected 'tiny', 'photo', 'vit_b'.*got 'vit_x'"),
         (HEAD + "encoder: {sha256: ABC}\n", "key 'encoder.sha256'"),
         (
             HEAD + "encoder: {stored_as: bfloat16}\n",
@@ -60,7 +60,7 @@ def test_known_classes_are_in_row_order() -> None:
         (HEAD + f"semantic: {{{SEMANTIC}, size: 96, layer: 3}}\n", "key 'semantic.layer': expected no such key, got 3"),
         (
             HEAD + "semantic: {model: vit_tiny_patch16_224}\n",
-            "key 'semantic.checkpoint': expected a value, got nothing",
+            "key 'semantic': expected 'checkpoint' and 'sha256' of network 'vit_tiny_patch16_224'",
         ),
         (HEAD + f"semantic: {{{SEMANTIC}, size: 15}}\n", "key 'semantic.size': .*greater than or equal to 16, got 15"),
         (HEAD + f"semantic: {{{SEMANTIC[:-1]}}}\n", "key 'semantic.sha256'"),
@@ -110,6 +110,14 @@ def test_a_key_of_an_earlier_release_is_refused_with_its_new_name(tmp_path: Path
     with pytest.raises(SamifError) as refusal:
         load_params(path)
     assert str(refusal.value) == f"{path}: key '{old}' is called '{new}' now; rename it"
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED_VALUES["watch.statistics"].items())
+def test_a_value_of_an_earlier_release_is_refused_with_its_new_name(old: str, new: str, tmp_path: Path) -> None:
+    path = write(tmp_path, HEAD + f"watch: {{statistics: [objects, {old}]}}\n")
+    with pytest.raises(SamifError) as refusal:
+        load_params(path)
+    assert str(refusal.value) == f"{path}: key 'watch.statistics.1': '{old}' is called '{new}' now; rename it"
 
 
 def test_limits_themselves_pass(tmp_path: Path) -> None:

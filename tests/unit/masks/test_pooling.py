@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from samif.masks.pooling import MASKS_AT_ONCE, _largest, planes, pool
-from samif.sam.tiny import CORE, EMBEDDING_DIM, FINE, MID
+from samif.sam.compact import CORE, DECODED, FINE, MID
 
 
 def ramp() -> Tensor:
@@ -74,5 +74,5 @@ def test_planes_of_tiny_are_its_three_strides() -> None:
 
 
 def test_an_official_embedding_is_one_plane() -> None:
-    embeddings = torch.zeros(1, EMBEDDING_DIM, 64, 64)
+    embeddings = torch.zeros(1, DECODED, 64, 64)
     assert [plane.shape for plane in planes(embeddings)] == [embeddings.shape]

@@ -17,7 +17,8 @@ from samif.errors import SamifError
 from samif.sam.decode import DetailedDecoder, decode_tokens
 from samif.sam.decoder import InstanceDecoder, load_decoder, save_decoder
 from samif.sam.heads import InstanceHeads
-from samif.sam.tiny import EMBEDDING_DIM, IMAGE_SIZE, TinyMaskDecoder
+from samif.sam.compact import DECODED, CompactMaskDecoder
+from samif.sam.tiny import IMAGE_SIZE
 from tests.support.handmade import random_tiny, shaken
 
 WIDTH, GRID, SIDE = 32, 8, 128
@@ -119,7 +120,7 @@ def test_official_predictor_answers_as_we_do(sam: Sam, decoder: InstanceDecoder)
 
 @torch.inference_mode()
 def test_images_of_tiny_together_answer_as_one_by_one(decoder: InstanceDecoder) -> None:
-    embeddings, points = random_embeddings(EMBEDDING_DIM, 16), random_points(IMAGE_SIZE)
+    embeddings, points = random_embeddings(DECODED, 16), random_points(IMAGE_SIZE)
     together, objectness = decoder(embeddings, points)
     for index in range(IMAGES):
         alone, own = decoder(embeddings[index : index + 1], points[index : index + 1])
@@ -156,7 +157,7 @@ def test_shapes_of_heads(width: int, channels: int, grid: int) -> None:
 
 
 def test_a_decoder_has_one_set_of_heads(official: InstanceDecoder, decoder: InstanceDecoder) -> None:
-    assert isinstance(decoder.mask_decoder, TinyMaskDecoder)
+    assert isinstance(decoder.mask_decoder, CompactMaskDecoder)
     assert decoder.heads is decoder.mask_decoder.instance_heads
     assert official.heads is official.instance_heads
     for one, prefix in ((decoder, "mask_decoder.instance_heads."), (official, "instance_heads.")):
@@ -176,7 +177,7 @@ def test_reading_gives_back_what_was_written(decoder: InstanceDecoder, tmp_path:
     ours, theirs = decoder.state_dict(), found.state_dict()
     assert list(ours) == list(theirs)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    embeddings, points = random_embeddings(EMBEDDING_DIM, 16), random_points(IMAGE_SIZE)
+    embeddings, points = random_embeddings(DECODED, 16), random_points(IMAGE_SIZE)
     with torch.inference_mode():
         assert torch.equal(decoder(embeddings, points)[0].masks, found(embeddings, points)[0].masks)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
@@ -184,7 +185,7 @@ def test_reading_gives_back_what_was_written(decoder: InstanceDecoder, tmp_path:
 
 def test_prompts_of_one_image_add_up_their_gradients_in_their_order(decoder: InstanceDecoder) -> None:
     """Threads that race here end in other bits each time, and in another decoder."""
-    embeddings, points = torch.randn(1, EMBEDDING_DIM, 16, 16), torch.rand(1, 24, 2) * IMAGE_SIZE
+    embeddings, points = torch.randn(1, DECODED, 16, 16), torch.rand(1, 24, 2) * IMAGE_SIZE
     finetuned = copy.deepcopy(decoder).requires_grad_(True)
 
     def gradients() -> list[Tensor]:

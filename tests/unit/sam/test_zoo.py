@@ -186,7 +186,7 @@ def test_official_name_without_checkpoint_says_how_to_get_one() -> None:
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(SamifError, match=r"no encoder 'vit_g'; choose one of tiny, vit_b, vit_l, vit_h"):
+    with pytest.raises(SamifError, match=r"no encoder 'vit_g'; choose one of tiny, photo, vit_b, vit_l, vit_h"):
         load_sam("vit_g")
 
 
