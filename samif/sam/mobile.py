@@ -116,7 +116,8 @@ class _AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Grid (N, C, h, w) -> the same shape."""
         x = self.local_conv(x + self._attend(x))
-        return x + self.mlp(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        out: Tensor = x + self.mlp(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return out
 
     def _attend(self, x: Tensor) -> Tensor:
         n, c, height, width = x.shape
