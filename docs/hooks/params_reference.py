@@ -20,7 +20,7 @@ from samif.config import Params
 PAGE = "reference/params.md"
 INTRODUCTION = """# params.yaml
 
-Every decision about a result is in this file. `samif run` executes the stages that depend on what changed;
+All parameters of a line are in this file. `samif run` executes the stages that depend on what changed;
 `samif why` lists them beforehand. Unknown keys, missing keys and values of the wrong type are refused with the key, the
 expected value and the value found.
 """
@@ -58,7 +58,7 @@ def _sections(model: type[BaseModel], prefix: str) -> Iterator[str]:
         if part is None:
             continue
         key = f"{prefix}{name}" + (".NAME" if "dict" in str(field.annotation) else "")
-        yield f"\n{'#' * min(4, key.count('.') + 2)} {key}\n"
+        yield f"\n{'#' * min(4, key.replace('.NAME', '').count('.') + 2)} {key}\n"
         yield inspect.cleandoc(part.__doc__ or "").replace("\n", " ").replace("  ", "\n\n") + "\n"
         yield from _table(part, f"{key}.")
         yield from _sections(part, f"{key}.")

@@ -14,10 +14,10 @@ FeaturePart = Literal["token", "pooled", "semantic"]
 
 
 class PretrainDecoderParams(Strict):
-    """Instance-level fine-tuning of the mask decoder (SAM-IF, section on decoder fine-tuning).
+    """Instance-level finetuning of the mask decoder.
 
-    It stops after `steps`, or earlier where every image has been seen `max_epochs` times: a decoder fine-tuned for
-    long on few images returns what it was shown for every click.
+    It ends after `steps`, or after `max_epochs` passes over the images: on few images a decoder finetuned for longer
+    returns the trained objects for every prompt.
     """
 
     classes: Literal["base", "all"] = "base"
@@ -92,11 +92,10 @@ class IncrementalParams(Strict):
 
 
 class SessionParams(Strict):
-    """One increment on top of the classifier named by `after`: new classes from K shots each, or more background.
+    """One session: new classes from K shots each, or hard negatives, added to the classifier `after`.
 
-    Shots come from the training images, or from `source`, so that a new part needs no change of what the base was
-    trained on. With `background`, every object labelled in `source` is one that was wrongly named, whatever its label
-    says: nothing like it is to be named again.
+    Shots come from the training images, or from `source`, which leaves the base training data unchanged. With
+    `background`, every object in `source` is a hard negative, whatever its label.
     """
 
     after: Name

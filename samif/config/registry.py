@@ -20,7 +20,7 @@ class RegistryParams(Strict):
 
 
 class Limits(Strict):
-    """Points (0-100) per group, for every class, and for single classes instead of that; none asks nothing."""
+    """Points (0-100) per group, for every class, or for single classes; `null` sets no limit."""
 
     base: Points | None = None
     """Base classes."""
@@ -35,10 +35,10 @@ class Limits(Strict):
 
 
 class GatesParams(Strict):
-    """What a version must hold to go live, measured against the live one on the same images.
+    """Conditions for promoting a version, measured against the live version on the same images.
 
-    Drops are counted over the classes that both know. A drop beyond its limit whose interval holds zero is not
-    refused but left to a named person, who approves it or not.
+    Drops are computed over the classes that both versions know. A drop beyond its limit whose interval contains zero is
+    unclear: a named person decides.
     """
 
     metric: Literal["ap", "ap50"] = "ap"
