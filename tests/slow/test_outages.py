@@ -1,9 +1,6 @@
-"""Outages: PostgreSQL, S3 or MLflow hangs or is down for 30 s in the middle of a run, or MLflow never comes back.
+"""Outages: PostgreSQL, S3 or MLflow hangs or is down for 30 s during a run, or MLflow does not come back.
 
-python -m benchmarks.outages
-
-Starts a stack of its own (what `make services` starts); prints a table and writes OUTAGES.md. A quarter of an
-hour.
+Takes a quarter of an hour. SAMIF_RECORD=1 also writes the table to benchmarks/OUTAGES.md.
 """
 
 from __future__ import annotations
@@ -17,12 +14,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import pytest
 import requests
-from rich.console import Console
 from ruamel.yaml import YAML
 
 from flows.registry.registry import Registry
@@ -34,9 +31,12 @@ from infra.services.stack import BUCKET, Stack
 from samif.config import EncoderParams, SessionParams, load_params
 from samif.dataset.draw.parts import BASE_PARTS
 from samif.io.hashing import file_sha256
+from tests.support.services import skip_without_ceph, skip_without_postgres, ten_free_ports
 
-NOTE = Path(__file__).parent / "OUTAGES.md"
-FIRST_PORT = 23400
+pytestmark = pytest.mark.slow
+
+TABLE = Path(__file__).parents[2] / "benchmarks" / "OUTAGES.md"
+COMMAND = "SAMIF_RECORD=1 python -m pytest -m slow tests/slow/test_outages.py"
 OUTAGE_SECONDS, RUN_SECONDS = 30.0, 600.0
 SAMIF = Path(sys.executable).with_name("samif")
 DAEMONS = {"PostgreSQL": "postgres", "S3": "ceph-rgw", "MLflow": "mlflow"}
@@ -57,8 +57,8 @@ When = Literal["embed", "registration"]
 
 @dataclass(frozen=True)
 class Case:
-    """What is away, in which way (stopped and continued; killed and started again; killed for good), and when: so many
-    seconds after the first shard or the first version is there."""
+    """Which service is unavailable, how (stopped and continued; killed and restarted; killed for good), and when: so many
+    seconds after the first shard or the first version exists."""
 
     service: str
     how: How
@@ -79,7 +79,7 @@ CASES = [
 
 @dataclass(frozen=True)
 class Ran:
-    """A `samif run`: exit code, seconds, and the last line that it said."""
+    """A `samif run`: exit code, seconds, and its last line."""
 
     code: int
     seconds: float
@@ -88,19 +88,20 @@ class Ran:
 
 @dataclass
 class Campaign:
-    """A stack, and a workspace that was run on it undisturbed."""
+    """A stack, a workspace that ran on it undisturbed, and the rows of the table."""
 
     folder: Path
     stack: Stack
     variables: Mapping[str, str]
-    calm: dict[When, float]
+    calm: dict[When, float] = field(default_factory=dict)
+    rows: list[str] = field(default_factory=list)
 
     @property
     def undisturbed(self) -> Path:
         return self.folder / "calm"
 
     def begin(self) -> None:
-        """The undisturbed runs: of everything, then as each case has it."""
+        """The undisturbed runs: of everything, then of what each case repeats."""
         self._workspace("calm")
         ran = self._run("calm", lambda _: None)
         assert ran.code == 0, ran.said
@@ -108,35 +109,38 @@ class Campaign:
             name = f"calm-{when}"
             self._copy(name, when)
             ran = self._run(name, lambda _: None)
-            assert ran.code == 0 and self._faults(name) == [], ran.said
+            assert ran.code == 0 and self._differences(name) == [], ran.said
             self.calm[when] = ran.seconds
 
-    def case(self, case: Case) -> str:
-        """Do one case; its row of the table."""
+    def run(self, case: Case) -> list[str]:
+        """Run one case, add its row to the table, return the differences from the undisturbed run."""
         self._copy(case.name, case.when)
         begun = self._has_shard if case.when == "embed" else self._has_version
 
         def disturb(process: subprocess.Popen[str]) -> None:
             _until(lambda: begun(case.name), process)
             time.sleep(case.after)
-            assert process.poll() is None, "the run was over before it could be disturbed"
-            with self._away(case):
+            assert process.poll() is None, "the run ended before the outage"
+            with self._unavailable(case):
                 if case.how != "dead":
                     time.sleep(OUTAGE_SECONDS)
 
         ran = self._run(case.name, disturb)
         if case.how == "dead":
-            how = f"exit code {ran.code} after {ran.seconds:.0f} s, started again, then run again: `{ran.said}`"
+            how = f"exit code {ran.code} after {ran.seconds:.0f} s, MLflow restarted, then run again: `{ran.said}`"
             self.stack.up(None)
             ran, lost = self._run(case.name, lambda _: None), ""
         else:
-            how, lost = "went on by itself", f"{ran.seconds - self.calm[case.when]:.0f} s"
-        faults = [f"exit code {ran.code}: {ran.said}"] if ran.code else self._faults(case.name)
-        found = "same" if not faults else f"**{'; '.join(faults)}**"
-        return f"| {case.service} | {case.how} | {case.when}, {case.after:.1f} s | {how} | {lost} | {found} |"
+            how, lost = "continued", f"{ran.seconds - self.calm[case.when]:.0f} s"
+        differences = [f"exit code {ran.code}: {ran.said}"] if ran.code else self._differences(case.name)
+        result = "same" if not differences else f"**{'; '.join(differences)}**"
+        self.rows.append(
+            f"| {case.service} | {case.how} | {case.when}, {case.after:.1f} s | {how} | {lost} | {result} |"
+        )
+        return differences
 
     @contextmanager
-    def _away(self, case: Case) -> Iterator[None]:
+    def _unavailable(self, case: Case) -> Iterator[None]:
         stamp = f"{self.stack.state.stack}/{DAEMONS[case.service]}"
         if case.how == "hangs":
             stopped = stamped(stamp)
@@ -155,8 +159,8 @@ class Campaign:
 
     def _run(self, name: str, disturb: Callable[[subprocess.Popen[str]], None]) -> Ran:
         started = time.monotonic()
-        said = self.folder / f"{name}.said"
-        with said.open("w") as file:
+        log = self.folder / f"{name}.log"
+        with log.open("w") as file:
             process = subprocess.Popen(
                 [SAMIF, "run", "--who", "outages", "--why", name],
                 cwd=self.folder / name,
@@ -172,12 +176,12 @@ class Campaign:
             if process.poll() is None:
                 process.terminate()
                 process.wait(60)
-        lines = said.read_text().split("\n")
-        words = next((line for line in reversed(lines) if line.startswith("samif: ")), lines[-1])
-        return Ran(code, time.monotonic() - started, words)
+        lines = log.read_text().split("\n")
+        said = next((line for line in reversed(lines) if line.startswith("samif: ")), lines[-1])
+        return Ran(code, time.monotonic() - started, said)
 
-    def _faults(self, name: str) -> list[str]:
-        """What is not as in the undisturbed run."""
+    def _differences(self, name: str) -> list[str]:
+        """Differences from the undisturbed run."""
         root, found = self.folder / name, list[str]()
         for path in sorted(self.undisturbed.glob("artifacts/**/*.safetensors")):
             mine = root / path.relative_to(self.undisturbed)
@@ -189,8 +193,8 @@ class Campaign:
         for model, count in (("decoder", 1), ("classifier", 3)):
             if len(self._versions(f"{name}-{model}")) != count:
                 found.append(f"{len(self._versions(f'{name}-{model}'))} versions of the {model}")
-        (experiment,) = [item for item in self._ask("experiments/search") if item["name"] == name]
-        runs = self._ask("runs/search", experiment_ids=[experiment["experiment_id"]])
+        (experiment,) = [item for item in self._search("experiments/search") if item["name"] == name]
+        runs = self._search("runs/search", experiment_ids=[experiment["experiment_id"]])
         if sorted(run["info"]["status"] for run in runs) != ["FINISHED"] * 4:
             found.append(f"{len(runs)} runs")
         layout = Layout(root)
@@ -217,7 +221,7 @@ class Campaign:
         yaml.dump(params, root / "params.yaml")
 
     def _copy(self, name: str, when: When) -> None:
-        """The undisturbed workspace under a line of its own: computed, not registered; `embed`: its store is empty."""
+        """Copy the undisturbed workspace to a line of its own: computed, not registered; `embed`: with an empty store."""
         root = self.folder / name
         shutil.copytree(self.undisturbed, root)
         text = (root / "params.yaml").read_text(encoding="utf-8").replace("line: calm", f"line: {name}")
@@ -233,10 +237,10 @@ class Campaign:
         return bool(self._versions(f"{name}-decoder"))
 
     def _versions(self, model: str) -> list[Any]:
-        return self._ask("model-versions/search", filter=f"name = '{model}'")
+        return self._search("model-versions/search", filter=f"name = '{model}'")
 
-    def _ask(self, what: str, **query: Any) -> list[Any]:
-        """MLflow's answer to a search, of at most a thousand."""
+    def _search(self, what: str, **query: Any) -> list[Any]:
+        """The results of a search in MLflow, at most a thousand."""
         login = (self.variables["MLFLOW_TRACKING_USERNAME"], self.variables["MLFLOW_TRACKING_PASSWORD"])
         url = f"{self.variables['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/{what}"
         if what.startswith("model-versions"):
@@ -250,48 +254,51 @@ class Campaign:
 def _until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + RUN_SECONDS
     while not condition():
-        assert time.monotonic() < deadline and process.poll() is None, "it never came to that"
+        assert time.monotonic() < deadline and process.poll() is None, "the run did not get so far"
         time.sleep(0.05)
 
 
-def main() -> None:
-    """Do all cases, print and record them; exit code 1 if one of them lost or doubled something."""
-    out = Console()
-    rows = ["| away | how | when | the run | lost | against undisturbed |", "|---|---|---|---|---|---|"]
+@pytest.fixture(scope="module")
+def campaign() -> Iterator[Campaign]:
+    skip_without_postgres()
+    skip_without_ceph()
     folder = Path(tempfile.mkdtemp(prefix="samif-outages-"))
     folder.chmod(0o755)  # PostgreSQL runs as another user
     stack = Stack(folder / "services")
-    try:
-        campaign = Campaign(folder, stack, stack.up(FIRST_PORT), {})
-        os.environ.update(campaign.variables)
-        campaign.begin()
-        out.print(f"undisturbed: {campaign.calm}")
-        for case in CASES:
-            rows.append(campaign.case(case))
-            out.print(rows[-1], soft_wrap=True, highlight=False, markup=False)
-    finally:
-        stack.down(remove_data=True)
-        shutil.rmtree(folder, ignore_errors=True)
-    kept = sum(row.endswith("| same |") for row in rows)
-    NOTE.write_text(_head(kept, campaign.calm) + "\n".join(rows) + "\n", encoding="utf-8")
-    raise SystemExit(0 if kept == len(CASES) else 1)
+    with pytest.MonkeyPatch.context() as environment:
+        try:
+            started = Campaign(folder, stack, stack.up(ten_free_ports()))
+            for name, value in started.variables.items():
+                environment.setenv(name, value)
+            started.begin()
+            yield started
+            if os.environ.get("SAMIF_RECORD") and len(started.rows) == len(CASES):
+                TABLE.write_text(_page(started), encoding="utf-8")
+        finally:
+            stack.down(remove_data=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _head(kept: int, calm: Mapping[When, float]) -> str:
-    return f"""# Outages
-
-`python -m benchmarks.outages`: the stack of `make services`, a small drawn line with two sessions on it (embeddings and
-artifacts in the bucket, versions in PostgreSQL through MLflow), and `samif run` with a service away for
-{OUTAGE_SECONDS:.0f} s. *Hangs*: SIGSTOP, then SIGCONT. *Down*: kill -9, started again after {OUTAGE_SECONDS:.0f} s.
-*Dead*: kill -9. *When*: so long after the first shard was in the bucket, or the first version in the registry. *Lost*:
-longer than undisturbed ({calm["embed"]:.0f} s with embeddings to compute again, {calm["registration"]:.0f} s where only
-registration is left). *Same*: decoder and classifiers bit for bit, version numbers, no version and no MLflow run twice
-or unfinished, and every version what its card says (`samif registry verify`), journal included.
-
-{kept} of {len(CASES)} came to the same.
-
-"""
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_run_survives_an_outage(campaign: Campaign, case: Case) -> None:
+    assert campaign.run(case) == []
 
 
-if __name__ == "__main__":
-    main()
+def _page(campaign: Campaign) -> str:
+    same = sum(row.endswith("| same |") for row in campaign.rows)
+    head = f"""# Service outages
+
+Services of `make services`, a small generated line with two sessions (embeddings and artifacts in the bucket, versions
+in PostgreSQL through MLflow), and `samif run` while one service is unavailable for {OUTAGE_SECONDS:.0f} s. *Hangs*: SIGSTOP, then
+SIGCONT. *Down*: SIGKILL, restarted after {OUTAGE_SECONDS:.0f} s. *Dead*: SIGKILL. *When*: time after the first shard was in the bucket,
+or the first version in the registry. *Lost*: additional time against the undisturbed run ({campaign.calm["embed"]:.0f} s with embeddings to
+compute, {campaign.calm["registration"]:.0f} s with only registration left). *Same*: decoder and classifiers bit-identical, equal version numbers, no
+version and no MLflow run duplicated or unfinished, and all checksums of every version and the journal verified
+(`samif registry verify`).
+
+    {COMMAND}
+
+{same} of {len(CASES)} runs gave the same result.
+"""  # noqa: E501
+    columns = ["| service | how | when | the run | lost | against undisturbed |", "|---|---|---|---|---|---|"]
+    return "\n".join([head, *columns, *campaign.rows]) + "\n"
