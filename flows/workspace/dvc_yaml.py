@@ -41,12 +41,12 @@ def render_pipeline(params: Params) -> str:
             own_data=params.dataset.train is not None,
             own_val=params.dataset.val is not None,
             semantic=params.semantic is not None,
-            shipped=_shipped_digest(params.encoder),
+            shipped=shipped_digest(params.encoder),
         )
     )
 
 
-def _shipped_digest(encoder: EncoderParams) -> str:
+def shipped_digest(encoder: EncoderParams) -> str:
     """First digits of the SHA-256 of the shipped weights that an encoder takes, nothing where it takes others."""
     if encoder.checkpoint is not None or encoder.name not in SHIPPED:
         return ""
