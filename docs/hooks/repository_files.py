@@ -19,24 +19,28 @@ PAGES = {
     "infra/RUNBOOK.md": "runbook.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
-    "samif/assets/tiny.md": "reference/tiny.md",
 }
 """Path in the repository -> path on the site."""
-DECISIONS, MEASUREMENTS = "Decisions", "Measurements"
+DECISIONS, MEASUREMENTS, MODEL_CARDS = "Decisions", "Measurements", "Model cards"
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 
 
 def pages() -> dict[str, str]:
-    """PAGES and the results of benchmarks."""
-    results = sorted(path.name for path in (ROOT / "benchmarks").glob("*.md"))
-    return PAGES | {f"benchmarks/{name}": f"measurements/{name.lower()}" for name in results}
+    """PAGES, results of benchmarks and cards of the bundled models."""
+    found = dict(PAGES)
+    for folder, section in (("benchmarks", "measurements"), ("samif/assets", "models")):
+        for path in sorted((ROOT / folder).glob("*.md")):
+            found[f"{folder}/{path.name}"] = f"{section}/{path.name.lower()}"
+    return found
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Fill the navigation's lists of decisions and measurements."""
+    """Fill the navigation's lists of decisions, measurements and model cards."""
     decisions = sorted(f"adr/{path.name}" for path in (ROOT / "docs" / "adr").glob("*.md"))
     measurements = ["scale.md", *(uri for uri in pages().values() if uri.startswith("measurements/"))]
-    _fill(config.nav, {DECISIONS: ["explanation/decisions.md", *decisions], MEASUREMENTS: measurements})
+    cards = [uri for uri in pages().values() if uri.startswith("models/")]
+    lists = {DECISIONS: ["explanation/decisions.md", *decisions], MEASUREMENTS: measurements, MODEL_CARDS: cards}
+    _fill(config.nav, lists)
     return config
 
 

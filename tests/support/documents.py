@@ -34,8 +34,8 @@ PACKAGES = ("samif", "flows", "infra", "tests", "benchmarks", "recipes", "docs")
 
 def documents() -> list[Path]:
     """Every Markdown document, sorted."""
-    found = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "samif/assets/tiny.md")]
-    for folder in ("docs", "benchmarks", "infra"):
+    found = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    for folder in ("docs", "benchmarks", "infra", "samif/assets"):
         found += (ROOT / folder).rglob("*.md")
     return sorted(found)
 
