@@ -57,7 +57,7 @@ When = Literal["embed", "registration"]
 
 @dataclass(frozen=True)
 class Case:
-    """Which service is unavailable, how (stopped and continued; killed and restarted; killed for good), and when: so many
+    """An unavailable service; how (stopped and continued; killed and restarted; killed for good); and when: `after`
     seconds after the first shard or the first version exists."""
 
     service: str
@@ -221,7 +221,7 @@ class Campaign:
         yaml.dump(params, root / "params.yaml")
 
     def _copy(self, name: str, when: When) -> None:
-        """Copy the undisturbed workspace to a line of its own: computed, not registered; `embed`: with an empty store."""
+        """Copy the undisturbed workspace to a line of its own: computed, not registered; `embed`: the store is empty."""
         root = self.folder / name
         shutil.copytree(self.undisturbed, root)
         text = (root / "params.yaml").read_text(encoding="utf-8").replace("line: calm", f"line: {name}")

@@ -43,8 +43,8 @@ SETTINGS = {
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
 }
-"""As infra/kubernetes/raycluster.yaml sets them, on every node. The nodes reject a driver that alone has them ("too many
-pings"), so samif does not set them itself."""
+"""As infra/kubernetes/raycluster.yaml sets them, on every node. Nodes without them reject a driver that has them ("too
+many pings"), so samif does not set them itself."""
 
 
 @dataclass(frozen=True)
