@@ -79,7 +79,7 @@ class _WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Windows (W, S * S, C) -> the same shape."""
         # Channels of qkv by head, then query, key and value: (W, S * S, H, 3, D) -> 3 of (W, H, S * S, D).
-        q, k, v = self.qkv(self.norm(x)).unflatten(2, (self.heads, 3, -1)).permute(3, 0, 2, 1, 4)
+        q, k, v = self.qkv(self.norm(x)).view(*x.shape[:2], self.heads, 3, -1).permute(3, 0, 2, 1, 4)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=self._bias())
         projected: Tensor = self.proj(out.transpose(1, 2).flatten(2))
         return projected
@@ -88,7 +88,7 @@ class _WindowAttention(nn.Module):
         """(H, S * S, S * S)."""
         along = torch.arange(self.window, device=self.attention_biases.device)
         distance = (along[:, None] - along[None, :]).abs()
-        table = self.attention_biases.unflatten(1, (self.window, self.window))
+        table: Tensor = self.attention_biases.view(self.heads, self.window, self.window)
         return table[:, distance[:, None, :, None], distance[None, :, None, :]].flatten(3).flatten(1, 2)
 
 
