@@ -221,7 +221,7 @@ class Campaign:
         yaml.dump(params, root / "params.yaml")
 
     def _copy(self, name: str, when: When) -> None:
-        """Copy the undisturbed workspace to a line of its own: computed, not registered; `embed`: the store is empty."""
+        """Copy the undisturbed workspace to a new line: computed, not registered; `embed`: with an empty store."""
         root = self.folder / name
         shutil.copytree(self.undisturbed, root)
         text = (root / "params.yaml").read_text(encoding="utf-8").replace("line: calm", f"line: {name}")
