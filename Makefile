@@ -1,5 +1,5 @@
-# make demo    a fresh machine to a finished run of the demo line
-# make test    every check that has to hold; make test-slow: those that take minutes each
+# make demo    install and run the demo line
+# make test    all tests except the slow ones; make test-slow: tests that take minutes each
 # make docs    the documentation site, in site/
 # make services, make services-down    PostgreSQL, S3, MLflow and Ray on this machine's loopback
 PYTHON ?= python3.11
@@ -11,7 +11,7 @@ UV := $(or $(shell command -v uv),$(BIN)/uv)
 
 env: .venv/.installed
 
-# The pinned set; byte code is compiled once here, or every later start would pay for it.
+# Installs the pinned versions. Byte code is compiled here, because every later start would be slower otherwise.
 .venv/.installed: requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(if $(shell command -v uv),uv venv --quiet --python 3.11 .venv,$(PYTHON) -m venv .venv)
 	@test -x "$(UV)" || { $(BIN)/python -m ensurepip --upgrade >/dev/null && $(BIN)/python -m pip install --quiet uv; }
@@ -19,15 +19,15 @@ env: .venv/.installed
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
-# The summary table and the report's address are printed by `samif run` itself.
+# `samif run` prints the summary table and the path of the report.
 demo: env
 	$(BIN)/samif run
 
-# Two files of tests at a time, the longest ones first: most wait for a service or use one core.
+# Two test files at a time, the longest ones first: most wait for a service or use one core.
 test: env
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 
-# Whole stacks, started, killed and ended for minutes: not in every run of the tests.
+# Tests that start and kill complete stacks, which takes minutes.
 test-slow: env
 	$(BIN)/python -m pytest -m slow
 
@@ -39,8 +39,8 @@ docs: env
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "site/index.html"
 
-# SERVICES_DIR=folder of data and logs, SERVICES_PORT=first of ten ports. The second target ends what the first one
-# started; data stays unless SERVICES_DATA=remove.
+# SERVICES_DIR=folder of data and logs, SERVICES_PORT=first of ten ports. services-down stops what services started and
+# keeps the data unless SERVICES_DATA=remove.
 SERVICES_DIR ?= .samif/services
 services: env
 	@$(BIN)/python -m infra.services --state "$(SERVICES_DIR)" up $(if $(SERVICES_PORT),--port $(SERVICES_PORT))
@@ -48,7 +48,7 @@ services: env
 services-down: env
 	@$(BIN)/python -m infra.services --state "$(SERVICES_DIR)" down $(if $(filter remove,$(SERVICES_DATA)),--remove-data)
 
-# SERVICES_BACKUP=folder: the copy of databases and objects, to and from which.
+# SERVICES_BACKUP=folder of the copy of databases and objects.
 services-backup services-restore: env
 	@test -n "$(SERVICES_BACKUP)" || { echo "services: name the folder of the backup: SERVICES_BACKUP=folder" >&2; exit 1; }
 	@$(BIN)/python -m infra.services --state "$(SERVICES_DIR)" $(@:services-%=%) "$(SERVICES_BACKUP)"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# What `make services` and the tests start: Debian's PostgreSQL, Debian's Ceph as an S3 server, and a browser that looks
-# at pages. Installs what is missing where that is possible (root on Debian); elsewhere it says so, and the tests that
-# need it are skipped with a reason. Nothing is started here, and no database is made.
+# Installs the programs that `make services` and the tests start: Debian's PostgreSQL, Ceph as an S3 server, and a
+# browser for page tests. Needs root on Debian; elsewhere it prints a message, and the tests that need a missing program
+# are skipped with a reason. It starts nothing and creates no database.
 set -eu
 lacking() { for program in "$@"; do command -v "$program" >/dev/null || echo "$program"; done; }
 
-# Each group by itself: a browser that cannot be had takes no database along.
+# Installed separately, so that a missing browser does not prevent the installation of a database.
 install() {
     local missing=$*
     if [ -z "$missing" ]; then return; fi
@@ -27,7 +27,7 @@ install() {
 servers=$(lacking ceph-mon ceph-osd radosgw)
 if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && [ -n "$(lacking initdb)" ]; then
     servers="$servers postgresql"
-    # The package would make a database of its own and start it.
+    # The package would create and start a database.
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         mkdir -p /etc/postgresql-common
         [ -e /etc/postgresql-common/createcluster.conf ] ||
