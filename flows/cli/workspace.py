@@ -75,8 +75,6 @@ def run(
     if as_json:
         print_json({"run": record, "summary": summary})
         return
-    if not record["stages"]:
-        out.print("nothing to do: every stage is up to date")
 
     from flows.report.publish import session_table  # brings torch: not before a refusal
 
@@ -187,9 +185,9 @@ def stage(
     workspace: Workspace = HERE,
 ) -> None:
     """Run one stage; dvc.yaml calls this."""
-    from flows.pipeline.reproduce import end_with_run, leave_sentence
+    from flows.pipeline.reproduce import end_with_run, write_failure
     from flows.stages import run_stage
-    from flows.workspace.dvc_yaml import REVISIONS, shipped_weights
+    from flows.workspace.dvc_yaml import REVISIONS, shipped_digest
 
     end_with_run()
     layout = Layout(workspace.resolve())
@@ -199,13 +197,12 @@ def stage(
             raise SamifError(
                 f"dvc.yaml asks for revision {revision} of stage '{name}', this samif has {expected}; use 'samif run'"
             )
-        if weights and weights != shipped_weights():
-            raise SamifError(
-                f"dvc.yaml asks for weights {weights}, this samif ships {shipped_weights()}; use 'samif run'"
-            )
-        run_stage(name, session, layout, load_params(layout.params))
+        params = load_params(layout.params)
+        if weights and weights != (shipped := shipped_digest(params.encoder)):
+            raise SamifError(f"dvc.yaml asks for weights {weights}, this samif ships {shipped}; use 'samif run'")
+        run_stage(name, session, layout, params)
     except SamifError as error:
-        if leave_sentence(error):
+        if write_failure(error):
             raise typer.Exit(1) from None
         raise
 

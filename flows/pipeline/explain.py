@@ -1,9 +1,8 @@
-"""Why each stage would run: what DVC compares, put into words, without running anything."""
+"""Why each stage would run, from DVC's status; nothing is run."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from flows.pipeline.reproduce import dvc_surroundings, one_line
+from flows.pipeline.dvc_remote import one_line
+from flows.pipeline.reproduce import dvc_environment
 from flows.workspace.dvc_yaml import leftovers, render_pipeline
 from flows.workspace.layout import Layout
 from samif.config import load_params
@@ -42,7 +42,7 @@ def why(root: Path) -> list[StageReason]:
     outdated = not layout.pipeline.exists() or layout.pipeline.read_text(encoding="utf-8") != render_pipeline(params)
     if outdated:
         return [StageReason("dvc.yaml", True, ("it is not what this version of samif writes; 'samif run' renews it",))]
-    with dvc_surroundings(layout.root, logging.NullHandler()):
+    with dvc_environment(layout.root):
         import networkx
         from dvc.exceptions import DvcException
         from dvc.repo import Repo

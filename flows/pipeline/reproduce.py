@@ -5,24 +5,32 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from flows.pipeline.dvc_remote import can_bring, with_retry, send, troubles
+from flows.pipeline.dvc_remote import dvc_errors, one_line, pull_run_cache, push_results, with_retry
 from flows.runtime.process import end_with
 from flows.workspace.layout import Layout
 from samif.errors import SamifError
 
+if TYPE_CHECKING:
+    from dvc.stage import Stage
+
 FAILURE_VARIABLE = "SAMIF_FAILURE_FILE"
 """Names the file into which a stage under `samif run` writes its one sentence, so that it is shown once, last."""
 RUN_VARIABLE = "SAMIF_RUN_PID"
-"""Names that `samif run` to its stages."""
+"""Process id of the `samif run` that a stage belongs to."""
 
 How = Literal["ran", "restored"]
+
+
+class StageFailed(SamifError):
+    """A stage refused, or ended without a result."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,8 @@ class Outcome:
     seconds: float
 
 
-def leave_sentence(error: SamifError) -> bool:
-    """Called by a stage that refuses: hand the sentence to the `samif run` above; False if there is none above."""
+def write_failure(error: SamifError) -> bool:
+    """Called by a stage that refuses: pass the sentence to its `samif run`; False if there is none."""
     path = os.environ.get(FAILURE_VARIABLE)
     if path is None:
         return False
@@ -52,7 +60,7 @@ def leave_sentence(error: SamifError) -> bool:
 
 
 def end_with_run() -> None:
-    """Called by a stage: be interrupted when the `samif run` above dies, or the next run would meet it at work."""
+    """Called by a stage: be interrupted when its `samif run` dies, so that the next run does not meet it at work."""
     if RUN_VARIABLE in os.environ:
         end_with(int(os.environ[RUN_VARIABLE]))
 
@@ -65,87 +73,99 @@ def reproduce(root: Path, say: Callable[[str], None] = lambda _: None) -> Outcom
         say: called with one line when a stage starts or is restored.
 
     Raises:
-        SamifError: a stage refused (its own sentence), died, or the pipeline cannot be read.
+        StageFailed: a stage refused (its own sentence), died, or the pipeline cannot be read.
+        ServiceUnavailable: the results are here, but DVC's remote does not take them.
     """
     layout = Layout(root.resolve())
     failure = layout.state / "failure"
     layout.state.mkdir(exist_ok=True)
     failure.unlink(missing_ok=True)
-    narrator = _Narrator(say)
+    recorder = _Recorder(say)
     started = time.monotonic()
-    with dvc_surroundings(layout.root, narrator, failure):
+    with dvc_environment(layout.root, failure):
         from dvc.repo import Repo
         from dvc.stage.exceptions import StageCmdFailedError
 
         try:
             with contextlib.closing(Repo(str(layout.root))) as repo:
-                pull = can_bring(repo, say)
-                with_retry(repo, lambda: repo.reproduce(pull=pull))
-                send(repo, say)
-        except troubles() as error:
-            narrator.close_stage()
+                pull = pull_run_cache(repo, say)
+                recorder.watch(repo)
+                with_retry(repo, lambda: repo.reproduce(pull=pull, repro_fn=recorder.reproduce))
+                push_results(repo, say)
+        except dvc_errors() as error:
             cause = error.__cause__ or error
             if failure.exists():
-                raise SamifError(failure.read_text(encoding="utf-8")) from None
+                raise StageFailed(failure.read_text(encoding="utf-8")) from None
             if isinstance(cause, StageCmdFailedError):
-                raise SamifError(
-                    f"stage '{narrator.latest}' ended without a result ({_exit(cause)}), its messages stand above; "
+                raise StageFailed(
+                    f"stage '{recorder.latest}' ended without a result ({_exit(cause)}), its messages stand above; "
                     "run 'samif run' again to go on from there"
                 ) from None
-            raise SamifError(f"the pipeline in {root} cannot run: {one_line(cause)}") from None
-    narrator.close_stage()
-    return Outcome(tuple(narrator.outcomes), time.monotonic() - started)
-
-
-def one_line(error: BaseException) -> str:
-    """The text of an error on one line, without a full stop at its end."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            raise StageFailed(f"the pipeline in {root} cannot run: {one_line(cause)}") from None
+    return Outcome(tuple(recorder.outcomes), time.monotonic() - started)
 
 
 def _exit(error: BaseException) -> str:
-    code = int(str(error).rsplit(" ", 1)[-1])  # "failed to run: ..., exited with 137"
+    """How a stage's process ended. DVC says that in the text of the error only ("..., exited with 137"), so pyproject
+    bounds its version and a test kills a stage."""
+    found = re.search(r"(-?\d+)$", str(error))
+    if found is None:
+        return one_line(error)
+    code = int(found[1])
     # A shell reports a signal as 128 + its number, Python as its negative.
     signal = -code if code < 0 else code - 128
     if signal == 9:
-        return "killed, perhaps for want of memory"
+        return "killed, possibly out of memory"
     return f"signal {signal}" if 0 < signal < 65 else f"exit code {code}"
 
 
-class _Narrator(logging.Handler):
-    """Follows DVC's log: the one place where it says whether a stage runs or comes out of the run cache."""
+class _Recorder:
+    """Records what DVC does with each stage, by the two calls in which it does it: `Stage.reproduce`, and the run
+    cache's `restore`, which returns where it has the results and raises RunCacheNotFoundError where the stage runs."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        super().__init__()
-        self.say = say
+        self._say = say
         self.outcomes: list[StageOutcome] = []
         self.latest: str | None = None
-        self._open: tuple[str, How, float] | None = None
+        self._how: How | None = None
 
-    def emit(self, record: logging.LogRecord) -> None:
-        how: How | None = None
-        if record.name == "dvc.stage.run" and str(record.msg).startswith("Running stage"):
-            how = "ran"
-        elif record.name == "dvc.stage.cache" and "is cached" in str(record.msg):
-            how = "restored"
-        elif record.name == "dvc.stage" and "didn't change" in str(record.msg):
-            self.close_stage()
-        if how is not None and isinstance(record.args, tuple):
-            self.close_stage()
-            self.latest = str(record.args[0])
-            self._open = (self.latest, how, time.monotonic())
-            self.say(f"stage {self.latest}" + (": restored from an earlier run" if how == "restored" else ""))
+    def watch(self, repo: Any) -> None:
+        """Look on at a repository's run cache."""
+        from dvc.stage.cache import RunCacheNotFoundError
 
-    def close_stage(self) -> None:
-        if self._open is not None:
-            stage, how, since = self._open
-            self.outcomes.append(StageOutcome(stage, how, round(time.monotonic() - since, 3)))
-            self._open = None
+        restore = repo.stage_cache.restore
+
+        def recorded(stage: Stage, **options: Any) -> None:
+            try:
+                restore(stage, **options)
+            except RunCacheNotFoundError:
+                self._how = "ran"
+                self._say(f"stage {stage.addressing}")
+                raise
+            self._how = "restored"
+            self._say(f"stage {stage.addressing}: restored from an earlier run")
+
+        repo.stage_cache.restore = recorded
+
+    def reproduce(self, stage: Stage, **options: Any) -> Stage | None:
+        """Bring one stage up to date, as DVC does where it is given no function of its own."""
+        started = time.monotonic()
+        self.latest, self._how = stage.addressing, None
+        try:
+            done: Stage | None = stage.reproduce(**options)
+            if done:
+                done.dump(update_pipeline=False)
+        finally:
+            if self._how is not None:
+                seconds = round(time.monotonic() - started, 3)
+                self.outcomes.append(StageOutcome(stage.addressing, self._how, seconds))
+        return done
 
 
 @contextlib.contextmanager
-def dvc_surroundings(root: Path, log_handler: logging.Handler, failure: Path | None = None) -> Iterator[None]:
-    """Inside, DVC prints nothing itself, logs to `log_handler`, names stages relative to `root` and starts them with
-    this installation's `samif`; `failure` is the file for a stage's sentence. Changes the process: not for threads.
+def dvc_environment(root: Path, failure: Path | None = None) -> Iterator[None]:
+    """Inside, DVC prints nothing itself, names stages relative to `root` and starts them with this installation's
+    `samif`; `failure` is the file for a stage's sentence. Changes the process: not for threads.
     """
     environment = {
         # The `samif` of this very installation, also when its environment is not activated.
@@ -159,16 +179,14 @@ def dvc_surroundings(root: Path, log_handler: logging.Handler, failure: Path | N
     import dvc.logger  # noqa: F401  (installs its own handlers on import, which are set aside below)
 
     log = logging.getLogger("dvc")
-    handlers, level, propagate = log.handlers[:], log.level, log.propagate
+    handlers, propagate = log.handlers[:], log.propagate
     os.environ.update(environment)
-    log.handlers, log.propagate = [log_handler], False
-    log.setLevel(logging.INFO)
+    log.handlers, log.propagate = [logging.NullHandler()], False
     try:
         with contextlib.chdir(root):
             yield
     finally:
         log.handlers, log.propagate = handlers, propagate
-        log.setLevel(level)
         for key, value in before.items():
             if value is None:
                 os.environ.pop(key, None)

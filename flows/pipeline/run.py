@@ -1,8 +1,9 @@
-"""One run: the request, the pipeline, registration and reports, and a record of it that outlives any crash."""
+"""One run: the request, the pipeline, registration and reports, and a record that is kept after any crash."""
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -18,14 +19,18 @@ from flows.workspace.lock import exclusive
 from flows.workspace.revision import data_revision_of
 from flows.workspace.run_request import RunRequest, check_unmoved
 from samif.config import Params, load_params
-from samif.errors import SamifError
+from samif.errors import ObjectMissing
 from samif.io import files
 from samif.io.hashing import file_sha256
 
+logger = logging.getLogger(__name__)
+
 Record = dict[str, Any]
 """A run's record, as .samif/runs/ID.json keeps it: {"schema": 1, "id", "request", "who", "why", "cause", "commit",
-"params", "data_revision", "dvc_lock", "started", "ended", "outcome": running|done|failed|interrupted, "error",
-"reasons": [{"stage", "will_run", "reasons"}], "stages": [{"stage", "how": ran|restored, "seconds"}], "versions"}."""
+"params", "data_sha256", "data_revision", "dvc_lock", "started", "ended", "outcome": running|done|failed|interrupted,
+"error", "reasons": [{"stage", "will_run", "reasons"}], "stages": [{"stage", "how": ran|restored, "seconds"}],
+"up_to_date", "versions"}. `data_sha256` is the state that was asked for, `data_revision` the one that was read;
+`up_to_date` is true where no stage had anything to do."""
 
 
 def run(root: Path, request: RunRequest, say: Callable[[str], None] = lambda _: None) -> Record:
@@ -37,8 +42,11 @@ def run(root: Path, request: RunRequest, say: Callable[[str], None] = lambda _: 
         say: called with one line of progress at a time.
 
     Raises:
-        SamifError: another run is under way, params.yaml is wrong or has changed since the request, or a stage refused.
-            The record of a refused stage says failed.
+        BusyError: another run is under way.
+        ConfigError: params.yaml is wrong or has changed since the request.
+        ForeignLineError: the line is another workspace's.
+        StageFailed: a stage refused or died; the record says failed.
+        ServiceUnavailable: the registry or DVC's remote does not answer; what was computed is kept.
     """
     layout = Layout(root.resolve())
     with exclusive(layout.root):
@@ -49,12 +57,12 @@ def run(root: Path, request: RunRequest, say: Callable[[str], None] = lambda _: 
         for path in prune(layout, params):
             say(f"removed {path.relative_to(layout.root)}: no session of that name in params.yaml")
         _mark_interrupted(layout)
-        record = _begun(request, why(layout.root))
+        record = _new_record(request, why(layout.root))
         _write(layout, record)
         try:
             _work(layout, params, record, say)
         except BaseException as error:
-            record["outcome"] = "failed" if isinstance(error, SamifError) else "interrupted"
+            record["outcome"] = "failed" if isinstance(error, Exception) else "interrupted"
             record["error"] = str(error)
             raise
         finally:
@@ -71,9 +79,12 @@ def last_run(root: Path) -> Record | None:
 
 def _work(layout: Layout, params: Params, record: Record, say: Callable[[str], None]) -> None:
     started = time.monotonic()
-    _refuse_foreign(layout, params)
-    _mend_store(layout, params, say)
+    _check_ownership(layout, params)
+    recomputed = _recompute_missing(layout, params, say)
     record["stages"] = [asdict(stage) for stage in reproduce(layout.root, say).stages]
+    if not record["stages"]:
+        say("nothing to do: every stage is up to date")
+    record["up_to_date"] = not record["stages"] and not recomputed
     record["data_revision"], record["dvc_lock"] = data_revision_of(layout), file_sha256(layout.lock)
 
     from flows.registry.registration import register_all
@@ -86,22 +97,21 @@ def _work(layout: Layout, params: Params, record: Record, say: Callable[[str], N
     record["outcome"] = "done"
 
 
-def _refuse_foreign(layout: Layout, params: Params) -> None:
-    """Say before hours of work that the line is another workspace's; a registry that is away may be back by the end."""
+def _check_ownership(layout: Layout, params: Params) -> None:
+    """Refuse a line of another workspace before hours of work. A registry that does not answer may do so by the end."""
     if params.registry.tracking_uri is not None:
+        from flows.registry.mlflow_client import RegistryUnavailable
         from flows.registry.mlflow_store import MlflowStore
-        from flows.registry.ownership import ForeignLineError, check
+        from flows.registry.ownership import check
 
         try:
             check(MlflowStore(params.registry.tracking_uri, layout.root), params)
-        except ForeignLineError:
-            raise
-        except SamifError:
-            return
+        except (RegistryUnavailable, ObjectMissing) as error:
+            logger.info("whose line '%s' is will be checked at registration: %s", params.line, error)
 
 
-def _mend_store(layout: Layout, params: Params, say: Callable[[str], None]) -> None:
-    """Compute again what the embedding store has lost: DVC tracks the manifest only, and finds it unchanged."""
+def _recompute_missing(layout: Layout, params: Params, say: Callable[[str], None]) -> bool:
+    """Compute again what the embedding store has lost, and return whether it had: DVC tracks the manifest only."""
     from flows.artifacts.embedding_manifest import EmbeddingManifest
     from flows.loaders.inputs import store_of
 
@@ -116,21 +126,24 @@ def _mend_store(layout: Layout, params: Params, say: Callable[[str], None]) -> N
 
         say(f"the embedding store lacks {len(lost)} images that it had; computing them again")
         run_stage("embed", None, layout, params)
+    return bool(lost)
 
 
-def _begun(request: RunRequest, reasons: Sequence[StageReason]) -> Record:
+def _new_record(request: RunRequest, reasons: Sequence[StageReason]) -> Record:
     now = datetime.now(UTC)
     return {
         "schema": 1,
         "id": now.strftime("%Y%m%dT%H%M%S%fZ"),
         "request": request.digest,
         **request.model_dump(mode="json", exclude={"schema_version"}),
+        "data_revision": None,
         "started": now.isoformat(),
         "ended": None,
         "outcome": "running",
         "error": None,
         "reasons": [asdict(reason) for reason in reasons],
         "stages": [],
+        "up_to_date": False,
         "versions": None,
     }
 

@@ -1,4 +1,4 @@
-"""What is kept of a submission where it outlives the cluster: an MLflow run beside the versions that it registered."""
+"""What a job leaves outlives the cluster: it is published to an MLflow run beside the versions that were registered."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from flows.submit.package import Submission
 from samif.io import files
 
 
-class Kept:
-    """The MLflow run of a submission, in the registry of its line."""
+class JobArtifacts:
+    """The MLflow run of a submission, in the registry of its line.
+
+    Args:
+        name: id of the submission.
+    """
 
     def __init__(self, tracking_uri: str | None, root: Path, line: str, name: str) -> None:
         self._store, self._line, self._name = MlflowStore(tracking_uri, root), line, name
 
-    def put(self, submission: Submission, status: str, contents: dict[str, bytes]) -> None:
+    def publish(self, submission: Submission, status: str, contents: dict[str, bytes]) -> None:
         """Write files (name -> content) over those of an earlier call.
 
         Raises:
-            SamifError: the registry does not answer.
+            ServiceUnavailable: the registry does not answer.
         """
         request = submission.request
         tags = {
@@ -40,13 +44,14 @@ class Kept:
         self._store.written(lambda: self._store.replace(entry))
 
     def fetch(self, folder: Path, log: str) -> None:
-        """Download into a folder whatever there is.
+        """Download into a folder whatever has been published.
 
         Args:
-            log: a file of this name stays as it is where it is the longer one: it was followed beyond what was kept.
+            log: a file of this name is kept if it is longer than the published one: streaming got further.
 
         Raises:
-            SamifError: the registry does not answer.
+            ObjectMissing: there is no registry yet.
+            ServiceUnavailable: the registry does not answer.
         """
         with self._store.reading(), TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
             mine = f"tags.kind = 'submission' and tags.submission = '{self._name}'"

@@ -1,7 +1,7 @@
-"""Jobs of a Ray cluster by its REST interface: start one once, follow its log, and say in one sentence what failed.
+"""Jobs of a Ray cluster through its REST interface: start a job once, follow its log, turn failures into one sentence.
 
-The token comes from RAY_AUTH_TOKEN, from the file that RAY_AUTH_TOKEN_PATH names, or from ~/.ray/auth_token, and goes
-nowhere but into the request's header.
+The token comes from RAY_AUTH_TOKEN, from the file that RAY_AUTH_TOKEN_PATH names, or from ~/.ray/auth_token, and is
+sent in the request's header only.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flows.runtime.ray_cluster import set_surroundings
+from flows.runtime.ray_cluster import set_ray_environment
 from flows.runtime.retry import Transient
-from samif.errors import SamifError
+from samif.errors import ConfigError, ServiceUnavailable
 from samif.io.address import has_credentials, shown
+
+logger = logging.getLogger(__name__)
 
 _HTTP_SECONDS = (10.0, 120.0)  # to connect, between two bytes
 _QUIET_SECONDS = 10.0  # without a line of log, the job's state is asked for
@@ -30,12 +32,23 @@ class HeadLostError(Exception):
     """The head has not answered for as long as was allowed, or no longer knows the job."""
 
 
+class ClusterRefusalError(ServiceUnavailable):
+    """The head answers, and refuses what was asked."""
+
+
 @dataclass(frozen=True)
-class State:
-    """Where a job stands: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED, and what Ray says about it."""
+class JobState:
+    """State of a job.
+
+    Attributes:
+        status: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
+        message: Ray's.
+        ended: Unix seconds; none while it has not ended.
+    """
 
     status: str
     message: str
+    ended: float | None
 
     @property
     def has_ended(self) -> bool:
@@ -53,22 +66,23 @@ class Jobs:
         address: http(s)://HOST:PORT of the head's dashboard.
 
     Raises:
-        SamifError: it is another kind of address, nothing answers there, or the token is refused.
+        ConfigError: it is another kind of address.
+        ServiceUnavailable: nothing answers there, or the token is refused.
     """
 
     def __init__(self, address: str) -> None:
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname or has_credentials(address):
-            raise SamifError(f"--address: expected http://HEAD:8265 without a password in it, got '{shown(address)}'")
+            raise ConfigError(f"--address: expected http://HEAD:8265 without a password in it, got '{shown(address)}'")
         self.address = address.rstrip("/")
-        set_surroundings(self.address)
+        set_ray_environment(self.address)
         from ray.job_submission import JobSubmissionClient
 
         for name in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
-            logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)  # they tell of every upload and connection
+            logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)  # they log every upload and connection
 
         class Client(JobSubmissionClient):
-            """Ray's client, which would wait for ever for a head that has gone."""
+            """Ray's client with time limits: its own requests have none."""
 
             def _do_request(self, *words: Any, **options: Any) -> Any:
                 return super()._do_request(*words, timeout=_HTTP_SECONDS, **options)
@@ -77,7 +91,7 @@ class Jobs:
             with self._explained():
                 self._client = Client(self.address)
         except Transient as error:
-            raise SamifError(
+            raise ServiceUnavailable(
                 f"no Ray cluster answers at {self.address} ({error}); start it or correct --address"
             ) from None
 
@@ -89,7 +103,7 @@ class Jobs:
             wheel: installed for the job and its workers.
 
         Raises:
-            SamifError: the cluster refuses it.
+            ClusterRefusalError: the cluster refuses it.
             Transient: the head does not answer.
         """
         if self.find(name) is not None:
@@ -102,13 +116,13 @@ class Jobs:
                     runtime_env={"working_dir": str(folder), "py_modules": [str(wheel)]},
                     metadata=metadata,
                 )
-        except SamifError:
-            if self.find(name) is not None:  # somebody else was faster
+        except ClusterRefusalError:
+            if self.find(name) is not None:  # another submit has started it meanwhile
                 return False
             raise
         return True
 
-    def find(self, name: str) -> State | None:
+    def find(self, name: str) -> JobState | None:
         """The state of a job; None where the cluster knows none of this name.
 
         Raises:
@@ -121,37 +135,44 @@ class Jobs:
                 if "status code 404" in str(error):
                     return None
                 raise
-        return State(str(info.status.value), info.message or "")
+        return JobState(str(info.status.value), info.message or "", info.end_time / 1000 if info.end_time else None)
 
-    def follow(self, name: str, write: Callable[[str], None], patience: float) -> State:
-        """Hand over a job's log piece by piece until it has ended.
+    def follow(self, name: str, write: Callable[[str], None], patience: float) -> JobState:
+        """Pass a job's log on piece by piece until it has ended.
 
         Args:
-            patience: seconds for which the head may be silent.
+            patience: seconds for which the head may give no sign: no piece of the log, and no answer to a request.
 
         Returns:
             The final state.
 
         Raises:
-            HeadLostError: it was silent for longer, or came back without the job.
+            HeadLostError: it gave none for longer, or came back without the job.
         """
         log = _Log(write)
-        heard = time.monotonic()
         while True:
             try:
                 asyncio.run(self._tail(name, log))
                 state = self.find(name)
+                log.alive()
                 if state is None:
                     raise HeadLostError("it came back and no longer knows the job")
                 if state.has_ended:
-                    with suppress(SamifError), self._explained():
-                        log.whole(self._client.get_job_logs(name))
+                    self._write_whole(name, log)
                     return state
-                heard = time.monotonic()
             except Transient as error:
-                if time.monotonic() - heard > patience:
+                logger.info("job %s: %s", name, error)
+                if time.monotonic() - log.heard > patience:
                     raise HeadLostError(f"it has not answered for {patience:.0f} s: {error}") from None
             time.sleep(_PAUSE_SECONDS)
+
+    def _write_whole(self, name: str, log: _Log) -> None:
+        """What streaming has left out of the log of a job that has ended."""
+        try:
+            with self._explained():
+                log.whole(self._client.get_job_logs(name))
+        except ClusterRefusalError as error:
+            logger.warning("the end of the log of job %s was not fetched: %s", name, error)
 
     async def _tail(self, name: str, log: _Log) -> None:
         """Follow the log until the server ends it, or the job has ended without its saying so."""
@@ -166,6 +187,7 @@ class Jobs:
                     except BaseException:
                         piece.cancel()
                         raise
+                    log.alive()
                     if state is None or state.has_ended:
                         piece.cancel()
                         return
@@ -176,7 +198,7 @@ class Jobs:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Errors of Ray's client inside become Transient, or a SamifError."""
+        """Errors of Ray's client inside become Transient, ServiceUnavailable or ClusterRefusalError."""
         import aiohttp
         import requests
         from ray.exceptions import AuthenticationError
@@ -184,7 +206,7 @@ class Jobs:
         try:
             yield
         except AuthenticationError:
-            raise SamifError(
+            raise ServiceUnavailable(
                 f"the cluster at {self.address} refuses the token; set RAY_AUTH_TOKEN to the cluster's, or "
                 "RAY_AUTH_TOKEN_PATH to a file that holds it"
             ) from None
@@ -197,22 +219,31 @@ class Jobs:
             if "WebSocket" in str(error):
                 raise Transient("the connection broke off") from None
             said = " ".join(str(error).split())
-            raise SamifError(f"the cluster at {self.address} refuses: {said[:300]}") from None
+            raise ClusterRefusalError(f"the cluster at {self.address} refuses: {said[:300]}") from None
 
 
 class _Log:
-    """Passes on what is new of a log that is told from its beginning each time."""
+    """Passes on the new part of a log that is sent from its beginning by each connection.
+
+    Attributes:
+        heard: monotonic seconds of the head's last sign of life.
+    """
 
     def __init__(self, write: Callable[[str], None]) -> None:
-        self._write, self._told, self._at = write, 0, 0
+        self._write, self._written, self._at = write, 0, 0
+        self.heard = time.monotonic()
+
+    def alive(self) -> None:
+        self.heard = time.monotonic()
 
     def rewind(self) -> None:
         self._at = 0
 
     def add(self, piece: str) -> None:
-        new = piece[max(0, self._told - self._at) :]
+        self.alive()
+        new = piece[max(0, self._written - self._at) :]
         self._at += len(piece)
-        self._told = max(self._told, self._at)
+        self._written = max(self._written, self._at)
         if new:
             self._write(new)
 

@@ -11,21 +11,22 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from flows.submit.reachability import check_reach, is_here, sources_of
+from flows.submit.reachability import check_tracked, is_local, unreachable
 from flows.submit.wheel import build_wheel
+from flows.workspace.data_state import sources_of
 from flows.workspace.dvc_config import check_secrets, read_config
 from flows.workspace.dvc_yaml import render_pipeline
 from flows.workspace.layout import Layout
 from flows.workspace.run_request import RunRequest, check_unmoved
 from samif.config import Params, Strict, digest, load_params
-from samif.errors import SamifError
+from samif.errors import ConfigError, DataError, IntegrityError
 from samif.io.hashing import file_sha256
 
 MOST_BYTES = 16 * 2**20
-"""Of the workspace's small files together: text, so more means an image among them."""
+"""Limit for the workspace's small files together; they are text, so more means that an image is among them."""
 
 SUBMISSION, WORKSPACE = "submission.json", "workspace"
-_NEVER = frozenset({".git", ".samif", ".dvc", "artifacts", "reports"})
+_EXCLUDED = frozenset({".git", ".samif", ".dvc", "artifacts", "reports"})
 """Folders of a workspace that hold no .dvc file of a person."""
 
 
@@ -53,28 +54,40 @@ class Submission(Strict):
 
     @classmethod
     def load(cls, path: Path) -> Submission:
-        """Read the file that a parcel holds.
+        """Read the file that a package holds.
 
         Raises:
-            SamifError: it is missing or of another schema.
+            IntegrityError: it is missing or of another schema.
         """
         try:
             return cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
-            raise SamifError(f"{path} is no submission of this samif ({type(error).__name__}); submit again") from None
+            raise IntegrityError(
+                f"{path} is no submission of this samif ({type(error).__name__}); submit again"
+            ) from None
 
 
 @dataclass(frozen=True)
-class Parcel:
+class Package:
     """A folder to send as working directory, and a wheel to install beside it."""
 
     folder: Path
     wheel: Path
     submission: Submission
 
+    def attempt(self, number: int) -> Package:
+        """The same for another attempt; the folder then holds the submission of that one."""
+        name = f"{self.submission.id.rpartition('-')[0]}-{number}"
+        submission = self.submission.model_copy(update={"id": name, "attempt": number})
+        (self.folder / SUBMISSION).write_text(submission.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        return Package(self.folder, self.wheel, submission)
 
-def pack(root: Path, request: RunRequest, address: str, attempt: int, shared: Sequence[Path], build: Path) -> Parcel:
-    """Gather what is sent; nothing of the workspace is changed.
+
+def build_package(root: Path, request: RunRequest, address: str, shared: Sequence[Path], build: Path) -> Package:
+    """Gather what is sent, for the first attempt; nothing of the workspace is changed.
+
+    The job's id comes from the request and from what is sent, dvc.lock left out: that is a result, and each run writes
+    another one (docs/adr/0025).
 
     Args:
         address: of the cluster. On another machine everything must be in reach of both; on this one a workspace whose
@@ -83,8 +96,9 @@ def pack(root: Path, request: RunRequest, address: str, attempt: int, shared: Se
         build: an empty folder to build in.
 
     Raises:
-        SamifError: something is out of the cluster's reach, a file holds a password, params.yaml has changed since the
-            request, or the files are too large.
+        ConfigError: something is out of the cluster's reach, a file holds a password, or params.yaml has changed since
+            the request.
+        DataError: tracked data have changed since 'dvc add', or the files are too large.
     """
     layout = Layout(root.resolve())
     params = load_params(layout.params)
@@ -93,27 +107,27 @@ def pack(root: Path, request: RunRequest, address: str, attempt: int, shared: Se
     shared = [path.absolute() for path in shared]
     here: str | None = None
     links: tuple[str, ...] = ()
-    try:
-        check_reach(layout, params, shared)
-    except SamifError:
-        if not is_here(address):
-            raise
+    if (sentence := unreachable(layout, params, shared)) is not None:
+        if not is_local(address):
+            raise ConfigError(sentence)
         here, links = str(layout.root), _links(layout, params)
-    folder = build / "parcel"
+    else:
+        check_tracked(layout, params)
+    folder = build / "package"
     files = _copy(layout, params, folder / WORKSPACE, here)
+    files.pop(layout.lock.name, None)
     wheel = build_wheel(build)
     identity = {"request": request.digest, "files": files, "wheel": wheel.name, "here": here}
     submission = Submission(
-        id=f"samif-{params.line}-{digest(identity)[:16]}-{attempt}",
+        id=f"samif-{params.line}-{digest(identity)[:16]}-1",
         line=params.line,
-        attempt=attempt,
+        attempt=1,
         request=request,
         here=here,
         links=links,
         shared=tuple(map(str, shared)),
     )
-    (folder / SUBMISSION).write_text(submission.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    return Parcel(folder, wheel, submission)
+    return Package(folder, wheel, submission).attempt(1)
 
 
 def _copy(layout: Layout, params: Params, target: Path, here: str | None) -> dict[str, str]:
@@ -129,7 +143,7 @@ def _copy(layout: Layout, params: Params, target: Path, here: str | None) -> dic
     sizes = {name: path.stat().st_size for name, path in files.items()}
     if sum(sizes.values()) > MOST_BYTES:
         largest = max(sizes, key=lambda name: sizes[name])
-        raise SamifError(
+        raise DataError(
             f"the workspace's small files hold {sum(sizes.values()) / 2**20:.0f} MiB, at most {MOST_BYTES / 2**20:.0f} "
             f"are sent; the largest is {largest}"
         )
@@ -140,7 +154,7 @@ def _small_files(layout: Layout) -> Iterator[Path]:
     named = (layout.params, layout.lock, layout.root / ".dvc" / "config", layout.root / ".dvcignore")
     yield from (path for path in named if path.is_file())
     for folder, inner, names in os.walk(layout.root):
-        inner[:] = [name for name in inner if name not in _NEVER]
+        inner[:] = [name for name in inner if name not in _EXCLUDED]
         yield from (Path(folder) / name for name in names if name.endswith(".dvc"))
 
 
@@ -161,11 +175,11 @@ def _links(layout: Layout, params: Params) -> tuple[str, ...]:
     """Images, annotations and store that params.yaml names relative to the workspace.
 
     Raises:
-        SamifError: so is the registry, whose files a link would tear apart.
+        ConfigError: so is the registry, whose SQLite file and artifacts must stay in one folder.
     """
     uri = params.registry.tracking_uri or ""
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
-        raise SamifError(
+        raise ConfigError(
             f"'registry.tracking_uri' in {layout.params} is relative to the workspace, a job lies elsewhere; write the "
             "whole path (sqlite:////...), or null for the workspace's own registry"
         )

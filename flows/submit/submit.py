@@ -1,31 +1,39 @@
-"""Send a run to a Ray cluster, once, and bring back what it left."""
+"""Start a run on a Ray cluster once, and bring back what it left."""
 
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from flows.runtime.retry import Transient
-from flows.submit.job_artifacts import Kept
-from flows.submit.jobs import HeadLostError, Jobs, State
-from flows.submit.package import Submission, pack
-from flows.submit.reachability import is_here
+from flows.submit.job_artifacts import JobArtifacts
+from flows.submit.jobs import HeadLostError, Jobs, JobState
+from flows.submit.lock_file import RECORD, REQUEST, LockFile, update_lock
+from flows.submit.package import Submission, build_package
+from flows.submit.reachability import is_local
 from flows.workspace.layout import Layout
 from flows.workspace.run_request import RunRequest
 from samif.config import load_params
-from samif.errors import SamifError
+from samif.errors import SamifError, ServiceUnavailable
 from samif.io import files
 
-LOG, RECORD = "driver.log", "record.json"
+logger = logging.getLogger(__name__)
+
+LOG, SUBMITS = "driver.log", "submits.jsonl"
 PATIENCE_SECONDS = 60.0
+
+
+class JobFailed(SamifError):
+    """The job on the cluster failed or was stopped."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,8 @@ class Submitted:
         request: digest of the request.
         attached: there was such a job already.
         status: SUCCEEDED, or where the job stood when it was left alone.
+        up_to_date: nothing had to be computed: the job had succeeded before, or its run found every stage up to date.
+        dvc_lock: what became of the workspace's dvc.lock; none while the job is not over.
         folder: `.samif/runs/ID/` with the driver's log, the run's record, dvc.lock and reports as far as they came.
         record: of the run, see `flows.pipeline.run.Record`; none while it is not over.
     """
@@ -46,6 +56,8 @@ class Submitted:
     attempt: int
     attached: bool
     status: str
+    up_to_date: bool
+    dvc_lock: LockFile | None
     folder: Path
     record: dict[str, Any] | None
 
@@ -69,69 +81,92 @@ def submit(
         attempt: another number starts the same request once more; none takes the first that has not failed.
         follow: stay until the run is over.
         shared: folders that the cluster sees at the same paths.
-        patience: seconds for which the head may be silent.
+        patience: seconds for which the head may not answer.
         say: called with one sentence at a time.
         write: called with the driver's log, piece by piece.
 
     Raises:
-        SamifError: out of reach, refused, failed, stopped, or the head was lost; the log so far is kept.
+        ConfigError: the address is none, or something is out of the cluster's reach.
+        ServiceUnavailable: the head does not answer, refuses the token, or was lost; the log so far is kept.
+        JobFailed: the job failed or was stopped.
     """
     jobs = Jobs(address)
-    sent, started = _started(jobs, root, request, attempt, shared)
-    name, attached = sent.id, not started
-    say(f"{'attached to' if attached else 'started'} job {name} at {jobs.address}")
-    folder = Layout(root.resolve()).state / "runs" / name
+    layout = Layout(root.resolve())
+    sent, started = _start(jobs, root, request, attempt, shared)
+    name = sent.id
+    folder = layout.state / "runs" / name
     folder.mkdir(parents=True, exist_ok=True)
-    files.commit(folder / "request.json", (request.model_dump_json(indent=1) + "\n").encode())
-    if not follow and not (state := _now(jobs, name)).has_ended:
-        return Submitted(name, request.digest, sent.attempt, attached, state.status, folder, None)
-    try:
-        state = _followed(jobs, name, folder, patience, write)
-    finally:
-        with suppress(SamifError):  # the log is here; what became of the job is what has to be said
-            params = load_params(root / "params.yaml")
-            Kept(params.registry.tracking_uri, root.resolve(), params.line, name).fetch(folder, LOG)
-    if not state.succeeded:
-        raise SamifError(_failure(name, state, folder, sent.attempt))
-    return Submitted(name, request.digest, sent.attempt, attached, state.status, folder, _record(folder))
+    if started:
+        files.commit(folder / REQUEST, (request.model_dump_json(indent=1) + "\n").encode())
+    state = JobState("PENDING", "", None) if started else _find(jobs, name)
+    finished = state.succeeded
+    if finished:
+        say(
+            f"nothing changed since job {name} succeeded{_on(state)}: same data, parameters and software, so nothing "
+            f"is run; --attempt {sent.attempt + 1} runs it again"
+        )
+    else:
+        say(f"{'started' if started else 'attached to'} job {name} at {jobs.address}")
+    done = Submitted(name, request.digest, sent.attempt, not started, state.status, finished, None, folder, None)
+    if follow or state.has_ended:
+        try:
+            # the log of a job that is over would read as if something ran now
+            state = _follow(jobs, name, folder, patience, (lambda _: None) if finished else write)
+        finally:
+            _fetch(layout, name, folder)
+        if not state.succeeded:
+            raise JobFailed(_failure(name, state, folder, sent.attempt))
+        record = _record(folder)
+        up_to_date = finished or bool(record and record["up_to_date"])
+        lock = update_lock(layout, request, folder, say)
+        done = replace(done, status=state.status, up_to_date=up_to_date, dvc_lock=lock, record=record)
+    _note(done, request)
+    return done
 
 
-def _started(
+def _start(
     jobs: Jobs, root: Path, request: RunRequest, attempt: int | None, shared: Sequence[Path]
 ) -> tuple[Submission, bool]:
     """What was sent, and whether it was started now."""
-    try:
-        for number in (attempt,) if attempt is not None else count(1):
-            with tempfile.TemporaryDirectory(prefix="samif-submit-") as build:
-                parcel = pack(root, request, jobs.address, number, shared, Path(build))
-                sent = parcel.submission
+    with tempfile.TemporaryDirectory(prefix="samif-submit-") as build:
+        package = build_package(root, request, jobs.address, shared, Path(build))
+        try:
+            for number in (attempt,) if attempt is not None else count(1):
+                package = package.attempt(number)
+                sent = package.submission
                 if attempt is None and (state := jobs.find(sent.id)) and state.has_ended and not state.succeeded:
                     continue
                 metadata = {"line": sent.line, "request": request.digest, "who": request.who}
-                started = jobs.start(sent.id, _command(jobs.address), parcel.folder, parcel.wheel, metadata)
-                return sent, started
-        raise AssertionError("attempts never end")
-    except Transient as error:
-        raise SamifError(
-            f"the head at {jobs.address} went silent while the run was sent ({error}); submit again: a run that had "
-            "been started is attached to"
-        ) from None
+                return sent, jobs.start(sent.id, _command(jobs.address), package.folder, package.wheel, metadata)
+        except Transient as error:
+            raise ServiceUnavailable(
+                f"the head at {jobs.address} stopped answering while the run was sent ({error}); submit again: a run "
+                "that had been started is attached to"
+            ) from None
+    raise AssertionError("attempts never end")
 
 
 def _command(address: str) -> str:
     """Starts the driver: by the cluster's `python`, or by ours where the cluster is this machine and has it too."""
-    mine = shlex.quote(sys.executable) if is_here(address) else "/"
+    mine = shlex.quote(sys.executable) if is_local(address) else "/"
     return f'P={mine}; test -f "$P" || P=python; exec "$P" -u -m flows.submit.driver'
 
 
-def _now(jobs: Jobs, name: str) -> State:
+def _find(jobs: Jobs, name: str) -> JobState:
     try:
-        return jobs.find(name) or State("PENDING", "")
-    except Transient:
-        return State("PENDING", "")
+        found = jobs.find(name)
+    except Transient as error:
+        logger.warning("the state of job %s is not known yet: %s", name, error)
+        found = None
+    return found or JobState("PENDING", "", None)
 
 
-def _followed(jobs: Jobs, name: str, folder: Path, patience: float, write: Callable[[str], None]) -> State:
+def _on(state: JobState) -> str:
+    """When a job ended, for a sentence."""
+    return f" on {datetime.fromtimestamp(state.ended, UTC):%Y-%m-%d at %H:%M} UTC" if state.ended else ""
+
+
+def _follow(jobs: Jobs, name: str, folder: Path, patience: float, write: Callable[[str], None]) -> JobState:
     with (folder / LOG).open("w", encoding="utf-8") as log:
 
         def both(piece: str) -> None:
@@ -142,22 +177,39 @@ def _followed(jobs: Jobs, name: str, folder: Path, patience: float, write: Calla
         try:
             return jobs.follow(name, both, patience)
         except HeadLostError as error:
-            raise SamifError(
+            raise ServiceUnavailable(
                 f"the head at {jobs.address} was lost during job {name} ({error}); its log up to then is "
                 f"{folder / LOG}, what it finished lies in registry, store and DVC remote; submit again to go on"
             ) from None
 
 
-def _failure(name: str, state: State, folder: Path, attempt: int) -> str:
+def _fetch(layout: Layout, name: str, folder: Path) -> None:
+    """Fetch what the job published. A failure is no reason to hide how the job ended."""
+    params = load_params(layout.params)
+    try:
+        JobArtifacts(params.registry.tracking_uri, layout.root, params.line, name).fetch(folder, LOG)
+    except SamifError as error:
+        logger.info("record, dvc.lock and reports of job %s were not fetched: %s", name, error, exc_info=True)
+
+
+def _failure(name: str, state: JobState, folder: Path, attempt: int) -> str:
     again = f"its log is {folder / LOG}; --attempt {attempt + 1} starts it once more"
     if state.status == "STOPPED":
         return f"job {name} was stopped before it was done; {again}"
     lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
-    said = next((line.removeprefix("samif: ") for line in reversed(lines) if line.startswith("samif: ")), None)
-    return f"job {name} failed: {said or ' '.join(state.message.split())[:300]}; {again}"
+    reason = next((line.removeprefix("samif: ") for line in reversed(lines) if line.startswith("samif: ")), None)
+    return f"job {name} failed: {reason or ' '.join(state.message.split())[:300]}; {again}"
 
 
 def _record(folder: Path) -> dict[str, Any] | None:
     path = folder / RECORD
     found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     return found
+
+
+def _note(done: Submitted, request: RunRequest) -> None:
+    """Add a line to the list of submits that came to this job."""
+    line = {"at": datetime.now(UTC).isoformat(), "who": request.who, "why": request.why}
+    line |= {key: value for key, value in asdict(done).items() if key not in ("folder", "record")}
+    with (done.folder / SUBMITS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -16,8 +17,9 @@ from dvc.repo import Repo
 
 from flows.pipeline.dvc_remote import with_retry
 from flows.pipeline.explain import why
-from flows.pipeline.reproduce import FAILURE_VARIABLE, leave_sentence, reproduce
+from flows.pipeline.reproduce import FAILURE_VARIABLE, reproduce, write_failure
 from flows.pipeline.run import last_run, run
+from flows.registry.mlflow_client import RegistryUnavailable
 from flows.workspace.dvc_yaml import REVISIONS, prune, render_pipeline, sync_pipeline
 from flows.workspace.edit import add_session, init_workspace, remove_session
 from flows.workspace.layout import Layout
@@ -255,9 +257,18 @@ def test_a_refusal_is_the_only_thing_said(workspace: Path, capfd: pytest.Capture
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("ending", ["signal 15", "exit code 3"])
+def test_how_a_stage_ended_is_told(workspace: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC gives the exit code in a sentence only: this fails where that becomes another one."""
+    script = Path(sys.executable).with_name("samif")
+    script.write_text("#!/bin/sh\n" + ("kill -15 $$\n" if ending.startswith("signal") else "exit 3\n"))
+    with pytest.raises(SamifError, match=f"^stage 'dataset' ended without a result .{ending}.,"):
+        go(workspace)
+
+
 def test_death_and_a_broken_pipeline_are_told_in_one_sentence(workspace: Path, tmp_path: Path) -> None:
     (workspace / "die").touch()
-    with pytest.raises(SamifError, match="^stage 'dataset' ended without a result .killed, perhaps"):
+    with pytest.raises(SamifError, match="^stage 'dataset' ended without a result .killed, possibly out of memory"):
         go(workspace)
     (workspace / "die").unlink()
     (tmp_path / "data" / "annotations.json").unlink()
@@ -296,17 +307,67 @@ def test_a_failed_run_leaves_its_record(workspace: Path) -> None:
     assert record["started"] < record["ended"]
 
 
+def test_a_run_that_did_nothing_says_so(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.pipeline.run._recompute_missing", lambda *_: False)
+    monkeypatch.setattr("flows.registry.registration.register_all", lambda *_: {"decoder": 1})
+    monkeypatch.setattr("flows.report.publish.publish", lambda *_: None)
+    for up_to_date in (True, False):
+        said: list[str] = []
+        record = run(finished, request_of(finished, "ann"), said.append)
+        assert record["up_to_date"] is up_to_date and record == last_run(finished)
+        assert ("nothing to do: every stage is up to date" in said) is up_to_date
+        assert bool(record["stages"]) is not up_to_date
+        (finished / "artifacts" / "report" / "r").unlink()
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (RegistryUnavailable("the registry does not answer"), "key 'dataset'"),
+        (SamifError("the registry does not know you"), "^the registry does not know you$"),
+    ],
+)
+def test_only_a_registry_that_does_not_answer_is_asked_again_later(
+    workspace: Path, error: SamifError, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything else would end the run after hours of work, so it does at once."""
+
+    def check(*_: object) -> None:
+        raise error
+
+    def first_stage(*_: object) -> None:
+        raise SamifError("key 'dataset'")
+
+    monkeypatch.setattr("flows.registry.ownership.check", check)
+    monkeypatch.setattr("flows.pipeline.run.reproduce", first_stage)
+    edit(workspace, "tracking_uri: null", "tracking_uri: http://registry.example:5000")
+    with pytest.raises(SamifError, match=sentence):
+        run(workspace, request_of(workspace, "ann"))
+
+
+def test_what_dvc_logs_does_not_matter(workspace: Path) -> None:
+    logging.disable(logging.CRITICAL)
+    try:
+        assert set(go(workspace).values()) == {"ran"}
+        add_session(workspace, "s3", ["gear"], shots=9)
+        go(workspace)
+        remove_session(workspace, "s3")
+        assert go(workspace) == {"report": "restored"}
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def test_one_run_at_a_time(workspace: Path) -> None:
     with exclusive(workspace), pytest.raises(SamifError, match="another samif command is at work"):
         run(workspace, request_of(workspace, "ann"))
     assert last_run(workspace) is None
 
 
-def test_leave_sentence_needs_a_run_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_is_written_for_the_run_above_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(FAILURE_VARIABLE, raising=False)
-    assert not leave_sentence(SamifError("no"))
+    assert not write_failure(SamifError("no"))
     monkeypatch.setenv(FAILURE_VARIABLE, str(tmp_path / "f"))
-    assert leave_sentence(SamifError("no"))
+    assert write_failure(SamifError("no"))
     assert (tmp_path / "f").read_text() == "no"
 
 
@@ -373,7 +434,7 @@ def test_a_remote_that_is_away_costs_no_result(workspace: Path, tmp_path: Path) 
     away = tmp_path / "remote"
     away.write_text("no folder")
     name_remote(workspace, str(away))
-    with pytest.raises(SamifError, match="the results are here, but DVC's remote does not take them .*; mend"):
+    with pytest.raises(SamifError, match="the results are here, but DVC's remote does not take them .*; repair"):
         go(workspace)
     assert (workspace / "artifacts" / "report" / "r").exists()
     away.unlink()

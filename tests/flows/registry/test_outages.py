@@ -19,7 +19,7 @@ from flows.runtime.retry import retry_for
 from flows.submit.job_artifacts import Kept
 from flows.submit.package import Submission
 from flows.workspace.run_request import RunRequest
-from infra.services.daemon import Daemon, Launcher, stamped
+from infra.services.daemon import Daemon, Launcher, find_tagged
 from infra.services.mlflow import MlflowServer
 from samif.errors import SamifError
 from tests.support.services import free_port
@@ -44,13 +44,13 @@ class Server:
         self.wait()
 
     def wait(self) -> None:
-        self._server.settle(self._launcher, self._daemon)
+        self._server.wait_until_ready(self._launcher, self._daemon)
 
     def kill(self) -> None:
         self._server.stop(self._daemon, signal.SIGKILL)
 
     def hang(self, seconds: float) -> None:
-        processes = stamped(self._daemon.stamp)
+        processes = find_tagged(self._daemon.tag)
         for process in processes:
             process.suspend()
         time.sleep(seconds)
@@ -139,7 +139,7 @@ def test_an_answer_that_is_lost_doubles_nothing(line: TaggedLine, call: str, mon
 def test_what_a_submission_left_is_kept_once_where_an_answer_was_lost(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = RunRequest(who="ann", commit=None, data_revision=None, dvc_lock=None, params="0" * 64)
+    request = RunRequest(who="ann", commit=None, data_sha256=None, dvc_lock=None, params="0" * 64)
     sent = Submission(id="job-1", line="kept", attempt=1, request=request, here=None, links=(), shared=())
     kept = Kept(server.url, tmp_path, sent.line, sent.id)
     real, lost = kept._store.client.create_run, list[str]()

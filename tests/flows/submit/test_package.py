@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from dvc.repo import Repo
 from filelock import FileLock
 
 from flows.submit import driver, wheel
-from flows.submit.package import Parcel, pack
+from flows.submit.package import Package, build_package
 from flows.submit.wheel import build_wheel, write_wheel
 from flows.workspace.edit import init_workspace
 from flows.workspace.layout import Layout
@@ -58,11 +60,16 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def packed(root: Path, address: str = HEAD, attempt: int = 1, **words: str) -> Parcel:
+def state_of(root: Path) -> set[str]:
+    """Names in `.samif/`."""
+    return {path.name for path in Layout(root).state.glob("*")}
+
+
+def packed(root: Path, address: str = HEAD, attempt: int = 1, **words: str) -> Package:
     build = root.parent / f"build-{len(list(root.parent.glob('build-*')))}"
     build.mkdir()
     request = request_of(root, words.get("who", "ann"), words.get("why", ""))
-    return pack(root, request, address, attempt, [root.parent / "mnt"], build)
+    return build_package(root, request, address, [root.parent / "mnt"], build).attempt(attempt)
 
 
 def test_small_files_are_sent_and_nothing_else(root: Path) -> None:
@@ -124,10 +131,43 @@ def test_what_a_cluster_elsewhere_cannot_reach_is_refused(root: Path, case: str)
 def test_without_a_remote_results_would_be_lost(root: Path) -> None:
     for name in ("images", "annotations.json"):
         edit(root, f"photos/{name}", str(root.parent / "mnt" / name))
+    with pytest.raises(SamifError, match="mnt/images does not exist on this machine, so a change of it could not be"):
+        packed(root)
+    for name in ("images", "annotations.json"):
+        (root / "photos" / name).rename(root.parent / "mnt" / name)
     packed(root)
     (root / ".dvc" / "config").write_text("[core]\n    no_scm = True\n")
     with pytest.raises(SamifError, match="no DVC remote that the cluster can reach.*'dvc remote add --default"):
         packed(root)
+
+
+def test_tracked_data_that_have_changed_since_dvc_add_are_refused(root: Path) -> None:
+    """The cluster would get them as they were, so new images would never be learnt."""
+    first = packed(root).submission.id
+    (root / "photos" / "images" / "2.png").write_bytes(b"new")
+    with pytest.raises(SamifError, match=r"photos has changed since photos\.dvc was written.*'dvc add photos'"):
+        packed(root)
+    repo = Repo(str(root))
+    repo.add(str(root / "photos"))
+    repo.close()
+    assert packed(root).submission.id != first
+
+
+def test_tracked_data_that_are_not_checked_out_are_no_change(root: Path) -> None:
+    shutil.rmtree(root / "photos")
+    first = packed(root).submission.id
+    text = (root / "photos.dvc").read_text()
+    (root / "photos.dvc").write_text(text.replace("md5: ", "md5: 0", 1).replace("size: ", "size: 1", 1))
+    assert packed(root).submission.id != first
+
+
+def test_the_dvc_lock_that_a_run_leaves_makes_no_other_job(root: Path) -> None:
+    first = packed(root)
+    (root / "dvc.lock").write_text("stages: {}\n")
+    second = packed(root)
+    assert second.submission.id == first.submission.id
+    assert (second.folder / "workspace" / "dvc.lock").exists()
+    assert not (first.folder / "workspace" / "dvc.lock").exists()
 
 
 @pytest.mark.parametrize(
@@ -148,7 +188,7 @@ def test_a_file_with_a_password_is_not_sent(root: Path, file: str, before: str, 
         request_of(root, "ann")
     (root.parent / "build").mkdir()
     with pytest.raises(SamifError, match=sentence) as there:
-        pack(root, asked, HEAD, 1, [root.parent / "mnt"], root.parent / "build")
+        build_package(root, asked, HEAD, [root.parent / "mnt"], root.parent / "build")
     assert "hunter2" not in f"{here.value} {there.value}"
 
 
@@ -179,7 +219,7 @@ def test_the_wheel_is_installable_small_and_named_by_its_content(tmp_path: Path)
 
 @pytest.fixture
 def sent(root: Path, tmp_path: Path, migrated: Path) -> Path:
-    """A parcel as the cluster has it, with a registry that is there."""
+    """A package as the cluster has it, with a registry that is there."""
     (tmp_path / "registry").mkdir()
     (tmp_path / "registry" / "mlflow.db").write_bytes(migrated.read_bytes())
     folder = packed(root).folder
@@ -187,10 +227,10 @@ def sent(root: Path, tmp_path: Path, migrated: Path) -> Path:
     return folder
 
 
-def test_clones_of_killed_jobs_are_swept_and_those_of_living_ones_are_not(
+def test_clones_of_killed_jobs_are_removed_and_those_of_running_ones_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     for name, age in (("killed", 61), ("living", 61), ("beginning", 59)):
         folder = tmp_path / f"samif-job-{name}"
         folder.mkdir()
@@ -199,7 +239,7 @@ def test_clones_of_killed_jobs_are_swept_and_those_of_living_ones_are_not(
     (tmp_path / "samif-job-none").mkdir()
     with FileLock(tmp_path / "samif-job-living" / "lock"):
         os.utime(tmp_path / "samif-job-living" / "lock", (time.time() - 61,) * 2)
-        driver._sweep()
+        driver._remove_stale_clones()
     assert {path.name for path in tmp_path.iterdir()} == {f"samif-job-{n}" for n in ("living", "beginning", "none")}
 
 
@@ -233,7 +273,7 @@ def test_the_driver_works_in_a_clone_and_what_was_done_before_a_failure_is_sent(
             driver.main(sent)
         assert ended.value.code == 1
     told = capfd.readouterr().out.splitlines()
-    assert not clones[0].exists() and not (root / ".samif").exists()
+    assert not clones[0].exists() and state_of(root) <= {"file_digests.db"}
     new = [path for path in set((tmp_path / "mnt" / "remote").rglob("*")) - files if path.is_file()]
     if failure is None:  # a run that ends well has sent its results itself
         assert told == ["at work", "registered: {'decoder': 1}"] and not new
@@ -277,7 +317,7 @@ def test_relative_images_of_a_workspace_on_this_machine_are_linked(root: Path) -
     edit(root, "tracking_uri: null", "tracking_uri: sqlite:///mine.db")
     with pytest.raises(SamifError, match="'registry.tracking_uri' in .* is relative to the workspace"):
         packed(root, "http://localhost:8265")
-    assert not Layout(root).state.exists()
+    assert state_of(root) <= {"file_digests.db"}
 
 
 @pytest.mark.parametrize(
@@ -292,13 +332,7 @@ def test_a_request_is_plain_text(root: Path, who: str, why: str, key: str) -> No
 
 def test_a_request_says_what_it_is_about(root: Path) -> None:
     one = request_of(root, "ann", "a" * 1000)
-    assert (one.cause, one.commit, one.data_revision, one.dvc_lock) == (None, None, None, None)
-    assert request_of(root, "bob").digest == one.digest != request_of(root, "ann", "", "an event").digest
-    (root / "dvc.lock").write_text(
-        "stages:\n  dataset:\n    outs:\n    - {path: artifacts/dataset/train.json, md5: abc}\n"
-        "    - {path: artifacts/dataset/val.json, md5: def}\n"
-    )
-    later = request_of(root, "ann")
-    assert later.data_revision == "train:abc val:def" and later.digest != one.digest
+    assert (one.cause, one.commit, one.dvc_lock) == (None, None, None) and one.data_sha256 is not None
+    assert request_of(root, "ann", with_data=False).data_sha256 is None
     with pytest.raises(SamifError, match="is not a workspace"):
         request_of(root.parent, "ann")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from ray._raylet import AuthenticationTokenLoader, Config
+from ruamel.yaml import YAML
 
 from flows import cli
 from flows.submit import package
@@ -26,6 +28,7 @@ from tests.support.ray_head import RayHead, ray_head, stand_in
 
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "s3-secret-e1f7", "MLFLOW_TRACKING_PASSWORD": "mlflow-secret-a90b"}
 SECONDS = 60.0
+CRON_JOB = YAML(typ="safe").load((Path(__file__).parents[3] / "infra" / "kubernetes" / "retrain.yaml").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +121,69 @@ def test_twenty_submits_of_one_request_are_one_job(head: RayHead, root: Path, re
     assert submit(root, request_of(root, "ann"), head.address, follow=False).id != done[0].id
 
 
+def _more_images(data: Path) -> None:
+    (data / "images" / "new.png").write_bytes(b"a new image")
+
+
+def _other_label(data: Path) -> None:
+    text = (data / "annotations.json").read_text()
+    (data / "annotations.json").write_text(text.replace('"category_id": 1', '"category_id": 2', 1))
+
+
+def _replaced_image(data: Path) -> None:
+    (data / "images" / "old.png").write_bytes(b"another image")
+
+
+@pytest.mark.parametrize("change", [_more_images, _other_label, _replaced_image])
+def test_changed_data_start_another_job_and_unchanged_data_none(
+    head: RayHead, root: Path, change: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three nights of the schedule's command; the data change before the second."""
+    (root / "go").touch()
+    (root.parent / "data" / "images" / "old.png").write_bytes(b"an image")
+    words = schedule(head, root)
+    said = []
+    for night in range(3):
+        if night == 1:
+            change(root.parent / "data")
+        assert samif(*words) == 0
+        said.append(capsys.readouterr().out)
+    jobs = (root / "started").read_text().split()
+    assert len(jobs) == len(set(jobs)) == 2
+    assert all(f"started job {name} at" in text for name, text in zip(jobs, said[:2], strict=True))
+    assert re.search(f"nothing changed since job {jobs[1]} succeeded on ....-..-.. at ..:.. UTC: same data", said[2])
+    assert "begun" in said[1] and "begun" not in said[2]  # the log would read as if something ran
+    listed = (root / ".samif" / "runs" / jobs[1] / "submits.jsonl").read_text().splitlines()
+    submits = [json.loads(line) for line in listed]
+    assert [(line["attached"], line["up_to_date"]) for line in submits] == [(False, False), (True, True)]
+    assert {(line["who"], line["why"]) for line in submits} == {("schedule", "weekly retraining")}
+
+
+def test_a_schedule_starts_a_failed_request_again(
+    head: RayHead, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A night without a registry must not end all later ones."""
+    (root / "go").touch()
+    (root / "bad").touch()
+    words = schedule(head, root)
+    assert samif(*words) == 1
+    (root / "bad").unlink()
+    assert samif(*words) == 0
+    jobs = (root / "started").read_text().split()
+    assert [name.rpartition("-")[2] for name in jobs] == ["1", "2"]
+    assert samif(*words) == 0 and "nothing changed since" in capsys.readouterr().out
+    assert samif(*words, "--attempt", "3") == 2
+
+
+def schedule(head: RayHead, root: Path) -> list[str]:
+    """The command of the CronJob, at our head and workspace."""
+    container: dict[str, list[str]] = CRON_JOB["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
+    own = {"--address": head.address, "--workspace": str(root), "--shared": str(root.parent)}
+    words = [word.partition("=") for word in container["command"]]
+    assert words[0][0] == "samif" and own.keys() <= {name for name, _, _ in words}
+    return [f"{name}{equals}{own.get(name, value)}" for name, equals, value in words[1:]]
+
+
 def test_a_failed_job_ends_with_its_own_sentence(head: RayHead, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "go").touch()
     (root / "bad").touch()
@@ -186,6 +252,7 @@ def test_the_real_driver_refuses_as_a_run_here_does_and_leaves_its_record(
     (root / ".samif").mkdir()
     (root / ".samif" / "mlflow.db").write_bytes(migrated.read_bytes())
     (root.parent / "data" / "annotations.json").unlink()
+    request_ = request_of(root, "ann", "a new part")
     monkeypatch.undo()
     monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
     with pytest.raises(SamifError, match=r"^job samif-ws-\w+-1 failed: .*annotations\.json.*; its log is") as refusal:

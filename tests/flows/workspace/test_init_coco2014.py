@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from io import StringIO
-from logging import NullHandler
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from flows.loaders.inputs import index_of
-from flows.pipeline.reproduce import dvc_surroundings
+from flows.pipeline.reproduce import dvc_environment
 from flows.report.collect import collect
 from flows.report.publish import publish, session_table
 from flows.stages import run_stage
@@ -67,7 +66,7 @@ def test_a_part_of_coco2014_says_so_everywhere(tmp_path: Path, copy: Copy) -> No
 def test_dvc_runs_the_dataset_stage_on_the_common_folder(tmp_path: Path, copy: Copy) -> None:
     """Training and validation share their image folder, and DVC takes one dependency twice ill."""
     made = init_coco2014(tmp_path / "ws", copy.root, partial=True, shots=3)
-    with dvc_surroundings(tmp_path / "ws", NullHandler()):
+    with dvc_environment(tmp_path / "ws"):
         from dvc.repo import Repo
 
         with closing(Repo(".")) as repo:
