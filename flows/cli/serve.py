@@ -68,12 +68,12 @@ def serve(
 ) -> None:
     """Serve a model over HTTP and follow its alias without a restart."""
     from flows.http.auth import bearer_token, digest_of
-    from flows.serve.routes import Line, lines_of
+    from flows.serve.routes import Route, routes_of
     from flows.serve.server import serving, watch
     from flows.serve.settings import Limits, Settings, ShadowSettings
 
     roots = [folder.resolve() for folder in workspace]
-    lines = lines_of(models, roots, shadow or [])
+    lines = routes_of(models, roots, shadow or [])
     alone = len(lines) == 1
     limits = Limits(int(max_mb * 1e6), int(max_megapixels * 1e6), upload_seconds, work_seconds, queue)
     made = roots[0] / ".samif" / f"serve-{port}.token"
@@ -87,7 +87,7 @@ def serve(
         tempfile.TemporaryDirectory(prefix="samif-serve-", ignore_cleanup_errors=True) as state,
     ):
 
-        def settings_of(line: Line) -> Settings:
+        def settings_of(line: Route) -> Settings:
             folder = shadow_folder if alone or shadow_folder is None else shadow_folder / line.name
             return Settings(
                 ref=line.ref,
@@ -103,7 +103,7 @@ def serve(
                 shadow=ShadowSettings(line.shadow, folder, shadow_samples) if line.shadow else None,
                 name=line.name,
                 route=line.route,
-                patient=not alone,
+                wait_for_model=not alone,
             )
 
         with serving([settings_of(line) for line in lines], host, port, replicas, say) as applications:

@@ -1,4 +1,4 @@
-"""What clients get, as models: they make the OpenAPI document."""
+"""Answers to clients as models, from which the OpenAPI document is made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from flows.serve.versions import Slot, Version
+from flows.serve.versions import ModelSlot, Version
 from samif.inference.segment import UNKNOWN, Instances
 
 
@@ -91,9 +91,12 @@ class SlotView(BaseModel):
 
 
 class ReplicaView(BaseModel):
-    """A replica: what it serves, its shadow deployment, and how often each part was read from a file."""
+    """A replica: what it serves, its shadow deployment, and how often each part was read from a file. `id` is
+    unique; `started` is in Unix seconds."""
 
+    id: str
     pid: int
+    started: float
     replica: str
     champion: SlotView
     challenger: SlotView | None
@@ -116,8 +119,8 @@ class ShadowView(BaseModel):
     replicas: list[SlotView]
 
 
-class Word(BaseModel):
-    """One word about the service."""
+class Status(BaseModel):
+    """State of the service in one word."""
 
     status: str
 
@@ -128,7 +131,7 @@ def model_of(version: Version) -> dict[str, Any]:
     return {"name": version.name, "version": version.number, "digests": digests}
 
 
-def slot_view(slot: Slot) -> SlotView:
+def slot_view(slot: ModelSlot) -> SlotView:
     """What a slot shows of itself."""
     state, failure = slot.state, slot.failure
     return SlotView(
@@ -139,7 +142,7 @@ def slot_view(slot: Slot) -> SlotView:
         swaps=state.swaps,
         behind=slot.behind,
         failure=FailureSeen(version=failure.version, why=failure.why, at=failure.at) if failure else None,
-        registry=slot.trouble,
+        registry=slot.registry_error,
     )
 
 

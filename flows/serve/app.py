@@ -1,4 +1,4 @@
-"""The HTTP side of a replica: who may ask, what they may send, what they get."""
+"""The HTTP side of a replica: authentication, requests, answers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flows.http.auth import matches
 from flows.http.errors import HttpError, busy
-from flows.serve.answers import Answer, ErrorAnswer, Replicas, ShadowView, Word, instances_of, model_of
+from flows.serve.answers import Answer, ErrorAnswer, Replicas, ShadowView, Status, instances_of, model_of
 from flows.serve.limits import Admission, read_image_bytes
 from flows.serve.metrics import Metrics
+from flows.serve.replica_status import read_replicas
 
 if TYPE_CHECKING:
     from flows.serve.replica import Outcome, Replica
@@ -57,7 +58,7 @@ def build_app(replica: Replica) -> FastAPI:
     app.add_exception_handler(HttpError, _refused)
     app.add_exception_handler(HTTPException, _no_such)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(Exception, _defect)
+    app.add_exception_handler(Exception, _internal_error)
 
     def allowed(given: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> None:
         if not matches(given.credentials if given else None, replica.settings.token_sha256):
@@ -95,29 +96,29 @@ def build_app(replica: Replica) -> FastAPI:
         finally:
             if work is None or work.done():
                 admission.leave()
-            else:  # given up by the client or by us, but still in work: it keeps its place until it is over
+            else:  # the client left or the time is over, but it still runs: it counts until it ends
                 work.add_done_callback(lambda done: _over(done, admission))
 
     @app.get("/healthz")
-    async def healthz() -> Word:
+    async def healthz() -> Status:
         """Whether the process answers."""
-        return Word(status="alive")
+        return Status(status="alive")
 
     @app.get("/readyz", responses=problems(503))
-    async def readyz() -> Word:
+    async def readyz() -> Status:
         """Whether a model is loaded."""
         replica.check_loaded()
-        return Word(status="ready")
+        return Status(status="ready")
 
     @app.get("/v1/model", response_model=Replicas, responses=problems(401), **guarded)
     def model() -> JSONResponse:
-        """What every replica serves, what it served before, and the last version that it refused and why."""
-        return JSONResponse({"replicas": replica.board.read()})
+        """What every replica serves, what it served before, and the last version that could not be loaded."""
+        return JSONResponse({"replicas": read_replicas(replica.settings.state)})
 
     @app.get("/v1/shadow", response_model=ShadowView, responses=problems(401), **guarded)
     def shadow() -> JSONResponse:
-        """How often the challenger differs from what clients were told."""
-        settings, views = replica.settings.shadow, replica.board.read()
+        """How often the challenger differs from the answers of the champion."""
+        settings, views = replica.settings.shadow, read_replicas(replica.settings.state)
         counts: Counter[str] = sum((Counter(view["shadow"]) for view in views), Counter())
         return JSONResponse(
             {
@@ -129,10 +130,10 @@ def build_app(replica: Replica) -> FastAPI:
         )
 
     @app.post("/v1/refresh", status_code=202)
-    async def refresh() -> Word:
-        """Hint that the alias may have moved. Nothing that is sent with it is read; the registry is asked."""
-        replica.settings.hint.touch()
-        return Word(status="looking")
+    async def refresh() -> Status:
+        """Ask every replica to poll the alias at once. The body of the request is not read."""
+        replica.settings.refresh_request.touch()
+        return Status(status="polling")
 
     @app.get(
         "/metrics", response_class=Response, **guarded,
@@ -164,7 +165,7 @@ class CountAnswers:
 
         try:
             await self._app(scope, receive, counted)
-        except Exception:  # answered further out
+        except Exception:  # the exception handler outside of this one answers
             self._metrics.requests.labels("other", "500").inc()
             raise
 
@@ -182,7 +183,7 @@ def _answer(outcome: Outcome, received: float) -> dict[str, Any]:
 
 def _over(work: asyncio.Task[Outcome], admission: Admission) -> None:
     if not work.cancelled():
-        work.exception()  # nobody else will look at it
+        work.exception()  # marks it as retrieved; the answer was given already
     admission.leave()
 
 
@@ -205,6 +206,6 @@ def _invalid(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse(HttpError(422, "parameter", sentence).content, 422)
 
 
-def _defect(_: Request, error: Exception) -> JSONResponse:
+def _internal_error(_: Request, error: Exception) -> JSONResponse:
     sentence = f"internal error ({type(error).__name__}); please report it with the image"
-    return JSONResponse(HttpError(500, "defect", sentence).content, 500)
+    return JSONResponse(HttpError(500, "internal", sentence).content, 500)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from flows.http.auth import VARIABLE, digest_of, find_token
-from flows.serve.routes import ALONE, line_of
+from flows.serve.routes import SINGLE, line_of
 from flows.serve.settings import Settings, ShadowSettings
 from samif.config import Strict
 from samif.errors import SamifError
@@ -23,8 +23,8 @@ class Arguments(Strict):
         workspace: a folder that every node of the cluster sees at the same path.
         state: a folder of each node's own, which its replicas make and share; each line has a part of it.
         cpus, gpus: of each replica.
-        patient: come up without a model where none can be loaded. A RayService waits for all of its applications, so
-            that one line without a champion would keep the others from going live.
+        wait_for_model: come up without a model where none can be loaded. A RayService waits for all of its
+            applications, so that one line without a champion would keep the others from going live.
     """
 
     model: str
@@ -37,7 +37,7 @@ class Arguments(Strict):
     interval: Annotated[float, Field(ge=0.05, le=60.0)] = 0.3
     checkpoint: str | None = None
     shadow: str | None = None
-    patient: bool = False
+    wait_for_model: bool = False
 
 
 def application(arguments: dict[str, Any]) -> Any:
@@ -58,14 +58,14 @@ def application(arguments: dict[str, Any]) -> Any:
     settings = Settings(
         ref=given.model,
         root=Path(given.workspace),
-        state=Path(given.state) / (line_of(given.model) or ALONE),
+        state=Path(given.state) / (line_of(given.model) or SINGLE),
         token_sha256=digest_of(token),
         checkpoint=given.checkpoint,
         interval=given.interval,
         threads=given.cpus,
         batch=given.batch,
         shadow=ShadowSettings(given.shadow) if given.shadow else None,
-        patient=given.patient,
+        wait_for_model=given.wait_for_model,
     )
     from flows.serve.replica import deployment
 

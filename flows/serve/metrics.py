@@ -1,15 +1,18 @@
-"""What Prometheus is told, summed over the replicas of this machine.
+"""Metrics for Prometheus, summed over the replicas of this machine.
 
-Each replica keeps its numbers in mapped files of one folder (prometheus_client's multiprocess mode, switched on by the
-environment variable that `environment` gives); whichever replica is asked adds them up.
+Each replica keeps its numbers in memory-mapped files of one folder (multiprocess mode of prometheus_client, which the
+environment variable of `environment` switches on); the replica that answers adds them up. Files are named by the
+id of the replica and not by its process id, which is given again and means another process in another container.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector  # type: ignore[attr-defined, unused-ignore]
+
+from flows.serve.replica_status import is_running
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -20,10 +23,16 @@ def environment(state: Path) -> dict[str, str]:
 
 
 class Metrics:
-    """The numbers of one replica, in files under `state`."""
+    """The numbers of one replica, in files under `state`.
 
-    def __init__(self, state: Path) -> None:
+    Args:
+        replica: id of `flows.serve.replica_status`.
+    """
+
+    def __init__(self, state: Path, replica: str) -> None:
+        self._state = state
         _folder(state).mkdir(parents=True, exist_ok=True)  # here, on the machine of the replica
+        values.ValueClass = values.MultiProcessValue(lambda: replica)  # type: ignore[no-untyped-call, unused-ignore]
         self.requests = Counter("samif_requests", "Requests by path and status.", ["path", "code"], registry=None)
         self.seconds = Histogram(
             "samif_seconds", "Seconds per part of a request.", ["part"], buckets=BUCKETS, registry=None
@@ -51,7 +60,11 @@ class Metrics:
         )
 
     def page(self) -> bytes:
-        """All replicas' numbers in the text format of Prometheus."""
+        """Numbers of all replicas in the text format of Prometheus. Gauges of replicas that have ended are removed;
+        their counters still count."""
+        for file in _folder(self._state).glob("gauge_live*_*.db"):
+            if not is_running(self._state, file.stem.rpartition("_")[2]):
+                file.unlink(missing_ok=True)
         everything = CollectorRegistry()
         MultiProcessCollector(everything)  # type: ignore[no-untyped-call, unused-ignore]
         return generate_latest(everything)

@@ -1,4 +1,4 @@
-"""The deployment: one model in memory, images in, labelled instances out, always the alias's version."""
+"""The deployment: one model in memory, images in, labelled instances out; always the version that the alias names."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ from ray import serve
 
 from flows.http.errors import HttpError, busy
 from flows.runtime.device import device_of_worker
-from flows.runtime.tuning import keep_freed_memory
-from flows.serve.alias_poller import Follower
+from flows.serve.alias_poller import AliasPoller
 from flows.serve.answers import ReplicaView, slot_view
 from flows.serve.metrics import Metrics, environment
-from flows.serve.replica_status import Board
+from flows.serve.replica_status import ReplicaStatus, read_replicas
 from flows.serve.settings import Settings
 from flows.serve.shadow import Answered, Shadow
-from flows.serve.versions import Part, Slot, Source, Version
+from flows.serve.versions import ModelSlot, Part, Source, Version
 from samif.dataset.images import ImageError, read_image
 from samif.errors import SamifError
 from samif.inference.propose import Proposals
@@ -56,39 +55,39 @@ class Outcome:
 
 
 class Replica:
-    """One copy of the model, and what keeps it the live one."""
+    """One copy of the model, and the poller that keeps it at the live version."""
 
     def __init__(self, settings: Settings) -> None:
         torch.set_num_threads(settings.threads)
-        keep_freed_memory()
         self.settings = settings
-        self.metrics = Metrics(settings.state)
-        self.board = Board(settings.state)
+        self.status = ReplicaStatus(settings.state)
+        self.metrics = Metrics(settings.state, self.status.id)
         self.name = serve.get_replica_context().replica_tag
         self._loads: Counter[str] = Counter()
-        self._telling, self._told = threading.Lock(), dict[str, Any]()
+        self._publishing, self._published = threading.Lock(), dict[str, Any]()
         self._swaps: Counter[str] = Counter()
         self._failures: dict[str, object] = {}
         source = Source(settings, self._count_load, device_of_worker())
-        self.champion = Slot(source, settings.ref, told=self._tell)
-        self.challenger: Slot | None = None
+        self.champion = ModelSlot(source, settings.ref, on_change=self._changed)
+        self.challenger: ModelSlot | None = None
         self.shadow: Shadow | None = None
         self._start()
         if settings.shadow is not None:
-            self.challenger = Slot(source, settings.shadow.ref, lambda: self.champion.state.live, self._tell)
+            self.challenger = ModelSlot(source, settings.shadow.ref, lambda: self.champion.state.live, self._changed)
             self.shadow = Shadow(self.challenger, settings.shadow, self.metrics)
         self._worker = ThreadPoolExecutor(1, "segment")
         self._decoders = ThreadPoolExecutor(DECODERS, "decode")
-        self._follower = Follower(self._look, settings.interval, settings.hint)
+        self._poller = AliasPoller(self._poll, settings.interval, settings.refresh_request)
         self._work.set_max_batch_size(settings.batch)  # type: ignore[attr-defined]
         self._publish()
-        self._follower.start()
+        self._poller.start()
 
     def _start(self) -> None:
-        """The model is loaded when this returns, or it is waited for, if the line is to be patient and no other replica
-        of it could answer instead."""
-        if self.settings.patient and not any(view["champion"]["live"] for view in self.board.read()):
-            self.champion.look()
+        """Load the model. With `wait_for_model`, and no other replica that has one, a failure is no error."""
+        if self.settings.wait_for_model and not any(
+            view["champion"]["live"] for view in read_replicas(self.settings.state)
+        ):
+            self.champion.poll()
         else:
             self.champion.start()
 
@@ -98,13 +97,13 @@ class Replica:
         return build_app(self)
 
     def check_health(self) -> None:
-        """Asked by Ray Serve; a replica that follows no longer is replaced."""
-        if not self._follower.alive:
-            raise RuntimeError("the follower has ended")
+        """Called by Ray Serve, which replaces a replica that no longer polls the alias."""
+        if not self._poller.alive:
+            raise RuntimeError("the alias poller has ended")
 
     def __del__(self) -> None:
-        if hasattr(self, "_follower"):
-            self._follower.stop()
+        if hasattr(self, "_poller"):
+            self._poller.stop()
 
     def check_loaded(self) -> None:
         """Raise HttpError (503) while there is no model."""
@@ -128,9 +127,11 @@ class Replica:
         return Outcome(outcome.instances, outcome.version, seconds)
 
     def view(self) -> ReplicaView:
-        """What this replica says of itself on the board."""
+        """The state of this replica; `ReplicaStatus` adds id, process id and start time."""
         return ReplicaView(
-            pid=0,  # the board knows
+            id="",
+            pid=0,
+            started=0.0,
             replica=self.name,
             champion=slot_view(self.champion),
             challenger=slot_view(self.challenger) if self.challenger else None,
@@ -182,23 +183,23 @@ class Replica:
         if self.shadow is not None:
             self.shadow.offer(Answered(job.image, proposals, version, shown, least))
 
-    def _look(self) -> None:
-        self.champion.look()
+    def _poll(self) -> None:
+        self.champion.poll()
         if self.challenger is not None and self.champion.state.live is not None:
-            self.challenger.look()
+            self.challenger.poll()
         for name, slot in self._slots().items():
             self.metrics.behind.labels(name).set(slot.behind)
-            self.metrics.unreachable.labels(name).set(slot.trouble is not None)
+            self.metrics.unreachable.labels(name).set(slot.registry_error is not None)
         self._publish()
 
-    def _slots(self) -> dict[str, Slot]:
+    def _slots(self) -> dict[str, ModelSlot]:
         return {"champion": self.champion} | ({"challenger": self.challenger} if self.challenger else {})
 
     def _count_load(self, part: Part) -> None:
         self._loads[part] += 1
         self.metrics.loads.labels(part).inc()
 
-    def _tell(self, slot: Slot) -> None:
+    def _changed(self, slot: ModelSlot) -> None:
         name = "champion" if slot is self.champion else "challenger"
         state = slot.state
         if state.live is not None:
@@ -211,12 +212,12 @@ class Replica:
         self._publish()
 
     def _publish(self) -> None:
-        if hasattr(self, "_follower"):  # not before it can answer
-            with self._telling:
-                content = self.view().model_dump(mode="json", exclude={"pid"})
-                if content != self._told:
-                    self.board.publish(content)
-                    self._told = content
+        if hasattr(self, "_poller"):  # not before it can answer
+            with self._publishing:
+                content = self.view().model_dump(mode="json", exclude={"id", "pid", "started"})
+                if content != self._published:
+                    self.status.publish(content)
+                    self._published = content
 
 
 def deployment(settings: Settings, replicas: int, cpus: float, gpus: float) -> Any:

@@ -1,4 +1,4 @@
-"""Which lines one service serves: a reference, its workspace and its shadow make an application of its own."""
+"""The lines of one service: each reference, with its workspace and its shadow, is an application of Ray Serve."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from samif.errors import SamifError
+from flows.registry.version_ref import parse_ref
+from samif.errors import ConfigError
 
-ALONE = "samif"
+SINGLE = "samif"
 """Name of the application where there is only one, at the root of all paths."""
-_VERSION = re.compile(r"([a-z0-9][a-z0-9_-]*)[@/][\w-]+")
+_VERSION = re.compile(r"(?:models:/)?[\w-]+(?:@[\w-]+|/[0-9]+)")
 
 
 @dataclass(frozen=True)
-class Line:
+class Route:
     """What is served and where.
 
     Attributes:
@@ -29,17 +30,22 @@ class Line:
     ref: str
     root: Path
     shadow: str | None = None
-    name: str = ALONE
+    name: str = SINGLE
     route: str = "/"
 
 
 def line_of(ref: str) -> str | None:
-    """The line that `NAME@alias` or `NAME/VERSION` names; none where `ref` has another form."""
-    match = _VERSION.fullmatch(ref)
-    return match[1].removesuffix("-classifier") if match else None
+    """The line of `NAME@alias` or `NAME/VERSION`; none for a folder or a name alone.
+
+    Raises:
+        ConfigError: NAME has capital letters.
+    """
+    if _VERSION.fullmatch(ref) is None:
+        return None
+    return parse_ref(ref).line
 
 
-def lines_of(refs: Sequence[str], roots: Sequence[Path], shadows: Sequence[str]) -> list[Line]:
+def routes_of(refs: Sequence[str], roots: Sequence[Path], shadows: Sequence[str]) -> list[Route]:
     """The lines of a service: one reference alone at `/`, several at `/LINE` each.
 
     Args:
@@ -48,23 +54,23 @@ def lines_of(refs: Sequence[str], roots: Sequence[Path], shadows: Sequence[str])
         shadows: at most one for each line; beside others it is found by the name of its line.
 
     Raises:
-        SamifError: references, workspaces and shadows do not go together.
+        ConfigError: references, workspaces and shadows do not go together.
     """
     if len(roots) not in (1, len(refs)):
-        raise SamifError(
+        raise ConfigError(
             f"{len(refs)} references and {len(roots)} workspaces; give --workspace once for all or once for each "
             "reference, in the same order"
         )
     if len(refs) == 1:
         if len(shadows) > 1:
-            raise SamifError(f"{refs[0]} cannot have {len(shadows)} shadows; give --shadow once")
-        return [Line(refs[0], roots[0], *shadows)]
+            raise ConfigError(f"{refs[0]} cannot have {len(shadows)} shadows; give --shadow once")
+        return [Route(refs[0], roots[0], *shadows)]
     of = _by_line(shadows, "shadow")
     lines, every = [], list(roots) * (len(refs) // len(roots))
     for (name, ref), root in zip(_by_line(refs, "model").items(), every, strict=True):
-        lines.append(Line(ref, root, of.pop(name, None), name, f"/{name}"))
+        lines.append(Route(ref, root, of.pop(name, None), name, f"/{name}"))
     for shadow in of.values():
-        raise SamifError(f"the shadow {shadow} is of none of the lines {', '.join(line.name for line in lines)}")
+        raise ConfigError(f"the shadow {shadow} is of none of the lines {', '.join(line.name for line in lines)}")
     return lines
 
 
@@ -73,10 +79,10 @@ def _by_line(refs: Sequence[str], what: str) -> dict[str, str]:
     for ref in refs:
         name = line_of(ref)
         if name is None:
-            raise SamifError(
+            raise ConfigError(
                 f"'{ref}' names no {what} beside others; write NAME@alias or NAME/VERSION, or serve it alone"
             )
         if name in found:
-            raise SamifError(f"line '{name}' has two {what}s, {found[name]} and {ref}; leave one out")
+            raise ConfigError(f"line '{name}' has two {what}s, {found[name]} and {ref}; leave one out")
         found[name] = ref
     return found

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from flows.runtime.ray_cluster import Cluster, ray_cluster
+from flows.serve.replica_status import read_replicas
 from flows.serve.settings import Settings
 from samif.errors import SamifError
 
@@ -139,19 +140,17 @@ def share(cluster: Cluster, replicas: int) -> tuple[int, float]:
 
 def watch(applications: Applications, say: Say, stop: threading.Event) -> None:
     """Say in one sentence each what the replicas report, until `stop` is set."""
-    from flows.serve.replica_status import Board
-
-    boards = [(line, Board(line.state)) for line in applications.lines]
-    told, seen = set[str](), dict[int, str]()
+    told, seen = set[str](), dict[str, tuple[int, str]]()
     again = time.monotonic() + AGAIN_SECONDS
     while not stop.wait(WATCH_SECONDS):
-        views = [(line, view) for line, board in boards for view in board.read()]
-        for pid in seen.keys() - {view["pid"] for _, view in views}:
-            say(f"replica {pid} of {seen.pop(pid)} has ended; another takes its place")
+        views = [(line, view) for line in applications.lines for view in read_replicas(line.state)]
+        for ended in seen.keys() - {view["id"] for _, view in views}:
+            pid, ref = seen.pop(ended)
+            say(f"replica {pid} of {ref} has ended; another takes its place")
         for line, view in views:
-            seen[view["pid"]] = line.ref
+            seen[view["id"]] = view["pid"], line.ref
             for sentence in news(view):
-                key = f"{view['pid']} {sentence}"
+                key = f"{view['id']} {sentence}"
                 if key not in told:
                     told.add(key)
                     say(f"replica {view['pid']}: {sentence}")

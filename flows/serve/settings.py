@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.serve.routes import ALONE
+from flows.serve.routes import SINGLE
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Settings:
         threads: CPU threads of a replica.
         batch: images that are encoded at once.
         name, route: of its application of Ray Serve, and what its paths begin with.
-        patient: a replica comes up without a model where none can be loaded, and goes on trying.
+        wait_for_model: a replica comes up without a model where none can be loaded, and goes on trying.
     """
 
     ref: str
@@ -71,11 +71,11 @@ class Settings:
     batch: int = 1
     limits: Limits = Limits()
     shadow: ShadowSettings | None = None
-    name: str = ALONE
+    name: str = SINGLE
     route: str = "/"
-    patient: bool = False
+    wait_for_model: bool = False
 
     @property
-    def hint(self) -> Path:
+    def refresh_request(self) -> Path:
         """Touched when somebody says that an alias may have moved."""
         return self.state / "hint"

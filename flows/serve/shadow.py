@@ -21,7 +21,7 @@ from flows.serve.answers import instances_of
 from flows.serve.disagreement import Disagreement, disagreements
 from flows.serve.metrics import Metrics
 from flows.serve.settings import ShadowSettings
-from flows.serve.versions import Slot, Version
+from flows.serve.versions import ModelSlot, Version
 from samif.inference.overlay import draw_instances
 from samif.inference.propose import Proposals
 from samif.inference.segment import Instances, label
@@ -47,7 +47,7 @@ class Answered:
 class Shadow:
     """A thread that lets the version in `slot` score what was answered."""
 
-    def __init__(self, slot: Slot, settings: ShadowSettings, metrics: Metrics) -> None:
+    def __init__(self, slot: ModelSlot, settings: ShadowSettings, metrics: Metrics) -> None:
         self.counts: Counter[str] = Counter()
         self._slot, self._settings, self._metrics = slot, settings, metrics
         self._queue: queue.Queue[Answered] = queue.Queue(WAITING)

@@ -1,7 +1,9 @@
-"""Versions in memory: loaded only if they are what their card says, switched by one assignment, the last one kept."""
+"""Versions in memory: verified against their card before they are used, switched by one assignment; the previous one is
+kept."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,14 +23,16 @@ from flows.workspace.layout import Layout
 from samif.classifier.model import Classifier
 from samif.classifier.samples import features_of
 from samif.config import Params, digest, load_params
-from samif.errors import SamifError
+from samif.errors import ConfigError, IntegrityError, SamifError
 from samif.inference.load import ModelFiles
 from samif.inference.propose import predict_points
 from samif.inference.segment import Segmenter
 from samif.io.hashing import file_sha256
 
+logger = logging.getLogger(__name__)
+
 RETRY_SECONDS = 10.0
-"""How long a version that could not be loaded is left alone, unless the alias moves."""
+"""Time before a version that could not be loaded is tried again, unless the alias moves."""
 
 Part = Literal["encoder", "decoder", "classifier"]
 FROZEN = ("encoder", "decoder", "precision", "semantic")
@@ -99,7 +103,9 @@ class Source:
         if any((place / "classifier.safetensors").is_file() for place in (Path(ref), self._layout.root / ref)):
             return ref, None
         if self._registry is None:
-            raise SamifError(f"there is no classifier.safetensors in '{ref}' and no params.yaml here; give --workspace")
+            raise ConfigError(
+                f"there is no classifier.safetensors in '{ref}' and no params.yaml here; give --workspace"
+            )
         return self._registry.resolve(ref)
 
     def load(self, name: str, number: int | None, beside: Version | None, heads_only: bool = False) -> Version:
@@ -120,31 +126,33 @@ class Source:
             segmenter = _with_head(beside.segmenter, bundle)
             parts: tuple[Part, ...] = ("classifier",)
         elif heads_only:
-            raise SamifError(f"{ref} was made with another encoder or decoder: its head cannot score these proposals")
+            raise IntegrityError(
+                f"{ref} was made with another encoder or decoder: its head cannot score these proposals"
+            )
         else:
-            with self._turn:  # one replica at a time: two models of each in memory at once would be many
+            with self._turn:  # one replica at a time, because memory then holds two models of it
                 segmenter = load_segmenter(bundle, self._params, *self._checkpoints, self._device)
             parts = ("encoder", "decoder", "classifier")
         digests.setdefault("encoder", segmenter.encoder.digest)
-        _try_out(segmenter, ref)
+        _smoke_test(segmenter, ref)
         for part in parts:
             self._loaded(part)
         return Version(name, number, digests, segmenter)
 
     def _open(self) -> None:
-        """Read params.yaml where that was not yet done: a workspace may be mended while a replica waits for it."""
+        """Read params.yaml unless that was done: a workspace may be repaired while a replica waits for it."""
         if self._params is None and self._layout.params.exists():
             params = load_params(self._layout.params)
             self._registry = Registry(params.registry.tracking_uri, self._layout.root)
             self._params = params
 
 
-class Slot:
-    """The place of one reference in this process.
+class ModelSlot:
+    """Holds the version that one reference names, in this process.
 
     Args:
         beside: the version whose encoder and decoder may be used; this slot's own where not given.
-        told: called after every switch and every new failure.
+        on_change: called after every switch and every new failure.
     """
 
     def __init__(
@@ -152,13 +160,13 @@ class Slot:
         source: Source,
         ref: str,
         beside: Callable[[], Version | None] | None = None,
-        told: Callable[[Slot], None] = lambda _: None,
+        on_change: Callable[[ModelSlot], None] = lambda _: None,
     ) -> None:
         self.ref, self.state = ref, State()
         self.failure: Failure | None = None
-        self.trouble: str | None = None
+        self.registry_error: str | None = None
         self.behind = False
-        self._source, self._beside, self._told = source, beside, told
+        self._source, self._beside, self._on_change = source, beside, on_change
 
     def start(self) -> None:
         """Load what the reference names.
@@ -168,15 +176,17 @@ class Slot:
         """
         self._switch(self._source.load(*self._source.resolve(self.ref), None))
 
-    def look(self) -> None:
-        """Look where the reference leads, and go there. Nothing that goes wrong reaches the caller or the live version:
-        it is kept in `trouble` (the registry) and `failure` (a version)."""
+    def poll(self) -> None:
+        """Resolve the reference and switch to the version that it names. Errors are logged and kept in `registry_error`
+        (the registry) and `failure` (a version); the live version stays."""
         try:
             name, number = self._source.resolve(self.ref)
         except Exception as error:
-            self.trouble = sentence_of(error)
+            if self.registry_error is None:
+                logger.warning("%s cannot be resolved", self.ref, exc_info=error)
+            self.registry_error = sentence_of(error)
             return
-        self.trouble = None
+        self.registry_error = None
         live, previous = self.state.live, self.state.previous
         self.behind = live is None or number != live.number
         if self.behind and not self._waits(f"{name}/{number}"):
@@ -189,7 +199,8 @@ class Slot:
                 at = datetime.now(UTC) if self.failure is None or news else self.failure.at
                 self.failure = Failure(title, why, at, time.monotonic() + RETRY_SECONDS)
                 if news:
-                    self._told(self)
+                    logger.warning("%s cannot be loaded", title, exc_info=error)
+                    self._on_change(self)
 
     def _load(self, name: str, number: int | None) -> Version:
         if self._beside is None:
@@ -200,7 +211,7 @@ class Slot:
         count = self.state.swaps + (self.state.live is not None)
         self.state = State(version, self.state.live, datetime.now(UTC), count)
         self.behind = False
-        self._told(self)
+        self._on_change(self)
 
     def _waits(self, title: str) -> bool:
         return self.failure is not None and self.failure.version == title and time.monotonic() < self.failure.until
@@ -235,8 +246,8 @@ def _with_head(frozen: Segmenter, bundle: ModelFiles) -> Segmenter:
     )
 
 
-def _try_out(segmenter: Segmenter, ref: str) -> None:
-    """One pass over a small image, and the head on a proposal there: what does not fit shows before the switch."""
+def _smoke_test(segmenter: Segmenter, ref: str) -> None:
+    """Run every part once on a small image, so that a version that does not work is found before the switch."""
     seen = segmenter.embed([PROBE])[0]
     frame = segmenter.encoder.frame(PROBE)
     middle = torch.full((1, 2), segmenter.encoder.image_size / 2.0)
@@ -245,7 +256,7 @@ def _try_out(segmenter: Segmenter, ref: str) -> None:
     features = features_of(proposals.with_semantic(seen.semantic), classifier.space.parts)
     found = classifier.probabilities(features)
     if not np.isfinite(found).all():
-        raise SamifError(f"{ref} answers with numbers that are not finite; register the version again")
+        raise IntegrityError(f"{ref} gives numbers that are not finite; register the version again")
 
 
 def sentence_of(error: Exception) -> str:

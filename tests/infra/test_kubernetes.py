@@ -105,7 +105,7 @@ def test_worse_manifests_are_refused(path: str, value: object, sentence: str) ->
         ("state: /tmp", "state: /lines", "/lines/samif-serve is shared by machines"),
         ("name: other", "name: samif", "two applications have one name"),
         ("route_prefix: /other", "route_prefix: /", "two applications have one route_prefix"),
-        ("patient: true", "patient: 2", "args: .*patient"),
+        ("wait_for_model: true", "wait_for_model: 2", "args: .*wait_for_model"),
     ],
 )
 def test_a_worse_service_is_refused(old: str, new: str, sentence: str) -> None:
@@ -158,7 +158,7 @@ def test_two_lines_of_one_service_share_no_state(monkeypatch: pytest.MonkeyPatch
     config = two_lines(load()["RayService/samif-serve"]["spec"]["serveConfigV2"])
     deployments = [application(app["args"])._bound_deployment for app in YAML(typ="safe").load(config)["applications"]]
     settings = [deployment.init_args[0] for deployment in deployments]
-    assert [(str(one.state), one.patient) for one in settings] == [
+    assert [(str(one.state), one.wait_for_model) for one in settings] == [
         ("/tmp/samif-serve/demo", False), ("/tmp/samif-serve/other", True)
     ]  # fmt: skip
     metrics = [deployment.ray_actor_options["runtime_env"]["env_vars"] for deployment in deployments]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -13,14 +17,14 @@ import pytest
 from flows.http.auth import VARIABLE, bearer_token, digest_of, find_token, is_loopback, matches
 from flows.http.errors import HttpError
 from flows.runtime.ray_cluster import fit
-from flows.serve.alias_poller import Follower
+from flows.serve.alias_poller import AliasPoller
 from flows.serve.disagreement import disagreements
 from flows.serve.limits import Admission
-from flows.serve.replica_status import Board
-from flows.serve.routes import Line, lines_of
+from flows.serve.replica_status import ReplicaStatus, is_running, read_replicas
+from flows.serve.routes import Route, routes_of
 from flows.serve.server import loadable, share
 from flows.serve.settings import Settings
-from flows.serve.versions import Slot, Source, Version
+from flows.serve.versions import ModelSlot, Source, Version
 from samif.errors import SamifError
 from samif.inference.segment import Instances
 from samif.masks.rle import boxes
@@ -96,22 +100,22 @@ A, B = Path("/lines/a"), Path("/lines/b")
 @pytest.mark.parametrize(
     ("refs", "roots", "shadows", "expected"),
     [
-        (["a@champion"], [A], [], [Line("a@champion", A)]),
-        (["models/x"], [A], ["b@challenger"], [Line("models/x", A, "b@challenger", "samif", "/")]),
+        (["a@champion"], [A], [], [Route("a@champion", A)]),
+        (["models/x"], [A], ["b@challenger"], [Route("models/x", A, "b@challenger", "samif", "/")]),
         (
             ["a@champion", "b-classifier/3"], [A], ["b@challenger"],
-            [Line("a@champion", A, None, "a", "/a"), Line("b-classifier/3", A, "b@challenger", "b", "/b")],
+            [Route("a@champion", A, None, "a", "/a"), Route("b-classifier/3", A, "b@challenger", "b", "/b")],
         ),
         (
             ["b@champion", "a@champion"], [B, A], ["a@x", "b@y"],
-            [Line("b@champion", B, "b@y", "b", "/b"), Line("a@champion", A, "a@x", "a", "/a")],
+            [Route("b@champion", B, "b@y", "b", "/b"), Route("a@champion", A, "a@x", "a", "/a")],
         ),
     ],
 )  # fmt: skip
 def test_lines_have_names_and_paths_of_their_own(
-    refs: list[str], roots: list[Path], shadows: list[str], expected: list[Line]
+    refs: list[str], roots: list[Path], shadows: list[str], expected: list[Route]
 ) -> None:
-    assert lines_of(refs, roots, shadows) == expected
+    assert routes_of(refs, roots, shadows) == expected
 
 
 @pytest.mark.parametrize(
@@ -126,13 +130,19 @@ def test_lines_have_names_and_paths_of_their_own(
         (["a/1", "b/1"], [A], ["a@x", "a@y"], "line 'a' has two shadows, a@x and a@y"),
         (["a/1", "b/1"], [A], ["c@x"], "the shadow c@x is of none of the lines a, b"),
         (["a/1", "b/1"], [A], ["x"], "'x' names no shadow beside others"),
+        (
+            ["a/1", "Line-B@champion"],
+            [A],
+            [],
+            "no capital letters, also if its folder has some; write 'line-b@",
+        ),
     ],
 )
 def test_lines_that_do_not_go_together_are_refused(
     refs: list[str], roots: list[Path], shadows: list[str], sentence: str
 ) -> None:
     with pytest.raises(SamifError, match=sentence):
-        lines_of(refs, roots, shadows)
+        routes_of(refs, roots, shadows)
 
 
 def two_bad_lines(folder: Path, tracking_uri: str) -> list[Settings]:
@@ -201,7 +211,7 @@ def test_the_queue_is_as_long_as_said() -> None:
 
 def test_a_hint_makes_it_look_at_once(tmp_path: Path) -> None:
     looks = threading.Semaphore(0)
-    follower = Follower(looks.release, 3600.0, tmp_path / "hint")
+    follower = AliasPoller(looks.release, 3600.0, tmp_path / "hint")
     follower.start()
     assert looks.acquire(timeout=30)
     assert not looks.acquire(timeout=0.2)
@@ -230,18 +240,18 @@ class Told(Source):
         return Version(name, number, {}, None)  # type: ignore[arg-type]
 
 
-def live(slot: Slot) -> int | None:
+def live(slot: ModelSlot) -> int | None:
     assert slot.state.live is not None
     return slot.state.live.number
 
 
 def test_going_back_reads_nothing() -> None:
     source = Told()
-    slot = Slot(source, "demo@champion")
+    slot = ModelSlot(source, "demo@champion")
     slot.start()
     for number in (2, 1, 2, 1):
         source.at = number
-        slot.look()
+        slot.poll()
         assert live(slot) == number and not slot.behind
     assert source.loaded == [1, 2] and slot.state.swaps == 4
 
@@ -249,50 +259,96 @@ def test_going_back_reads_nothing() -> None:
 @pytest.mark.parametrize("error", [SamifError("not the card's"), RuntimeError("size mismatch"), MemoryError()])
 def test_a_bad_version_is_told_once_and_tried_again_later(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     source, told = Told(), []
-    slot = Slot(source, "demo@champion", told=lambda slot: told.append(slot.failure))
+    slot = ModelSlot(source, "demo@champion", on_change=lambda slot: told.append(slot.failure))
     slot.start()
     source.at, source.bad = 2, {2: error}
     for _ in range(3):
-        slot.look()
+        slot.poll()
     assert live(slot) == 1 and slot.behind and source.loaded == [1, 2]
     assert slot.failure is not None and slot.failure.version == "demo-classifier/2"
     assert (str(error) or type(error).__name__) in slot.failure.why
     monkeypatch.setattr("flows.serve.versions.time.monotonic", lambda: slot.failure.until + 1)
-    slot.look()
+    slot.poll()
     assert source.loaded == [1, 2, 2] and len(told) == 2
     source.bad = {}
     monkeypatch.setattr("flows.serve.versions.time.monotonic", lambda: slot.failure.until + 2)
-    slot.look()
+    slot.poll()
     assert live(slot) == 2 and not slot.behind
 
 
 def test_a_registry_that_does_not_answer_changes_nothing() -> None:
     source = Told()
-    slot = Slot(source, "demo@champion")
+    slot = ModelSlot(source, "demo@champion")
     slot.start()
     source.at = SamifError("the registry does not answer")
-    slot.look()
-    assert live(slot) == 1 and slot.trouble == "the registry does not answer"
+    slot.poll()
+    assert live(slot) == 1 and slot.registry_error == "the registry does not answer"
     source.at = 1
-    slot.look()
-    assert slot.trouble is None and source.loaded == [1]
+    slot.poll()
+    assert slot.registry_error is None and source.loaded == [1]
 
 
 def test_params_that_are_mended_are_read_again(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("line: demo\nlines: 2\n")
-    slot = Slot(Source(Settings("demo@champion", tmp_path, tmp_path, None)), "demo@champion")
-    slot.look()
-    assert "lines" in (slot.trouble or "")
+    slot = ModelSlot(Source(Settings("demo@champion", tmp_path, tmp_path, None)), "demo@champion")
+    slot.poll()
+    assert "lines" in (slot.registry_error or "")
     (tmp_path / "params.yaml").write_text("line: demo\ndataset: {drawn: {}, base_classes: [bolt]}\n")
-    slot.look()
-    assert "there is no registry at" in (slot.trouble or "")
+    slot.poll()
+    assert "there is no registry at" in (slot.registry_error or "")
 
 
-def test_the_board_shows_living_processes_only(tmp_path: Path) -> None:
-    board = Board(tmp_path)
-    board.publish({"replica": "a"})
-    (tmp_path / "replicas" / "99999999.json").write_text('{"replica": "dead"}')
-    assert [view["replica"] for view in board.read()] == ["a"]
+REPLICA = """
+import os, sys, time
+from pathlib import Path
+from flows.serve.metrics import environment
+state = Path(sys.argv[1])
+os.environ.update(environment(state))
+from flows.serve.metrics import Metrics
+from flows.serve.replica_status import ReplicaStatus, is_running, read_replicas
+status = ReplicaStatus(state)
+metrics = Metrics(state, status.id)
+metrics.queue.set(3)
+metrics.requests.labels("/v1/segment", "200").inc()
+status.publish({"replica": sys.argv[2]})
+print("up", flush=True)
+if sys.argv[3] == "stay":
+    time.sleep(600)
+print(metrics.page().decode())
+"""
+
+
+def replica_process(state: Path, *words: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(state / "metrics")}
+    command = [sys.executable, "-c", REPLICA, str(state), *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None and process.stdout.readline() == "up\n"
+    return process
+
+
+def test_a_replica_that_was_killed_is_no_longer_reported_and_its_gauges_are_gone(tmp_path: Path) -> None:
+    """Its process id says nothing: another process may have it by then, here our own."""
+    first = replica_process(tmp_path, "first", "stay")
+    assert [view["replica"] for view in read_replicas(tmp_path)] == ["first"]
+    first.kill()
+    first.wait()
+    report = next((tmp_path / "replicas").glob("*.json"))
+    report.write_text(json.dumps(json.loads(report.read_text()) | {"pid": os.getpid()}))
+    with replica_process(tmp_path, "second", "page") as second:
+        page = second.stdout.read() if second.stdout else ""
+    assert "samif_queue 3.0" in page.splitlines()
+    assert 'samif_requests_total{code="200",path="/v1/segment"} 2.0' in page.splitlines()
+    assert read_replicas(tmp_path) == [] and list((tmp_path / "replicas").iterdir()) == []
+
+
+def test_replicas_of_one_process_id_in_two_containers_do_not_share_a_file(tmp_path: Path) -> None:
+    """Both are made here, in one process, so their process ids are equal."""
+    one, two = ReplicaStatus(tmp_path), ReplicaStatus(tmp_path)
+    one.publish({"replica": "one"})
+    two.publish({"replica": "two"})
+    views = read_replicas(tmp_path)
+    assert [view["replica"] for view in views] == ["one", "two"] and len({view["id"] for view in views}) == 2
+    assert is_running(tmp_path, one.id) and not is_running(tmp_path, "nobody")
 
 
 def test_a_reference_needs_a_workspace_or_a_folder(tmp_path: Path) -> None:
