@@ -19,15 +19,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.services", description=__doc__)
     parser.add_argument("--state", type=Path, default=Path(".samif/services"), help="folder of data, logs and state")
     commands = parser.add_subparsers(dest="command", required=True)
-    up = commands.add_parser("up", help="start what does not run yet; wait until everything answers")
-    up.add_argument("--port", type=int, help="first of ten ports, for a stack without data")
-    down = commands.add_parser("down", help="end what `up` has started")
-    down.add_argument("--remove-data", action="store_true", help="and remove databases, objects, passwords")
-    save = commands.add_parser("backup", help="copy databases and objects (but embeddings) of what runs")
-    put_back = commands.add_parser("restore", help="put them back: databases as they were, objects that are lost")
-    for command in (save, put_back):
+    up = commands.add_parser("up", help="start the services that do not run; wait until all answer")
+    up.add_argument("--port", type=int, help="first of ten ports, for a new stack")
+    down = commands.add_parser("down", help="end the services")
+    down.add_argument("--remove-data", action="store_true", help="also remove databases, objects and passwords")
+    saving = commands.add_parser("backup", help="copy databases and objects (without embeddings) of running services")
+    restoring = commands.add_parser("restore", help="restore the databases, and objects that are missing or changed")
+    for command in (saving, restoring):
         command.add_argument("folder", type=Path)
-    commands.add_parser("rotate", help="new passwords and keys for everything that runs")
+    commands.add_parser("rotate", help="new passwords and keys for running services")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     stack = Stack(given.state)
@@ -51,7 +51,7 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        print("services: interrupted; what this command had started is ended", file=sys.stderr)
+        print("services: interrupted; the services that this command started have been ended", file=sys.stderr)
         return 1
     return 0
 
@@ -59,14 +59,14 @@ def main() -> int:
 def _show(stack: Stack, first_port: int | None) -> None:
     started = time.monotonic()
     variables = stack.up(first_port, _say)
-    _say(f"\nAfter {time.monotonic() - started:.0f} s everything answers. In a shell, so that samif finds it:\n")
+    _say(f"\nAfter {time.monotonic() - started:.0f} s everything answers. To use the services from a shell:\n")
     _say(f"    . {stack.environment}\n")
     for name, value in variables.items():
         _say(f"    export {name}={'(in that file)' if name in SECRET else value}")
-    _say("\nIn params.yaml, so that a line uses it:\n")
+    _say("\nIn params.yaml, to use them for a line:\n")
     _say(f"    registry: {{tracking_uri: {variables['MLFLOW_TRACKING_URI']}}}")
     _say(f"    embed: {{store: s3://{BUCKET}/embeddings}}")
-    _say(f"\nFor results of stages: dvc remote add --default bucket s3://{BUCKET}/dvc")
+    _say(f"\nFor stage outputs: dvc remote add --default bucket s3://{BUCKET}/dvc")
 
 
 def _say(line: str) -> None:

@@ -19,9 +19,9 @@ from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import Field, ValidationError
 
-from infra.services.daemon import call, foreign
+from infra.services.daemon import call, environment_without
 from infra.services.files import write_private
-from infra.services.postgres import DATABASES, ROLE, Postgres, installed
+from infra.services.postgres import DATABASES, ROLE, Postgres, server_programs
 from infra.services.stack import BUCKET, Stack
 from samif.config import Strict
 from samif.errors import DataError, IntegrityError, ServiceUnavailable
@@ -190,5 +190,5 @@ def _objects(client: Any, bucket: str) -> Iterator[tuple[str, int, str]]:
 
 
 def _pg(server: Postgres, what: str, program: str, *options: str) -> None:
-    environment = {**foreign("PG"), **server.administrator_variables}
-    call(what, [installed() / program, *options], environment, Path("/"), seconds=3600)
+    environment = {**environment_without("PG"), **server.administrator_variables}
+    call(what, [server_programs() / program, *options], environment, Path("/"), seconds=3600)

@@ -14,13 +14,13 @@ from typing import Any
 
 import requests
 
-from infra.services.daemon import Daemon, Launcher, call, foreign
+from infra.services.daemon import Daemon, Launcher, call, environment_without
 from infra.services.files import write_private
-from samif.errors import SamifError
+from samif.errors import ConfigError
 
 PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "ceph", "ceph-authtool", "monmaptool", "setpriv")
 DAEMONS = {"mon": "ceph-mon -f -i a", "osd": "ceph-osd -f -i 0", "rgw": "radosgw -f -n client.rgw"}
-"""In the order in which they start; each stands on those before it."""
+"""In start order; each needs those before it."""
 
 REGION = "us-east-1"
 USER = "samif"
@@ -33,7 +33,7 @@ public_addr = 127.0.0.1
 cluster_addr = 127.0.0.1
 keyring = {folder}/keyring
 run_dir = {folder}
-# no admin sockets: their paths may have 107 characters, and nobody asks them
+# no admin sockets: their paths are limited to 107 characters, and nothing uses them
 admin_socket =
 log_file = {folder}/$name.log
 auth_allow_insecure_global_id_reclaim = false
@@ -58,19 +58,19 @@ rgw_data = {folder}/rgw
 rgw_frontends = beast endpoint=127.0.0.1:{s3_port} tcp_nodelay=1
 rgw_enable_apis = s3, notifications
 rgw_thread_pool_size = 32
-# one gateway has nobody to keep its cache in step with; a killed one would be waited for, 30 s long
+# with one gateway there is no cache to synchronise; a killed one would be waited for, 30 s long
 rgw_cache_enabled = false
 """
 
 
 @dataclass(frozen=True)
 class Ceph:
-    """One S3 server; its data survives any death of its daemons.
+    """One S3 server; its data survives SIGKILL of its daemons.
 
     Attributes:
         folder: holds everything.
         mon_port, s3_port: on 127.0.0.1.
-        gibibytes: room for objects; disk is used as it fills.
+        gibibytes: capacity for objects; disk is used as it fills.
     """
 
     folder: Path
@@ -83,20 +83,20 @@ class Ceph:
         return f"http://127.0.0.1:{self.s3_port}"
 
     @property
-    def is_made(self) -> bool:
+    def is_created(self) -> bool:
         return self._credentials.exists()
 
     @property
     def variables(self) -> dict[str, str]:
-        """Environment of a client, with the user's keys. Once the server has been made."""
+        """Environment of a client, with the user's keys; the server must have been created."""
         credentials = ConfigParser(interpolation=None)
         credentials.read(self._credentials, encoding="utf-8")
         keys = {name.upper(): value for name, value in credentials["default"].items()}
         return {"AWS_ENDPOINT_URL": self.url, "AWS_DEFAULT_REGION": REGION, **keys}
 
     @property
-    def referring_variables(self) -> dict[str, str]:
-        """Environment of a client that reads the keys from their file: no secret in it, and no need to wait for it."""
+    def credential_file_variables(self) -> dict[str, str]:
+        """Environment of a client that reads the keys from their file, which may come later: it holds no secret."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_DEFAULT_REGION": REGION,
@@ -107,11 +107,12 @@ class Ceph:
     def _credentials(self) -> Path:
         return self.folder / "credentials"
 
-    def make(self, launcher: Launcher) -> list[Daemon]:
-        """Make everything anew, with one user whose keys Ceph draws; returns the running daemons, gateway included.
+    def create(self, launcher: Launcher) -> list[Daemon]:
+        """Create everything from nothing, with one user whose keys Ceph generates; returns the running daemons.
 
         Raises:
-            SamifError: Ceph is not installed, or a step fails.
+            ConfigError: Ceph is not installed.
+            ServiceUnavailable: a step fails.
         """
         require_installed()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -133,12 +134,12 @@ class Ceph:
         daemons.append(self.start(launcher, "osd"))
         user = self._call("radosgw-admin", "user", "create", "--uid", USER, "--display-name", USER)
         daemons.append(self.start(launcher, "rgw"))
-        self.settle(launcher, daemons[-1])
+        self.wait_until_ready(launcher, daemons[-1])
         self._write_keys(json.loads(user)["keys"][0])
         return daemons
 
     def rotate(self) -> None:
-        """Give the user a new key and take the others away; clients read it from the file."""
+        """Give the user a new key and remove the others; clients read it from the file."""
         create = ("--uid", USER, "--key-type", "s3", "--gen-access-key", "--gen-secret")
         old = self.variables["AWS_ACCESS_KEY_ID"]
         keys = {
@@ -150,10 +151,10 @@ class Ceph:
             self._call("radosgw-admin", "key", "rm", "--uid", USER, "--key-type", "s3", "--access-key", name)
 
     def start(self, launcher: Launcher, name: str) -> Daemon:
-        """Start `mon`, `osd` or `rgw` of a server that has been made."""
+        """Start `mon`, `osd` or `rgw` of a server that has been created."""
         return launcher.start(f"ceph-{name}", DAEMONS[name].split(), self._environment, self.folder)
 
-    def settle(self, launcher: Launcher, gateway: Daemon) -> None:
+    def wait_until_ready(self, launcher: Launcher, gateway: Daemon) -> None:
         """Wait until the S3 server answers."""
         launcher.wait(gateway, self.url, self.probe)
 
@@ -171,13 +172,13 @@ class Ceph:
 
     @staticmethod
     def stop(daemons: Sequence[Daemon]) -> None:
-        """End every daemon, the gateway first; it keeps nothing, so it need not say goodbye."""
+        """End every daemon, the gateway first; it has no state, so it is killed."""
         for daemon in sorted(daemons, key=lambda item: list(DAEMONS).index(item.name.removeprefix("ceph-")))[::-1]:
             daemon.stop(signal.SIGKILL if daemon.name == "ceph-rgw" else signal.SIGTERM)
 
     @property
     def _environment(self) -> dict[str, str]:
-        return {**foreign("CEPH_"), "CEPH_CONF": f"{self.folder}/ceph.conf"}
+        return {**environment_without("CEPH_"), "CEPH_CONF": f"{self.folder}/ceph.conf"}
 
     def _make_keyring(self) -> None:
         services = {"mon.": "mon", "client.admin": "mon osd mgr", "osd.0": "mon osd", "client.rgw": "mon osd"}
@@ -192,7 +193,7 @@ class Ceph:
         write_private(self._credentials, text)
 
     def _call(self, *command: str) -> str:
-        return call("asking Ceph", command, self._environment, self.folder)
+        return call("setting up Ceph", command, self._environment, self.folder)
 
 
 def missing_programs() -> list[str]:
@@ -203,4 +204,4 @@ def missing_programs() -> list[str]:
 def require_installed() -> None:
     missing = missing_programs()
     if missing:
-        raise SamifError(f"{', '.join(missing)}: not installed; infra/test-services.sh installs Ceph on Debian")
+        raise ConfigError(f"{', '.join(missing)}: not installed; infra/test-services.sh installs Ceph on Debian")

@@ -1,7 +1,7 @@
 """A server process: started with its secrets in the environment, found again by its identity, ended with its children.
 
-Every process carries a stamp in its environment, and so do the processes that it starts. What bears the stamp is ours;
-nothing else is ever signalled.
+Every process has a tag in its environment, which the processes that it starts inherit. Only processes with the tag are
+signalled.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pathlib import Path
 import psutil
 
 from flows.runtime.process import ProcessIdentity, identity_of
-from samif.errors import SamifError
+from samif.errors import ServiceUnavailable
 
-STAMP = "SAMIF_SERVICE"
-"""Names the environment variable whose value is STACK/NAME."""
+TAG_VARIABLE = "SAMIF_SERVICE"
+"""The environment variable whose value is STACK/NAME."""
 
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
@@ -31,22 +31,22 @@ _PAUSE = 0.2
 
 @dataclass(frozen=True)
 class Daemon:
-    """A started process, perhaps by an earlier command; `process` is known to the one that started it."""
+    """A server process, perhaps started by an earlier command; `process` is none then."""
 
     name: str
-    stamp: str
+    tag: str
     identity: ProcessIdentity
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def runs(self) -> bool:
-        """Whether the process itself is there; it may not answer yet."""
+        """Whether the process exists; it may not answer yet."""
         if self.process is not None:
-            self.process.poll()  # a child that has ended is a zombie until somebody looks
+            self.process.poll()  # reaps a child that has ended
         return self.identity.host == socket.gethostname() and not self.identity.is_gone
 
     def stop(self, how: signal.Signals = signal.SIGTERM, seconds: float = STOP_SECONDS) -> None:
-        """Signal the process, give it time, then kill it and whatever else bears its stamp."""
+        """Signal the process, wait for `seconds`, then kill it and all processes with its tag."""
         if self.runs:
             with suppress(ProcessLookupError):
                 os.kill(self.identity.pid, how)
@@ -58,7 +58,7 @@ class Daemon:
                     os.kill(self.identity.pid, signal.SIGKILL)
         if self.process is not None:
             self.process.wait()
-        kill_stamped(self.stamp)
+        kill_tagged(self.tag)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Launcher:
     """Starts the daemons of one stack.
 
     Attributes:
-        stack: makes the stamps of this stack unlike those of any other.
+        stack: makes the tags of this stack unlike those of any other.
         logs: folder of the log files, which only their owner may read.
         die_with_starter: the processes end when the thread that started them does, however it ends: for tests.
         started: called with each daemon as soon as it runs, to be remembered.
@@ -95,9 +95,9 @@ class Launcher:
             user: whom to run it as, where that is not the caller.
 
         Raises:
-            SamifError: the program cannot be started.
+            ServiceUnavailable: the program cannot be started.
         """
-        stamp = f"{self.stack}/{name}"
+        tag = f"{self.stack}/{name}"
         # A daemon that is not root's keeps no link to its starter: the kernel drops it with the change of user.
         tied = ("setpriv", "--pdeathsig", "KILL") if self.die_with_starter and user is None else ()
         words = [*tied, *map(str, command)]
@@ -106,7 +106,7 @@ class Launcher:
             process = subprocess.Popen(
                 words,
                 cwd=folder,
-                env={**environment, STAMP: stamp},
+                env={**environment, TAG_VARIABLE: tag},
                 user=user,
                 umask=0o077,
                 stdin=subprocess.DEVNULL,
@@ -115,18 +115,18 @@ class Launcher:
                 start_new_session=True,
             )
         except OSError as error:
-            raise SamifError(f"{name} cannot be started: {words[0]}: {error.strerror}") from None
+            raise ServiceUnavailable(f"{name} cannot be started: {words[0]}: {error.strerror}") from None
         finally:
             os.close(descriptor)
-        daemon = Daemon(name, stamp, identity_of(process.pid), process)
+        daemon = Daemon(name, tag, identity_of(process.pid), process)
         self.started(daemon)
         return daemon
 
     def wait(self, daemon: Daemon, url: str, probe: Callable[[], object], seconds: float = START_SECONDS) -> None:
-        """Return when `probe` raises no OSError any more.
+        """Return as soon as `probe` raises no OSError.
 
         Raises:
-            SamifError: the daemon ended, or has not answered in time; with its last words and its log.
+            ServiceUnavailable: the daemon ended, or has not answered in time; the message names its log.
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -134,36 +134,42 @@ class Launcher:
                 probe()
                 return
             except OSError as error:
-                said = str(error).splitlines()[0] if str(error) else type(error).__name__
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             if not daemon.runs:
-                raise SamifError(f"{daemon.name} ended while it started ({self._last_words(daemon.name)})")
+                raise ServiceUnavailable(f"{daemon.name} ended while starting ({self._last_line(daemon.name)})")
             if time.monotonic() > deadline:
                 log = self.log(daemon.name)
-                raise SamifError(f"{daemon.name} has not answered at {url} for {seconds:.0f} s ({said}); see {log}")
+                raise ServiceUnavailable(
+                    f"{daemon.name} has not answered at {url} for {seconds:.0f} s ({reason}); see {log}"
+                )
             time.sleep(_PAUSE)
 
-    def _last_words(self, name: str) -> str:
+    def _last_line(self, name: str) -> str:
         lines = self.log(name).read_text(encoding="utf-8", errors="replace").split("\n")
-        said = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-        return f"{said[:200]}; the rest is in {self.log(name)}"
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+        return f"{last[:200]}; see {self.log(name)}"
 
 
-def kill_stamped(stamp: str) -> None:
-    """Kill every process whose environment bears `stamp`, or a stamp that begins with it and a slash."""
-    for _ in range(100):  # one may start another while we look
-        found = stamped(stamp)
+def kill_tagged(tag: str) -> None:
+    """Kill every process with `tag` in its environment, or with a tag that begins with it and a slash.
+
+    Raises:
+        ServiceUnavailable: a process does not end.
+    """
+    for _ in range(100):  # one may start another meanwhile
+        found = find_tagged(tag)
         if not found:
             return
         for process in found:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(found, timeout=1.0)
-    raise SamifError(f"processes {', '.join(str(item.pid) for item in found)} cannot be ended; end them by hand")
+    raise ServiceUnavailable(f"processes {', '.join(str(item.pid) for item in found)} do not end; end them by hand")
 
 
-def stamped(stamp: str) -> list[psutil.Process]:
-    """Every living process whose environment bears `stamp`, or a stamp that begins with it and a slash."""
-    exact, below = f"{STAMP}={stamp}\0".encode(), f"{STAMP}={stamp}/".encode()
+def find_tagged(tag: str) -> list[psutil.Process]:
+    """Every process with `tag` in its environment, or with a tag that begins with it and a slash."""
+    exact, below = f"{TAG_VARIABLE}={tag}\0".encode(), f"{TAG_VARIABLE}={tag}/".encode()
     found = []
     for process in psutil.process_iter():
         try:
@@ -171,12 +177,12 @@ def stamped(stamp: str) -> list[psutil.Process]:
             if (exact in environment or below in environment) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except (OSError, psutil.NoSuchProcess):
-            continue
+            continue  # it has ended, or belongs to another user
     return found
 
 
-def foreign(*prefixes: str) -> dict[str, str]:
-    """This process's environment but for the variables that begin so: they would lead to other servers."""
+def environment_without(*prefixes: str) -> dict[str, str]:
+    """This process's environment without the variables that begin so, which may name other servers."""
     return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
 
 
@@ -188,10 +194,10 @@ def call(
     user: str | None = None,
     seconds: float = START_SECONDS,
 ) -> str:
-    """Run a command to its end; what it printed. `what` names the step in the sentence where it fails.
+    """Run a command and return its output. `what` names the step in the message of a failure.
 
     Raises:
-        SamifError: it cannot be started, fails, or does not end in time.
+        ServiceUnavailable: it cannot be started, fails, or does not end in time.
     """
     words = [str(word) for word in command]
     try:
@@ -207,10 +213,12 @@ def call(
             timeout=seconds,
         )
     except OSError as error:
-        raise SamifError(f"{what}: {words[0]}: {error.strerror}") from None
+        raise ServiceUnavailable(f"{what}: {words[0]}: {error.strerror}") from None
     except subprocess.TimeoutExpired:
-        raise SamifError(f"{what}: {words[0]} has not ended for {seconds:.0f} s") from None
+        raise ServiceUnavailable(f"{what}: {words[0]} has not ended within {seconds:.0f} s") from None
     if done.returncode != 0:
-        said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        raise SamifError(f"{what}: {words[0]} failed: {said[-1][:300] if said else f'exit code {done.returncode}'}")
+        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        raise ServiceUnavailable(
+            f"{what}: {words[0]} failed: {lines[-1][:300] if lines else f'exit code {done.returncode}'}"
+        )
     return done.stdout

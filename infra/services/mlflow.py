@@ -10,7 +10,7 @@ from pathlib import Path
 
 import requests
 
-from infra.services.daemon import Daemon, Launcher, foreign
+from infra.services.daemon import Daemon, Launcher, environment_without
 from infra.services.files import write_private
 
 ADMINISTRATOR = "samif"
@@ -27,7 +27,7 @@ grant_default_workspace_access = false
 
 @dataclass(frozen=True)
 class Auth:
-    """Who may speak to the server.
+    """Accounts of the server.
 
     Attributes:
         database: `postgresql://` of the accounts.
@@ -48,8 +48,8 @@ class MlflowServer:
         folder: its working folder.
         port: on 127.0.0.1.
         backend: `postgresql://...` or `sqlite:///...`.
-        artifacts: a folder, or `s3://...` whose server and keys `variables` tell.
-        auth: without it everybody on this machine may do everything: for tests.
+        artifacts: a folder, or `s3://...` with server and keys in `variables`.
+        auth: none lets everybody on this machine do everything: for tests.
     """
 
     folder: Path
@@ -64,12 +64,12 @@ class MlflowServer:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self, launcher: Launcher) -> Daemon:
-        """Start the server; `settle` waits for it. Addresses with passwords go through the environment."""
+        """Start the server; `wait_until_ready` waits for it. Addresses with passwords go through the environment."""
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--workers", "1"]
         environment = {
-            **foreign("MLFLOW_", "AWS_"),
+            **environment_without("MLFLOW_", "AWS_"),
             "MLFLOW_BACKEND_STORE_URI": self.backend,
             "MLFLOW_ARTIFACTS_DESTINATION": self.artifacts,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -88,19 +88,19 @@ class MlflowServer:
             }
         return launcher.start("mlflow", command, environment, self.folder)
 
-    def settle(self, launcher: Launcher, daemon: Daemon) -> None:
-        """Wait until the server answers, and knows the administrator."""
+    def wait_until_ready(self, launcher: Launcher, daemon: Daemon) -> None:
+        """Wait until the server answers and accepts the administrator."""
         launcher.wait(daemon, self.url, self.probe)
 
     def probe(self) -> None:
-        """Raise OSError unless the server answers and, where it asks for a password, takes ours."""
-        self._ask(self.auth.password if self.auth else None).raise_for_status()
+        """Raise OSError unless the server answers and accepts our password, if there is one."""
+        self._search(self.auth.password if self.auth else None).raise_for_status()
 
-    def lets_in(self, password: str) -> bool:
-        """Whether a server with accounts takes this password of the administrator's."""
-        return self._ask(password).ok
+    def accepts(self, password: str) -> bool:
+        """Whether a server with accounts accepts this password of the administrator."""
+        return self._search(password).ok
 
-    def _ask(self, password: str | None) -> requests.Response:
+    def _search(self, password: str | None) -> requests.Response:
         login = (ADMINISTRATOR, password) if password else None
         return requests.get(f"{self.url}/api/2.0/mlflow/experiments/search?max_results=1", auth=login, timeout=5)
 

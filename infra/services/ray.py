@@ -11,9 +11,9 @@ from pathlib import Path
 
 import requests
 
-from infra.services.daemon import Daemon, Launcher, foreign
+from infra.services.daemon import Daemon, Launcher, environment_without
 from infra.services.files import write_private
-from samif.errors import SamifError
+from samif.errors import ConfigError
 
 ADDRESS = "127.0.0.2"
 """Of every node: a loopback address that Ray, unlike 127.0.0.1, does not replace by one of the network.
@@ -34,11 +34,11 @@ class RayCluster:
 
     Attributes:
         folder: of the token file.
-        scratch: of logs and sockets, whose paths may have 107 characters; nothing in it is worth keeping.
+        scratch: folder of logs and sockets, whose paths are limited to 107 characters; removed at the end.
         port, dashboard_port, client_port: of the head.
         agent_ports: one per node, the head's first.
         cpus: of each worker; there is a worker for each.
-        surroundings: environment of the work, such as where the store is.
+        work_environment: environment variables of tasks, such as the address of the store.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class RayCluster:
     agent_ports: Sequence[int]
     cpus: Sequence[int]
     token: str
-    surroundings: Mapping[str, str] = field(default_factory=dict)
+    work_environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def address(self) -> str:
@@ -74,8 +74,8 @@ class RayCluster:
         return [f"ray-worker-{number}" for number in range(1, len(self.cpus) + 1)]
 
     def start(self, launcher: Launcher, name: str) -> Daemon:
-        """Start the head or a worker; `settle` waits for it. Workers one after another: each numbers its sockets by
-        what it finds."""
+        """Start the head or a worker; `wait_until_ready` waits for it. Start workers one after another: each
+        numbers its sockets by those that exist."""
         words: list[str | Path] = [Path(sys.executable).with_name("ray"), "start", "--block", "--disable-usage-stats"]
         words += [f"--node-ip-address={ADDRESS}", f"--object-store-memory={_OBJECT_STORE_BYTES}"]
         words += ["--min-worker-port=0", "--max-worker-port=0"]
@@ -92,13 +92,13 @@ class RayCluster:
         words += [f"--dashboard-agent-listen-port={self.agent_ports[place]}"]
         return launcher.start(name, words, self._environment(), self.folder)
 
-    def settle(self, launcher: Launcher, daemon: Daemon) -> None:
-        """Wait until the head answers, or until the cluster counts this worker in."""
+    def wait_until_ready(self, launcher: Launcher, daemon: Daemon) -> None:
+        """Wait until the head answers, or until the cluster contains this worker."""
         nodes = 1 if daemon.name == HEAD else self.worker_names.index(daemon.name) + 2
         launcher.wait(daemon, self.dashboard, lambda: self.probe(nodes))
 
     def probe(self, nodes: int) -> None:
-        """Raise OSError unless the dashboard answers to the token and counts at least so many living nodes."""
+        """Raise OSError unless the dashboard accepts the token and lists at least so many nodes alive."""
         answer = requests.get(
             f"{self.dashboard}/api/v0/nodes", headers={"Authorization": f"Bearer {self.token}"}, timeout=5
         )
@@ -109,7 +109,7 @@ class RayCluster:
             raise OSError(f"{alive} of {nodes} nodes")
 
     def stop(self, daemons: Sequence[Daemon]) -> None:
-        """End every node at once, and forget their logs and sockets. Tasks at work have seconds to end."""
+        """End all nodes, and remove their logs and sockets. Running tasks have seconds to end."""
         if daemons:
             with ThreadPoolExecutor(len(daemons)) as pool:
                 list(pool.map(lambda daemon: daemon.stop(seconds=_DRAIN_SECONDS), daemons))
@@ -120,14 +120,14 @@ class RayCluster:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_private(path, self.token)
         if shutil.which("ray", path=str(Path(sys.executable).parent)) is None:
-            raise SamifError(f"no 'ray' beside {sys.executable}; install the pinned set again: make env")
+            raise ConfigError(f"no 'ray' beside {sys.executable}; install the pinned set again: make env")
         return {
-            **foreign("RAY_", "AWS_", "MLFLOW_"),
-            **self.surroundings,
+            **environment_without("RAY_", "AWS_", "MLFLOW_"),
+            **self.work_environment,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(path),
-            # Each node's metrics would be served on all interfaces, and to whoever asks.
+            # Each node would serve its metrics on all interfaces, without authentication.
             "RAY_enable_metrics_collection": "0",
-            # Ray's default of 15 starves the workers on a machine that does anything else.
+            # Ray's default of 15 starves the workers on a machine with any other load.
             "RAY_worker_niceness": "0",
         }

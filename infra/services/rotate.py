@@ -1,4 +1,4 @@
-"""New passwords and keys for everything, without losing any data; broken off, it goes on where it was."""
+"""New passwords and keys for all services, without losing data; an interrupted rotation can be continued."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from infra.services.mlflow import ADMINISTRATOR
 from infra.services.postgres import ADMINISTRATOR as POSTGRES
 from infra.services.postgres import set_password
 from infra.services.stack import Stack
-from infra.services.state import draw_secrets, save_state
-from samif.errors import SamifError
+from infra.services.state import new_secrets, save_state
+from samif.errors import ServiceUnavailable
 
 
 def rotate(stack: Stack, say: Callable[[str], None] = lambda _: None) -> None:
-    """Give a running stack new secrets; the old ones are worth nothing afterwards.
+    """Give a running stack new secrets; the old ones are invalid afterwards.
 
-    The new ones are written down before anybody is told them. So where this is broken off, every service knows the old
-    or the new one, and the same command tries both and ends what it began.
+    The new ones are saved before they are used. After an interruption every service has the old or the new one; the
+    same command tries both and completes the rotation.
 
     Raises:
-        SamifError: the stack does not run, or a service takes neither the old nor the new secret.
+        ServiceUnavailable: the stack does not run, or a service accepts neither the old nor the new secret.
     """
     with stack.running():
         state = stack.state
         if state.pending is None:
-            state = state.model_copy(update={"pending": draw_secrets()})
+            state = state.model_copy(update={"pending": new_secrets()})
             save_state(stack.state_file, state)
         old, new = state.secrets, state.pending
         assert new is not None
@@ -37,8 +37,8 @@ def rotate(stack: Stack, say: Callable[[str], None] = lambda _: None) -> None:
         stack.ceph.rotate()
         stack.state = state.model_copy(update={"secrets": new, "pending": None})
         save_state(stack.state_file, stack.state)
-        say("every password and key is new; starting MLflow and Ray with them")
-        stack.end_those_on_top()
+        say("all passwords and keys are new; restarting MLflow and Ray with them")
+        stack.stop_dependents()
     stack.up(None)
     say(f"done: read {stack.environment} again")
 
@@ -51,16 +51,16 @@ def _postgres(stack: Stack, secrets: tuple[str, str]) -> None:
                 set_password(connection, POSTGRES, secrets[1])
                 return
         except psycopg.OperationalError as error:
-            said = str(error).splitlines()[0]
-    raise SamifError(f"PostgreSQL takes neither the old nor the new password ({said})")
+            reason = str(error).splitlines()[0]
+    raise ServiceUnavailable(f"PostgreSQL accepts neither the old nor the new password ({reason})")
 
 
 def _mlflow(stack: Stack, secrets: tuple[str, str]) -> None:
     old, new = secrets
-    if stack.mlflow.lets_in(new):
+    if stack.mlflow.accepts(new):
         return
     change = {"username": ADMINISTRATOR, "password": new, "current_password": old}
     url = f"{stack.mlflow.url}/api/2.0/mlflow/users/update-password"
     answer = requests.patch(url, auth=(ADMINISTRATOR, old), json=change, timeout=30)
     if not answer.ok:
-        raise SamifError(f"MLflow takes neither the old nor the new password (it answers {answer.status_code})")
+        raise ServiceUnavailable(f"MLflow accepts neither the old nor the new password ({answer.status_code})")

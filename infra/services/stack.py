@@ -1,4 +1,4 @@
-"""The whole stack of one machine: started together, each part waited for, ended exactly."""
+"""The whole stack of one machine: starts its services, waits for each, ends them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pathlib import Path
 from flows.runtime.locks import held
 from infra.services.ceph import DAEMONS as CEPH
 from infra.services.ceph import Ceph, require_installed
-from infra.services.daemon import Daemon, Launcher, kill_stamped
+from infra.services.daemon import Daemon, Launcher, kill_tagged
 from infra.services.files import export_lines, write_private
 from infra.services.mlflow import ADMINISTRATOR as MLFLOW_ADMINISTRATOR
 from infra.services.mlflow import Auth, MlflowServer
 from infra.services.ports import check_ports
-from infra.services.postgres import Postgres, installed
+from infra.services.postgres import Postgres, server_programs
 from infra.services.ray import HEAD, RayCluster
 from infra.services.state import FIRST_PORT, State, load_state, new_state, save_state
-from samif.errors import SamifError
+from samif.errors import ConfigError, ServiceUnavailable
 
 BUCKET = "samif"
 SECRET = ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "RAY_AUTH_TOKEN", "PGPASSWORD")
-"""Variables that are written to the environment file, and never shown."""
+"""Variables that are written to the environment file and never shown."""
 
 _NEEDS = {
     "postgres": ("postgres",),
@@ -37,7 +37,7 @@ _NEEDS = {
     "ray-worker-1": ("ray-worker-1-agent",),
     "ray-worker-2": ("ray-worker-2-agent",),
 }
-"""Daemon -> those of its ports that are ours to choose."""
+"""Daemon -> its configurable ports."""
 
 Say = Callable[[str], None]
 
@@ -67,29 +67,29 @@ class Stack:
             The environment of a client. Without data at the start, there is an empty bucket at the end.
 
         Raises:
-            SamifError: something is not installed, a port is taken, or a service does not come up. What this call had
-                started is ended then.
+            ConfigError: something is not installed, or a port is in use.
+            ServiceUnavailable: a service does not start. Everything that this call had started is ended then.
         """
         with self.exclusive():
             self._started.clear()
             self.state = self._begin(first_port)
             if self.state.pending is not None:
-                raise SamifError("new passwords are half handed out; 'make services-rotate' ends that")
+                raise ConfigError("a rotation of passwords was interrupted; complete it with 'make services-rotate'")
             alive = self._alive()
             for name in {*_NEEDS} - {*alive}:
-                kill_stamped(f"{self.state.stack}/{name}")  # what one that was killed has left
-            installed()
+                kill_tagged(f"{self.state.stack}/{name}")  # processes that a killed one has left
+            server_programs()
             require_installed()
             wanted = {port for daemon, ports in _NEEDS.items() if daemon not in alive for port in ports}
             check_ports(
                 self.state,
                 wanted,
-                "end that, or start a stack without data on others: make services SERVICES_PORT=21400",
+                "end that process, or start a new stack on other ports: make services SERVICES_PORT=21400",
             )
             try:
-                self._bring_up(alive, say)
+                self._start_all(alive, say)
             except BaseException:
-                # Twice: a thread may have started one more while the first pass ended what it found.
+                # Twice: a thread may have started another daemon during the first pass.
                 self._end(self._started)
                 self._end(self._started)
                 raise
@@ -98,10 +98,10 @@ class Stack:
             return variables
 
     def down(self, say: Say = lambda _: None, remove_data: bool = False) -> None:
-        """End what `up` has started and nothing else; data stays unless `remove_data`.
+        """End the processes that `up` has started; data stays unless `remove_data`.
 
         Raises:
-            SamifError: another command is at work on the stack, or a process cannot be ended.
+            ServiceUnavailable: another command uses the stack, or a process does not end.
         """
         if not self.folder.is_dir():
             say(f"nothing runs: there is no {self.folder}")
@@ -112,7 +112,7 @@ class Stack:
                 self.state = state
                 alive = self._alive()
                 self._end(list(alive.values()))
-                kill_stamped(state.stack)
+                kill_tagged(state.stack)
                 save_state(self.state_file, state.model_copy(update={"daemons": {}}))
                 say(f"ended {', '.join(sorted(alive))}" if alive else "nothing was running")
             if remove_data:
@@ -125,21 +125,21 @@ class Stack:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Hold the stack alone, which has to run.
+        """Lock the stack, all services of which must be running.
 
         Raises:
-            SamifError: something of it does not.
+            ServiceUnavailable: one of them is not.
         """
         with self.exclusive():
             state = load_state(self.state_file)
             if state is not None:
                 self.state = state
             if state is None or self._alive().keys() != _NEEDS.keys():
-                raise SamifError(f"not all services of {self.folder} run; start them with 'make services'")
+                raise ServiceUnavailable(f"not all services of {self.folder} run; start them with 'make services'")
             yield
 
-    def end_those_on_top(self) -> None:
-        """End MLflow and Ray, inside `running`; what they stand on, and its data, go on."""
+    def stop_dependents(self) -> None:
+        """End MLflow and Ray, inside `running`; PostgreSQL and S3 keep running."""
         alive = self._alive()
         self._end([daemon for name, daemon in alive.items() if name == "mlflow" or name.startswith("ray-")])
 
@@ -167,7 +167,7 @@ class Stack:
             self.state.port("mlflow"),
             backend=self.postgres.url("mlflow"),
             artifacts=f"s3://{BUCKET}/mlflow",
-            variables=self.ceph.referring_variables,
+            variables=self.ceph.credential_file_variables,
             auth=Auth(self.postgres.url("mlflow_auth"), secrets.mlflow_administrator, secrets.mlflow_signing_key),
         )
 
@@ -183,7 +183,7 @@ class Stack:
             [self.state.port(f"{name}-agent") for name in (HEAD, "ray-worker-1", "ray-worker-2")],
             [max(1, cores - cores // 2), max(1, cores // 2)],
             self.state.secrets.ray_token,
-            {**self.ceph.referring_variables, **self._mlflow_variables},
+            {**self.ceph.credential_file_variables, **self._mlflow_variables},
         )
 
     # starting
@@ -196,43 +196,43 @@ class Stack:
         elif first_port not in (None, state.first_port):
             if not (self.folder / "ceph").exists() and not state.daemons:
                 return state.model_copy(update={"first_port": first_port})
-            raise SamifError(
-                f"the stack in {self.folder} was made with ports from {state.first_port} on, and its data names them; "
+            raise ConfigError(
+                f"the stack in {self.folder} has ports from {state.first_port} on, and its data names them; "
                 "leave SERVICES_PORT out, or remove the data first: make services-down SERVICES_DATA=remove"
             )
         return state
 
-    def _bring_up(self, alive: dict[str, Daemon], say: Say) -> None:
+    def _start_all(self, alive: dict[str, Daemon], say: Say) -> None:
         (self.folder / "logs").mkdir(mode=0o700, exist_ok=True)
         launcher = Launcher(self.state.stack, self.folder / "logs", started=self._remember)
 
-        def tell(name: str, where: str, fresh: bool) -> None:
+        def report(name: str, where: str, fresh: bool) -> None:
             say(f"{name:<12}{where:<28}{'answers' if fresh else 'answers, was running'}")
 
         def postgres() -> None:
             part = self.postgres
-            if not part.is_made:
-                part.make()
-            part.settle(launcher, alive.get("postgres") or part.start(launcher))
-            tell("PostgreSQL", f"127.0.0.1:{part.port}", "postgres" not in alive)
+            if not part.is_created:
+                part.create()
+            part.wait_until_ready(launcher, alive.get("postgres") or part.start(launcher))
+            report("PostgreSQL", f"127.0.0.1:{part.port}", "postgres" not in alive)
 
         def ceph() -> None:
             part = self.ceph
-            if not part.is_made:
+            if not part.is_created:
                 self._end([alive.pop(name) for name in list(alive) if name.startswith("ceph-")])
-                part.make(launcher)
+                part.create(launcher)
             names = [f"ceph-{name}" for name in CEPH]
             fresh = not alive.keys() >= set(names)
             running = alive | {daemon.name: daemon for daemon in self._started}
             daemons = [running.get(name) or part.start(launcher, name.removeprefix("ceph-")) for name in names]
-            part.settle(launcher, daemons[-1])
-            part.client().create_bucket(Bucket=BUCKET)  # no error where it is there
-            tell("S3", part.url, fresh)
+            part.wait_until_ready(launcher, daemons[-1])
+            part.client().create_bucket(Bucket=BUCKET)  # no error where it exists
+            report("S3", part.url, fresh)
 
         def mlflow() -> None:
             part = self.mlflow
-            part.settle(launcher, alive.get("mlflow") or part.start(launcher))
-            tell("MLflow", part.url, "mlflow" not in alive)
+            part.wait_until_ready(launcher, alive.get("mlflow") or part.start(launcher))
+            report("MLflow", part.url, "mlflow" not in alive)
 
         def ray() -> None:
             part = self.ray
@@ -241,8 +241,8 @@ class Stack:
                 self._end([alive.pop(name) for name in names if name in alive])
             fresh = not alive.keys() >= set(names)
             for name in names:
-                part.settle(launcher, alive.get(name) or part.start(launcher, name))
-            tell("Ray", part.address, fresh)
+                part.wait_until_ready(launcher, alive.get(name) or part.start(launcher, name))
+            report("Ray", part.address, fresh)
 
         with ThreadPoolExecutor(3) as pool:
             stores = [pool.submit(postgres), pool.submit(ceph)]
@@ -251,7 +251,7 @@ class Stack:
                 self._all(stores)
                 self._all([pool.submit(mlflow), cluster])
             except BaseException:
-                self._end(self._started)  # those that still wait for a daemon see it gone, and give up
+                self._end(self._started)  # threads that wait for a daemon notice that it has ended, and stop
                 raise
 
     @staticmethod
@@ -272,7 +272,7 @@ class Stack:
         return {name: daemon for name, daemon in known.items() if daemon.runs}
 
     def _end(self, daemons: Sequence[Daemon]) -> None:
-        """Those that stand on others first."""
+        """End daemons, dependents first."""
         named = {daemon.name: daemon for daemon in daemons}
         if "mlflow" in named:
             MlflowServer.stop(named["mlflow"])
@@ -301,7 +301,11 @@ class Stack:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """One command at a time."""
-        busy = SamifError(f"another command is at work on the services in {self.folder}; wait for it")
+        """Lock the stack for one command.
+
+        Raises:
+            ServiceUnavailable: another command uses it.
+        """
+        busy = ServiceUnavailable(f"another command uses the services in {self.folder}; wait until it has ended")
         with held(self.folder / "lock", busy):
             yield

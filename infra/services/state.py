@@ -1,4 +1,4 @@
-"""What a stack remembers between commands: ports, passwords, processes. One file, for its owner only."""
+"""The state of a stack between commands: ports, passwords, processes. One file that only its owner may read."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pydantic import Field, ValidationError
 from flows.runtime.process import ProcessIdentity
 from infra.services.files import write_private
 from samif.config import Strict
-from samif.errors import SamifError
+from samif.errors import DataError, IntegrityError
 
 PORTS = (
     "postgres", "ceph-mon", "s3", "mlflow", "ray", "ray-dashboard", "ray-client",
     "ray-head-agent", "ray-worker-1-agent", "ray-worker-2-agent",
 )  # fmt: skip
-"""What listens on the port after the first by its place in this list."""
+"""Users of the ports: the first port plus the index in this list."""
 
 FIRST_PORT = 20400
 
 
 class Secrets(Strict):
-    """Drawn when a stack is first started; never shown, never on a command line."""
+    """Generated when a stack is first started; never shown, never on a command line."""
 
     postgres_administrator: str
     postgres_role: str
@@ -34,8 +34,8 @@ class Secrets(Strict):
     ray_token: str
 
 
-def draw_secrets() -> Secrets:
-    """New ones, each with 192 bits or more."""
+def new_secrets() -> Secrets:
+    """New secrets of 192 bits each."""
     return Secrets(**{name: secrets.token_hex(24) for name in Secrets.model_fields})
 
 
@@ -43,9 +43,9 @@ class State(Strict):
     """One stack.
 
     Attributes:
-        stack: makes the processes' stamps unlike those of any other stack.
+        stack: unique id, the first part of the tags of its processes.
         first_port: the others follow it (`PORTS`).
-        pending: new secrets that are being handed out; each service knows its old or its new one.
+        pending: new secrets during a rotation; each service has its old or its new one.
         daemons: by name; some may have ended since.
     """
 
@@ -63,24 +63,25 @@ class State(Strict):
 
 def new_state(first_port: int) -> State:
     """The state of a stack that was never started."""
-    return State(stack=uuid.uuid4().hex, first_port=first_port, secrets=draw_secrets())
+    return State(stack=uuid.uuid4().hex, first_port=first_port, secrets=new_secrets())
 
 
 def load_state(path: Path) -> State | None:
     """The state in a file, None where there is none.
 
     Raises:
-        SamifError: it cannot be read, or is not one.
+        DataError: it cannot be read.
+        IntegrityError: it is damaged, or of another release.
     """
     try:
         return State.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise SamifError(f"cannot read {path}: {error.strerror}") from None
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
     except ValidationError as error:
-        raise SamifError(
-            f"{path} does not say what a stack of this version of samif needs ({error.error_count()} errors); "
+        raise IntegrityError(
+            f"{path} is not the state of a stack of this release ({error.error_count()} errors); "
             "restore it, or end its processes by hand and remove the folder"
         ) from None
 

@@ -22,11 +22,11 @@ from botocore.exceptions import ClientError
 
 from flows.registry.registry import Registry
 from infra.services.backup import restore
-from infra.services.daemon import stamped
+from infra.services.daemon import find_tagged
 from infra.services.ports import check_ports
 from infra.services.postgres import Postgres, set_password
 from infra.services.stack import Stack as InfraStack
-from infra.services.state import PORTS, State, draw_secrets, load_state, new_state, save_state
+from infra.services.state import PORTS, State, load_state, new_secrets, new_state, save_state
 from samif.errors import SamifError
 from tests.support.services import CommandLines, skip_without_ceph, skip_without_postgres, ten_free_ports
 
@@ -224,7 +224,7 @@ def test_a_lost_bucket_and_a_lost_database_come_back(stack: Stack, tmp_path: Pat
     bucket = boto3.session.Session(
         variables["AWS_ACCESS_KEY_ID"], variables["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1"
     ).client("s3", endpoint_url=variables["AWS_ENDPOINT_URL"])
-    content = {"mlflow/a/card.json": b"{}", "dvc/files/md5/aa": b"a result", "embeddings/shard": b"numbers"}
+    content = {"mlflow/a/card.json": b"{}", "dvc/../../aa": b"a result", "embeddings/shard": b"numbers"}
     for key, body in content.items():
         bucket.put_object(Bucket="samif", Key=key, Body=body)
     experiments = f"{variables['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/experiments"
@@ -239,9 +239,9 @@ def test_a_lost_bucket_and_a_lost_database_come_back(stack: Stack, tmp_path: Pat
     requests.post(f"{experiments}/create", json={"name": "later"}, auth=login, timeout=10).raise_for_status()
 
     said = stack.make("services-restore", SERVICES_BACKUP=tmp_path / "backup")
-    assert said == "restored 2 databases and 2 of 2 objects; the others were there\n"
+    assert said == "restored 2 databases and 2 of 2 objects; the others were unchanged\n"
     names = [item["Key"] for item in bucket.list_objects_v2(Bucket="samif")["Contents"]]
-    assert names == ["dvc/files/md5/aa", "mlflow/a/card.json"]
+    assert names == ["dvc/../../aa", "mlflow/a/card.json"]
     answer = requests.get(f"{experiments}/search?max_results=9", auth=login, timeout=10).json()
     assert {item["name"] for item in answer["experiments"]} == {"Default", "kept"}
     with pytest.raises(SamifError, match="is no backup of the services"):
@@ -251,13 +251,13 @@ def test_a_lost_bucket_and_a_lost_database_come_back(stack: Stack, tmp_path: Pat
 def test_rotated_secrets_are_worth_nothing_afterwards(stack: Stack) -> None:
     """Broken off after PostgreSQL has the new password, and gone on with."""
     old = stack.variables
-    state = stack.state.model_copy(update={"pending": draw_secrets()})
+    state = stack.state.model_copy(update={"pending": new_secrets()})
     save_state(stack.folder / "state.json", state)
     assert state.pending is not None
     server = Postgres(stack.folder / "postgres", state.port("postgres"), state.secrets.postgres_administrator, "")
     with psycopg.connect(server.url("postgres", administrator=True), autocommit=True) as connection:
         set_password(connection, "samif", state.pending.postgres_administrator)
-    with pytest.raises(SamifError, match="half handed out; 'make services-rotate' ends that"):
+    with pytest.raises(SamifError, match="was interrupted; complete it with 'make services-rotate'"):
         InfraStack(stack.folder).up(None)
     stack.make("services-rotate")
     new = stack.variables
@@ -274,10 +274,10 @@ def test_it_ends_what_it_started_and_keeps_the_data(stack: Stack) -> None:
     bystander = subprocess.Popen(["sleep", "300"])
     try:
         state = stack.state
-        assert len(stamped(state.stack)) > 8
+        assert len(find_tagged(state.stack)) > 8
         said = stack.make("services-down")
         assert said.startswith("ended ceph-mon, ceph-osd, ceph-rgw, mlflow, postgres, ray-head")
-        assert stamped(state.stack) == [] and bystander.poll() is None
+        assert find_tagged(state.stack) == [] and bystander.poll() is None
         for who in state.daemons.values():
             assert not psutil.pid_exists(who.pid) or psutil.Process(who.pid).status() == psutil.STATUS_ZOMBIE
         check_ports(state, set(PORTS), "")
@@ -310,18 +310,21 @@ def test_a_half_started_stack_is_torn_down(tmp_path: Path) -> None:
         Path(name).chmod(0o755)
         folder = Path(name) / "services"
         sentence = _refused(folder, ten_free_ports(), PATH=f"{broken}:{os.environ['PATH']}")
-        assert sentence == "services: asking Ceph: ceph-mon failed: broken on purpose\n"
+        assert sentence == "services: setting up Ceph: ceph-mon failed: broken on purpose\n"
         state = load_state(folder / "state.json")
         assert state is not None and {"postgres", "ray-head"} <= state.daemons.keys()  # they had been started
-        assert stamped(state.stack) == []
+        assert find_tagged(state.stack) == []
         check_ports(state, set(PORTS), "")
 
 
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (lambda text: text.replace("stack", "stock", 1), r"state.json does not say what a stack .* needs \(2 errors\)"),
-        (lambda text: text[:-20], r"state.json does not say what a stack .* needs \(1 errors\)"),
+        (
+            lambda text: text.replace("stack", "stock", 1),
+            r"state.json is not the state of a stack of this release \(2 errors\)",
+        ),
+        (lambda text: text[:-20], r"state.json is not the state of a stack of this release \(1 errors\)"),
     ],
 )
 def test_a_spoilt_state_is_told(tmp_path: Path, spoil: Callable[[str], str], sentence: str) -> None:

@@ -26,7 +26,7 @@ from flows.registry.registry import Registry
 from flows.registry.verification import complaints, verify
 from flows.workspace.layout import Layout
 from flows.workspace.params_edit import new_text
-from infra.services.daemon import kill_stamped, stamped
+from infra.services.daemon import find_tagged, kill_tagged
 from infra.services.stack import BUCKET, Stack
 from samif.config import EncoderParams, SessionParams, load_params
 from samif.dataset.draw.parts import BASE_PARTS
@@ -141,9 +141,9 @@ class Campaign:
 
     @contextmanager
     def _unavailable(self, case: Case) -> Iterator[None]:
-        stamp = f"{self.stack.state.stack}/{DAEMONS[case.service]}"
+        tag = f"{self.stack.state.stack}/{DAEMONS[case.service]}"
         if case.how == "hangs":
-            stopped = stamped(stamp)
+            stopped = find_tagged(tag)
             for process in stopped:
                 process.suspend()
             try:
@@ -152,7 +152,7 @@ class Campaign:
                 for process in stopped:
                     process.resume()
         else:
-            kill_stamped(stamp)
+            kill_tagged(tag)
             yield
             if case.how == "down":
                 self.stack.up(None)

@@ -24,7 +24,7 @@ import pytest
 from infra.services import ceph as s3
 from infra.services.daemon import Daemon, Launcher
 from infra.services.mlflow import MlflowServer
-from infra.services.postgres import Postgres, installed
+from infra.services.postgres import Postgres, server_programs
 from samif.errors import SamifError
 
 
@@ -119,10 +119,10 @@ def postgres(tmp: Path) -> Iterator[Service]:
     try:
         server = Postgres(folder / "pg", free_port(), secrets.token_hex(8), secrets.token_hex(8), durable=False)
         launcher = _launcher(tmp)
-        server.make()
+        server.create()
         daemon = server.start(launcher)
         try:
-            server.settle(launcher, daemon)
+            server.wait_until_ready(launcher, daemon)
             yield Service(server.url(), daemon)
         finally:
             server.stop(daemon)
@@ -140,7 +140,7 @@ def mlflow_server(
     launcher = _launcher(tmp)
     daemon = server.start(launcher)
     try:
-        server.settle(launcher, daemon)
+        server.wait_until_ready(launcher, daemon)
         yield Service(server.url, daemon)
     finally:
         server.stop(daemon)
@@ -164,7 +164,7 @@ class Ceph:
 
     def create(self) -> None:
         """Make and start everything, with one user; returns when the S3 server answers."""
-        self._server.make(self._launcher)
+        self._server.create(self._launcher)
 
     def new_bucket(self) -> str:
         """Make an empty bucket; its name."""
@@ -182,7 +182,7 @@ class Ceph:
 
     def wait(self) -> None:
         """Return when the S3 server answers."""
-        self._server.settle(self._launcher, self.daemons["rgw"])
+        self._server.wait_until_ready(self._launcher, self.daemons["rgw"])
 
     def _remember(self, daemon: Daemon) -> None:
         self.daemons[daemon.name.removeprefix("ceph-")] = daemon
@@ -216,7 +216,7 @@ def skip_without_ceph() -> None:
 
 def skip_without_postgres() -> None:
     try:
-        installed()
+        server_programs()
     except SamifError as error:
         pytest.skip(str(error))
 
