@@ -13,16 +13,16 @@ from typing import Annotated, Any
 import typer
 
 from flows.protocol.flow import Plan, run_protocol
-from flows.runtime.tuning import wait_without_spinning
+from flows.runtime.tuning import tune_process
 from flows.workspace.layout import Layout
-from samif.config import BASE, EvaluateParams, IncrementalParams, TrainBaseParams, load_params
+from samif.config import BASE, EvaluateParams, TrainBaseParams, load_params
 from samif.protocol.run import Score, Variant
 from samif.protocol.summary import MEASURES, Mean, mean_of
 
 OUT = Path("benchmarks/ABLATION.md")
 PUBLISHED: dict[str, Any] = {
     "features": ["token"], "head": "cosine", "background_prototypes": 1, "unknown_weight": 0.0, "rejection": 0.0,
-    "shot_bias": False, "outliers": "keep", "duplicates": "nms",
+    "duplicates": "nms",
 }  # fmt: skip
 LEVERS: dict[str, dict[str, Any]] = {
     "pooled features beside the token": {"features": ["token", "pooled"]},
@@ -33,8 +33,6 @@ LEVERS: dict[str, dict[str, Any]] = {
     "16 background prototypes": {"background_prototypes": 16},
     "unknown class": {"unknown_weight": 2.0},
     "rejection of the least sure fifth": {"rejection": 0.2},
-    "bias for few shots": {"shot_bias": True},
-    "outlier shots weighed down": {"outliers": "downweight"},
     "soft merging": {"duplicates": "soft"},
     "graph diffusion": {"duplicates": "diffusion"},
 }
@@ -47,8 +45,6 @@ INSTEAD: dict[str, dict[str, Any]] = {
     "1 background prototype": {"background_prototypes": 1},
     "no unknown class": {"unknown_weight": 0.0},
     "no rejection": {"rejection": 0.0},
-    "with a bias for few shots": {"shot_bias": True},
-    "with outlier shots weighed down": {"outliers": "downweight"},
     "non-maximum suppression": {"duplicates": "nms"},
     "soft merging": {"duplicates": "soft"},
 }
@@ -64,7 +60,7 @@ def variant(changes: dict[str, Any]) -> Variant:
     def section(model: Any) -> Any:
         return model.model_validate({k: v for k, v in changes.items() if k in model.model_fields})
 
-    return Variant(section(TrainBaseParams), section(IncrementalParams), section(EvaluateParams))
+    return Variant(section(TrainBaseParams), section(EvaluateParams))
 
 
 def variants() -> dict[str, Variant]:
@@ -81,7 +77,7 @@ def main(
     out: Annotated[Path, typer.Option(help="File that the tables are appended to.")] = OUT,
 ) -> None:
     """Measure every row on every workspace."""
-    wait_without_spinning()
+    tune_process()
     for text in workspaces:
         name, _, folder = text.partition("=")
         layout = Layout(Path(folder).resolve())

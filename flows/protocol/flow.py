@@ -85,7 +85,7 @@ def run_protocol(layout: Layout, params: Params, plan: Plan, variant: Variant | 
         SamifError: the workspace was not run, or cannot give the shots.
     """
     line = line_of(layout, params)
-    how = variant or Variant(params.train_base, params.incremental, params.evaluate)
+    how = variant or Variant(params.train_base, params.evaluate)
     plan = Plan(possible(line, plan.shots), plan.seeds)
     pool = pool_of(layout, params, instance_keys(line, plan.shots, plan.seeds))
     kept = _Kept(layout.state / "protocol" / f"{_key(layout, line, how)}.jsonl")

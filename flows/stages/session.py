@@ -1,4 +1,4 @@
-"""Stage `session@NAME`: new rows for the classes of one session, on top of the classifier before it."""
+"""Stage `session@NAME`: new rows for the classes of one session, on the classifier before it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from samif.dataset.check import raise_on_errors
 from samif.dataset.coco import read_coco
 from samif.dataset.model import Dataset
 from samif.dataset.sessions import draw_shots
-from samif.errors import SamifError
+from samif.errors import DataError
 from samif.evaluate.model import BACKGROUND
 
 
 def run(layout: Layout, params: Params, session: str | None) -> None:
     """Write `artifacts/classifiers/NAME/{classifier.safetensors,session.json}`."""
-    assert session is not None  # run_stage saw to it
+    assert session is not None  # checked by run_stage
     started = time.monotonic()
     section = params.sessions[session]
     dataset = _shots_from(layout, params, section)
@@ -47,7 +47,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     if section.background:
         after = before.reject([shot_features[key] for key in keys])
     else:
-        after = learn_session(before, shots, shot_features, params.incremental)
+        after = learn_session(before, shots, shot_features)
     folder = layout.classifier(session)
     shutil.rmtree(folder, ignore_errors=True)
     after.save(folder / "classifier.safetensors")
@@ -55,13 +55,13 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
 
 
 def _shots_from(layout: Layout, params: Params, section: SessionParams) -> Dataset:
-    """The training images, or the session's own, if they are still what params.yaml pins."""
+    """The training images, or the session's own images if their digest is the one in params.yaml."""
     if section.source is None:
         return dataset_of(layout, params, "train")
     dataset, findings = read_coco(Path(section.source.images), Path(section.source.annotations))
     raise_on_errors(findings)
     if dataset.digest != section.source.digest:
-        raise SamifError(
+        raise DataError(
             f"{section.source.annotations} or its images changed since the session was added; "
             "remove the session and add it again to take the new labels"
         )

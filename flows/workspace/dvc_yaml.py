@@ -17,8 +17,8 @@ REVISIONS = {
     "embed": 3,
     "pretrain_decoder": 3,
     "propose": 2,
-    "train_base": 2,
-    "session": 3,
+    "train_base": 3,
+    "session": 4,
     "evaluate": 3,
     "report": 4,
 }

@@ -1,74 +1,74 @@
-"""Base training: the frozen space, the base rows, the background prototypes and what weighs them, in closed form.
+"""Base training: the frozen feature space, the base rows, the background prototypes and the calibration, in closed form.
 
-Base rows are means like novel rows will be: trained rows would sit further out and be favoured over imprinted ones.
-Everything that has to be chosen (how far the covariance is shrunk, and what `calibration` finds) is chosen by how
-likely it makes images that had no part in what it judges.
+Base rows are means, as novel rows are: trained rows would lie further out and be favoured over imprinted ones.
+Everything that is chosen (covariance shrinkage, and what `calibration` fits) is chosen by the likelihood of images that
+had no part in what scores them.
 
 Shape legend: N samples, D feature width, d projected width, C classes.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 from sklearn.cluster import KMeans
 
-from samif.classifier.calibration import SHOTS, Calibration, Held, calibrate
+from samif.classifier.calibration import Calibration, HeldOutScores, calibrate
 from samif.classifier.collect import BaseSamples
-from samif.classifier.heads import HEADS, Array, BaseStatistics
+from samif.classifier.heads import HEADS, BaseStatistics
 from samif.classifier.model import Classifier, FeatureSpace
 from samif.config import TrainBaseParams
-from samif.errors import SamifError
+from samif.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 FOLDS = 4
 SHRINKAGES = (None, 0.1, 0.3, 0.5, 0.7)
 """Shares of the identity in the covariance that are tried; None is Ledoit's and Wolf's own estimate."""
-MOST_BACKGROUND = 6000
-"""Background samples that are clustered: more say nothing new and cost minutes."""
+MAX_BACKGROUND_SAMPLES = 6000
+"""Background samples that are clustered: more add nothing and take minutes."""
 
 
 def train_base(
     samples: BaseSamples, params: TrainBaseParams, advance: Callable[[int], None] = lambda _: None
 ) -> Classifier:
-    """Make the base classifier.
+    """Train the base classifier.
 
     Args:
         advance: called with 1 for each of the `steps(params)` spaces that were fitted.
 
     Raises:
-        SamifError: a class has no instance.
+        DataError: a class has no instance.
     """
     empty = [name for name, instances in samples.instances.items() if not instances]
     if empty:
-        raise SamifError(
+        raise DataError(
             f"base class '{empty[0]}' has no labelled instance in the training images; label some or leave it out"
         )
-    samples = _thinned(samples, params.seed)
-    if not _shown_apart(samples):
-        params = params.model_copy(update={"unknown_weight": 0.0, "rejection": 0.0, "shot_bias": False})
-    folds = _folds(samples, params.seed)
-    held: dict[float | None, list[Held]] = {shrinkage: [] for shrinkage in _shrinkages(params)}
-    for fold in folds:
-        learn, check = samples.of(frozenset(samples.images) - fold), samples.of(fold)
-        statistics = _statistics(_filled(learn, samples), params)
-        for shrinkage, parts in held.items():
-            space = _space(statistics, shrinkage, learn.background, samples, params)
-            parts.append(Held.of(space, _filled(learn, samples), check, SHOTS if params.shot_bias else ()))
+    samples = _subsampled(samples, params.seed)
+    if not _mostly_in_several_images(samples):
+        params = params.model_copy(update={"unknown_weight": 0.0, "rejection": 0.0})
+    held_out: dict[float | None, list[HeldOutScores]] = {shrinkage: [] for shrinkage in _shrinkages(params)}
+    for learn, check in _splits(samples, params.seed):
+        statistics = _statistics(learn, params)
+        for shrinkage, folds in held_out.items():
+            folds.append(HeldOutScores.of(_space(statistics, shrinkage, learn, params), learn, check))
             advance(1)
-    found = {shrinkage: calibrate(parts, params) for shrinkage, parts in held.items()}
+    found = {shrinkage: calibrate(folds, params) for shrinkage, folds in held_out.items()}
     shrinkage = min(found, key=lambda choice: found[choice].loss)
-    space = _space(_statistics(samples, params), shrinkage, samples.background, samples, params)
+    space = _space(_statistics(samples, params), shrinkage, samples, params)
     advance(1)
-    classifier = _empty(_weighed(space, found[shrinkage]))
+    classifier = _empty(_calibrated(space, found[shrinkage]))
     for name, instances in samples.instances.items():
         classifier = classifier.add(name, [instance.samples for instance in instances])
     return classifier
 
 
 def steps(params: TrainBaseParams) -> int:
-    """Spaces that `train_base` fits."""
+    """Number of spaces that `train_base` fits."""
     return FOLDS * len(_shrinkages(params)) + 1
 
 
@@ -76,34 +76,50 @@ def _shrinkages(params: TrainBaseParams) -> tuple[float | None, ...]:
     return SHRINKAGES if HEADS[params.head].whitened else (None,)
 
 
-def _thinned(samples: BaseSamples, seed: int) -> BaseSamples:
-    """At most so much background, drawn at random."""
+def _subsampled(samples: BaseSamples, seed: int) -> BaseSamples:
+    """At most MAX_BACKGROUND_SAMPLES of background, drawn at random."""
     count = len(samples.background)
-    if count <= MOST_BACKGROUND:
+    if count <= MAX_BACKGROUND_SAMPLES:
         return samples
-    rows = np.sort(np.random.default_rng([seed, 3]).permutation(count)[:MOST_BACKGROUND])
+    rows = np.sort(np.random.default_rng([seed, 3]).permutation(count)[:MAX_BACKGROUND_SAMPLES])
     return replace(samples, background=samples.background[rows], background_images=samples.background_images[rows])
 
 
-def _shown_apart(samples: BaseSamples) -> bool:
+def _mostly_in_several_images(samples: BaseSamples) -> bool:
     """Whether half of the classes are in two images or more: otherwise nothing tells how an object of a known class
     looks in a new image, and an unknown class would take them all."""
-    apart = [len({i.image for i in instances}) > 1 for instances in samples.instances.values()]
-    return 2 * sum(apart) >= len(apart)
+    several = [len({i.image for i in instances}) > 1 for instances in samples.instances.values()]
+    return 2 * sum(several) >= len(several)
 
 
 def _folds(samples: BaseSamples, seed: int) -> list[frozenset[int]]:
-    """Images in parts: what is judged on an image has seen none of its objects."""
+    """Image ids in FOLDS parts, drawn at random."""
     images = samples.images
     order = np.random.default_rng([seed, 5]).permutation(len(images))
     return [frozenset(images[i] for i in order[part::FOLDS]) for part in range(FOLDS)]
 
 
-def _filled(learn: BaseSamples, everything: BaseSamples) -> BaseSamples:
-    """With all instances of a class where a part of the images shows none of it."""
-    return replace(
-        learn, instances={name: found or everything.instances[name] for name, found in learn.instances.items()}
-    )
+def _splits(samples: BaseSamples, seed: int) -> list[tuple[BaseSamples, BaseSamples]]:
+    """Per fold, the samples to learn from and the held-out samples to score.
+
+    A class whose instances all lie in one fold is learnt from that very fold there, so that it has a row as elsewhere,
+    and is not scored. Where that leaves nothing to score, of classes or of background, the samples that were learnt
+    from are scored, as there is nothing better.
+    """
+    parts = [(samples.of(frozenset(samples.images) - fold), samples.of(fold)) for fold in _folds(samples, seed)]
+    scorable = [{name for name, found in learn.instances.items() if found} for learn, _ in parts]
+    if not any(check.instances[name] for (_, check), names in zip(parts, scorable, strict=True) for name in names):
+        logger.warning("no base class is in images of two folds: calibrated on the training samples themselves")
+        scorable = [set(samples.instances)] * len(parts)
+    splits = []
+    for (learn, check), names in zip(parts, scorable, strict=True):
+        filled = {name: found or samples.instances[name] for name, found in learn.instances.items()}
+        scored = {name: found if name in names else [] for name, found in check.instances.items()}
+        if not len(learn.background) and len(samples.background):
+            logger.warning("all background is in images of one fold: calibrated on the training samples themselves")
+            learn = replace(learn, background=samples.background, background_images=samples.background_images)
+        splits.append((replace(learn, instances=filled), replace(check, instances=scored)))
+    return splits
 
 
 def _statistics(samples: BaseSamples, params: TrainBaseParams) -> BaseStatistics:
@@ -112,23 +128,17 @@ def _statistics(samples: BaseSamples, params: TrainBaseParams) -> BaseStatistics
 
 
 def _space(
-    statistics: BaseStatistics,
-    shrinkage: float | None,
-    background: Array,
-    everything: BaseSamples,
-    params: TrainBaseParams,
+    statistics: BaseStatistics, shrinkage: float | None, samples: BaseSamples, params: TrainBaseParams
 ) -> FeatureSpace:
-    """The space with background prototypes, not weighed yet."""
+    """The space with background prototypes, not calibrated yet."""
     transform = statistics.transform(shrinkage)
-    width = transform.projection.shape[1]
-    prototypes = np.zeros((1, width), np.float32)
-    negatives = background if len(background) else everything.background
-    if len(negatives):
-        count = min(params.background_prototypes, len(negatives))
-        clusters = KMeans(count, random_state=params.seed, n_init=1).fit(transform(negatives))
+    prototypes = np.zeros((1, transform.projection.shape[1]), np.float32)
+    if len(samples.background):
+        count = min(params.background_prototypes, len(samples.background))
+        clusters = KMeans(count, random_state=params.seed, n_init=1).fit(transform(samples.background))
         prototypes = clusters.cluster_centers_.astype(np.float32)
     rows = np.stack(
-        [transform(np.concatenate([i.samples for i in found])).mean(axis=0) for found in everything.instances.values()]
+        [transform(np.concatenate([i.samples for i in found])).mean(axis=0) for found in samples.instances.values()]
     )
     spread = float(rows.var(axis=0, ddof=1).mean()) if len(rows) > 1 else 1.0
     return FeatureSpace(
@@ -137,14 +147,13 @@ def _space(
     )  # fmt: skip
 
 
-def _weighed(space: FeatureSpace, found: Calibration) -> FeatureSpace:
+def _calibrated(space: FeatureSpace, found: Calibration) -> FeatureSpace:
     return replace(
         space,
         temperature=found.temperature,
         background_bias=found.background_bias,
         unknown_bias=found.unknown_bias,
         rejection=found.rejection,
-        shot_bias=found.shot_bias,
     )
 
 

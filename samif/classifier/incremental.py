@@ -1,7 +1,7 @@
 """An incremental session: new rows from K labelled instances each, on frozen features (SAM-IF, incremental step).
 
-Every shot is looked at several times: turned images and several prompts. That costs seconds and stands in for
-images that nobody took.
+Features of every shot are extracted several times, from rotated images and several prompts: augmentation that takes
+seconds.
 """
 
 from __future__ import annotations
@@ -21,26 +21,22 @@ from samif.dataset.model import Annotation, Dataset, ImageRecord
 from samif.masks.rle import decode, encode
 from samif.sam.decoder import InstanceDecoder
 
-Shots = Mapping[str, Sequence[tuple[int, int]]]
-"""Class -> (image id, annotation id) of each labelled instance to learn from."""
-
-
 InstanceKey = tuple[int, int]
 """(image id, annotation id) of a labelled instance."""
+Shots = Mapping[str, Sequence[InstanceKey]]
+"""Class -> the labelled instances to learn it from."""
 EncodeImages = Callable[[Sequence[NDArray[np.uint8]]], Tensor]
-"""Images (H, W, 3) -> what an encoder sees in them (N, C, h, w)."""
+"""Images (H, W, 3) uint8 RGB -> embeddings (N, C, h, w)."""
 
 
-def learn_session(
-    classifier: Classifier, shots: Shots, shot_features: Mapping[InstanceKey, Array], params: IncrementalParams
-) -> Classifier:
+def learn_session(classifier: Classifier, shots: Shots, shot_features: Mapping[InstanceKey, Array]) -> Classifier:
     """The classifier with one more row per class of `shots`, in their order; its other rows untouched.
 
     Args:
         shot_features: samples (S, D) of each instance, from `extract_shot_features`.
     """
     for name, keys in shots.items():
-        classifier = classifier.add(name, [shot_features[key] for key in keys], params.outliers == "downweight")
+        classifier = classifier.add(name, [shot_features[key] for key in keys])
     return classifier
 
 
@@ -54,13 +50,17 @@ def extract_shot_features(
     encode_semantic: EncodeImages | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[InstanceKey, Array]:
-    """Samples (S, D) of labelled instances: each seen upright and turned, from several prompts.
+    """Samples (S, D) of labelled instances, from the upright and the rotated image and several prompts each.
 
-    What is seen of an instance depends on its image and its label alone, so that any draw of shots finds the same.
+    The samples of an instance depend on its image and its label alone, not on the other shots of a draw.
 
     Args:
+        parts: features to take, side by side.
         encode_semantic: the semantic encoder, where `parts` names its features.
         advance: called with 1 for each image that is done.
+
+    Raises:
+        DataError: the data set has no such image, or its file cannot be read.
     """
     wanted: dict[int, list[int]] = {}
     for image_id, annotation_id in keys:
@@ -90,7 +90,7 @@ def extract_shot_features(
 
 
 def _turn_annotation(annotation: Annotation, degrees: int) -> Annotation:
-    """The annotation in the image turned counter-clockwise by a multiple of 90 degrees."""
+    """The annotation in the image rotated counter-clockwise by a multiple of 90 degrees."""
     if degrees == 0:
         return annotation
     turned = np.rot90(decode([annotation.rle])[0], degrees // 90)

@@ -1,8 +1,8 @@
 """The classifier: a frozen space, one row per class, background prototypes.
 
-Frozen with the base classifier: where features are centred and how they are projected, the background prototypes, what
-an unknown object looks like, and how all of them are weighed. Learnt later: rows, each from its own statistics alone,
-so that adding or removing a class leaves every other row bit for bit as it was; and false tags fed back by a person.
+Frozen with the base classifier: centre and projection of the features, background prototypes, the model of unknown
+objects, and the calibration. Learnt later: rows, each from the samples of its own class alone, so that adding or
+removing a class leaves every other row bit-identical; and hard negatives, objects that were wrongly named.
 
 Shape legend: N samples, D feature width, d projected width, C classes, G background prototypes.
 """
@@ -23,12 +23,12 @@ from scipy.special import logsumexp
 
 from samif.classifier.heads import HEADS, Array, HeadName, Transform, similarity, unit
 from samif.config import FeaturePart
-from samif.errors import SamifError
+from samif.errors import ConfigError, DataError, IntegrityError, ObjectMissing
 from samif.io import files
 
 FORMAT = "samif-classifier-2"
 FIRST_FORMAT = "samif-classifier-1"
-"""Of versions registered earlier: they know no unknown class, and call `cosine` what is `centred` now."""
+"""Of versions registered earlier: no unknown class, and `cosine` means what is `centred` now."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,8 @@ class FeatureSpace:
         random_projection: (D, M) random directions of `ranpac`.
         offset: (d,) taken off the random features.
         spread: variance of class means about the origin, for the spaces that measure distance.
-        unknown_bias: added to the logit of "an object of a class that nobody taught"; None leaves that out.
-        rejection: probability below which even the best class is not named.
-        shot_bias: (instances, bias) pairs: what a class learnt from so few is given on its logit.
+        unknown_bias: added to the logit of an unknown object, one of a class that was not taught; None leaves it out.
+        rejection: probability below which even the best class is rejected.
     """
 
     parts: tuple[FeaturePart, ...]
@@ -63,31 +62,31 @@ class FeatureSpace:
     spread: float = 0.0
     unknown_bias: float | None = None
     rejection: float = 0.0
-    shot_bias: tuple[tuple[int, float], ...] = ()
 
     def project(self, features: Array) -> Array:
-        """Feature vectors (N, D) -> (N, d)."""
+        """Feature vectors (N, D) -> (N, d).
+
+        Raises:
+            IntegrityError: the features are of another width.
+        """
         if features.shape[1] != len(self.centre):
-            raise SamifError(
+            raise IntegrityError(
                 f"the classifier takes features of width {len(self.centre)}, got {features.shape[1]}; "
                 "it was made with another encoder or decoder"
             )
         return Transform(self.centre, self.random_projection, self.projection, self.offset)(features)
 
-    def bias_of(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-        """What classes learnt from so many instances (C,) are given on their logits: between the measured numbers by
-        their logarithm, nothing beyond twice the largest."""
-        if not self.shot_bias:
-            return np.zeros(len(counts))
-        known = [*self.shot_bias, (2 * self.shot_bias[-1][0], 0.0)]
-        at, value = (np.array(column, dtype=np.float64) for column in zip(*known, strict=True))
-        return np.interp(np.log(np.maximum(counts, 1)), np.log(at), value)
-
 
 @dataclass(frozen=True)
 class Classifier:
-    """A frozen space and rows (C, d) with the number of instances behind each, (C,); `negatives` (B, d) are what people
-    said is none of the classes, beside the space's own background prototypes."""
+    """A frozen space and class rows.
+
+    Attributes:
+        classes: names, in row order.
+        rows: (C, d) in the projected space.
+        counts: instances that each row was learnt from (C,).
+        negatives: hard negatives (B, d), used beside the space's own background prototypes.
+    """
 
     space: FeatureSpace
     classes: tuple[str, ...]
@@ -102,23 +101,21 @@ class Classifier:
         if len(self.negatives) and self.negatives.shape[1] != shape[1]:
             raise ValueError(f"expected negatives of width {shape[1]}, got {self.negatives.shape}")
 
-    def add(self, name: str, features: list[Array], robust: bool = False) -> Classifier:
+    def add(self, name: str, features: list[Array]) -> Classifier:
         """With one more class, learnt from one array of samples (S, D) per labelled instance.
 
         The row is the mean over instances of the projected samples, shrunk toward the base mean by K / (K + 1):
         the mean of a K-shot class is uncertain, and this is the posterior mean under a prior of one pseudo-instance.
 
-        Args:
-            robust: weigh down instances that lie far from the others, such as a wrong label.
-
         Raises:
-            SamifError: the class is already there, or has no instance.
+            ConfigError: the class is already there.
+            DataError: it has no instance.
         """
         if name in self.classes:
-            raise SamifError(f"class '{name}' is already in the classifier; remove it first or give it another name")
+            raise ConfigError(f"class '{name}' is already in the classifier; remove it first or give it another name")
         if not features:
-            raise SamifError(f"class '{name}' has no labelled instance to learn from; label at least one")
-        row = row_from(self.space, features, robust)
+            raise DataError(f"class '{name}' has no labelled instance to learn from; label at least one")
+        row = row_from(self.space, features)
         return replace(
             self,
             classes=(*self.classes, name),
@@ -127,7 +124,7 @@ class Classifier:
         )
 
     def reject(self, features: list[Array]) -> Classifier:
-        """With more background: one prototype for each array of samples (S, D) of a thing that was wrongly named."""
+        """With more hard negatives: one for each array of samples (S, D) of an object that was wrongly named."""
         found = [self.space.project(samples).mean(axis=0, dtype=np.float64)[None] for samples in features]
         kept = [self.negatives] if len(self.negatives) else []
         return replace(self, negatives=np.concatenate([*kept, *found]).astype(np.float32)) if found else self
@@ -136,20 +133,20 @@ class Classifier:
         """Without a class; all other rows are bit for bit what they were.
 
         Raises:
-            SamifError: there is no such class.
+            ConfigError: there is no such class.
         """
         if name not in self.classes:
-            raise SamifError(f"class '{name}' is not in the classifier; it has {', '.join(self.classes)}")
+            raise ConfigError(f"class '{name}' is not in the classifier; it has {', '.join(self.classes)}")
         keep = np.array([c != name for c in self.classes])
         return replace(
             self, classes=tuple(c for c in self.classes if c != name), rows=self.rows[keep], counts=self.counts[keep]
         )
 
     def probabilities(self, features: Array) -> NDArray[np.float64]:
-        """Feature vectors (N, D) -> probabilities (N, C + 1). The last column is "none of the classes": background, or
-        an object that nobody taught."""
+        """Feature vectors (N, D) -> probabilities (N, C + 1); the last column is none of the classes: background, or an
+        unknown object."""
         projected = self.space.project(features).astype(np.float64)
-        logits = class_logits(self.space, projected, self.rows) + self.space.bias_of(self.counts)
+        logits = class_logits(self.space, projected, self.rows)
         none = none_logit(self.space, projected, self.negatives)
         everything = np.concatenate([logits, none[:, None]], axis=1)
         return np.asarray(np.exp(everything - logsumexp(everything, axis=1, keepdims=True)))
@@ -174,7 +171,6 @@ class Classifier:
                     "spread": self.space.spread,
                     "unknown_bias": self.space.unknown_bias,
                     "rejection": self.space.rejection,
-                    "shot_bias": self.space.shot_bias,
                 },
                 sort_keys=True,
             ),
@@ -198,15 +194,22 @@ class Classifier:
         """Read what `save` wrote.
 
         Raises:
-            SamifError: the file is missing, damaged or not a classifier.
+            ObjectMissing: there is no such file.
+            IntegrityError: the file is damaged or not a classifier.
         """
         try:
             with safe_open(path, "numpy") as file:
                 meta = file.metadata() or {}
                 if meta.get("format") not in (FORMAT, FIRST_FORMAT):
-                    raise SamifError(f"{path} is no classifier of samif; give the classifier.safetensors of a version")
+                    raise IntegrityError(
+                        f"{path} is no classifier of samif; give the classifier.safetensors of a version"
+                    )
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
             facts = json.loads(meta["space"])
+            if facts.get("shot_bias"):
+                raise IntegrityError(
+                    f"{path} was trained with train_base.shot_bias, which samif no longer has; train it again"
+                )
             head = facts["head"]
             space = FeatureSpace(
                 parts=cast(tuple[FeaturePart, ...], tuple(facts["parts"])),
@@ -221,36 +224,27 @@ class Classifier:
                 spread=facts.get("spread", 0.0),
                 unknown_bias=facts.get("unknown_bias"),
                 rejection=facts.get("rejection", 0.0),
-                shot_bias=tuple((int(count), float(bias)) for count, bias in facts.get("shot_bias", ())),
             )
             classes = tuple(json.loads(meta["classes"]))
             if "negatives" in tensors:
                 return cls(space, classes, tensors["rows"], tensors["counts"], tensors["negatives"])
             return cls(space, classes, tensors["rows"], tensors["counts"])
         except FileNotFoundError:
-            raise SamifError(f"{path} does not exist; run 'samif run' or give a registered version") from None
+            raise ObjectMissing(f"{path} does not exist; run 'samif run' or give a registered version") from None
         except (SafetensorError, KeyError, ValueError, OSError) as error:
-            raise SamifError(f"{path} is damaged ({error}); restore it from the registry or run 'samif run'") from None
+            raise IntegrityError(
+                f"{path} is damaged ({error}); restore it from the registry or run 'samif run'"
+            ) from None
 
 
-def row_from(space: FeatureSpace, features: list[Array], robust: bool = False) -> Array:
+def row_from(space: FeatureSpace, features: list[Array]) -> Array:
     """Row (d,) of a class from one array of samples (S, D) per instance."""
     means = np.stack([space.project(samples).mean(axis=0, dtype=np.float64) for samples in features])
     if HEADS[space.head].angular:
         means = unit(means)
     count = len(features)
-    weights = _trust(means) if robust else np.full(count, 1.0 / count)
+    weights = np.full(count, 1.0 / count)
     return np.asarray((weights @ means) * (count / (count + 1.0)), dtype=np.float32)
-
-
-def _trust(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weights (K,) of instances (K, d) that sum to one: full up to one and a half times the median distance from the
-    middle, then falling with the distance (Huber's weights). Fewer than four cannot outvote one of them."""
-    if len(means) < 4:
-        return np.full(len(means), 1.0 / len(means))
-    far = np.linalg.norm(means - np.median(means, axis=0), axis=1)
-    weights = np.minimum(1.0, 1.5 * np.median(far) / np.maximum(far, 1e-12))
-    return np.asarray(weights / weights.sum())
 
 
 def class_logits(space: FeatureSpace, projected: NDArray[np.float64], rows: Array) -> NDArray[np.float64]:
@@ -261,25 +255,25 @@ def class_logits(space: FeatureSpace, projected: NDArray[np.float64], rows: Arra
 def none_logit(
     space: FeatureSpace, projected: NDArray[np.float64], negatives: Array | None = None
 ) -> NDArray[np.float64]:
-    """Logit (N,) of "none of the classes": what the background prototypes and an unknown object say together."""
+    """Logit (N,) of none of the classes, from projected samples (N, d): background prototypes and unknown objects."""
     prototypes = space.background
     if negatives is not None and len(negatives):
         prototypes = np.concatenate([prototypes, negatives])
-    against = space.temperature * similarity(space.head, projected, prototypes)
-    logit = logsumexp(against, axis=1) + space.background_bias
+    background = space.temperature * similarity(space.head, projected, prototypes)
+    logit = logsumexp(background, axis=1) + space.background_bias
     if space.unknown_bias is not None:
-        strange = space.temperature * unknown_similarity(space.head, projected, space.spread) + space.unknown_bias
-        logit = np.logaddexp(logit, strange)
+        unknown = space.temperature * unknown_similarity(space.head, projected, space.spread) + space.unknown_bias
+        logit = np.logaddexp(logit, unknown)
     return np.asarray(logit)
 
 
 def unknown_similarity(head: HeadName, projected: NDArray[np.float64], spread: float) -> NDArray[np.float64]:
-    """What says (N,) that a sample is of a class nobody taught.
+    """Similarity (N,) of samples (N, d) to a class that was not taught.
 
     Where distance is measured, classes are Gaussians of unit covariance whose means scatter with variance `spread`
     about the origin (two-covariance model, Bruemmer and de Villiers 2010), so a class not seen yet is a Gaussian of
-    variance 1 + spread. In the form that `similarity` uses, without what all share, that is half the squared length
-    times spread / (1 + spread). Angles know no such thing: there it is a constant.
+    variance 1 + spread. In the form that `similarity` uses, without the terms that all classes share, that is half the squared length
+    times spread / (1 + spread). For the heads that compare angles it is a constant.
     """
     if HEADS[head].angular:
         return np.zeros(len(projected))

@@ -72,8 +72,6 @@ class TrainBaseParams(Strict):
     """Weight of unknown objects against known ones in calibration; 0 disables the unknown class."""
     rejection: Annotated[float, Field(ge=0.0, le=0.5)] = 0.2
     """Share of known objects that may be rejected as unknown, to reduce false positives."""
-    shot_bias: bool = False
-    """Whether classes with few shots get a bias, calibrated on base classes with as few."""
     prompts_per_object: Positive = 3
     """Prompts per training object."""
     seed: int = 0
@@ -87,8 +85,6 @@ class IncrementalParams(Strict):
     """Prompts per shot."""
     rotations: list[Literal[90, 180, 270]] = Field(default=[90, 180, 270])
     """Rotations of each shot, in degrees."""
-    outliers: Literal["keep", "downweight"] = "keep"
-    """Weight of shots far from the others of their class, from four shots on."""
 
 
 class SessionParams(Strict):

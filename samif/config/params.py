@@ -107,6 +107,8 @@ RENAMED_KEYS = {
     "dataset.drawn.mixed_pictures": "dataset.drawn.mixed_images",
     "dataset.drawn.val_pictures": "dataset.drawn.val_images",
     "dataset.broken_pictures": "dataset.broken_images",
+    "gates.max_false_tags": "gates.max_unlabelled_false_positives",
+    "gates.max_false_tags_rise": "gates.max_unlabelled_false_positives_rise",
     "embed.shard_pictures": "embed.shard_images",
     "embed.batch_pictures": "embed.batch_images",
     "pretrain_decoder.pictures_per_step": "pretrain_decoder.images_per_step",
@@ -117,6 +119,9 @@ RENAMED_KEYS = {
     "watch.streams": "watch.simulations",
 }
 """Keys of earlier releases: refused like any unknown key, with the name that they have now."""
+
+REMOVED_KEYS = frozenset({"train_base.shot_bias", "incremental.outliers"})
+"""Keys of earlier releases for options that improved no result (docs/adr/0019)."""
 
 RENAMED_VALUES = {"watch.statistics": {"strange": "out_of_distribution", "doubt": "uncertainty"}}
 """Values of earlier releases, by key: refused likewise."""
@@ -148,6 +153,8 @@ def _sentences(error: ValidationError) -> Iterator[str]:
             yield f"key '{key}' is called '{RENAMED_KEYS[key]}' now; rename it"
         elif item["type"] == "literal_error" and item["input"] in values:
             yield f"key '{key}': '{item['input']}' is called '{values[item['input']]}' now; rename it"
+        elif item["type"] == "extra_forbidden" and key in REMOVED_KEYS:
+            yield f"key '{key}' was removed, as it improved no result; delete it"
         elif item["type"] == "extra_forbidden":
             yield f"key '{key}': expected no such key, got {item['input']!r}; remove it or mend its spelling"
         elif item["type"] == "missing":

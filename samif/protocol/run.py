@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from samif.classifier.base import train_base
 from samif.classifier.incremental import InstanceKey, learn_session
 from samif.classifier.model import Classifier
-from samif.config import BASE, EvaluateParams, IncrementalParams, SessionParams, Strict, TrainBaseParams, digest
+from samif.config import BASE, EvaluateParams, SessionParams, Strict, TrainBaseParams, digest
 from samif.dataset.model import Dataset, ImageRecord
 from samif.dataset.sessions import draw_shots
 from samif.evaluate.evaluate import evaluate
@@ -23,13 +23,12 @@ class Variant:
     """What may differ between two runs on the same features."""
 
     train_base: TrainBaseParams
-    incremental: IncrementalParams
     evaluate: EvaluateParams
 
     @property
     def digest(self) -> str:
         """SHA-256 of all of it."""
-        return digest(self.train_base, self.incremental, self.evaluate)
+        return digest(self.train_base, self.evaluate)
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def chain(
         started = time.perf_counter()
         drawn = draw_shots(line.train, session.classes, shots, seed)
         shot_features = {key: pool.shot_features[key][:, columns] for keys in drawn.values() for key in keys}
-        classifier = learn_session(classifier, drawn, shot_features, variant.incremental)
+        classifier = learn_session(classifier, drawn, shot_features)
         yield name, classifier, (time.perf_counter() - started) / len(session.classes)
 
 

@@ -1,14 +1,19 @@
-"""Weights from images that a classifier has not seen."""
+"""Parameters fitted on images that a classifier was made without."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
+from samif.classifier import base
 from samif.classifier.base import SHRINKAGES, steps, train_base
-from samif.classifier.calibration import SUREST
+from samif.classifier.calibration import MAX_REJECTION, Calibration, HeldOutScores, calibrate, rejection_threshold
 from samif.classifier.collect import BaseSamples, Instance
 from samif.classifier.heads import BaseStatistics
+from samif.classifier.model import FeatureSpace
 from samif.config import TrainBaseParams
 
 WIDTH, CLASSES, IMAGES = 24, 8, 16
@@ -77,7 +82,7 @@ def test_rejection_gives_up_no_more_known_objects_than_asked() -> None:
         given_up, kept_out = ((values < made.space.rejection).mean() for values in surest)
         assert given_up <= share + 0.05 and kept_out >= given_up
         thresholds.append(made.space.rejection)
-    assert thresholds[0] == 0.0 and 0.0 < thresholds[1] < thresholds[2] <= SUREST
+    assert thresholds[0] == 0.0 and 0.0 < thresholds[1] < thresholds[2] <= MAX_REJECTION
 
 
 def test_what_cannot_be_judged_is_left_out() -> None:
@@ -86,8 +91,60 @@ def test_what_cannot_be_judged_is_left_out() -> None:
     one = {
         name: [Instance(row, i.samples) for i in found] for row, (name, found) in enumerate(samples.instances.items())
     }
-    made = train_base(BaseSamples(one, samples.background, samples.background_images), params(shot_bias=True))
-    assert made.space.unknown_bias is None and made.space.rejection == 0.0 and made.space.shot_bias == ()
+    made = train_base(BaseSamples(one, samples.background, samples.background_images), params())
+    assert made.space.unknown_bias is None and made.space.rejection == 0.0
+
+
+def test_no_class_is_scored_by_rows_made_of_the_very_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The class c0 is in one image only: where that image is held out, its row is made of what is held out."""
+    folds: list[HeldOutScores] = []
+
+    def spied(parts: Sequence[HeldOutScores], how: TrainBaseParams) -> Calibration:
+        folds.extend(parts)
+        return calibrate(parts, how)
+
+    monkeypatch.setattr(base, "calibrate", spied)
+    samples = overfit()
+    alone = {**samples.instances, "c0": [Instance(3, i.samples) for i in samples.instances["c0"]]}
+    train_base(BaseSamples(alone, samples.background, samples.background_images), params(head="cosine"))
+    scored = set(np.concatenate([fold.labels for fold in folds]).tolist())
+    assert len(folds) == 4 and scored == {-1, *range(1, CLASSES)}
+
+
+def test_a_fold_knows_nothing_of_its_own_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held-out images with objects far off must leave the space that scores them as it is, spread included."""
+    spreads: dict[bool, list[float]] = {}
+    of = HeldOutScores.of
+    for far in (False, True):
+        spaces: list[FeatureSpace] = []
+
+        def spied(
+            space: FeatureSpace, learn: BaseSamples, check: BaseSamples, kept: list[FeatureSpace] = spaces
+        ) -> Any:
+            kept.append(space)
+            return of(space, learn, check)
+
+        monkeypatch.setattr(HeldOutScores, "of", spied)
+        samples = overfit()
+        held_out = base._folds(samples, 0)[0]
+        moved = {
+            name: [Instance(i.image, i.samples + 50.0 * (far and i.image in held_out)) for i in found]
+            for name, found in samples.instances.items()
+        }
+        train_base(BaseSamples(moved, samples.background, samples.background_images), params(head="lda"))
+        monkeypatch.setattr(HeldOutScores, "of", of)
+        spreads[far] = [space.spread for space in spaces[: len(SHRINKAGES)]]
+    assert spreads[False] == spreads[True]
+
+
+def test_every_class_counts_alike_in_the_rejection_threshold() -> None:
+    """A class of 10 samples at 0.2 and one of 990 at 0.9: half of the known objects by class lie at 0.2."""
+    chances = np.concatenate([np.full(990, 0.9), np.full(10, 0.2)])
+    labels = np.concatenate([np.zeros(990, np.int64), np.ones(10, np.int64)])
+    scores = np.log(np.stack([np.where(labels == c, chances, 1e-9) for c in (0, 1)] + [1.0 - chances], axis=1))
+    assert rejection_threshold(scores, labels, 0.4) == pytest.approx(0.2, rel=1e-6)
+    assert rejection_threshold(scores, labels, 0.6) == pytest.approx(MAX_REJECTION, rel=1e-6)
+    assert rejection_threshold(scores, labels, 0.0) == 0.0
 
 
 def test_progress_is_told_for_every_space() -> None:

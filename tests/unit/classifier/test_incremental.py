@@ -57,7 +57,7 @@ class Learner:
         shot_features = extract_shot_features(
             keys, self.scenes, self.decoder, self._encode, before.space.parts, params, advance=self._advance
         )
-        return learn_session(before, shots, shot_features, params)
+        return learn_session(before, shots, shot_features)
 
     def _encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         self.shown += images

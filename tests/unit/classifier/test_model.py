@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from samif.classifier.model import Classifier, HeadName, row_from
-from samif.errors import SamifError
+from samif.errors import IntegrityError, SamifError
 from tests.support.handmade import classifier, space
 
 WIDTH = 4
@@ -167,25 +167,6 @@ def test_an_unknown_object_is_far_from_every_mean_and_no_background() -> None:
     assert bolder.probabilities(bolt).argmax() == 2
 
 
-@pytest.mark.parametrize(
-    ("count", "expected"), [(1, 2.0), (3, 1.5), (9, 1.0), (18, 0.0), (10**6, 0.0)], ids=lambda value: str(value)
-)
-def test_the_bias_for_few_shots_falls_with_their_number(count: int, expected: float) -> None:
-    few = replace(space(2, np.zeros((1, 2), np.float32)), shot_bias=((1, 2.0), (9, 1.0)))
-    assert few.bias_of(np.array([count]))[0] == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    ("instances", "robust", "outlier_counts"), [(3, True, True), (6, True, False), (6, False, True)]
-)
-def test_outliers_are_outvoted_from_four_instances_on(instances: int, robust: bool, outlier_counts: bool) -> None:
-    rng = np.random.default_rng(0)
-    good = [np.array([[4.0, 0.0, 0.0, 0.0]], np.float32) + rng.normal(0, 0.1, (1, 4)).astype(np.float32)
-            for _ in range(instances - 1)]  # fmt: skip
-    row = row_from(space(WIDTH, EMPTY), [*good, np.array([[4.0, 40.0, 0.0, 0.0]], np.float32)], robust)
-    assert bool(row[1] > 3.0) is outlier_counts
-
-
 # Its file
 
 
@@ -217,19 +198,29 @@ def test_the_same_bytes_from_another_process(tmp_path: Path) -> None:
     assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
 
 
-def test_all_that_weighs_is_kept(tmp_path: Path) -> None:
+def test_a_version_with_a_removed_option_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    whole().save(path)
+    facts = {"parts": ["token", "pooled"], "head": "lda", "temperature": 0.1, "background_bias": 0.0}
+    rewritten(path, space=json.dumps({**facts, "shot_bias": []}))
+    assert Classifier.load(path).classes == whole().classes
+    rewritten(path, space=json.dumps({**facts, "shot_bias": [[1, 0.5]]}))
+    with pytest.raises(IntegrityError, match=r"was trained with train_base\.shot_bias, which samif no longer has"):
+        Classifier.load(path)
+
+
+def test_every_parameter_of_the_space_is_kept(tmp_path: Path) -> None:
     ranpac = replace(
         whole().space, head="ranpac", random_projection=np.ones((WIDTH, 6), np.float32),
         offset=np.full(WIDTH, 0.5, np.float32),
         projection=np.ones((6, WIDTH), np.float32), spread=2.5, unknown_bias=-3.0, rejection=0.4,
-        shot_bias=((1, 0.5), (5, 0.25)),
     )  # fmt: skip
     made = replace(whole(), space=ranpac, negatives=np.ones((2, WIDTH), np.float32))
     made.save(tmp_path / "c")
     found = Classifier.load(tmp_path / "c")
     features = np.random.default_rng(0).normal(size=(5, WIDTH)).astype(np.float32)
     assert np.array_equal(found.probabilities(features), made.probabilities(features))
-    assert found.space.rejection == 0.4 and found.space.shot_bias == ((1, 0.5), (5, 0.25))
+    assert found.space.rejection == 0.4
     found.save(tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == (tmp_path / "c").read_bytes()
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samif.config import EncoderParams, Params, ProposeParams, SessionParams, digest, load_params
-from samif.config.params import RENAMED_KEYS, RENAMED_VALUES
+from samif.config.params import REMOVED_KEYS, RENAMED_KEYS, RENAMED_VALUES
 from samif.errors import SamifError
 
 
@@ -110,6 +110,17 @@ def test_a_key_of_an_earlier_release_is_refused_with_its_new_name(tmp_path: Path
     with pytest.raises(SamifError) as refusal:
         load_params(path)
     assert str(refusal.value) == f"{path}: key '{old}' is called '{new}' now; rename it"
+
+
+@pytest.mark.parametrize("key", sorted(REMOVED_KEYS))
+def test_a_removed_option_is_refused_in_one_sentence(tmp_path: Path, key: str) -> None:
+    section, _, name = key.partition(".")
+    given = params().model_dump(mode="json")
+    given[section][name] = False
+    path = write(tmp_path, json.dumps(given))
+    with pytest.raises(SamifError) as refusal:
+        load_params(path)
+    assert str(refusal.value) == f"{path}: key '{key}' was removed, as it improved no result; delete it"
 
 
 @pytest.mark.parametrize(("old", "new"), RENAMED_VALUES["watch.statistics"].items())
