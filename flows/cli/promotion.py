@@ -76,14 +76,10 @@ def promote(
 ) -> None:
     """Make a version live: verify its checksums, evaluate the gates, move the alias, write the journal."""
     from flows.comparison.examiner import Examiner
-    from flows.registry.mlflow_store import MlflowStore
-    from flows.registry.ownership import check_promotion
     from flows.registry.promotion import Request
 
     opened = open_registry(workspace)
     name, number = opened.registry.resolve(ref)
-    root = opened.layout.root
-    check_promotion(MlflowStore(opened.params.registry.tracking_uri, root), opened.params, root, name)
     examiner = Examiner(opened.layout, opened.params, opened.registry)
     request = Request(
         who=who or whoami(), why=why, approve=approve, verdict=verdict, force=force,
@@ -162,7 +158,9 @@ def history(
 
 def _promotions(opened: Opened, model: str) -> Promotions:
     return opened.registry.promotions(
-        model.removesuffix("-classifier"), lambda line: console().print(line, soft_wrap=True, markup=False)
+        model.removesuffix("-classifier"),
+        opened.params,
+        lambda line: console().print(line, soft_wrap=True, markup=False),
     )
 
 

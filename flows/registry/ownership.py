@@ -1,56 +1,55 @@
-"""Whose a line is: its name in a registry belongs to one workspace and the clones of that (docs/adr/0022).
+"""Ownership of lines: a line's name in a registry belongs to one workspace and its clones (docs/adr/0022).
 
-The mark is a set of tags of the registered model `<line>-decoder`, given when that is created. A name is created once,
-so of two workspaces that come at the same moment one owns the line and the other reads who does.
+The owner is written as tags of the registered model `<line>-decoder` when that model is created. A name can be created
+once only, so of two workspaces that claim a line at the same moment one owns it and the other is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 
 from flows.registry.mlflow_store import MlflowStore, make_once
 from samif.config import Params, digest
-from samif.errors import SamifError
+from samif.errors import ConfigError
 
 WORKSPACE, BASE_CLASSES, FOUNDED = "workspace", "base_classes", "founded"
 
 
-class ForeignLineError(SamifError):
+class ForeignLineError(ConfigError):
     """The line belongs to another workspace."""
 
 
 def claim(store: MlflowStore, params: Params, who: str) -> None:
-    """Make the line this workspace's where it is nobody's, before anything is registered in it.
+    """Claim the line for this workspace where it has no owner yet, before anything is registered in it.
 
     Raises:
         ForeignLineError: it is another workspace's.
-        SamifError: the registry does not answer.
+        ServiceUnavailable: the registry does not answer.
     """
     model = _model(params)
-    # the base classes last: where marking breaks off before them, the line is still nobody's
+    # the base classes last: where claiming is interrupted before them, the line has no owner yet
     mine = {FOUNDED: f"by {who} on {datetime.now(UTC):%Y-%m-%d}"} | _mark(params)
 
     def mark() -> None:
         if store.find_model(model) is None:
             make_once(store.client.create_registered_model, model, mine)
         found = store.model(model).tags
-        if BASE_CLASSES not in found:  # somebody made the model by hand
+        if BASE_CLASSES not in found:  # the model was created by hand
             for key, value in mine.items():
                 store.client.set_registered_model_tag(model, key, value)
-            found = store.model(model).tags  # of two that mark it at once, the one that was overwritten gives way
+            found = store.model(model).tags  # of two that claim it at once, the overwritten one is refused
         _compare(store, params, found)
 
     store.written(mark)
 
 
 def check(store: MlflowStore, params: Params) -> None:
-    """Refuse a line that is another workspace's; changes nothing, and an unmarked line is anybody's.
+    """Refuse a line that another workspace owns. Changes nothing; a line without an owner passes.
 
     Raises:
         ForeignLineError: it is another workspace's.
-        SamifError: the registry does not answer.
+        ServiceUnavailable: the registry does not answer.
     """
     with store.reading():
         model = store.find_model(_model(params))
@@ -58,21 +57,21 @@ def check(store: MlflowStore, params: Params) -> None:
             _compare(store, params, model.tags)
 
 
-def check_promotion(store: MlflowStore, params: Params, root: Path, classifier: str) -> None:
-    """Refuse to promote a version of another line, or of a line that is another workspace's.
+def check_promotion(store: MlflowStore, params: Params, classifier: str) -> None:
+    """Refuse to promote a version of another line, or of a line that belongs to another workspace.
 
     Args:
-        root: the workspace, for the sentence.
+        params: of the workspace whose gates and images decide.
         classifier: name of the registered model whose version is to go live.
 
     Raises:
-        ForeignLineError: the line is another workspace's.
-        SamifError: the classifier is not of the line in params.yaml, or the registry does not answer.
+        ForeignLineError: the classifier is not of the line in params.yaml, or that line is another workspace's.
+        ServiceUnavailable: the registry does not answer.
     """
     if classifier != f"{params.line}-classifier":
-        raise SamifError(
-            f"{classifier} is not of line '{params.line}', whose gates and images {root} has; promote "
-            "it from a workspace of its own line"
+        raise ForeignLineError(
+            f"{classifier} is not of line '{params.line}' of this workspace, whose gates and images would decide; "
+            "promote it from a workspace of its own line"
         )
     check(store, params)
 

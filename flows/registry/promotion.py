@@ -19,7 +19,9 @@ from pydantic import ValidationError
 from flows.registry.journal import Chain, Journal, JournalEntry, Kind, LostRaceError
 from flows.registry.live_state import Live, fold
 from flows.registry.mlflow_store import MlflowStore
+from flows.registry.ownership import check_promotion
 from flows.runtime.process import this_process
+from samif.config import Params
 from samif.errors import SamifError
 from samif.versions.gates import Verdict
 
@@ -61,6 +63,7 @@ class Promotions:
     """Promotion and rollback of one line.
 
     Args:
+        params: of the workspace that asks; only a workspace of the line may promote.
         say: called with one sentence for whatever was found undone or out of place, and mended.
         lease: see LEASE_SECONDS.
     """
@@ -69,10 +72,11 @@ class Promotions:
         self,
         store: MlflowStore,
         line: str,
+        params: Params,
         say: Callable[[str], None] = lambda _: None,
         lease: float = LEASE_SECONDS,
     ) -> None:
-        self._store, self._say, self._lease = store, say, lease
+        self._store, self._params, self._say, self._lease = store, params, say, lease
         self._journal = Journal(store, line)
         self.model = f"{line}-classifier"
 
@@ -97,9 +101,13 @@ class Promotions:
             The state afterwards.
 
         Raises:
-            SamifError: refused by verification, gates, or for want of an approval; it is live already; the journal
-                was tampered with; others kept being faster.
+            ForeignLineError: the line is not that of the workspace, or belongs to another workspace.
+            GateFailed: refused by verification or gates, or an approval is missing.
+            ConfigError: the version is live already, or who or why are too long.
+            IntegrityError: the journal was tampered with.
+            ServiceUnavailable: other promotions were faster, several times.
         """
+        check_promotion(self._store, self._params, self.model)
         approved = ""
         for _ in range(ATTEMPTS):
             with self._store.writing():

@@ -19,6 +19,7 @@ from flows.registry.promotion import CHALLENGER, Promotions
 from flows.registry.version_files import DECODER, KEPT, REQUIRED, check, checked, is_whole
 from flows.registry.version_record import VersionRow, metrics_of, params_of, row_of, tags_of
 from flows.registry.version_ref import parse_ref
+from samif.config import Params
 from samif.errors import ConfigError, DataError, IntegrityError, ObjectMissing
 from samif.io.hashing import file_sha256
 from samif.versions.card import Card
@@ -151,9 +152,9 @@ class Registry:
 
         return self._store.written(write_all)
 
-    def promotions(self, line: str, say: Callable[[str], None] = lambda _: None) -> Promotions:
-        """Promotion and rollback of a line; `say` is called with whatever was found undone or out of place."""
-        return Promotions(self._store, line, say)
+    def promotions(self, line: str, params: Params, say: Callable[[str], None] = lambda _: None) -> Promotions:
+        """Promotion and rollback of a line, asked for by the workspace with these parameters; see `Promotions`."""
+        return Promotions(self._store, line, params, say)
 
     def record_comparison(self, line: str, tags: dict[str, str], write: Callable[[Path], None]) -> str:
         """Keep a comparison of two versions as an MLflow run, once per `tags["comparison"]`; returns the run's id.

@@ -16,9 +16,11 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.comparison.examiner import Examiner
 from flows.registry.mlflow_store import MlflowStore
+from flows.registry.ownership import claim
 from flows.registry.promotion import Evidence, Promotions, Request
 from flows.registry.registry import Registry
-from samif.errors import SamifError
+from samif.config import Params
+from samif.errors import ConfigError, SamifError
 from samif.versions.gates import Check, Verdict
 from tests.support.browser import look
 from tests.support.tagged_line import ROWS, TaggedLine
@@ -106,6 +108,14 @@ def test_the_operators_day_on_a_server_over_postgresql_and_s3(tmp_path: Path, re
 VERSIONS = 4
 
 
+def params_of(line: str) -> Params:
+    """Of a workspace of that line."""
+    return Params.model_validate({"line": line, "dataset": {"drawn": {}, "base_classes": ["bolt"]}})
+
+
+PARAMS = params_of("demo")
+
+
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Path:
     """An SQLite registry with versions 1 to 4 and nothing live."""
@@ -146,8 +156,26 @@ def kinds(promotions: Promotions) -> list[str]:
     return [entry.kind for entry in promotions.state()[0].entries]
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"line": "other"}, "demo-classifier is not of line 'other' of this workspace"),
+        ({"workspace": "fedcba9876543210"}, "belongs to another workspace"),
+    ],
+)
+def test_only_a_workspace_of_the_line_promotes(store: MlflowStore, change: dict[str, str], sentence: str) -> None:
+    """Whoever calls `promote`: nothing is judged, nothing is written."""
+    claim(store, PARAMS, "ann")
+    asked: list[int | None] = []
+    promotions = Promotions(store, "demo", PARAMS.model_copy(update=change))
+    with pytest.raises(ConfigError, match=sentence):
+        promotions.promote(1, Request("bob", force=True), lambda live: Evidence(verdict(1, asked.append(live))))
+    assert asked == [] and kinds(promotions) == []
+    Promotions(store, "demo", PARAMS).promote(1, Request("ann"), on(1))
+
+
 def test_an_unclear_verdict_waits_for_a_person(store: MlflowStore) -> None:
-    promotions = Promotions(store, "demo")
+    promotions = Promotions(store, "demo", PARAMS)
     with pytest.raises(SamifError, match=r"needs a person's approval about this: base: AP fell; .*--approve PERSON"):
         promotions.promote(1, Request("ann"), on(1, "unclear"))
     live = promotions.promote(1, Request("ann", approve="carl"), on(1, "unclear"))
@@ -156,7 +184,7 @@ def test_an_unclear_verdict_waits_for_a_person(store: MlflowStore) -> None:
 
 
 def test_a_policy_may_always_ask(store: MlflowStore) -> None:
-    promotions = Promotions(store, "demo")
+    promotions = Promotions(store, "demo", PARAMS)
     with pytest.raises(SamifError, match="needs a person's approval;"):
         promotions.promote(1, Request("ann", always_ask=True), on(1))
     assert promotions.promote(1, Request("ann", approve="carl", always_ask=True), on(1)).version == 1
@@ -167,13 +195,13 @@ def approve_and_crash(store: MlflowStore, version: int, outcome: str, monkeypatc
     with monkeypatch.context() as patch:
         stop_at(store, 3, patch)
         with pytest.raises(Killed):
-            Promotions(store, "demo").promote(version, Request("ann", approve="carl"), on(version, outcome))
-    assert kinds(Promotions(store, "demo"))[-1] == "approve"
+            Promotions(store, "demo", PARAMS).promote(version, Request("ann", approve="carl"), on(version, outcome))
+    assert kinds(Promotions(store, "demo", PARAMS))[-1] == "approve"
 
 
 def test_an_approval_holds_until_the_evidence_changes(store: MlflowStore, monkeypatch: pytest.MonkeyPatch) -> None:
     approve_and_crash(store, 1, "unclear", monkeypatch)
-    promotions = Promotions(store, "demo")
+    promotions = Promotions(store, "demo", PARAMS)
     with pytest.raises(SamifError, match="the approval by carl is void: the evidence has changed since"):
         promotions.promote(1, Request("ann"), on(1, "unclear", "base: AP fell a little more"))
     live = promotions.promote(1, Request("ann"), on(1, "unclear"))
@@ -182,7 +210,7 @@ def test_an_approval_holds_until_the_evidence_changes(store: MlflowStore, monkey
 
 
 def test_an_approval_is_for_one_change_only(store: MlflowStore) -> None:
-    promotions = Promotions(store, "demo")
+    promotions = Promotions(store, "demo", PARAMS)
     promotions.promote(1, Request("ann"), on(1))
     promotions.promote(2, Request("ann", approve="carl"), on(2, "unclear"))
     promotions.rollback(Request("ann"), lambda _: None)
@@ -191,7 +219,7 @@ def test_an_approval_is_for_one_change_only(store: MlflowStore) -> None:
 
 
 def test_an_approval_names_the_verdict_that_was_looked_at(store: MlflowStore) -> None:
-    promotions = Promotions(store, "demo")
+    promotions = Promotions(store, "demo", PARAMS)
     seen = verdict(1, None, "unclear").digest
     with pytest.raises(SamifError, match=r"the verdict on demo-classifier/1 is now .* has changed since"):
         promotions.promote(1, Request("ann", approve="carl", verdict=seen[:12]), on(1, "unclear", "another reason"))
@@ -199,7 +227,7 @@ def test_an_approval_names_the_verdict_that_was_looked_at(store: MlflowStore) ->
 
 
 def test_force_overrides_gates_and_is_shouted_in_the_journal(store: MlflowStore) -> None:
-    promotions = Promotions(store, "demo")
+    promotions = Promotions(store, "demo", PARAMS)
     for outcome in ("failed", "unclear"):
         with pytest.raises(SamifError):
             promotions.promote(1, Request("ann"), on(1, outcome))
@@ -216,12 +244,12 @@ def test_force_is_no_help_for_what_is_not_as_its_card_says(store: MlflowStore) -
         return Evidence(verdict(1, live).model_copy(update={"checks": (bad,)}))
 
     with pytest.raises(SamifError, match=r"not what its card says \(classifier: 0123.*force is no help"):
-        Promotions(store, "demo").promote(1, Request("ann", force=True), evidence)
+        Promotions(store, "demo", PARAMS).promote(1, Request("ann", force=True), evidence)
 
 
 @pytest.mark.parametrize(("who", "why"), [("a" * 201, ""), ("ann", "b" * 2001)])
 def test_a_name_or_reason_without_end_is_refused(store: MlflowStore, who: str, why: str) -> None:
-    promotions = Promotions(store, "demo")
+    promotions = Promotions(store, "demo", PARAMS)
     with pytest.raises(SamifError, match="the journal cannot take 'wh"):
         promotions.promote(1, Request(who, why), on(1))
     assert kinds(promotions) == []
@@ -258,8 +286,8 @@ def stop_at(store: MlflowStore, number: int, patch: pytest.MonkeyPatch) -> list[
 def twice_promoted(empty: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Version 2 is live, 1 was before it, 3 is the challenger: a promotion of 3 then makes nine writes."""
     store = opened(empty, tmp_path_factory.mktemp("twice"))
-    Promotions(store, "demo").promote(1, Request("ann"), on(1))
-    Promotions(store, "demo").promote(2, Request("ann"), on(2))
+    Promotions(store, "demo", PARAMS).promote(1, Request("ann"), on(1))
+    Promotions(store, "demo", PARAMS).promote(2, Request("ann"), on(2))
     store.client.set_registered_model_alias("demo-classifier", "challenger", "3")
     assert store.database is not None
     return store.database
@@ -273,12 +301,12 @@ def test_the_next_command_repairs_a_crash_at_any_step(
     with monkeypatch.context() as patch:
         seen = stop_at(store, point, patch)
         if point == 10:
-            Promotions(store, "demo").promote(3, Request("ann", approve="carl"), on(3))
+            Promotions(store, "demo", PARAMS).promote(3, Request("ann", approve="carl"), on(3))
             assert len(seen) == 9
         else:
             with pytest.raises(Killed):
-                Promotions(store, "demo").promote(3, Request("ann", approve="carl"), on(3))
-    promotions = Promotions(store, "demo")
+                Promotions(store, "demo", PARAMS).promote(3, Request("ann", approve="carl"), on(3))
+    promotions = Promotions(store, "demo", PARAMS)
     decided = point > 3
     live = promotions.rollback(Request("bob"), lambda _: None)
     assert live.stack == ((1, 2) if decided else (1,))
@@ -293,7 +321,7 @@ def test_the_next_command_repairs_a_crash_at_any_step(
 
 def test_an_alias_moved_by_hand_is_put_back_and_that_is_journalled(store: MlflowStore) -> None:
     said: list[str] = []
-    promotions = Promotions(store, "demo", said.append)
+    promotions = Promotions(store, "demo", PARAMS, said.append)
     promotions.promote(1, Request("ann"), on(1))
     store.client.set_registered_model_alias("demo-classifier", "champion", "4")
     promotions.promote(2, Request("ann"), on(2))
@@ -303,14 +331,14 @@ def test_an_alias_moved_by_hand_is_put_back_and_that_is_journalled(store: Mlflow
 
 def test_what_was_live_before_the_journal_began_is_adopted(store: MlflowStore) -> None:
     store.client.set_registered_model_alias("demo-classifier", "champion", "3")
-    promotions = Promotions(store, "demo")
+    promotions = Promotions(store, "demo", PARAMS)
     assert promotions.promote(4, Request("ann"), on(4)).stack == (3, 4)
     assert promotions.rollback(Request("ann"), lambda _: None).version == 3
     assert promotions.state()[1].terms[0].how == "found live"
 
 
 def test_a_version_that_vanished_makes_the_decision_void(store: MlflowStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    promotions = Promotions(store, "demo")
+    promotions = Promotions(store, "demo", PARAMS)
     promotions.promote(1, Request("ann"), on(1))
     with monkeypatch.context() as patch:
         stop_at(store, 3, patch)  # decided, no alias moved
@@ -388,7 +416,7 @@ def test_somebody_elsewhere_is_given_time(
 
 def two_desks(tmp_path: Path, uri: str, line: str) -> tuple[Promotions, Promotions]:
     """Two workspaces on one server; version 1 is live."""
-    ours, theirs = (Promotions(MlflowStore(uri, tmp_path / desk), line) for desk in ("ours", "theirs"))
+    ours, theirs = (Promotions(MlflowStore(uri, tmp_path / desk), line, params_of(line)) for desk in ("ours", "theirs"))
     with ours._store.writing():
         ours._store.make_model(f"{line}-classifier")
         for number in range(VERSIONS):

@@ -47,7 +47,9 @@ def line(tmp_path: Path, migrated: Path) -> TaggedLine:
     line = TaggedLine(root, migrated)
     line.add("base", bolt=ROWS["bolt"], gear=ROWS["gear"])
     examiner = Examiner(line.layout, line.params, line.registry)
-    line.registry.promotions("demo").promote(1, Request("ann"), lambda _: examiner.evidence("demo-classifier/1", None))
+    line.registry.promotions("demo", line.params).promote(
+        1, Request("ann"), lambda _: examiner.evidence("demo-classifier/1", None)
+    )
     line.add("s1", "base", hook=ROWS["hook"])
     (root / ".gitignore").write_text("/.samif/\n/artifacts/\n/made/\n")
     git(tmp_path, "init", "--quiet", "--bare", "origin.git")
@@ -155,7 +157,9 @@ def test_what_is_live_is_not_compared_with_itself(tmp_path: Path, migrated: Path
     words = ["trigger", "comparison", "-w", str(line.layout.root)]
     assert CliRunner().invoke(app, words).stdout.startswith("### demo-classifier/1 against nothing live: passed")
     examiner = Examiner(line.layout, line.params, line.registry)
-    line.registry.promotions("demo").promote(1, Request("ann"), lambda _: examiner.evidence("demo-classifier/1", None))
+    line.registry.promotions("demo", line.params).promote(
+        1, Request("ann"), lambda _: examiner.evidence("demo-classifier/1", None)
+    )
     said = CliRunner().invoke(app, words).stdout
     assert said == "demo-classifier/1 is live already; there is nothing newer to compare.\n"
 

@@ -36,7 +36,9 @@ def promote(line: TaggedLine, approve: str | None = None) -> int | None:
     name = f"{line.line}-classifier"
     request = Request("ann", approve=approve)
     return (
-        line.registry.promotions(line.line).promote(1, request, lambda _: examiner.evidence(f"{name}/1", None)).version
+        line.registry.promotions(line.line, line.params)
+        .promote(1, request, lambda _: examiner.evidence(f"{name}/1", None))
+        .version
     )
 
 
