@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import re
 import subprocess
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import samif
 from docs.hooks import cli_reference, params_reference
 from samif.config import Params
 from tests.support.documents import (
@@ -21,7 +24,11 @@ from tests.support.documents import (
     faults_of_mention,
     mentions,
     missing_names,
+    python_blocks,
 )
+
+OBJECTS = {"model": "Model", "detections": "Detections"}
+"""What the variables of Python examples hold: a class that `samif` exports."""
 
 DOCUMENTS = [str(path.relative_to(ROOT)) for path in documents()]
 
@@ -41,6 +48,19 @@ def test_command_lines_are_understood(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in DOCUMENTS if name != "CHANGELOG.md"])
 def test_paths_modules_and_parameters_are_there(name: str) -> None:
     assert missing_names((ROOT / name).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if "```python" in (ROOT / name).read_text()])
+def test_python_examples_import_and_use_what_is_there(name: str) -> None:
+    for code in python_blocks((ROOT / name).read_text(encoding="utf-8")):
+        tree = ast.parse(code)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(node.module or "")
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in OBJECTS:
+                kind = getattr(samif, OBJECTS[node.value.id])
+                assert node.attr in {*dir(kind), *getattr(kind, "__annotations__", {})}, f"{node.value.id}.{node.attr}"
 
 
 def test_every_parameter_has_a_description() -> None:

@@ -92,6 +92,11 @@ def _parts(line: str) -> Iterator[str]:
             words.append(word)
 
 
+def python_blocks(text: str) -> list[str]:
+    """Python code of fenced blocks."""
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
 def mentions(text: str) -> list[str]:
     """Code in running text that begins with one of our programs; it may leave arguments out."""
     return [code for code in codes(text) if re.match(r"(samif|make|dvc|python -m) [a-z]", code)]
