@@ -19,7 +19,7 @@ def predict(
     score: Annotated[
         float | None, typer.Option(min=0, max=1, show_default="the model's", help="Score threshold.")
     ] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Checkpoint of the encoder, unless its weights are bundled.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Checkpoint of an encoder that is not bundled.")] = None,
     semantic_checkpoint: Annotated[
         str | None, typer.Option(help="Checkpoint of the semantic encoder, if there is one.")
     ] = None,

@@ -52,7 +52,7 @@ def serve(
     upload_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds for the request body to arrive.")] = 15.0,
     work_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds for the response after that.")] = 60.0,
     queue: Annotated[int, typer.Option(min=1, help="Requests processed or waiting, per replica.")] = 32,
-    checkpoint: Annotated[str | None, typer.Option(help="Checkpoint of the encoder, unless its weights are bundled.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Checkpoint of an encoder that is not bundled.")] = None,
     semantic_checkpoint: Annotated[
         str | None, typer.Option(help="Checkpoint of the semantic encoder, if there is one.")
     ] = None,
