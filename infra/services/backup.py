@@ -7,29 +7,29 @@ used as paths, so no key can leave the folder or hide another one.
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import BotoCoreError, ClientError
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from infra.services.daemon import call, environment_without
-from infra.services.files import write_private
 from infra.services.postgres import DATABASES, ROLE, Postgres, server_programs
 from infra.services.stack import BUCKET, Stack
 from samif.config import Strict
 from samif.errors import DataError, IntegrityError, ServiceUnavailable
+from samif.io.document import Document
 from samif.io.hashing import file_sha256
 
 COMPUTED = "embeddings/"
 """Prefix of objects that are not copied: `samif run` computes again what the store lacks."""
 
+INDEX = "objects.json"
 THREADS = 8
 CHUNK_BYTES = 1 << 20
 
@@ -42,11 +42,12 @@ class SavedObject(Strict):
     etag: str
 
 
-class ObjectIndex(Strict):
+class ObjectIndex(Document):
     """The file `objects.json`: the objects of a backup, by key."""
 
-    schema_version: Literal[1] = 1
-    objects: dict[str, SavedObject] = Field(default_factory=dict)
+    WHAT = "an index of a backup"
+    REMEDY = "use another backup, or back up into a new folder"
+    objects: dict[str, SavedObject]
 
 
 def back_up(stack: Stack, folder: Path, say: Callable[[str], None] = lambda _: None) -> None:
@@ -80,27 +81,26 @@ def restore(stack: Stack, folder: Path, say: Callable[[str], None] = lambda _: N
         ServiceUnavailable: the stack does not run, or something cannot be written.
     """
     dumps = {name: folder / "databases" / f"{name}.dump" for name in DATABASES}
-    missing = [path for path in (*dumps.values(), folder / "objects.json") if not path.exists()]
+    missing = [path for path in (*dumps.values(), folder / INDEX) if not path.exists()]
     if missing:
         raise DataError(
             f"{folder} is no backup of the services of this release: there is no {missing[0]}; name the right folder"
         )
-    index = load_index(folder)
+    index = ObjectIndex.load(folder / INDEX)
     with stack.running(), _reported("the restore"):
+        # objects first: the databases name them, and damaged files are found before anything is changed
+        uploaded = restore_objects(stack.ceph.client(), BUCKET, folder, index)
         for name, path in dumps.items():
             options = ("--clean", "--if-exists", "--single-transaction", "--no-owner", f"--role={ROLE}")
             _pg(stack.postgres, "restoring a database", "pg_restore", *options, f"--dbname={name}", str(path))
-        uploaded = restore_objects(stack.ceph.client(), BUCKET, folder, index)
-        kept = len(index.objects) - uploaded
-        say(
-            f"restored {len(DATABASES)} databases and {uploaded} of {len(index.objects)} objects; {kept} were unchanged"
-        )
+        count = f"{uploaded} of {len(index.objects)} objects"
+        say(f"restored {len(DATABASES)} databases and {count}; the others were unchanged")
 
 
 def save_objects(client: Any, bucket: str, folder: Path) -> tuple[int, int]:
     """Download the objects of a bucket that `folder` lacks; the numbers of all objects and of downloaded ones."""
     (folder / "objects").mkdir(parents=True, exist_ok=True)
-    saved = dict(load_index(folder).objects) if (folder / "objects.json").exists() else {}
+    saved = dict(ObjectIndex.load(folder / INDEX).objects) if (folder / INDEX).exists() else {}
     guard = threading.Lock()
 
     def fetch(key: str, size: int, etag: str) -> bool:
@@ -116,8 +116,7 @@ def save_objects(client: Any, bucket: str, folder: Path) -> tuple[int, int]:
         with ThreadPoolExecutor(THREADS) as pool:
             fetched = list(pool.map(lambda item: fetch(*item), list(_objects(client, bucket))))
     finally:  # what was downloaded before a failure is not downloaded again
-        index = ObjectIndex(objects=dict(sorted(saved.items())))
-        write_private(folder / "objects.json", json.dumps(index.model_dump(mode="json"), indent=1) + "\n")
+        ObjectIndex(objects=dict(sorted(saved.items()))).save(folder / INDEX)
     return len(fetched), sum(fetched)
 
 
@@ -134,25 +133,10 @@ def restore_objects(client: Any, bucket: str, folder: Path, index: ObjectIndex) 
         if not path.is_file() or file_sha256(path) != found.sha256:
             raise IntegrityError(f"{path}, the content of object '{key}', is missing or damaged; use another backup")
     with ThreadPoolExecutor(THREADS) as pool:
-        list(
-            pool.map(lambda item: client.upload_file(str(_content(folder, item[1])), bucket, item[0]), changed.items())
-        )
+        jobs = [pool.submit(client.upload_file, str(_content(folder, f)), bucket, key) for key, f in changed.items()]
+        for job in jobs:
+            job.result()
     return len(changed)
-
-
-def load_index(folder: Path) -> ObjectIndex:
-    """The objects of a backup.
-
-    Raises:
-        IntegrityError: `objects.json` is damaged.
-    """
-    path = folder / "objects.json"
-    try:
-        return ObjectIndex.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise IntegrityError(
-            f"{path} is damaged ({error.error_count()} errors); use another backup, or back up into a new folder"
-        ) from None
 
 
 def _download(client: Any, bucket: str, key: str, folder: Path) -> SavedObject:
