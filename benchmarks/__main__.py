@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks import decoder, embedding_flow, encoder, evaluation, everything, store, store_index
 from benchmarks.measure import Comparison
-from flows.runtime.tuning import keep_freed_memory
+from flows.runtime.tuning import tune_process
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
@@ -41,7 +41,7 @@ def main() -> None:
     }
     if unknown := set(args.names) - comparisons.keys():
         parser.error(f"there is no comparison {', '.join(sorted(unknown))}; choose from {', '.join(comparisons)}")
-    keep_freed_memory()
+    tune_process()
     out, found = Console(), list[Comparison]()
     for name in args.names or comparisons:
         with out.status(f"measuring: {name}"):

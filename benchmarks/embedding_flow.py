@@ -120,10 +120,12 @@ class _Bench:
     @contextmanager
     def _ready(self, cluster: Cluster, workers: int) -> Iterator[WorkerPool]:
         """Workers that have loaded the encoder, over an empty store."""
+        import ray
+
         factory = functools.partial(load_encoder, self._params)
         with self._empty_store() as store:
             pool = WorkerPool(cluster, workers, factory, factory("cpu").digest, store, BATCH)
-            pool.wait_until_ready()
+            ray.get([worker.ready.remote() for worker in pool._workers])
             yield pool
 
     @contextmanager

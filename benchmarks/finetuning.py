@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from flows.loaders.inputs import decoder_of, sam_of, source_of
-from flows.runtime.tuning import wait_without_spinning
+from flows.runtime.tuning import tune_process
 from flows.workspace.layout import Layout
 from samif.config import load_params
 from samif.finetune.quality import Quality, measure
@@ -22,7 +22,7 @@ COLUMNS = ("iou_base", "iou_other", "recall_base", "recall_other", "background_s
 
 def main(workspaces: Annotated[list[str], typer.Argument(metavar="NAME=WORKSPACE")]) -> None:
     """Measure each workspace's decoder and the one that it started from."""
-    wait_without_spinning()
+    tune_process()
     print("| | images | mask IoU base | novel | recall at 100 base | novel | background silent |")
     print("|---|---|---|---|---|---|---|")
     for text in workspaces:

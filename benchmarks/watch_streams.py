@@ -16,7 +16,7 @@ from PIL import Image
 from flows.inference.predict import load_segmenter
 from flows.registry.model_files import find_model
 from flows.registry.registry import Registry
-from flows.runtime.tuning import keep_freed_memory
+from flows.runtime.tuning import tune_process
 from flows.workspace.layout import Layout
 from samif.config import load_params
 from samif.dataset.draw.line import CLASSES, QUALITY, draw_scene
@@ -80,7 +80,7 @@ def observe_ordinary(
 
 def _open(workspace: Path, model: str) -> tuple[Segmenter, int]:
     torch.set_num_threads(1)
-    keep_freed_memory()
+    tune_process()
     layout = Layout(workspace)
     params = load_params(layout.params)
     registry = Registry(params.registry.tracking_uri, layout.root)

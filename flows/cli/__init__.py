@@ -1,30 +1,29 @@
-"""The command line `samif`: parses, calls one function of `flows`, prints. Nothing is decided here.
+"""The command line `samif`: parse, call one function of `flows`, print.
 
 Exit codes: 0 done, 1 refused or failed with one clear sentence, 2 wrong usage.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
 import traceback
+from typing import NoReturn
 
 from flows.cli.app import app
-from flows.runtime.tuning import full_memory, wait_without_spinning
+from flows.runtime.progress import say
+from flows.runtime.tuning import out_of_memory, tune_process
 from samif.errors import SamifError
 
-_FULL = {
-    "memory": "out of memory; stop other processes and run the same command again; finished stages are kept",
-    "GPU memory": "out of GPU memory; stop other processes that use the GPU, or compute on the CPU with "
-    "CUDA_VISIBLE_DEVICES= before the command; finished stages are kept",
-}
+logger = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Entry point of the console script."""
-    wait_without_spinning()
-    # Each registers its commands.
+    tune_process()
+    # Each module registers its commands.
     from flows.cli import (  # noqa: F401
         data,
         init_coco2014,
@@ -45,23 +44,21 @@ def main() -> None:
     try:
         app()
     except SamifError as error:
-        _say(str(error))
-        raise SystemExit(1) from None
+        _fail(str(error))
     except KeyboardInterrupt:
-        _say("interrupted; run the same command again to go on")
-        raise SystemExit(1) from None
+        _fail("interrupted; run the same command again to continue")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except Exception as error:
-        if (memory := full_memory(error)) is not None:
-            _say(_FULL[memory])
-            raise SystemExit(1) from None
+        if (full := out_of_memory(error)) is not None:
+            logger.info("out of memory", exc_info=True)
+            _fail(str(full))
         with tempfile.NamedTemporaryFile("w", prefix="samif-", suffix=".txt", delete=False) as file:
             traceback.print_exc(file=file)
-        _say(f"internal error (please report it): {type(error).__name__}: {error}; details are in {file.name}")
-        raise SystemExit(1) from None
+        _fail(f"internal error: {type(error).__name__}: {error}; please report it with the details in {file.name}")
 
 
-def _say(sentence: str) -> None:
-    print(f"samif: {sentence}", file=sys.stderr)
+def _fail(sentence: str) -> NoReturn:
+    say(f"samif: {sentence}")
+    raise SystemExit(1) from None

@@ -24,6 +24,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to standard out
 HERE = Path(".")
 
 
+@app.callback()
+def set_up(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Log to standard error; SAMIF_LOG=debug|info|warning sets the level.")
+    ] = False,
+) -> None:
+    """What every command does first."""
+    from flows.runtime.logs import set_up_logging
+
+    set_up_logging(verbose)
+
+
 def group(name: str, help_text: str) -> typer.Typer:
     """A group of commands under the main one."""
     part = typer.Typer(no_args_is_help=True, help=help_text)

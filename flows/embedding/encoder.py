@@ -1,9 +1,9 @@
-"""What the embedding flow asks of an encoder, and how a process gets one."""
+"""Interface of encoders for the embedding flow, and how a process loads one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Encoder(Protocol):
-    """What an encoder must offer (`samif.sam.encoder.ImageEncoder`, `samif.semantic.encoder.SemanticEncoder`)."""
+    """Interface of `samif.sam.encoder.ImageEncoder` and `samif.semantic.encoder.SemanticEncoder`."""
 
     @property
     def name(self) -> str: ...
@@ -30,21 +30,55 @@ class Encoder(Protocol):
     def embedding_shape(self) -> Shape: ...
 
     def prepare(self, image: Pixels) -> torch.Tensor:
-        """(H, W, 3) uint8 RGB to what `encode_prepared` takes, on the CPU; several threads call this at once."""
+        """(H, W, 3) uint8 RGB -> input of `encode_prepared`, on the CPU; called by several threads at once."""
 
     def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
-        """n prepared images to (n, C, h, w) floating point; only one thread calls this."""
+        """n prepared images -> (n, C, h, w) floating point; called by one thread."""
 
 
 EncoderFactory = Callable[[str], Encoder]
 """Makes the encoder on a device, "cpu" or "cuda"; must be picklable."""
 
 
-def load_encoder(params: EncoderParams | SemanticParams, device: str) -> Encoder:
-    """The encoder that a section of params.yaml names, fetched if need be and checked.
+class EncoderInfo(NamedTuple):
+    """What names the embeddings of an encoder in the store, and their shape (C, h, w)."""
+
+    name: str
+    digest: str
+    preprocessing_digest: str
+    embedding_shape: Shape
+
+    @classmethod
+    def of(cls, encoder: Encoder) -> EncoderInfo:
+        """The information of a loaded encoder."""
+        return cls(encoder.name, encoder.digest, encoder.preprocessing_digest, encoder.embedding_shape)
+
+
+def describe_encoder(params: EncoderParams | SemanticParams) -> EncoderInfo:
+    """The encoder that a section of params.yaml names: its weights are fetched, verified and hashed. The network of
+    SAM's encoder is not built; a semantic encoder is loaded, since its digest is that of timm's layout.
 
     Raises:
-        SamifError: see `encoder_of` and `semantic_of` of `flows.loaders.inputs`.
+        SamifError: as `sam_of` and `semantic_of` of `flows.loaders.inputs`.
+    """
+    from flows.loaders.inputs import sam_of, semantic_of
+
+    if isinstance(params, SemanticParams):
+        return EncoderInfo.of(semantic_of(params))
+    from samif.sam.encoder import preprocessing_digest
+    from samif.sam.zoo import ARCHITECTURES
+
+    loaded = sam_of(params)
+    architecture = ARCHITECTURES[loaded.name]
+    preprocessing = preprocessing_digest(architecture.image_size, params.precision)
+    return EncoderInfo(loaded.name, loaded.encoder_digest, preprocessing, architecture.embedding)
+
+
+def load_encoder(params: EncoderParams | SemanticParams, device: str) -> Encoder:
+    """The encoder that a section of params.yaml names, on a device.
+
+    Raises:
+        SamifError: as `encoder_of` and `semantic_of` of `flows.loaders.inputs`.
     """
     from flows.loaders.inputs import encoder_of, semantic_of
 

@@ -1,8 +1,8 @@
-"""Embed images: what the store misses is computed, shard by shard, in this process or by workers on Ray.
+"""Embed images: embeddings that the store lacks are computed, shard by shard, in this process or by workers on Ray.
 
 A shard is one idempotent task: decode, encode, commit to the store. A worker that dies is replaced and its shards are
-given out again; after a crash of everything, the next run computes what is not committed. An image that cannot be
-read is left out and named.
+assigned again; after a crash of the whole run, the next run computes what is not committed. Images that cannot be read
+are quarantined.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from pathlib import Path
 from flows.artifacts.embedding_manifest import EmbeddingManifest, EncoderIdentity
 from flows.artifacts.quarantine import Quarantined
 from flows.embedding.dispatch import WorkerPool, divide
-from flows.embedding.encoder import EncoderFactory, load_encoder
+from flows.embedding.encoder import EncoderFactory, EncoderInfo, describe_encoder, load_encoder
 from flows.embedding.shard_encoder import Shard, ShardEncoder
 from flows.runtime.device import device_here
 from flows.runtime.progress import Tracker, track
 from flows.runtime.ray_cluster import ray_cluster
 from flows.store import EmbeddingStore
 from samif.config import EmbedParams, EncoderParams, SemanticParams
-from samif.errors import SamifError
+from samif.errors import ServiceUnavailable
 
 Progress = Callable[[int, str, str], AbstractContextManager[Tracker]]
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """What a run came to.
+    """Result of `embed_images`.
 
     Attributes:
-        manifest: the images that the store now holds: equal for equal images and encoder, whatever was already
-            in the store.
-        computed: how many of them this run encoded.
+        manifest: the images that the store now holds; it depends on images and encoder only, not on what the store
+            held before.
+        computed: number of images that this run encoded.
         quarantined: images that could not be read and are not in the manifest, by path.
     """
 
@@ -51,10 +51,11 @@ def embed_images(
     store: EmbeddingStore,
     progress: Progress = track,
     encoder_factory: EncoderFactory | None = None,
+    info: EncoderInfo | None = None,
 ) -> Embedded:
     """Make sure that the store holds the embedding of every image that can be read.
 
-    What fits into one shard is computed in this process, since a cluster could not divide it; more is divided among
+    If one shard is enough it is computed in this process; several shards are divided among
     `params.workers` workers of a Ray cluster (`flows.runtime.ray_cluster`), each with one encoder and, where the
     cluster has GPUs, one GPU. The store and the images must be visible to the workers under the same path.
     `params.store` is not read: the caller opened the store.
@@ -66,41 +67,43 @@ def embed_images(
         store: where embeddings are looked up and written, and as which dtype.
         progress: called with total, unit and description if anything is computed (see `flows.runtime.progress.track`).
         encoder_factory: makes the encoder, here and in each worker; must be picklable.
+        info: `describe_encoder(encoder_params)`, if the caller has it already.
 
     Raises:
-        SamifError: an encoder cannot be loaded, the store cannot be written, or workers keep dying.
+        ServiceUnavailable: the store cannot be written, no cluster answers, or workers keep dying.
+        SamifError: an encoder cannot be loaded.
     """
     factory = encoder_factory or functools.partial(load_encoder, encoder_params)
-    encoder = factory("cpu")
+    if info is None:
+        info = EncoderInfo.of(encoder_factory("cpu")) if encoder_factory else describe_encoder(encoder_params)
     paths = {sha256: path.absolute() for path, sha256 in images}
-    namespace = store.namespace(encoder.digest, encoder.preprocessing_digest)
+    namespace = store.namespace(info.digest, info.preprocessing_digest)
     missing = namespace.missing(list(paths))
-    if missing and namespace.recover(encoder.embedding_shape):
+    if missing and namespace.recover(info.embedding_shape):
         missing = namespace.missing(missing)
     quarantined: Sequence[Quarantined] = ()
     if missing:
         todo = tuple((paths[sha256], sha256) for sha256 in missing)
         with progress(len(todo), "images", "embed") as tracker:
             if len(todo) <= params.shard_images:
-                device = device_here()
-                here = ShardEncoder(encoder if device == "cpu" else factory(device), store, params.batch_images)
+                here = ShardEncoder(factory(device_here()), store, params.batch_images)
                 quarantined = _embed_here(here, todo, tracker)
             else:
                 with ray_cluster(params.address, params.workers) as cluster:
                     shards = divide(todo, params.shard_images, cluster.workers)
                     count = min(cluster.workers, len(shards))
-                    pool = WorkerPool(cluster, count, factory, encoder.digest, store, params.batch_images)
+                    pool = WorkerPool(cluster, count, factory, info.digest, store, params.batch_images)
                     quarantined = pool.embed(shards, tracker)
     out = {image.sha256 for image in quarantined}
     if left := namespace.missing([sha256 for sha256 in missing if sha256 not in out]):
-        raise SamifError(
-            f"the embedding store {store.location} still misses {len(left)} images that workers computed; "
+        raise ServiceUnavailable(
+            f"the embedding store {store.location} still lacks {len(left)} images that workers computed; "
             "all workers must see this store under this address"
         )
     manifest = EmbeddingManifest(
-        encoder=EncoderIdentity(name=encoder.name, digest=encoder.digest),
-        preprocessing=encoder.preprocessing_digest,
-        shape=encoder.embedding_shape,
+        encoder=EncoderIdentity(name=info.name, digest=info.digest),
+        preprocessing=info.preprocessing_digest,
+        shape=info.embedding_shape,
         dtype=store.stored_as,
         images=tuple(sorted(paths.keys() - out)),
     )

@@ -1,4 +1,4 @@
-"""Images without labels: index files by content and embed them."""
+"""Unlabelled images: index files by content and embed them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from flows.runtime.progress import track
 from flows.store import EmbeddingStore
 from samif.config import EmbedParams, EncoderParams
 from samif.dataset.images import ImageError, image_sha256
-from samif.errors import SamifError
+from samif.errors import DataError
 
 
 @dataclass(frozen=True)
 class Added:
-    """What became of the files.
+    """Result of adding files.
 
     Attributes:
         manifest: the images that the store now holds.
-        files: how many files were given.
-        computed: how many embeddings this call computed; the others were there, or are of files given twice.
+        files: number of given files.
+        computed: number of embeddings that this call computed; the others existed, or their files were given twice.
         quarantined: files that could not be used, by path.
     """
 
@@ -38,10 +38,11 @@ class Added:
 def add_images(
     paths: Sequence[Path], params: EmbedParams, encoder_params: EncoderParams, store: EmbeddingStore
 ) -> Added:
-    """Embed image files that no data set names; those that cannot be used are left out and named.
+    """Embed image files of no data set; files that cannot be used are quarantined.
 
     Raises:
-        SamifError: not one of them can be used, or see `embed_images`.
+        DataError: none of them can be used.
+        SamifError: as `embed_images`.
     """
     indexed: list[tuple[Path, str]] = []
     quarantined: list[Quarantined] = []
@@ -57,8 +58,8 @@ def add_images(
     quarantined += embedded.quarantined
     if not embedded.manifest.images:
         first = quarantined[0]
-        raise SamifError(
-            f"not one of {len(paths)} files can be used, the first is {first.path}: it {first.reason}; {first.remedy}"
+        raise DataError(
+            f"none of {len(paths)} files can be used, the first is {first.path}: it {first.reason}; {first.remedy}"
         )
     return Added(
         embedded.manifest, len(paths), embedded.computed, tuple(sorted(quarantined, key=lambda image: image.path))

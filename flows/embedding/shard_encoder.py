@@ -1,4 +1,4 @@
-"""From image files to a committed shard: decoding runs ahead of encoding, and writing behind it.
+"""From image files to a committed shard: decoding, encoding and writing overlap.
 
 Shape legend: n images of a shard; C, h, w channels, height and width of an embedding.
 """
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from flows.artifacts.quarantine import Quarantined
 from flows.embedding.encoder import Encoder
-from flows.runtime.tuning import full_memory
+from flows.runtime.tuning import out_of_memory
 from flows.store import EmbeddingStore
-from samif.errors import SamifError
+from samif.errors import OutOfMemory
 
 if TYPE_CHECKING:
     import torch
@@ -31,12 +31,12 @@ _BATCHES_AHEAD = 2
 
 @dataclass(frozen=True)
 class ShardOutcome:
-    """What came of a shard.
+    """Result of embedding a shard.
 
     Attributes:
-        images: how many it has, all of them done or quarantined.
-        quarantined: those that could not be read.
-        notes: what a person should hear about the worker, each once.
+        images: number of images, all of them embedded or quarantined.
+        quarantined: images that could not be read.
+        notes: messages about the worker for a person.
     """
 
     images: int
@@ -47,7 +47,7 @@ class ShardOutcome:
 class ShardEncoder:
     """Turns shards of image files into shards of the store.
 
-    `embed` may be called from several threads: one encodes, while another decodes ahead or writes what is encoded.
+    `embed` may be called from several threads: one encodes while another decodes or writes.
     """
 
     def __init__(self, encoder: Encoder, store: EmbeddingStore, batch_images: int) -> None:
@@ -59,20 +59,21 @@ class ShardEncoder:
         self._buffer = torch.float16 if store.stored_as == "float16" else torch.float32
         self._batch = batch_images
         self._notes: list[str] = []
-        self._turn = threading.Lock()
+        self._encode_lock = threading.Lock()
         self._decoding = ThreadPoolExecutor(max(2, torch.get_num_threads()), "decode")
-        # One thread for good: each thread that computes gets an OpenMP pool of its own.
+        # Always the same thread: each thread that computes gets its own OpenMP pool.
         self._encoding = ThreadPoolExecutor(1, "encode")
 
     def embed(self, shard: Shard, advance: Callable[[int], None] = lambda _: None) -> ShardOutcome:
-        """Commit the shard unless the store has it; images that cannot be read are left out of it.
+        """Commit the shard unless the store has it; images that cannot be read are quarantined.
 
         Args:
-            advance: called with a number of images whenever so many are encoded or quarantined.
+            advance: called with the number of images that were encoded or quarantined since the last call.
 
         Raises:
-            SamifError: an embedding is not finite, memory does not hold a single image, or the store cannot be
-                written.
+            IntegrityError: an embedding is not finite.
+            OutOfMemory: memory does not hold one image.
+            ServiceUnavailable: the store cannot be written.
         """
         import torch
 
@@ -80,9 +81,9 @@ class ShardEncoder:
         if self._namespace.holds(self._namespace.shard_name(names)):
             advance(len(shard))
             return ShardOutcome(len(shard))
-        images = _Ahead(self._decoding, self._prepare, shard, _BATCHES_AHEAD * self._batch)
-        # Shard by shard, not in turns: this one is written while the next is encoded.
-        with self._turn:
+        images = _Prefetcher(self._decoding, self._prepare, shard, _BATCHES_AHEAD * self._batch)
+        # One shard at a time: this one is written while the next one is encoded.
+        with self._encode_lock:
             embeddings = torch.empty((len(shard), *self._encoder.embedding_shape), dtype=self._buffer)
             done: list[str] = []
             seen = 0
@@ -108,17 +109,17 @@ class ShardEncoder:
         return self._encoder.prepare(pixels)
 
     def _encode(self, batch: Sequence[torch.Tensor]) -> torch.Tensor:
-        """(n, C, h, w), in halves where memory does not hold the whole; later batches are then no larger."""
+        """(n, C, h, w), in halves if memory does not hold the batch; later batches are then no larger."""
         import torch
 
         try:
             return self._encoding.submit(self._encoder.encode_prepared, batch).result()
         except RuntimeError as error:
-            if full_memory(error) is None:
+            if out_of_memory(error) is None:
                 raise
-        # Outside the handler: the error's traceback would keep the tensors of the failed attempt alive.
+        # Outside the handler: the traceback keeps the tensors of the failed attempt in memory.
         if len(batch) == 1:
-            raise SamifError(
+            raise OutOfMemory(
                 f"memory does not hold encoder '{self._encoder.name}' and one image; "
                 "give the worker a machine or GPU with more, or choose a smaller encoder"
             )
@@ -130,8 +131,8 @@ class ShardEncoder:
         return torch.cat([self._encode(batch[:half]), self._encode(batch[half:])])
 
 
-class _Ahead:
-    """Prepared images of a shard in order, so many of them in the making; made anew as they are taken."""
+class _Prefetcher:
+    """Prepared images of a shard in order; up to `ahead` of them are prepared in advance."""
 
     def __init__(
         self,

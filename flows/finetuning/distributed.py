@@ -1,4 +1,4 @@
-"""Start the workers, show how far they are, and say in one sentence why there is no decoder."""
+"""Fine-tuning on a Ray cluster: start the workers, show progress, turn a failure into one sentence."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from collections.abc import Mapping
 from concurrent.futures import Future, wait
 from typing import Any, cast
 
-from flows.finetuning.worker import Board, Job, work
+from flows.finetuning.worker import Job, ProgressActor, work
 from flows.runtime.progress import Tracker
-from flows.runtime.ray_cluster import Cluster, ray_cluster
-from samif.errors import SamifError
+from flows.runtime.ray_cluster import Cluster, picklable, ray_cluster
+from samif.errors import ConfigError, SamifError, ServiceUnavailable
 from samif.finetune.train import TrainingResult
 
 _RETRIES = 2
-"""So often all start again after one has died: what is fine-tuned in minutes needs no checkpoint, and comes out the
-same."""
+"""All workers start again this often after one has died: fine-tuning takes minutes and is deterministic, so it needs no
+checkpoint."""
 _START_SECONDS = "300"
-"""For the workers to come up; Ray's 60 are not enough where a machine has other things to do."""
-_LOOK_SECONDS = 0.5
-_PATIENCE_SECONDS = 24 * 3600
-"""For the others while the first worker measures. Ray tells them of one that is dead, long before."""
+"""For the workers to start; Ray's 60 s are too short on a machine with other work."""
+_POLL_SECONDS = 0.5
+_TIMEOUT_SECONDS = 24 * 3600
+"""Of collective operations: other workers wait while the first one evaluates. Ray reports a dead one much earlier."""
 
 
 def has_gpu(address: str | None) -> bool:
-    """Whether a worker would have a GPU: one of the cluster at `address` or RAY_ADDRESS, otherwise of this machine.
+    """Whether a worker would have a GPU: of the cluster at `address` or RAY_ADDRESS, otherwise of this machine.
 
     Raises:
-        SamifError: no cluster answers at the address.
+        ServiceUnavailable: no cluster answers at the address.
     """
     if address is None and "RAY_ADDRESS" not in os.environ:
         import torch
@@ -41,30 +41,31 @@ def has_gpu(address: str | None) -> bool:
 
 
 def finetune_distributed(job: Job, workers: int, address: str | None, tracker: Tracker) -> TrainingResult:
-    """Fine-tune a decoder with `workers` workers of a Ray cluster, each with a GPU where there are GPUs.
+    """Fine-tune a decoder with `workers` workers of a Ray cluster, each with a GPU if there are GPUs.
 
-    It differs from what one worker gives by the order in which numbers are added. The embeddings must be visible to
-    the workers under the same path.
+    The result differs from that of one worker by the order of additions. The embeddings must be visible to the workers
+    under the same path.
 
     Args:
         address: of the cluster, see `ray_cluster`.
         tracker: advanced by one for each step.
 
     Raises:
-        SamifError: there are more workers than images in a step or than the cluster has room for, a worker refused,
-            or workers keep dying.
+        ConfigError: there are more workers than images in a step or than fit on the cluster.
+        ServiceUnavailable: no cluster answers, or workers keep dying.
+        SamifError: the error that a worker raised.
     """
     if workers > job.params.images_per_step:
-        raise SamifError(
+        raise ConfigError(
             f"pretrain_decoder.workers is {workers}, but a step has only {job.params.images_per_step} images to "
             "share; lower it or raise pretrain_decoder.images_per_step in params.yaml"
         )
     with ray_cluster(address, workers) as cluster:
         if cluster.workers < workers:
             what = "GPUs" if cluster.gpus_per_worker else "CPUs"
-            raise SamifError(
+            raise ConfigError(
                 f"pretrain_decoder.workers is {workers}, but the cluster has {what} for {cluster.workers}; the number "
-                "decides the decoder to the last bit, so it is not lowered silently: correct it in params.yaml, or "
+                "changes the decoder in its last bits, so it is not lowered silently: correct it in params.yaml, or "
                 "use a larger cluster"
             )
         return _fit(job, workers, cluster, tracker)
@@ -76,12 +77,12 @@ def _fit(job: Job, workers: int, cluster: Cluster, tracker: Tracker) -> Training
     import ray.train.torch
 
     train: Any = ray.train  # its types are those of an older interface
-    board = ray.remote(Board).options(num_cpus=0).remote()
+    progress = ray.remote(ProgressActor).options(num_cpus=0).remote()
     resources = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
     with tempfile.TemporaryDirectory(prefix="samif-train-", ignore_cleanup_errors=True) as folder:
         trainer = train.torch.TorchTrainer(
-            functools.partial(work, job, board),
-            torch_config=train.torch.TorchConfig(timeout_s=_PATIENCE_SECONDS),
+            functools.partial(work, job, progress),
+            torch_config=train.torch.TorchConfig(timeout_s=_TIMEOUT_SECONDS),
             scaling_config=train.ScalingConfig(
                 num_workers=workers, use_gpu=cluster.gpus_per_worker > 0, resources_per_worker=resources
             ),
@@ -93,13 +94,13 @@ def _fit(job: Job, workers: int, cluster: Cluster, tracker: Tracker) -> Training
             ),
         )
         try:
-            return cast(TrainingResult, _watch(trainer, board, tracker).return_value)
+            return cast(TrainingResult, _watch(trainer, progress, tracker).return_value)
         except train.TrainingFailedError as error:
-            raise _sentence(error, workers) from None
+            raise _error_of(error, workers) from None
 
 
-def _watch(trainer: Any, board: Any, tracker: Tracker) -> Any:
-    """Fit in a thread of its own, so that an interrupt ends the stage as it ends others."""
+def _watch(trainer: Any, progress: Any, tracker: Tracker) -> Any:
+    """Fit in a thread, so that an interrupt ends this stage as it ends the others."""
     import ray
 
     result: Future[Any] = Future()
@@ -113,11 +114,11 @@ def _watch(trainer: Any, board: Any, tracker: Tracker) -> Any:
     threading.Thread(target=fit, daemon=True).start()
     attempt, shown = 1, 0
     while True:
-        finished = wait([result], timeout=_LOOK_SECONDS).done
-        now, steps = ray.get(board.read.remote())
+        finished = wait([result], timeout=_POLL_SECONDS).done
+        now, steps = ray.get(progress.read.remote())
         if now > attempt:
             attempt = now
-            tracker.note(f"a worker was lost; all start again, attempt {now} of {_RETRIES + 1}")
+            tracker.note(f"a worker died; all start again, attempt {now} of {_RETRIES + 1}")
         if steps > shown:
             tracker.advance(steps - shown)
             shown = steps
@@ -125,26 +126,26 @@ def _watch(trainer: Any, board: Any, tracker: Tracker) -> Any:
             return result.result()
 
 
-def _sentence(error: Exception, workers: int) -> SamifError:
-    """What a worker refused; else that one died, which the others then also complain of; else whatever went wrong."""
+def _error_of(error: Exception, workers: int) -> SamifError:
+    """The error for a person: what a worker raised, else that workers died, else the first cause."""
     from ray.exceptions import RayError
 
     failures: Mapping[int, Exception] = getattr(error, "worker_failures", {})
     causes = [getattr(failure, "health_check_failure", failure) for failure in failures.values()]
     for cause in causes:
         if isinstance(cause, SamifError):
-            return SamifError(str(cause))
+            return picklable(cause)
     for cause in causes:
         if isinstance(cause, RayError):
-            return SamifError(
+            return ServiceUnavailable(
                 f"workers that fine-tune the decoder keep dying ({_first_line(cause)}); lower "
-                "'pretrain_decoder.workers' in params.yaml if memory ran out, then rerun 'samif run'"
+                "'pretrain_decoder.workers' in params.yaml if memory ran out, then run 'samif run' again"
             )
     cause = next(iter(causes), getattr(error, "controller_failure", error))
-    return SamifError(
-        f"{workers} workers could not fine-tune the decoder ({type(cause).__name__}: {_first_line(cause)}); see that "
-        "the cluster has room for them all at once, or set 'pretrain_decoder.workers' in params.yaml to 1, then rerun "
-        "'samif run'"
+    return ServiceUnavailable(
+        f"{workers} workers could not fine-tune the decoder ({type(cause).__name__}: {_first_line(cause)}); check "
+        "that the cluster has room for all of them, or set 'pretrain_decoder.workers' in params.yaml to 1, then run "
+        "'samif run' again"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flows.runtime.tuning import keep_freed_memory
+from flows.runtime.ray_cluster import picklable
 from samif.config import PretrainDecoderParams
 from samif.dataset.model import ImageRecord
 from samif.errors import SamifError
@@ -32,8 +32,8 @@ class Job:
     params: PretrainDecoderParams
 
 
-class Board:
-    """The Ray actor on which the first worker writes how far it is."""
+class ProgressActor:
+    """The Ray actor that holds the progress of the first worker."""
 
     def __init__(self) -> None:
         self._attempt, self._steps = 0, 0
@@ -49,29 +49,27 @@ class Board:
         return self._attempt, self._steps
 
 
-def work(job: Job, board: Any) -> TrainingResult | None:
+def work(job: Job, progress: Any) -> TrainingResult | None:
     """Runs on every worker at once, inside a process group of torch.distributed.
 
     Returns:
-        What came of it on the first worker, None on the others.
+        The result on the first worker, None on the others.
     """
     import ray.train
     from ray.train.torch import get_device
 
-    keep_freed_memory()
     context = ray.train.get_context()
     distributed = DistributedContext(context.get_world_rank(), context.get_world_size(), _all_reduce, get_device().type)
     if distributed.rank == 0:
-        board.start.remote()
+        progress.start.remote()
     try:
         given = (job.decoder, job.images, job.classes, job.open_reader(), job.params)
         if distributed.rank > 0:
             run_worker(*given, distributed)
             return None
-        return finetune(*given, lambda n: board.advance.remote(n), distributed)
+        return finetune(*given, lambda n: progress.advance.remote(n), distributed)
     except SamifError as error:
-        # Subclasses with arguments of their own do not survive pickling.
-        raise SamifError(str(error)) from None
+        raise picklable(error) from None
 
 
 def _all_reduce(tensor: Tensor) -> None:

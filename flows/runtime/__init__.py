@@ -1,1 +1,1 @@
-"""What every flow needs of the machine: devices, processes, locks, retries, files elsewhere, a Ray cluster."""
+"""Machine and network: devices, processes, locks, retries, logging, remote files, a Ray cluster."""

@@ -1,4 +1,4 @@
-"""The folder of this machine for what can be fetched again."""
+"""This machine's cache folder, for files that can be fetched or computed again."""
 
 from __future__ import annotations
 

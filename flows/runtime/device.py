@@ -1,24 +1,24 @@
-"""Which device a process computes on."""
+"""The device that a process computes on."""
 
 from __future__ import annotations
 
 import socket
 
-from samif.errors import SamifError
+from samif.errors import ServiceUnavailable
 
 
 def device_here() -> str:
-    """In a process outside Ray: the GPU where there is one that PyTorch can use."""
+    """Outside Ray: "cuda" if PyTorch can use a GPU, else "cpu"."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def device_of_worker() -> str:
-    """In a worker of Ray: a GPU only where Ray reserved one for this worker, however many the machine has.
+    """In a Ray worker: "cuda" only if Ray reserved a GPU for this worker, however many the machine has.
 
     Raises:
-        SamifError: Ray reserved one that PyTorch cannot use.
+        ServiceUnavailable: PyTorch cannot use the GPU that Ray reserved.
     """
     import ray
     import torch
@@ -26,8 +26,8 @@ def device_of_worker() -> str:
     if not ray.get_runtime_context().get_accelerator_ids().get("GPU"):
         return "cpu"
     if not torch.cuda.is_available():
-        raise SamifError(
-            f"Ray gave a worker on {socket.gethostname()} a GPU that PyTorch cannot use; mend the driver there, or "
+        raise ServiceUnavailable(
+            f"Ray gave a worker on {socket.gethostname()} a GPU that PyTorch cannot use; repair the driver there, or "
             "start that node with --num-gpus=0"
         )
     return "cuda"

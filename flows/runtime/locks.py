@@ -1,4 +1,4 @@
-"""Lock files: held by one process at a time."""
+"""Lock files, each held by one process at a time."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from samif.errors import SamifError
+from samif.errors import ConfigError, SamifError
 
 
 @contextmanager
 def held(path: Path, busy: SamifError) -> Iterator[None]:
-    """Hold a lock file, or raise `busy` at once. Released by the kernel on any death.
+    """Hold a lock file, or raise `busy` at once. The kernel releases it when the process ends, however it ends.
 
     Raises:
-        SamifError: `busy`, or the file's folder cannot be written in.
+        busy: another process holds the lock.
+        ConfigError: the file's folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,7 +26,7 @@ def held(path: Path, busy: SamifError) -> Iterator[None]:
     except Timeout:
         raise busy from None
     except OSError as error:
-        raise SamifError(f"cannot write in {path.parent}: {error.strerror}; check its permissions") from None
+        raise ConfigError(f"cannot write to {path.parent}: {error.strerror}; check its permissions") from None
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Which process on which machine wrote something, and whether it is still there; processes that end together."""
+"""Identity of a process across machines, whether it still runs, and processes that end together."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class ProcessIdentity(Strict):
 
     @property
     def is_gone(self) -> bool:
-        """It ran on this machine and has ended; of other machines nothing is known."""
+        """It ran on this machine and has ended; False for a process of another machine, whose state is unknown."""
         if self.host != socket.gethostname():
             return False
         try:
             found = psutil.Process(self.pid)
-            dead = found.status() == psutil.STATUS_ZOMBIE  # its parent has not looked yet
+            dead = found.status() == psutil.STATUS_ZOMBIE  # its parent has not waited for it yet
             return bool(dead or abs(found.create_time() - self.started) > 1.0)
         except psutil.NoSuchProcess:
             return True
@@ -51,20 +51,20 @@ def identity_of(pid: int) -> ProcessIdentity:
 
 
 def end_with(pid: int) -> None:
-    """Interrupt this process when an ancestor of it has ended, however it ended; to be called in the main thread.
+    """Interrupt this process when ancestor `pid` has ended, however it ended; to be called in the main thread.
 
-    The kernel's own way (PR_SET_PDEATHSIG) tells of the parent only, and a shell may stand between.
+    The kernel's PR_SET_PDEATHSIG covers the parent only, and there may be a shell between.
 
     Raises:
-        KeyboardInterrupt: it has ended already.
+        KeyboardInterrupt: the ancestor has ended already.
     """
-    above = next((process for process in psutil.Process().parents() if process.pid == pid), None)
-    if above is None:
+    ancestor = next((process for process in psutil.Process().parents() if process.pid == pid), None)
+    if ancestor is None:
         raise KeyboardInterrupt
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background process ignores it
 
     def wait() -> None:
-        above.wait()
+        ancestor.wait()
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=wait, daemon=True).start()

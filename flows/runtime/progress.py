@@ -1,4 +1,4 @@
-"""Progress of a stage: a bar on a terminal, plain lines elsewhere (a stage's output may go through DVC to a file)."""
+"""Lines for a person on standard error: progress as a bar on a terminal, as plain lines elsewhere, and messages."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 PLAIN_SECONDS = 5.0
-"""Plain lines come at most this often."""
+"""Shortest time between two plain lines."""
 
 
 class Tracker(Protocol):
     """Counts finished units."""
 
     def advance(self, n: int = 1) -> None:
-        """`n` more units are finished."""
+        """Count `n` more finished units."""
 
     def quarantine(self, n: int) -> None:
-        """`n` of the finished units were no good and are set aside; `advance` counts them as well."""
+        """Count `n` units that could not be used; `advance` counts them as well."""
 
     def note(self, text: str) -> None:
-        """Show a line that a person should read."""
+        """Show a message."""
 
 
 @contextmanager
 def track(total: int, unit: str, description: str, stream: TextIO | None = None) -> Iterator[Tracker]:
-    """Show count, rate per second and remaining time of `total` units while the context lasts.
+    """Show count, rate per second and remaining time of `total` units inside the context.
 
     Args:
         total: number of units to come.
         unit: plural noun, such as "images".
-        description: what is done, such as "embed".
+        description: the work, such as "embed".
         stream: standard error unless given; a bar if it is a terminal, else a line at the start, at most one every
             5 seconds, and one at the end.
     """
@@ -53,7 +53,7 @@ def track(total: int, unit: str, description: str, stream: TextIO | None = None)
 
 
 def say(text: str) -> None:
-    """One line for a person, beside any progress."""
+    """Print one line, above a progress bar if there is one."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -71,7 +71,9 @@ class _Lines:
             self._printed = now
             rate = self._done / (now - self._started)
             left = f", {(self._total - self._done) / rate:.0f} s left" if rate > 0 else ""
-            self._print(f"{self._done}/{self._total} {self._unit}, {rate:.1f}/s{left}{_aside(self._quarantined)}")
+            self._print(
+                f"{self._done}/{self._total} {self._unit}, {rate:.1f}/s{left}{_quarantined_text(self._quarantined)}"
+            )
 
     def quarantine(self, n: int) -> None:
         self._quarantined += n
@@ -83,13 +85,13 @@ class _Lines:
         seconds = time.monotonic() - self._started
         rate = self._done / max(seconds, 1e-9)
         counts = f"{self._done}/{self._total} {self._unit} in {seconds:.1f} s, {rate:.1f}/s"
-        self._print(counts + _aside(self._quarantined))
+        self._print(counts + _quarantined_text(self._quarantined))
 
     def _print(self, text: str) -> None:
         print(f"{self._description}: {text}", file=self._stream, flush=True)
 
 
-def _aside(quarantined: int) -> str:
+def _quarantined_text(quarantined: int) -> str:
     return f", {quarantined} quarantined" if quarantined else ""
 
 
@@ -102,7 +104,7 @@ class _Rate(ProgressColumn):
 class _Bar:
     def __init__(self, progress: Progress, total: int, description: str) -> None:
         self._progress = progress
-        self._task = progress.add_task(description, total=total, aside="")
+        self._task = progress.add_task(description, total=total, quarantined="")
         self._quarantined = 0
 
     def advance(self, n: int = 1) -> None:
@@ -110,7 +112,7 @@ class _Bar:
 
     def quarantine(self, n: int) -> None:
         self._quarantined += n
-        self._progress.update(self._task, aside=_aside(self._quarantined))
+        self._progress.update(self._task, quarantined=_quarantined_text(self._quarantined))
 
     def note(self, text: str) -> None:
         self._progress.console.print(text, markup=False, highlight=False)
@@ -122,7 +124,7 @@ def _bar(total: int, unit: str, description: str, stream: TextIO) -> Iterator[_B
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit + "{task.fields[aside]}"),
+        TextColumn(unit + "{task.fields[quarantined]}"),
         _Rate(),
         TimeRemainingColumn(),
     )

@@ -1,4 +1,4 @@
-"""A Ray cluster for the length of a stage: a private one on this machine, or one that already runs."""
+"""A Ray cluster for one stage: a private one on this machine, or a running one."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
-from samif.errors import SamifError
+from samif import errors
+from samif.errors import SamifError, ServiceUnavailable
 
 _OBJECT_STORE_BYTES = 512 * 2**20
-"""Stages pass names and paths through Ray, not images."""
+"""Stages pass names and paths through Ray, no images."""
 
 _CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What each worker may use.
+    """Resources of each worker.
 
     Attributes:
-        workers: how many fit at once, at most the number asked for.
+        workers: number that fits at once, at most the number asked for.
         cpus_per_worker: CPUs to reserve for a worker; Ray sets OMP_NUM_THREADS to it.
         gpus_per_worker: 1 if the cluster has GPUs, otherwise 0.
     """
@@ -35,55 +37,55 @@ class Cluster:
     gpus_per_worker: int
 
 
-def set_surroundings(address: str | None) -> None:
-    """Environment variables for Ray, which reads them once: call this before the first import of ray in a process."""
+def set_ray_environment(address: str | None) -> None:
+    """Set environment variables for Ray, which reads them once: call this before ray is first imported."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None:
-        # A private cluster listens on all interfaces and runs what it is sent: Ray's token keeps strangers out,
-        # a token of this process needs no file in the home folder.
+        # A private cluster listens on all interfaces and runs any code that it is sent, so it needs a token; one in the
+        # environment needs no file in the home folder.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        # Ray's default of 15 starves the workers, which are the job, on a machine that does anything else.
+        # With Ray's default of 15 the workers starve on a machine that has other work.
         os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @contextmanager
 def ray_cluster(address: str | None, workers: int) -> Iterator[Cluster]:
-    """Connect to Ray, and leave it at the end as it was.
+    """Connect to Ray inside the context.
 
     A session of Ray that this process already has is used and left open. Otherwise `address`, or else the environment
-    variable RAY_ADDRESS, names a running cluster, which is left at the end; without either a private cluster is
-    started on this machine and shut down at the end.
+    variable RAY_ADDRESS, names a running cluster, from which this process disconnects at the end; without either a
+    private cluster is started on this machine and shut down at the end.
 
     Args:
         address: host:port of a running cluster, or None.
-        workers: number of equal workers that the caller means to start.
+        workers: number of equal workers that the caller will start.
 
     Raises:
-        SamifError: no cluster answers at the address.
+        ServiceUnavailable: no cluster answers at the address.
     """
     address = address or os.environ.get("RAY_ADDRESS")
-    set_surroundings(address)
+    set_ray_environment(address)
     import ray
 
     if ray.is_initialized():
-        yield _share(workers)
+        yield _fit_cluster(workers)
     elif address is not None:
         try:
             check_reachable(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             reason = str(error).split("\n")[0]
-            raise SamifError(
+            raise ServiceUnavailable(
                 f"no Ray cluster can be used at '{address}' ({reason}); start it, correct 'embed.address' in "
-                "params.yaml or RAY_ADDRESS, or remove both to work on this machine"
+                "params.yaml or RAY_ADDRESS, or remove both to use this machine"
             ) from None
         try:
-            yield _share(workers)
+            yield _fit_cluster(workers)
         finally:
             ray.shutdown()
     else:
-        # Not the folder of TMPDIR: Ray puts sockets there, whose paths may have 107 characters.
+        # Not in TMPDIR: Ray puts sockets there, whose paths may have 107 characters.
         folder = tempfile.mkdtemp(prefix="samif-", dir="/tmp")
         try:
             ray.init(
@@ -95,21 +97,21 @@ def ray_cluster(address: str | None, workers: int) -> Iterator[Cluster]:
                 object_store_memory=_OBJECT_STORE_BYTES,
                 _temp_dir=folder,
             )
-            yield _share(workers)
+            yield _fit_cluster(workers)
         finally:
             ray.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_reachable(address: str) -> None:
-    """Raise OSError at once if nothing listens at host:port; Ray would try for minutes. "auto" is left to Ray."""
+    """Raise OSError at once if nothing listens at host:port; Ray would try for minutes. "auto" is not checked."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit():
         with socket.create_connection((host.rpartition("/")[2].strip("[]"), int(port)), _CONNECT_SECONDS):
             pass
 
 
-def _share(workers: int) -> Cluster:
+def _fit_cluster(workers: int) -> Cluster:
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
@@ -117,16 +119,22 @@ def _share(workers: int) -> Cluster:
 
 
 def fit(workers: int, nodes: Sequence[tuple[int, int]]) -> Cluster:
-    """What equal workers may each use of nodes with so many CPUs and GPUs: as many workers as fit, up to `workers`,
-    then as many CPUs for each as all of them still find on their nodes."""
+    """Resources of equal workers on `nodes` (CPUs, GPUs): as many workers as fit, up to `workers`, then the most CPUs
+    for each with which all of them still fit."""
     gpus = sum(gpu for _, gpu in nodes)
     fitting = max(1, min(workers, gpus or sum(cpu for cpu, _ in nodes)))
 
-    def rooms(share: int) -> int:
+    def capacity(share: int) -> int:
         return sum(min(cpu // share, gpu) if gpus else cpu // share for cpu, gpu in nodes)
 
-    shares = [share for share in range(1, max((cpu for cpu, _ in nodes), default=0) + 1) if rooms(share) >= fitting]
+    shares = [share for share in range(1, max((cpu for cpu, _ in nodes), default=0) + 1) if capacity(share) >= fitting]
     return Cluster(fitting, max(shares, default=1), min(gpus, 1))
+
+
+def picklable(error: SamifError) -> SamifError:
+    """The same sentence as an error of `samif.errors`: subclasses with other arguments cannot be sent by Ray."""
+    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+    return cast(type[SamifError], kind)(str(error))
 
 
 def _cores() -> int:

@@ -1,5 +1,5 @@
-"""S3 by boto3: the client, and what its errors mean. Endpoint and credentials come from the environment
-(AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and the like) or from the machine's role; nothing of them is kept in a file."""
+"""S3 client of boto3 and the translation of its errors. Endpoint and credentials come from the environment
+(AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and the like) or from the machine's role; none of them is written to a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TIMEOUT = (10.0, 60.0)  # seconds to connect, seconds between two chunks
 
 
 class Refused(Exception):
-    """The server answers, and the answer is no: `code` says why, as S3 names it."""
+    """The server refuses the request; `code` is S3's error code."""
 
     def __init__(self, code: str, status: int) -> None:
         super().__init__(f"the server answers {code}")
@@ -23,7 +23,7 @@ class Refused(Exception):
 
 
 class Unusable(Exception):
-    """No request can be made at all: no credentials, no such region, a malformed endpoint."""
+    """No request can be made: no credentials, unknown region, malformed endpoint."""
 
 
 def client(connections: int = 10) -> Any:
@@ -34,20 +34,20 @@ def client(connections: int = 10) -> Any:
     config = Config(
         connect_timeout=_TIMEOUT[0],
         read_timeout=_TIMEOUT[1],
-        retries={"total_max_attempts": 1},  # `flows.runtime.retry` repeats, also where a body breaks off
+        retries={"total_max_attempts": 1},  # `flows.runtime.retry` retries, also if a body is cut off
         max_pool_connections=connections,
-        # Checked by our own sums; older servers do not know the trailers that newer clients send by default.
+        # The store has its own checksums; older servers do not know the trailers that newer clients send by default.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
     with explained():
-        # A session of our own: the module's default one is not safe to share between threads.
+        # A new session: the module's default one is not thread-safe.
         return boto3.session.Session().client("s3", config=config)
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Errors of boto3 inside become Transient, Refused or Unusable."""
+    """Translate errors of boto3 inside to Transient, Refused or Unusable."""
     try:
         yield
     except exceptions.ClientError as error:

@@ -1,15 +1,18 @@
-"""The DVC stages: each reads its inputs, calls the method in `samif`, and writes its outputs, nothing more."""
+"""The DVC stages: each one reads its inputs, calls the method in `samif` and writes its outputs."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from importlib import import_module
 from typing import cast
 
-from flows.runtime.tuning import keep_freed_memory
+from flows.runtime.tuning import out_of_memory
 from flows.workspace.layout import Layout
 from samif.config import Params
-from samif.errors import SamifError
+from samif.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 STAGES = (
     "dataset", "embed", "pretrain_decoder", "propose", "train_base", "session", "evaluate_base", "evaluate", "report"
@@ -21,14 +24,21 @@ def run_stage(name: str, session: str | None, layout: Layout, params: Params) ->
     """Run one stage in a workspace.
 
     Raises:
-        SamifError: no such stage, a session missing or unknown, or whatever the stage refuses.
+        ConfigError: no such stage, or a session name is missing, unknown or not expected.
+        OutOfMemory: memory ran out.
+        SamifError: the error that the stage raised.
     """
     if name not in STAGES:
-        raise SamifError(f"there is no stage '{name}'; stages are {', '.join(STAGES)}")
+        raise ConfigError(f"there is no stage '{name}'; stages are {', '.join(STAGES)}")
     if (session is not None) != (name in OF_A_SESSION):
-        raise SamifError(f"stage '{name}' {'needs' if session is None else 'takes no'} session name")
+        raise ConfigError(f"stage '{name}' {'needs' if session is None else 'takes no'} session name")
     if session is not None and session not in params.sessions:
-        raise SamifError(f"there is no session '{session}' in {layout.params}; add it with 'samif session add'")
-    keep_freed_memory()
+        raise ConfigError(f"there is no session '{session}' in {layout.params}; add it with 'samif session add'")
     module = import_module(f"flows.stages.{'evaluate' if name == 'evaluate_base' else name}")
-    cast(Callable[[Layout, Params, str | None], None], module.run)(layout, params, session)
+    try:
+        cast(Callable[[Layout, Params, str | None], None], module.run)(layout, params, session)
+    except (MemoryError, RuntimeError) as error:
+        if (full := out_of_memory(error)) is None:
+            raise
+        logger.info("stage %s ran out of memory", name, exc_info=True)
+        raise full from None

@@ -15,14 +15,17 @@ from samif.dataset.check import class_counts, raise_on_errors, without_broken
 from samif.dataset.coco import read_coco
 from samif.dataset.model import Dataset
 from samif.dataset.sessions import split_by_image
-from samif.errors import SamifError
+from samif.errors import DataError
 
 
 def run(layout: Layout, params: Params, session: str | None) -> None:
     """Write `artifacts/dataset/{train,val}.json`; on the demo line also the drawn images.
 
-    Image files that cannot be used are refused like any other error, or, where params.yaml says so, left out: which
-    and why stands in `artifacts/quarantine/dataset.json`.
+    Image files that cannot be used are an error, or, with `dataset.broken_images: quarantine`, are left out and listed
+    with reasons in `artifacts/quarantine/dataset.json`.
+
+    Raises:
+        DataError: images or annotations cannot be used.
     """
     shutil.rmtree(layout.drawn, ignore_errors=True)
     layout.drawn.mkdir(parents=True)
@@ -52,7 +55,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
 
 
 def _sources(layout: Layout, params: Params) -> Iterator[tuple[Split, Path, Path]]:
-    """Image folder and COCO file of each split that has them; the demo line is drawn first."""
+    """Image folder and COCO file of each given split; the demo line is drawn first."""
     drawn = params.dataset.drawn
     if drawn is not None:
         from samif.dataset.draw.line import draw_line
@@ -71,23 +74,23 @@ def _check_classes(train: Dataset, val: Dataset, params: Params) -> None:
     counts = class_counts(train)
     for name in params.dataset.base_classes:
         if counts.get(name, (0, 0))[0] == 0:
-            raise SamifError(
+            raise DataError(
                 f"base class '{name}' has no instance in the training images; "
                 "label some, or take it out of dataset.base_classes in params.yaml"
             )
     if {(c.id, c.name) for c in train.categories} != {(c.id, c.name) for c in val.categories}:
         known = {c.name for c in train.categories}
         other = [c.name for c in val.categories if c.name not in known]
-        raise SamifError(
+        raise DataError(
             f"training and validation files differ in their categories ({', '.join(other) or 'ids or names'}); "
-            "give both the same list with the same ids"
+            "give both files the same list with the same ids"
         )
 
 
 def _check_protocol(train: Dataset, val: Dataset) -> None:
     found = coco2014.data_deviations(train, val)
     if found:
-        raise SamifError(
-            f"the data are not those of the protocol {coco2014.PROTOCOL}: {'; '.join(found)}; make the workspace again "
-            f"with 'samif init-coco2014', or say 'protocol: {coco2014.PART}' under 'dataset' in params.yaml"
+        raise DataError(
+            f"the data are not those of the protocol {coco2014.PROTOCOL}: {'; '.join(found)}; create the workspace "
+            f"again with 'samif init-coco2014', or set 'protocol: {coco2014.PART}' under 'dataset' in params.yaml"
         )

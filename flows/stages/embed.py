@@ -1,32 +1,38 @@
-"""Stage `embed`: every image's embeddings in the store, the manifests of which, and what could not be read."""
+"""Stage `embed`: the embeddings of every image in the store, their manifests, and the list of unreadable images."""
 
 from __future__ import annotations
 
 from flows.artifacts.quarantine import BrokenImage, Quarantine
+from flows.embedding.encoder import describe_encoder
 from flows.embedding.flow import embed_images
-from flows.loaders.inputs import index_of, semantic_of, store_of
+from flows.loaders.inputs import index_of, store_of
 from flows.runtime.progress import say
 from flows.workspace.layout import SPLITS, Layout
 from samif.config import Params
-from samif.errors import SamifError
+from samif.errors import DataError
 
 
 def run(layout: Layout, params: Params, session: str | None) -> None:
     """Write `artifacts/embeddings.json` and `artifacts/quarantine/embed.json`, with a semantic encoder also
     `artifacts/semantic.json`.
 
-    Images that broke since the dataset stage are left out, or, as params.yaml says, refused after the rest is done.
+    Images that became unreadable since the dataset stage are left out, or, with `dataset.broken_images: refuse`, are an
+    error after the others are embedded.
+
+    Raises:
+        DataError: images are unreadable and the policy is to refuse them.
     """
     indexes = {split: index_of(layout, params, split) for split in SPLITS}
     images = [(index.path_of(p), p.sha256) for index in indexes.values() for p in index.images]
     store = store_of(layout, params)
-    if params.semantic is not None:
-        semantic_of(params.semantic)  # what is wrong with it is said now, not after hours of embedding
-    embedded = {layout.embeddings: embed_images(images, params.embed, params.encoder, store)}
+    info = describe_encoder(params.encoder)
+    if params.semantic is not None:  # an error of either encoder is raised before hours of embedding
+        semantic = describe_encoder(params.semantic)
+    embedded = {layout.embeddings: embed_images(images, params.embed, params.encoder, store, info=info)}
     broken = {image.sha256: image for image in embedded[layout.embeddings].quarantined}
     if params.semantic is not None:
         readable = [(path, sha256) for path, sha256 in images if sha256 not in broken]
-        embedded[layout.semantic] = embed_images(readable, params.embed, params.semantic, store)
+        embedded[layout.semantic] = embed_images(readable, params.embed, params.semantic, store, info=semantic)
         broken |= {image.sha256: image for image in embedded[layout.semantic].quarantined}
     else:
         layout.semantic.unlink(missing_ok=True)  # of an encoder that params.yaml no longer names
@@ -48,9 +54,9 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     place = layout.quarantine("embed")
     quarantine.save(place)
     if broken and quarantine.policy == "refuse":
-        raise SamifError(
-            f"all is embedded but {quarantine.sentence}; the whole list is {place}; mend them and rerun 'samif run', "
-            "or set dataset.broken_images to quarantine in params.yaml, which leaves such images out"
+        raise DataError(
+            f"all is embedded but {quarantine.sentence}; the whole list is {place}; replace them and run 'samif run' "
+            "again, or set dataset.broken_images to quarantine in params.yaml, which leaves such images out"
         )
     if broken:
         say(f"left out {quarantine.sentence}; the whole list is {place}")

@@ -1,4 +1,4 @@
-"""Stages `evaluate_base` and `evaluate@NAME`: one classifier's scores on the validation images."""
+"""Stages `evaluate_base` and `evaluate@NAME`: metrics of one classifier on the validation images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage `pretrain_decoder`: fine-tune the mask decoder once; from here on it is frozen."""
+"""Stage `pretrain_decoder`: fine-tune the mask decoder, which is frozen from then on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage `propose`: cut out everything in every image, without names."""
+"""Stage `propose`: class-agnostic mask proposals for every image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
 def propose_each(
     decoder: InstanceDecoder, source: Source, params: ProposeParams, progress: Tracker
 ) -> Iterator[tuple[ImageRecord, Proposals]]:
-    """The images of a split in order, each with what the decoder cuts out of it and what the encoders see there."""
+    """The images of a split in order, each with its proposals and their features."""
     for image in source.dataset.images:
         frame = Frame(image.height, image.width, decoder.image_size)
         found = propose(decoder, source.read([image])[0], frame, params)

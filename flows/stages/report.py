@@ -1,4 +1,4 @@
-"""Stage `report`: gather numbers and images of every classifier, before versions are known."""
+"""Stage `report`: collect metrics and images of every classifier, before versions are known."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -18,7 +17,7 @@ from samif.sam.mobile import MobileImageEncoder, fused
 from samif.sam.pixels import padded_batch, resize_longest
 from samif.sam.precision import full_float32, multiplies_bfloat16
 from samif.sam.vit import FastViT
-from samif.sam.zoo import ARCHITECTURES, LoadedSam, load_sam
+from samif.sam.zoo import ARCHITECTURES, LoadedSam
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -50,10 +49,7 @@ class ImageEncoder:
     @property
     def preprocessing_digest(self) -> str:
         """SHA-256 of how an image is resized, normalised and padded, and how precisely it is encoded."""
-        recipe = (
-            f"longest side {self.image_size}, PIL bilinear, normalise, pad right and bottom with 0, {self.precision}"
-        )
-        return hashlib.sha256(recipe.encode()).hexdigest()
+        return preprocessing_digest(self.image_size, self.precision)
 
     @property
     def embedding_shape(self) -> tuple[int, int, int]:
@@ -81,15 +77,10 @@ class ImageEncoder:
         return embeddings.float().cpu()
 
 
-def load_encoder(
-    name: str,
-    checkpoint: Path | None = None,
-    sha256: str | None = None,
-    precision: Precision = "float32",
-    device: str = "cpu",
-) -> ImageEncoder:
-    """Load an encoder; errors as `samif.sam.zoo.load_sam`."""
-    return ImageEncoder(load_sam(name, checkpoint, sha256), precision, device)
+def preprocessing_digest(image_size: int, precision: Precision) -> str:
+    """SHA-256 of the preprocessing to `image_size` pixels and of the precision of encoding."""
+    recipe = f"longest side {image_size}, PIL bilinear, normalise, pad right and bottom with 0, {precision}"
+    return hashlib.sha256(recipe.encode()).hexdigest()
 
 
 def _dtype(precision: Precision, device: torch.device) -> torch.dtype:

@@ -26,7 +26,8 @@ from samif.classifier.model import Classifier, FeatureSpace
 from samif.evaluate.model import Evaluation
 from samif.io.hashing import file_sha256
 from samif.sam.decoder import InstanceDecoder, save_decoder
-from samif.sam.encoder import load_encoder
+from samif.sam.encoder import ImageEncoder
+from samif.sam.zoo import load_sam
 from samif.versions.card import Card, evaluation_digest
 from tests.support.handmade import random_tiny
 from tests.support.services import free_port, interrupt
@@ -53,7 +54,7 @@ class ServedLine:
         with (root / "params.yaml").open("w", encoding="utf-8") as file:
             YAML().dump(params, file)
         self.registry = Registry(tracking_uri, root)
-        self.encoder = load_encoder("tiny").digest
+        self.encoder = ImageEncoder(load_sam("tiny")).digest
         self.cards: dict[str, Card] = {}
 
     @property

@@ -21,7 +21,8 @@ from samif.config import Params, load_params
 from samif.dataset.images import read_image
 from samif.dataset.model import Category, Dataset
 from samif.io.hashing import file_sha256
-from samif.sam.encoder import load_encoder
+from samif.sam.encoder import ImageEncoder
+from samif.sam.zoo import load_sam
 from tests.support.handmade import annotation, image, rectangle
 from tests.support.served_line import CLASSES, ServedLine
 
@@ -85,7 +86,7 @@ class WatchedLine(ServedLine):
         )
 
     def _embed(self) -> None:
-        encoder = load_encoder("tiny")
+        encoder = ImageEncoder(load_sam("tiny"))
         digests = self._embed_each(encoder, ("train", "val"))
         EmbeddingManifest(
             encoder=EncoderIdentity(name="tiny", digest=encoder.digest),

@@ -199,6 +199,19 @@ def test_one_shard_needs_no_cluster(bench: Bench, undisturbed: str) -> None:
     assert not ray.is_initialized()
 
 
+def test_the_digest_of_an_encoder_needs_no_network(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is in the store: the weights are hashed, the network is not built."""
+    images = bench.images[:2]
+    first = embed_images(images, IN_THIS_PROCESS, EncoderParams(), bench.store)
+
+    def build(*_: object) -> None:
+        raise AssertionError("the network was built")
+
+    monkeypatch.setattr("samif.sam.encoder._network", build)
+    again = embed_images(images, IN_THIS_PROCESS, EncoderParams(), bench.store)
+    assert (first.computed, again.computed, again.manifest) == (2, 0, first.manifest)
+
+
 def test_an_image_given_twice_is_computed_once(bench: Bench) -> None:
     bench.images = bench.images[:3] * 2
     bench.embed(PARAMS)
@@ -210,7 +223,7 @@ def test_three_nodes_of_which_one_is_killed(bench: Bench, undisturbed: str, monk
     from ray.cluster_utils import Cluster
 
     # What the dead node held is given away after this silence, long before Ray gives the node up.
-    monkeypatch.setattr(dispatch, "_SILENCE_SECONDS", 1.5)
+    monkeypatch.setattr(dispatch, "LIVENESS_SECONDS", 1.5)
     monkeypatch.setenv("RAY_worker_niceness", "0")  # as `ray_cluster` does for its own
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
@@ -284,7 +297,7 @@ def test_an_image_that_kills_its_reader_is_found_among_the_others(bench: Bench, 
     params = EmbedParams(shard_images=2, batch_images=2, workers=1)
     factory = functools.partial(lethal, bench.log)
     embedded = embed_images(bench.images, params, EncoderParams(), bench.store, bench._progress, factory)
-    assert [(q.path, q.reason) for q in embedded.quarantined] == [(path, "ends every worker that reads it")]
+    assert [(q.path, q.reason) for q in embedded.quarantined] == [(path, "kills every worker that reads it")]
     assert bench.missing() == [bench.images[4][1]]
 
 
@@ -440,7 +453,7 @@ def test_a_damaged_shard_is_computed_again(bench: Bench, undisturbed: str) -> No
 def test_a_worker_that_keeps_dying_is_one_sentence(
     bench: Bench, ray_here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "_VAIN_DEATHS", 1)
+    monkeypatch.setattr(dispatch, "MAX_DEATHS_WITHOUT_PROGRESS", 1)
     factory = functools.partial(_deadly, os.getpid(), bench.log)
     with pytest.raises(SamifError, match="embedding workers keep dying") as failure:
         embed_images(bench.images, PARAMS, EncoderParams(), bench.store, bench._progress, factory)

@@ -10,13 +10,13 @@ import ray
 import torch
 
 from flows.runtime.device import device_of_worker
-from flows.runtime.ray_cluster import set_surroundings
+from flows.runtime.ray_cluster import set_ray_environment
 from samif.errors import SamifError
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_gpu() -> Iterator[None]:
-    set_surroundings(None)
+    set_ray_environment(None)
     ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
@@ -44,6 +44,6 @@ def test_a_worker_without_one_leaves_the_machine_s_gpu_alone() -> None:
 
 
 def test_a_gpu_that_cannot_be_used_is_said_in_one_sentence() -> None:
-    assert "a GPU that PyTorch cannot use; mend the driver there, or start that node with --num-gpus=0" in asked(
+    assert "a GPU that PyTorch cannot use; repair the driver there, or start that node with --num-gpus=0" in asked(
         1, usable=False
     )

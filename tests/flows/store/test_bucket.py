@@ -376,5 +376,5 @@ def test_a_cache_that_cannot_be_written_is_told(store: EmbeddingStore, cache_fol
     write(store, [sha(0)])
     cache_folder.parent.mkdir(parents=True)
     cache_folder.write_text("not a folder")
-    with pytest.raises(SamifError, match=r"cannot be kept in .*embed\.cache_gib.*SAMIF_CACHE"):
+    with pytest.raises(SamifError, match=r"cannot be cached in .*embed\.cache_gib.*SAMIF_CACHE"):
         reader_of(store, [sha(0)]).read([sha(0)])
