@@ -55,14 +55,14 @@ def stat(store: Location = None, workspace: Workspace = HERE, as_json: AsJson = 
 
 @store_app.command()
 def verify(
-    mend: Annotated[
-        bool, typer.Option("--mend", help="Remove damaged shards; not while a run writes to the store.")
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Remove damaged shards; not while a run writes to the store.")
     ] = False,
     store: Location = None,
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Verify every checksum; exits 1 on damage that --mend did not remove."""
+    """Verify every checksum; exits 1 on damage that --repair did not remove."""
     from flows.runtime.progress import track
     from flows.store.catalogue import Catalogue
     from flows.store.gc import namespaces
@@ -76,24 +76,24 @@ def verify(
     with track(shards, "shards", "verify") as progress:
         for folder, catalogue in catalogues.items():
             damages += verify_namespace(storage, folder, catalogue, progress.advance)
-    if mend:
+    if repair:
         for damage in damages:
             damage.discard()
         for folder in catalogues:  # data whose damaged manifest went
             for orphan in Catalogue(storage, folder).damages:
                 orphan.discard()
         if left := [name for damage in damages for name in damage.names if storage.size(name) is not None]:
-            raise SamifError(f"{left[0]} in {opened.location} cannot be removed; mend the permissions there")
+            raise SamifError(f"{left[0]} in {opened.location} cannot be removed; correct the permissions there")
     if as_json:
         told = [{"shard": d.shard, "reason": d.reason, "files": d.names} for d in damages]
-        print_json({"store": opened.location, "shards": shards, "damages": told, "mended": mend})
+        print_json({"store": opened.location, "shards": shards, "damages": told, "repaired": repair})
     elif damages:
         print_rows(["damaged", "because"], [[d.shard, d.reason] for d in damages])
-    if damages and not mend:
+    if damages and not repair:
         count = len({damage.shard for damage in damages})
         places = "1 place" if count == 1 else f"{count} places"
         raise SamifError(
-            f"the embedding store {opened.location} is damaged in {places}; 'samif store verify --mend' removes "
+            f"the embedding store {opened.location} is damaged in {places}; 'samif store verify --repair' removes "
             "that, and the next 'samif run' computes it again"
         )
     if not as_json:
@@ -130,7 +130,7 @@ def gc(
             if left:
                 raise SamifError(
                     f"{len(left)} of {len(part.names)} files in {opened.location} cannot be removed, such as "
-                    f"{min(left)}; mend the permissions there"
+                    f"{min(left)}; correct the permissions there"
                 )
     if as_json:
         print_json({"store": opened.location, "deleted": delete, "garbage": found})

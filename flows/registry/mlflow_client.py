@@ -82,8 +82,8 @@ def probe(uri: str, shown: str) -> None:
         requests.get(f"{uri.rstrip('/')}/health", timeout=PROBE_SECONDS)
     except requests.RequestException:
         raise RegistryUnavailable(
-            f"the registry at {shown} does not answer; start it, or mend registry.tracking_uri in params.yaml, and run "
-            "the same command again; finished stages are kept"
+            f"the registry at {shown} does not answer; start it, or correct registry.tracking_uri in params.yaml, and "
+            "run the same command again; finished stages are kept"
         ) from None
 
 

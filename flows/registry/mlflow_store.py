@@ -141,7 +141,9 @@ class MlflowStore:
                     "MLFLOW_TRACKING_PASSWORD, and run again"
                 ) from None
             kind = RegistryUnavailable if self.database is None and may_pass(error) else SamifError
-            raise kind(f"the registry at {self.shown} refused or broke off: {said}; mend that and run again") from None
+            raise kind(
+                f"the registry at {self.shown} refused or interrupted the request: {said}; correct that and run again"
+            ) from None
 
     @cached_property
     def client(self) -> MlflowClient:

@@ -64,7 +64,7 @@ class Promotions:
 
     Args:
         params: of the workspace that asks; only a workspace of the line may promote.
-        say: called with one sentence for whatever was found undone or out of place, and mended.
+        say: called with one sentence for whatever was found unfinished or inconsistent, and repaired.
         lease: see LEASE_SECONDS.
     """
 
@@ -253,7 +253,7 @@ class Promotions:
         raise SamifError(f"the journal of {self.model} kept moving; look at its history and try again")
 
     def _mended(self, chain: Chain, live: Live) -> bool:
-        """True where the alias stands as the journal says; else mend it, journal that, and say so."""
+        """True if the alias is what the journal says; else repair it, journal that, and report it."""
         aliases = self._aliases()
         at = aliases.get(CHAMPION)
         operator = Request(who="samif", why="")

@@ -156,7 +156,7 @@ def _sentences(error: ValidationError) -> Iterator[str]:
         elif item["type"] == "extra_forbidden" and key in REMOVED_KEYS:
             yield f"key '{key}' was removed, as it improved no result; delete it"
         elif item["type"] == "extra_forbidden":
-            yield f"key '{key}': expected no such key, got {item['input']!r}; remove it or mend its spelling"
+            yield f"key '{key}': expected no such key, got {item['input']!r}; remove it or correct its spelling"
         elif item["type"] == "missing":
             yield f"key '{key}': expected a value, got nothing"
         elif item["type"] == "value_error":

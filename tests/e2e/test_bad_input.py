@@ -230,7 +230,7 @@ def test_init_refuses_what_is_no_coco_file(data: Path, file: str | None, said: l
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        ("  steps: 400", "  stepps: 400", ["key 'pretrain_decoder.stepps'", "got 400", "mend its spelling"]),
+        ("  steps: 400", "  stepps: 400", ["key 'pretrain_decoder.stepps'", "got 400", "correct its spelling"]),
         ("  steps: 400", '  steps: "400"', ["key 'pretrain_decoder.steps'", "expected a valid integer", "'400'"]),
         ("  steps: 400", "  steps: 0", ["key 'pretrain_decoder.steps'", "greater than or equal to 1", "got 0"]),
         ("  steps: 400", "  steps: [", ["is not readable YAML"]),

@@ -168,6 +168,6 @@ def test_what_will_not_pass_is_not_waited_for(line: TaggedLine) -> None:
         asked.append("once")
         line.registry._store.client.get_registered_model("nobody")
 
-    with pytest.raises(SamifError, match="refused or broke off") as caught:
+    with pytest.raises(SamifError, match="refused or interrupted the request") as caught:
         line.registry._store.written(write)
     assert asked == ["once"] and not isinstance(caught.value, RegistryUnavailable)

@@ -72,12 +72,12 @@ def test_verify_finds_damage_and_mends_it(store: EmbeddingStore, tmp_path: Path)
     for kind, shard in shards.items():
         DAMAGES[kind](store.storage, *names_of(store, shard))
     done = samif(tmp_path, *command, "--json")
-    refusal(done, "is damaged in 8 places", "samif store verify --mend")
+    refusal(done, "is damaged in 8 places", "samif store verify --repair")
     for shard in shards.values():
         assert shard in done.out
     assert intact not in done.out
-    mended = samif(tmp_path, *command, "--mend")
-    assert mended.code == 0, mended.err
+    repaired = samif(tmp_path, *command, "--repair")
+    assert repaired.code == 0, repaired.err
     assert "all intact" in samif(tmp_path, *command).out
     assert namespace_of(store).missing([sha(i) for i in range(101)]) == [sha(i) for i in range(100)]
     expect(store, [sha(100)])
@@ -137,7 +137,7 @@ def test_gc_does_not_claim_to_have_removed_what_it_may_not() -> None:
         for path in folder.iterdir():
             os.utime(path, (0, 0))
         folder.chmod(0o500)
-        with pytest.raises(SamifError, match="2 of [23] files in .* cannot be removed, such as .*; mend the permi"):
+        with pytest.raises(SamifError, match="2 of [23] files in .* cannot be removed, such as .*; correct the permi"):
             gc([root / "kept.json"], delete=True, store=str(root / "store"))
         expect(store, [sha(0)])
         manifest, _ = names_of(store, shard)
@@ -184,6 +184,6 @@ def test_the_same_in_a_bucket(bucket: str, tmp_path: Path, monkeypatch: pytest.M
     store.storage.delete(part.names)
     assert namespace_of(store).missing([sha(i) for i in range(4)]) == [sha(2), sha(3)]
     DAMAGES["flipped bit"](store.storage, *names_of(store, used))
-    refusal(samif(tmp_path, "store", "verify", "--store", location), "is damaged in 1 place;", "--mend")
-    assert samif(tmp_path, "store", "verify", "--store", location, "--mend").code == 0
+    refusal(samif(tmp_path, "store", "verify", "--store", location), "is damaged in 1 place;", "--repair")
+    assert samif(tmp_path, "store", "verify", "--store", location, "--repair").code == 0
     assert namespace_of(store).missing([sha(0)]) == [sha(0)]
