@@ -1,6 +1,6 @@
-"""Put every classifier of a workspace into the registry, beside its frozen decoder; what is there already stays.
+"""Register every classifier of a workspace with its frozen decoder; what is registered already stays.
 
-Outside the DVC graph, because a stage that DVC restores from its cache runs no code and would register nothing.
+This is outside the DVC graph, because a stage that DVC restores from its cache runs no code and would register nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from flows.artifacts.embedding_manifest import EmbeddingManifest
 from flows.loaders.checkpoints import resolve
@@ -44,8 +46,9 @@ def register_all(layout: Layout, params: Params, request: Mapping[str, Any]) -> 
         {"decoder": version, "classifiers": {"base" or session: version}}.
 
     Raises:
-        SamifError: the line is another workspace's, the registry does not answer, or refuses (an old row changed, a
-            file is not what its card says).
+        ForeignLineError: the line belongs to another workspace.
+        ServiceUnavailable: the registry does not answer.
+        IntegrityError: an old row has changed, or a file is not what its card says.
     """
     claim(MlflowStore(params.registry.tracking_uri, layout.root), params, str(request["who"]))
     registry = Registry(params.registry.tracking_uri, layout.root)
@@ -119,14 +122,35 @@ class _Shared:
         )
 
 
+_PLACE = {"images", "annotations"}
+_NOT_IN_DIGEST: dict[str, Any] = {
+    "dataset": {"train": _PLACE, "val": _PLACE},
+    "encoder": {"checkpoint", "sha256"},
+    "semantic": {"checkpoint"},
+    "session": {"source": _PLACE},
+}
+"""Section -> keys that say where something lies or repeat its digest. What lies there counts by its content: data set,
+encoder and the sources of sessions have digests of their own on the card or beside the path."""
+
+
 def params_digest(params: Params, name: str) -> str:
-    """The parameters that decide a version: all that its stages name, and the sessions up to it."""
+    """SHA-256 of the parameters that decide a version: those of its stages, and the sessions up to it. Where the content
+    lies on a machine does not count."""
     chain = list(params.sessions)
     upto = [] if name == BASE else chain[: chain.index(name) + 1]
+
+    def content(key: str, section: BaseModel) -> dict[str, Any]:
+        return section.model_dump(mode="json", exclude=_NOT_IN_DIGEST[key])
+
     return digest(
-        params.dataset, params.encoder, params.pretrain_decoder, params.propose, params.train_base, params.incremental,
-        params.evaluate, {session: params.sessions[session].model_dump(mode="json") for session in upto},
-        *([params.semantic] if params.semantic is not None and "semantic" in params.train_base.features else []),
+        content("dataset", params.dataset), content("encoder", params.encoder), params.pretrain_decoder,
+        params.propose, params.train_base, params.incremental, params.evaluate,
+        {session: content("session", params.sessions[session]) for session in upto},
+        *(
+            [content("semantic", params.semantic)]
+            if params.semantic is not None and "semantic" in params.train_base.features
+            else []
+        ),
     )  # fmt: skip
 
 
