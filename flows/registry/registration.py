@@ -134,8 +134,10 @@ encoder and the sources of sessions have digests of their own on the card or bes
 
 
 def params_digest(params: Params, name: str) -> str:
-    """SHA-256 of the parameters that decide a version: those of its stages, and the sessions up to it. Where the content
-    lies on a machine does not count."""
+    """SHA-256 of the parameters that decide a version: those of its stages, and the sessions up to it.
+
+    Where content lies on a machine does not count.
+    """
     chain = list(params.sessions)
     upto = [] if name == BASE else chain[: chain.index(name) + 1]
 

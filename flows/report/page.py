@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from flows.report.charts import Chart, over_sessions, over_steps
+from flows.report.charts import over_sessions, over_steps
 from samif.dataset.coco2014 import CLAIMS
 from samif.evaluate.matching import KINDS
 
@@ -20,7 +20,7 @@ IMAGE_BUDGET = 4_200_000
 """Bytes of JPEG on the page; base64 makes a third more of them, and the page stays below 6 MB."""
 DASH = "–"
 GROUPS = ("base", "novel", "all")
-KIND_TITLES = {"hits": "Hits", "misses": "Misses", "false_tags": "False tags"}
+KIND_TITLES = {"hits": "Hits", "misses": "Misses", "false_positives": "False positives"}
 
 
 def render_page(summary: Mapping[str, Any], page: Mapping[str, Any], images: Path) -> str:
@@ -100,10 +100,10 @@ def _difference(after: float | None, before: float | None) -> float | None:
     return None if after is None or before is None else after - before
 
 
-def _score_charts(entries: Sequence[Mapping[str, Any]]) -> dict[str, Chart]:
+def _score_charts(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     names = [entry["name"] for entry in entries]
     return {
-        title: over_sessions(names, {group: [entry[key][group] for entry in entries] for group in GROUPS})
+        title: over_sessions(names, {group: [entry[key][group] for entry in entries] for group in GROUPS}, title)
         for title, key in (("AP50", "ap50"), ("AP", "ap"))
     }
 
@@ -155,11 +155,11 @@ def _confusions(confusion: Mapping[str, Any]) -> list[dict[str, Any]]:
     return sorted(cells, key=lambda cell: -cell["count"])[:TOP_CONFUSIONS]
 
 
-def _decoder_charts(curve: Sequence[Mapping[str, Any]]) -> dict[str, Chart]:
+def _decoder_charts(curve: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     steps = [point["step"] for point in curve]
     return {
-        "Loss": over_steps("loss", steps, [point["loss"] for point in curve]),
-        "Mask IoU": over_steps("mask IoU", steps, [point["mask_iou"] for point in curve], top=1.0),
+        "Loss": over_steps(steps, [point["loss"] for point in curve], "loss"),
+        "Mask IoU": over_steps(steps, [point["mask_iou"] for point in curve], "mask IoU", top=1.0),
     }
 
 
