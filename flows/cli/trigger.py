@@ -24,7 +24,7 @@ def serve(
         Path | None,
         typer.Option(help="File with the secret shared with the senders.", show_default="SAMIF_WEBHOOK_SECRET"),
     ] = None,
-    place: Annotated[
+    prefix: Annotated[
         list[str] | None,
         typer.Option(help="s3://bucket/prefix whose events start runs; repeat for several.", show_default="all"),
     ] = None,
@@ -36,13 +36,13 @@ def serve(
     from flows.http.signature import find_secret
     from flows.triggers.app import Receiver
     from flows.triggers.server import serve as listen
-    from flows.triggers.server import words_of
+    from flows.triggers.server import worker_command
     from flows.workspace.run_request import request_of
 
     root = workspace.resolve()
-    request_of(root, "webhook")  # a workspace at all, and one that can be read
-    receiver = Receiver(root, find_secret(secret_file), tuple(place or ()))
-    listen(receiver, host, port, words_of(root, address, shared or ()), _say)
+    request_of(root, "webhook", with_data=False)  # refuses a folder that is no workspace
+    receiver = Receiver(root, find_secret(secret_file), tuple(prefix or ()))
+    listen(receiver, host, port, worker_command(root, address, shared or ()), _say)
 
 
 @trigger_app.command("list")
@@ -70,10 +70,10 @@ def list_(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
 @trigger_app.command(hidden=True)
 def work(address: Address = None, shared: Shared = None, workspace: Workspace = HERE) -> None:
     """Run once for all waiting requests."""
-    from flows.triggers.worker import run_here, run_on, work
+    from flows.triggers.worker import run_locally, run_on_cluster, work
 
     root = workspace.resolve()
-    work(root, run_on(address, shared or (), _say) if address else run_here(_say))
+    work(root, run_on_cluster(address, shared or (), _say) if address else run_locally(_say))
 
 
 @trigger_app.command()

@@ -1,4 +1,4 @@
-"""The HTTP side of the receiver: who may ask for a run, and what they are told."""
+"""HTTP interface of the receiver: checks deliveries, queues their requests, reports health."""
 
 from __future__ import annotations
 
@@ -28,27 +28,29 @@ UPLOAD_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Receiver:
-    """What a receiver is started with.
+    """Settings of a receiver.
 
     Attributes:
-        root: the workspace whose runs it asks for.
+        root: the workspace whose runs it requests.
         secret: shared with the senders.
-        places: s3://bucket/prefix; objects elsewhere start nothing. None takes all.
+        prefixes: s3://bucket/prefix; events about other objects start nothing. Without any, all count.
         wake: called when something was queued.
+        failure: why queued requests are not carried out at present; none if they are.
         clock: Unix seconds.
     """
 
     root: Path
     secret: str
-    places: Sequence[str] = ()
+    prefixes: Sequence[str] = ()
     wake: Callable[[], None] = lambda: None
+    failure: Callable[[], str | None] = lambda: None
     clock: Callable[[], float] = time.time
 
     def receive(self, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
-        """Check a delivery and queue its request; HTTP status and what became of it.
+        """Check a delivery and queue its request; HTTP status and the state of the request.
 
         Raises:
-            HttpError: it is not signed as it should be, is no event, or nothing can be queued.
+            HttpError: the signature is invalid, it is no event, or the workspace or its queue cannot be used.
         """
         now = self.clock()
         delivery = check(headers, body, self.secret)
@@ -57,10 +59,11 @@ class Receiver:
         except (ValueError, RecursionError):
             raise HttpError(400, "json", "the body is not JSON; send an S3 event or an MLflow webhook") from None
         try:
-            cause = cause_of(payload, self.places)
+            cause = cause_of(payload, delivery.at, self.prefixes)
             if cause is None:
                 return 200, "ignored"
-            request = request_of(self.root, "webhook", f"event: {cause}", cause)
+            # the data are read when the run starts: an upload of many files must not read them for each event
+            request = request_of(self.root, "webhook", f"event: {cause}", cause, with_data=False)
             answer = Queue(self.root).accept(delivery, request, now, 2 * TOLERANCE_SECONDS + 1)
         except SamifError as error:
             raise HttpError(503, "workspace", f"the workspace takes no request now: {error}") from None
@@ -85,8 +88,10 @@ def build_app(receiver: Receiver) -> FastAPI:
         return JSONResponse({"state": state}, status)
 
     @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        return {"status": "alive"}
+    def healthz() -> JSONResponse:
+        if (failure := receiver.failure()) is not None:
+            return JSONResponse({"status": "failing", "error": failure}, 503)
+        return JSONResponse({"status": "alive"})
 
     return app
 
@@ -102,7 +107,7 @@ async def _body(request: Request) -> bytes:
     except TimeoutError:
         raise HttpError(408, "slow", f"the body had not arrived after {UPLOAD_SECONDS:g} seconds", _CLOSE) from None
     except ClientDisconnect:
-        raise HttpError(400, "cut_short", "the connection ended before the body did") from None
+        raise HttpError(400, "cut_short", "the connection ended before the end of the body") from None
     return bytes(body)
 
 

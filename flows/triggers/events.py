@@ -1,4 +1,4 @@
-"""What an event is about, in one line: a change in a bucket, or in MLflow's registry."""
+"""The cause of a run in one line, from an event of a bucket or of MLflow's registry."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flows.http.errors import HttpError
 
-_LONGEST = 300
-_OWN = ("-decoder", "-classifier", "-journal")
+_MAX_LENGTH = 300
+_OWN_MODELS = ("-decoder", "-classifier", "-journal")
 """Endings of registered models that runs write themselves, of this line or another one: an event about them must not
 start the next run."""
 
@@ -21,7 +21,7 @@ Short = Annotated[str, Field(max_length=1024)]
 
 
 class _Loose(BaseModel):
-    """Of somebody else's format: what we read is checked, the rest is left alone."""
+    """Part of another system's format: the fields that are read are checked, others are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -70,15 +70,17 @@ class _RegistryEvent(_Loose):
     data: _RegistryData
 
 
-def cause_of(payload: Any, places: Sequence[str] = ()) -> str | None:
-    """What an event says, in one line.
+def cause_of(payload: Any, at: int, prefixes: Sequence[str] = ()) -> str | None:
+    """The cause of a run, in one line.
 
     The same event gives the same line however often it is delivered, and another event another one: an object that is
-    put back, or an alias that returns, is news.
+    put back, or an alias that returns, is a new event.
 
     Args:
         payload: the parsed JSON of an S3 event or of an MLflow webhook.
-        places: s3://bucket/prefix; objects elsewhere are left aside. None takes all.
+        at: Unix seconds of the delivery; stands for the time of an event that has neither a time nor a sequence number,
+            so that a later one of the same kind is not taken for the same.
+        prefixes: s3://bucket/prefix; events about other objects are ignored. Without any, all count.
 
     Returns:
         The line, or none where the event is no reason for a run.
@@ -88,10 +90,10 @@ def cause_of(payload: Any, places: Sequence[str] = ()) -> str | None:
     """
     try:
         if isinstance(payload, dict) and "Records" in payload:
-            return _of_bucket(_BucketEvent.model_validate(payload), places)
+            return _of_bucket(_BucketEvent.model_validate(payload), at, prefixes)
         if isinstance(payload, dict) and payload.get("Event") == "s3:TestEvent":
             return None
-        return _of_registry(_RegistryEvent.model_validate(payload))
+        return _of_registry(_RegistryEvent.model_validate(payload), at)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
@@ -100,14 +102,14 @@ def cause_of(payload: Any, places: Sequence[str] = ()) -> str | None:
         ) from None
 
 
-def _of_bucket(event: _BucketEvent, places: Sequence[str]) -> str | None:
+def _of_bucket(event: _BucketEvent, at: int, prefixes: Sequence[str]) -> str | None:
     changes = []
     for record in event.Records:
         address = f"s3://{record.s3.bucket.name}/{unquote_plus(record.s3.object.key)}"
         kind = record.eventName.removeprefix("s3:").partition(":")[0]
-        near = not places or any(address.startswith(place.rstrip("/") + "/") for place in places)
-        if kind in ("ObjectCreated", "ObjectRemoved") and near:
-            order = record.s3.object.sequencer or record.eventTime
+        included = not prefixes or any(address.startswith(prefix.rstrip("/") + "/") for prefix in prefixes)
+        if kind in ("ObjectCreated", "ObjectRemoved") and included:
+            order = record.s3.object.sequencer or record.eventTime or str(at)
             changes.append(" ".join(filter(None, (kind, address, record.s3.object.eTag.strip('"'), order))))
     if not changes:
         return None
@@ -116,20 +118,21 @@ def _of_bucket(event: _BucketEvent, places: Sequence[str]) -> str | None:
     return _one_line(f"{len(changes)} objects, the first {changes[0]}", sum_of=sorted(changes))
 
 
-def _of_registry(event: _RegistryEvent) -> str | None:
+def _of_registry(event: _RegistryEvent, at: int) -> str | None:
     data = event.data
-    if data.name.endswith(_OWN):
+    if data.name.endswith(_OWN_MODELS):
         return None
     version = f"/{data.version}" if data.version else ""
-    once = bool(version) and event.action == "created"  # a version's number is never given twice
-    extra = (data.alias and f"@{data.alias}", data.key, data.value, "" if once else event.timestamp)
+    # a version's number is given once, while an alias may come back to a version
+    once = bool(version) and (event.entity, event.action) == ("model_version", "created")
+    extra = (data.alias and f"@{data.alias}", data.key, data.value, "" if once else event.timestamp or str(at))
     return _one_line(" ".join(filter(None, (f"{event.entity}.{event.action}", data.name + version, *extra))))
 
 
 def _one_line(text: str, sum_of: Sequence[str] = ()) -> str:
     """Printable and of bounded length; what was cut off stays told apart by a digest."""
     plain = re.sub(r"[\x00-\x1f\x7f]", "?", text)
-    if plain == text and len(text) <= _LONGEST and not sum_of:
+    if plain == text and len(text) <= _MAX_LENGTH and not sum_of:
         return text
     digest = hashlib.sha256("\n".join(sum_of or [text]).encode("utf-8", "replace")).hexdigest()
-    return f"{plain[:_LONGEST]} ({digest[:16]})"
+    return f"{plain[:_MAX_LENGTH]} ({digest[:16]})"

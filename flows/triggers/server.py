@@ -1,8 +1,9 @@
-"""Listen for events on this machine, and start one run after another for what they ask."""
+"""Listen for events on this machine, and start one run after another for them."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -18,32 +19,36 @@ import uvicorn
 from flows.http.signature import VARIABLE
 from flows.triggers.app import Receiver, build_app
 from flows.triggers.queue import Queue
-from samif.errors import SamifError
+from samif.errors import ConfigError, SamifError
+
+logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 5.0
-"""Between two looks at the queue without an event: for what could not run because the workspace was busy."""
+"""Between two checks of the queue without an event: for what could not run because the workspace was busy."""
+MOST_POLL_SECONDS = 300.0
+"""The interval doubles up to this while runs die or the queue cannot be used."""
 STOP_SECONDS = 15.0
 
 
-def serve(receiver: Receiver, host: str, port: int, work: Sequence[str], say: Callable[[str], None]) -> None:
+def serve(receiver: Receiver, host: str, port: int, command: Sequence[str], say: Callable[[str], None]) -> None:
     """Receive events and carry them out until SIGINT or SIGTERM.
 
     Args:
         port: 0 takes a free one.
-        work: words of the `samif` command that does one run for everything that waits.
+        command: words of the `samif` command that does one run for everything that waits.
         say: called with one sentence at a time.
 
     Raises:
-        SamifError: the port is taken.
+        ConfigError: the port is taken.
     """
     queue = Queue(receiver.root)
-    if back := queue.recover():
-        say(f"{back} requests were broken off and wait again")
-    wake = threading.Event()
-    with _listening(host, port) as listener, _working(queue, work, wake, say):
+    if interrupted := queue.recover():
+        say(f"{interrupted} requests were interrupted and wait again")
+    worker = Worker(queue, command, say)
+    with _listening(host, port) as listener, worker:
         shown = f"[{host}]" if ":" in host else host
         say(f"listening at http://{shown}:{listener.getsockname()[1]}/v1/events; Ctrl-C ends it")
-        app = build_app(replace(receiver, wake=wake.set))
+        app = build_app(replace(receiver, wake=worker.wake, failure=worker.failure))
         # uvicorn raises the signal again once it has shut down: then the run has to be ended, too
         signal.signal(signal.SIGTERM, lambda *_: None)
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, server_header=False))
@@ -58,51 +63,89 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     try:
         listener = socket.create_server((host, port), family=family)
     except OSError as error:
-        raise SamifError(f"{host}:{port} cannot be listened on ({error.strerror}); choose another --port") from None
+        raise ConfigError(f"{host}:{port} cannot be listened on ({error.strerror}); choose another --port") from None
     with listener:
         yield listener
 
 
-@contextlib.contextmanager
-def _working(queue: Queue, work: Sequence[str], wake: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
-    """Inside, a thread starts a process for whatever waits, one at a time. A run changes its process (working folder,
-    environment) and may die; neither is for the one that listens."""
-    over = threading.Event()
-    running: list[subprocess.Popen[bytes]] = []
+class Worker:
+    """A thread that starts a process for whatever waits, one at a time, while its `with` block lasts. A run changes its
+    process (working folder, environment) and may die; the receiver's process is not affected.
 
-    def loop() -> None:
-        while not over.is_set():
-            if any(item.state == "waiting" for item in queue.all()):
-                process = _start(work)
-                running[:] = [process]
-                if over.is_set():
-                    _end(process)
-                code = process.wait()
-                if code and not over.is_set():
-                    say(f"a run ended with exit code {code}, its sentence stands above; its event queues it again")
-            wake.wait(POLL_SECONDS)
-            wake.clear()
+    A failure of the thread's own work, such as a queue that cannot be read, is logged, reported by `failure`, and tried
+    again after a longer interval.
+    """
 
-    thread = threading.Thread(target=loop, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        wake.set()
-        for process in running:
+    def __init__(self, queue: Queue, command: Sequence[str], say: Callable[[str], None]) -> None:
+        self._queue, self._command, self._say = queue, command, say
+        self._over, self._wake = threading.Event(), threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._failure: str | None = None
+        self._failures = 0
+        self._thread = threading.Thread(target=self._loop, daemon=True)
+
+    def __enter__(self) -> Worker:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._wake.set()
+        if self._process is not None:
+            _end(self._process)
+        self._thread.join(STOP_SECONDS)
+
+    def wake(self) -> None:
+        """Something was queued."""
+        self._wake.set()
+
+    def failure(self) -> str | None:
+        """Why requests are not carried out at present; none where they are."""
+        if not self._thread.is_alive() and not self._over.is_set():
+            return "the thread that starts runs has ended; restart the receiver"
+        return self._failure
+
+    def _loop(self) -> None:
+        while not self._over.is_set():
+            try:
+                failure = self._run_once()
+            except Exception as error:
+                failure = str(error) if isinstance(error, SamifError) else f"{type(error).__name__}: {error}"
+                logger.info("the queue could not be worked on", exc_info=True)
+            if failure is not None and failure != self._failure:
+                self._say(f"waiting requests cannot be carried out: {failure}")
+            self._failure = failure
+            self._failures = self._failures + 1 if failure is not None else 0
+            self._wake.wait(min(POLL_SECONDS * 2 ** min(self._failures, 10), MOST_POLL_SECONDS))
+            self._wake.clear()
+
+    def _run_once(self) -> str | None:
+        """Start a process if something waits, and wait for it; a sentence if it died and its requests wait again."""
+        if not any(item.state == "waiting" for item in self._queue.all()):
+            return None
+        self._process = process = _start(self._command)
+        if self._over.is_set():
             _end(process)
-        thread.join(STOP_SECONDS)
+        code = process.wait()
+        # only this process starts runs for the queue: what is still marked as running belongs to one that was killed
+        interrupted = self._queue.recover()
+        if self._over.is_set():
+            return None
+        if interrupted:
+            return f"a run was killed (exit code {code}); its {interrupted} requests wait and are tried again"
+        if code:
+            self._say(f"a run ended with exit code {code}, its error is above; the next event about it starts it again")
+        return None
 
 
-def _start(work: Sequence[str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "from flows.cli import main; main()", *work]
+def _start(words: Sequence[str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", "from flows.cli import main; main()", *words]
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """The process and the stages that it started."""
+    """End the process and the stages that it started."""
     if process.poll() is not None:
         return
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -113,8 +156,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             return
 
 
-def words_of(root: Path, address: str | None, shared: Sequence[Path]) -> list[str]:
-    """The command that carries out what waits in a workspace, here or on a cluster."""
+def worker_command(root: Path, address: str | None, shared: Sequence[Path]) -> list[str]:
+    """Words of the `samif` command that carries out what waits in a workspace, here or on a cluster."""
     words = ["trigger", "work", "--workspace", str(root)]
     words += ["--address", address] if address else []
     return words + [word for folder in shared for word in ("--shared", str(folder))]

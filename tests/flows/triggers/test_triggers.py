@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -144,6 +145,18 @@ def test_a_clock_may_differ_by_exactly_the_tolerance(sender: Sender) -> None:
     assert sender.send(at=NOW - 300) == (202, "queued")
 
 
+def test_an_event_without_a_time_or_an_alias_that_returns_is_new_each_time(sender: Sender) -> None:
+    """Taken for the one that a run has served, it would start nothing."""
+    bare = {"Records": [{"eventName": "s3:ObjectRemoved:Delete", "s3": PLACE}]}
+    alias = {"entity": "model_version_alias", "action": "created"}
+    there = alias | {"timestamp": "t1", "data": {"name": "encoder", "version": "3", "alias": "champion"}}
+    back = there | {"timestamp": "t2"}
+    for number, (event, answer) in enumerate([(bare, "queued"), (bare, "queued"), (there, "queued"), (back, "queued")]):
+        assert sender.send(event, id=f"d{number}", at=int(sender.now) + number)[1] == answer
+        work(sender.root, lambda *_: "run")
+    assert sender.send(back, id="again", at=int(sender.now))[1] == "known"
+
+
 def test_a_delivery_counts_once_and_so_does_a_content(sender: Sender) -> None:
     assert sender.send() == (202, "queued")
     assert sender.send() == (401, "replayed")
@@ -162,7 +175,8 @@ def test_a_delivery_counts_once_and_so_does_a_content(sender: Sender) -> None:
 
 
 def test_twenty_deliveries_at_once_are_one_request(root: Path) -> None:
-    with ThreadPoolExecutor(10) as pool:
+    # the senders patch the clock, too, each in its own thread: with the same one, and this one puts it right at the end
+    with mock.patch("standardwebhooks.webhooks.datetime", clock_at(NOW)), ThreadPoolExecutor(10) as pool:
         answers = list(pool.map(lambda number: Sender(root).send(id=f"d{number}"), range(20)))
     assert sorted(answers) == [(200, "known")] * 19 + [(202, "queued")]
     assert len(Queue(root).all()) == 1
@@ -182,42 +196,42 @@ def registry(action: str, entity: str = "model_version", timestamp: str = "t1", 
     [
         (registry("created", name="encoder", version="3"), "model_version.created encoder/3"),
         (registry("created", "model_version_alias", name="encoder", version="3", alias="champion"),
-         "model_version_alias.created encoder/3 @champion"),
+         "model_version_alias.created encoder/3 @champion t1"),
         (registry("created", "model_version_alias", name="other-classifier", version="3", alias="champion"), None),
         (registry("deleted", "model_version_alias", name="encoder", alias="x"),
          "model_version_alias.deleted encoder @x t1"),
         (registry("created", name="ws-classifier", version="3"), None),
         (registry("created", name="ws-journal", version="9"), None),
         ({"Event": "s3:TestEvent", "Bucket": "line"}, None),
-        ({"Records": [{"eventName": "s3:ObjectRemoved:Delete", "s3": PLACE}]}, "ObjectRemoved s3://b/k"),
+        ({"Records": [{"eventName": "s3:ObjectRemoved:Delete", "s3": PLACE}]}, "ObjectRemoved s3://b/k 7"),
         ({"Records": [{"eventName": "ObjectAccessed:Get", "s3": PLACE}]}, None),
     ],
 )  # fmt: skip
 def test_an_event_says_what_it_is_about(payload: Any, cause: str | None) -> None:
-    assert cause_of(payload) == cause
+    assert cause_of(payload, 7) == cause
 
 
-def test_only_named_places_count_and_a_line_is_one_line(root: Path) -> None:
-    assert cause_of(S3, ["s3://line/new part"]) is not None
-    assert cause_of(S3, ["s3://line/new"]) is None
+def test_only_named_prefixes_count_and_a_cause_is_one_line(root: Path) -> None:
+    assert cause_of(S3, 7, ["s3://line/new part"]) is not None
+    assert cause_of(S3, 7, ["s3://line/new"]) is None
     evil = copy.deepcopy(S3)
     evil["Records"][0]["s3"]["object"]["key"] = "a%0Ab" + "c" * 500  # type: ignore[index]
-    first = cause_of(evil)
+    first = cause_of(evil, 7)
     assert first is not None and "\n" not in first and len(first) < 330
     evil["Records"][0]["s3"]["object"]["key"] += "d"  # type: ignore[index]
-    second = cause_of(evil)
+    second = cause_of(evil, 7)
     assert second != first and request_of(root, "webhook", "", second).cause == second
     many = {"Records": [*S3["Records"], *evil["Records"]]}
-    assert str(cause_of(many)).startswith("2 objects, the first ObjectCreated s3://line/")
+    assert str(cause_of(many, 7)).startswith("2 objects, the first ObjectCreated s3://line/")
     with pytest.raises(HttpError, match="neither an S3 event nor an MLflow webhook"):
-        cause_of({"Records": [{"eventName": "ObjectCreated:Put"}]})
+        cause_of({"Records": [{"eventName": "ObjectCreated:Put"}]}, 7)
 
 
 @pytest.mark.parametrize("action", [WebhookAction.CREATED, WebhookAction.DELETED])
 def test_the_payloads_that_mlflow_documents_are_understood(action: WebhookAction) -> None:
     event = WebhookEvent(WebhookEntity.MODEL_VERSION_ALIAS, action)
     payload = get_example_payload_for_event(event)
-    text = cause_of(registry(action.value, event.entity.value, **payload))
+    text = cause_of(registry(action.value, event.entity.value, **payload), 7)
     assert text is not None and payload["name"] in text and payload["alias"] in text
 
 
@@ -307,8 +321,28 @@ def test_a_busy_workspace_is_waited_for(root: Path) -> None:
     assert work(root, run)
 
 
+def test_an_internal_error_marks_the_request_as_failed(root: Path) -> None:
+    """Left as waiting, it would start the same run every few seconds."""
+
+    def fail(_: Path, request: RunRequest) -> str:
+        raise ZeroDivisionError
+
+    ask(root, "one")
+    with pytest.raises(ZeroDivisionError):
+        work(root, fail)
+    assert states(root) == {"one": ("failed", "ZeroDivisionError")}
+
+
+def test_a_request_of_another_version_is_named(root: Path) -> None:
+    ask(root, "one")
+    with sqlite3.connect(root / ".samif" / "triggers.db") as database:
+        database.execute("""update requests set request = '{"schema": 1}'""")
+    with pytest.raises(SamifError, match="triggers.db holds a request of another version of samif; finish it"):
+        Queue(root).all()
+
+
 def test_a_full_queue_says_so_and_forgets_the_delivery(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.triggers.queue.MOST_WAITING", 1)
+    monkeypatch.setattr("flows.triggers.queue.MAX_WAITING", 1)
     ask(sender.root, "one")
     assert sender.send() == (503, "full")
     work(sender.root, lambda *_: "run 1")
@@ -388,3 +422,24 @@ def test_mlflow_itself_asks_for_a_run_and_one_is_made(
     assert process.wait(30) == 0
     reader.join(10)
     assert lines[-1] == "ending\n"
+
+
+def test_a_queue_that_cannot_be_used_shows_in_the_health_and_is_tried_again(
+    root: Path, receiver: tuple[str, subprocess.Popen[str]]
+) -> None:
+    health = receiver[0].replace("/v1/events", "/healthz")
+    database = root / ".samif" / "triggers.db"
+    intact = database.read_bytes()
+
+    def until(status: int) -> Any:
+        deadline = time.monotonic() + 60
+        while (answer := requests.get(health, timeout=10)).status_code != status:
+            assert time.monotonic() < deadline, answer.text
+            time.sleep(0.2)
+        return answer.json()
+
+    assert until(200) == {"status": "alive"}
+    database.write_bytes(b"no database" * 1000)
+    assert "triggers.db cannot be used" in until(503)["error"]
+    database.write_bytes(intact)
+    assert until(200) == {"status": "alive"}
