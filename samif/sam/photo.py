@@ -10,7 +10,6 @@ Shape legend: N images; embedding (N, 336, 32, 32) =
 
 from __future__ import annotations
 
-import timm
 import torch
 from segment_anything.modeling import PromptEncoder, Sam
 from segment_anything.modeling.image_encoder import Block
@@ -34,6 +33,8 @@ class PhotoImageEncoder(nn.Module):
 
     def __init__(self, *, width: int = 128, depth: int = 2, heads: int = 4) -> None:
         super().__init__()
+        import timm  # here: it imports torchvision, which doubles the start-up of every stage
+
         self.backbone = timm.create_model(BACKBONE, pretrained=False, features_only=True, out_indices=(1, 2, 3, 4))
         at4, at8, at16, at32 = self.backbone.feature_info.channels()
         self.l5 = nn.Conv2d(at32, width, 1)
