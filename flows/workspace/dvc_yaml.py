@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from flows.runtime.remote_files import is_remote, local_path
 from flows.workspace.layout import Layout
 from samif.config import BASE, SHIPPED, EncoderParams, Params
 from samif.io.files import commit
@@ -27,11 +29,13 @@ an upgrade runs it again everywhere (docs/adr/0003)."""
 
 
 def render_pipeline(params: Params) -> str:
-    """The text of dvc.yaml; params decide only whether the images are drawn, whether `val` is given, whether there is
-    a semantic encoder, and whether the encoder is the shipped one, whose digest then stands in the command, since no
-    file of the workspace has it."""
+    """The text of dvc.yaml. It depends on whether the images are drawn, whether `val` is given, whether there is a
+    semantic encoder, and where the encoder's weights are: the stages that read them run again when their content
+    changes. A local checkpoint is a dependency, the digest of shipped weights is in the command, and any other
+    checkpoint is pinned by `encoder.sha256` or by the encoder's name."""
     from jinja2 import Environment, StrictUndefined
 
+    checkpoint = _local_checkpoint(params.encoder)
     template = (files("flows") / "templates" / "dvc.yaml.j2").read_text(encoding="utf-8")
     return (
         Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
@@ -42,6 +46,8 @@ def render_pipeline(params: Params) -> str:
             own_val=params.dataset.val is not None,
             semantic=params.semantic is not None,
             shipped=shipped_digest(params.encoder),
+            checkpoint=json.dumps(checkpoint) if checkpoint else "",
+            pinned=params.encoder.sha256 is not None and not checkpoint,
         )
     )
 
@@ -51,6 +57,12 @@ def shipped_digest(encoder: EncoderParams) -> str:
     if encoder.checkpoint is not None or encoder.name not in SHIPPED:
         return ""
     return _digest(encoder.name)
+
+
+def _local_checkpoint(encoder: EncoderParams) -> str:
+    if encoder.checkpoint is None or is_remote(encoder.checkpoint):
+        return ""
+    return str(local_path(encoder.checkpoint))
 
 
 @cache
