@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu [--models vit_b vit_l vit_h] [--batches 1 4 8 16] [--device cuda]
 
-Needs torch and segment_anything, nothing else of this project's environment. Prints one Markdown table: images per
+Needs torch, segment_anything and safetensors, nothing else of this project's environment. Prints one Markdown table: images per
 second, the share of the bfloat16 rate that this device reaches in a large matrix product, peak memory, and how far ours
 and the official embedding in float32 are apart, relative to its norm; then the time of one mask per point.
 """

@@ -21,11 +21,11 @@ def test_import_contracts_hold() -> None:
 
 
 def test_the_encoder_imports_without_the_rest() -> None:
-    """`samif.sam` also runs on machines that have torch and little else."""
+    """`samif.sam`, and its benchmark on a GPU, also run on machines that have torch and little else."""
     code = (
         "import sys, importlib\n"
-        "for name in ('pydantic', 'ruamel.yaml', 'ray', 'mlflow', 'dvc', 'boto3', 'typer'): sys.modules[name] = None\n"
-        "import samif.sam.zoo"
+        "for name in ('pydantic', 'ruamel.yaml', 'ray', 'mlflow', 'dvc', 'boto3', 'typer', 'timm', 'rich'): sys.modules[name] = None\n"
+        "import samif.sam.zoo, benchmarks.gpu"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
