@@ -280,7 +280,7 @@ def test_pull_without_address_and_of_tiny() -> None:
 def test_listing_follows_the_cache(cache: Path) -> None:
     rows = {row.name: row for row in list_weights()}
     assert {name: row.present for name, row in rows.items()} == {
-        "tiny": True, "vit_b": False, "vit_l": False, "vit_h": False,
+        "tiny": True, "photo": True, "vit_b": False, "vit_l": False, "vit_h": False,
         "mobile_sam": False,
     }  # fmt: skip
     assert (rows["vit_b"].parameters, rows["vit_b"].embedding) == (93_735_472, (256, 64, 64))
@@ -330,7 +330,7 @@ def test_mobile_sam_is_pulled_and_recognised(server: Files, tmp_path: Path, monk
 
 def test_verify_of_weights_that_are_no_sam(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(SamifError, match="holds no weights of tiny, vit_b, vit_l, vit_h, mobile_sam"):
+    with pytest.raises(SamifError, match="holds no weights of tiny, photo, vit_b, vit_l, vit_h, mobile_sam"):
         verify(str(tmp_path / "other.pth"))
 
 
