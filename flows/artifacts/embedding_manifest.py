@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from samif.config import StoredAs, Strict, digest
-from samif.errors import SamifError
-from samif.io import files
+from samif.errors import IntegrityError
+from samif.io.document import Document
 
 Shape = tuple[int, int, int]
 """(C, h, w) of one embedding."""
@@ -23,14 +22,16 @@ class EncoderIdentity(Strict):
     digest: str
 
 
-class EmbeddingManifest(Strict):
+class EmbeddingManifest(Document):
     """Which images are embedded, by which encoder: the DVC output.
 
     It names no shard and no folder, so its bytes depend on the images and the encoder alone, not on the machine
     nor on the history of the store.
     """
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
+    WHAT = "an embedding manifest"
+    REMEDY = "delete it and run 'samif run', which computes the embeddings"
+
     encoder: EncoderIdentity
     preprocessing: str
     shape: Shape
@@ -48,29 +49,26 @@ class EmbeddingManifest(Strict):
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical content."""
-        return digest(self)
+        return digest(self.model_dump(mode="json", by_alias=False))
 
-    def save(self, path: Path) -> None:
-        """Write as JSON, atomically; equal manifests give equal bytes."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = {**self.model_dump(mode="json", by_alias=True), "digest": self.digest}
-        files.commit(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+    def content(self) -> bytes:
+        """The manifest and its digest as JSON; equal manifests give equal bytes."""
+        content = {**self.model_dump(mode="json"), "digest": self.digest}
+        return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 
     @classmethod
-    def load(cls, path: Path) -> EmbeddingManifest:
-        """Read and check a manifest.
+    def parse(cls, content: bytes, origin: str) -> Self:
+        """As `Document.parse`; a manifest that was edited is refused too.
 
         Raises:
-            SamifError: the file is missing, is no such manifest, or was changed by hand.
+            IntegrityError: the bytes are no manifest, or not what their digest says.
         """
         try:
-            content = json.loads(path.read_bytes())
-            claimed = content.pop("digest")
-            manifest = cls.model_validate_json(json.dumps(content))
-        except FileNotFoundError:
-            raise SamifError(f"{path} does not exist; run 'samif run' to compute the embeddings") from None
+            fields = json.loads(content)
+            claimed = fields.pop("digest")
         except (ValueError, KeyError, AttributeError, TypeError):
-            raise SamifError(f"{path} is not an embedding manifest; delete it and rerun 'samif run'") from None
+            raise IntegrityError(f"{origin} is damaged, or not {cls.WHAT}; {cls.REMEDY}") from None
+        manifest = super().parse(json.dumps(fields).encode(), origin)
         if claimed != manifest.digest:
-            raise SamifError(f"{path} does not match its own digest; delete it and rerun 'samif run'")
+            raise IntegrityError(f"{origin} does not match its own digest; {cls.REMEDY}")
         return manifest

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from samif.dataset.model import ImageRecord
-from samif.errors import SamifError
+from samif.errors import IntegrityError, ObjectMissing
 from samif.inference.propose import Proposals
 from samif.io import files
 
@@ -50,9 +50,9 @@ class ProposalFile:
         try:
             table = pq.read_table(path)
         except FileNotFoundError:
-            raise SamifError(f"{path} does not exist; run 'samif run'") from None
+            raise ObjectMissing(f"{path} does not exist; run 'samif run'") from None
         except (pa.ArrowException, OSError) as error:
-            raise SamifError(f"{path} is damaged ({error}); delete it and run 'samif run'") from None
+            raise IntegrityError(f"{path} is damaged ({error}); delete it and run 'samif run'") from None
         self._table = table
         self._vectors = _SEMANTIC if _SEMANTIC[-1] in table.column_names else _VECTORS
         ids = table["image"].to_numpy()

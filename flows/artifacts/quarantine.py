@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
-
 from flows.workspace.layout import Split
 from samif.config import Strict
 from samif.dataset.images import ImageError
-from samif.errors import SamifError
-from samif.io import files
+from samif.io.document import Document
 
 _SHOWN = 3
 
@@ -23,7 +20,7 @@ class Quarantined:
 
     Attributes:
         path: the file.
-        sha256: of its content when it was indexed; "" where it never was.
+        sha256: of its content when it was indexed; "" where it was not.
         reason: a phrase whose subject is the file, such as "is empty (0 bytes)".
         remedy: what to do, as an order.
     """
@@ -51,10 +48,12 @@ class BrokenImage(Strict):
         return f"{self.file} {self.reason}; {self.remedy}"
 
 
-class Quarantine(Strict):
+class Quarantine(Document):
     """The list that a stage writes, empty or not, and the policy under which it was made."""
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
+    WHAT = "a list of broken images"
+    REMEDY = "delete it and run 'samif run', which writes it"
+
     policy: Literal["refuse", "quarantine"]
     images: tuple[BrokenImage, ...]
 
@@ -69,22 +68,3 @@ class Quarantine(Strict):
     def sha256s(self) -> frozenset[str]:
         """Content of the images in the list."""
         return frozenset(image.sha256 for image in self.images)
-
-    def save(self, path: Path) -> None:
-        """Write as JSON, atomically."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.commit(path, (self.model_dump_json(indent=1, by_alias=True) + "\n").encode())
-
-    @classmethod
-    def load(cls, path: Path) -> Quarantine:
-        """Read what `save` wrote.
-
-        Raises:
-            SamifError: the file is missing or is something else.
-        """
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            raise SamifError(f"{path} does not exist; run 'samif run', which writes it") from None
-        except ValidationError:
-            raise SamifError(f"{path} is not a list of broken images; delete it and run 'samif run'") from None

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Literal, Self
-
-from pydantic import ConfigDict, Field
+from typing import Self
 
 from samif.config import BASE, SessionParams, Strict
+from samif.io.document import Document
 
 
 class Shot(Strict):
@@ -18,12 +16,12 @@ class Shot(Strict):
     annotation: int
 
 
-class SessionRecord(Strict):
+class SessionRecord(Document):
     """`classes` are the new ones; `shots_used` says which labels each was learnt from (empty for the base)."""
 
-    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
+    WHAT = "the record of a session"
+    REMEDY = "run 'samif run', which writes it"
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
     name: str
     after: str | None
     classes: list[str]
@@ -48,6 +46,3 @@ class SessionRecord(Strict):
             name=name, after=params.after, classes=list(params.classes), shots=params.shots, seed=params.seed,
             shots_used=used, seconds=round(seconds, 3),
         )  # fmt: skip
-
-    def save(self, path: Path) -> None:
-        path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -166,8 +166,8 @@ def _card(dataset: Dataset, item: Disagreement) -> tuple[dict[str, Any], int]:
     truth = item.after if len(item.after.truth) >= len(item.before.truth) else item.before
     panels = {
         "labels": draw_truth(small, truth, [a.id in moved for a in truth.truth]),
-        "before": draw_detections(small, item.before, _shown(item.before, moved, item.untagged)),
-        "after": draw_detections(small, item.after, _shown(item.after, moved, item.tagged)),
+        "before": draw_detections(small, item.before, _shown(item.before, moved, item.gone_false_positives)),
+        "after": draw_detections(small, item.after, _shown(item.after, moved, item.new_false_positives)),
     }
     jpegs = {name: _jpeg(pixels) for name, pixels in panels.items()}
     names = {a.id: a.category for a in (*item.before.truth, *item.after.truth)}
@@ -178,18 +178,18 @@ def _card(dataset: Dataset, item: Disagreement) -> tuple[dict[str, Any], int]:
         "says": {
             "lost": _counted(names[i] for i in item.lost),
             "found now": _counted(names[i] for i in item.won),
-            "new false tags": _counted(item.after.detections[i].category for i in item.tagged),
-            "false tags gone": _counted(item.before.detections[i].category for i in item.untagged),
+            "new false positives": _counted(item.after.detections[i].category for i in item.new_false_positives),
+            "false positives gone": _counted(item.before.detections[i].category for i in item.gone_false_positives),
         },
         **{name: f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" for name, jpeg in jpegs.items()},
     }
     return card, sum(map(len, jpegs.values()))
 
 
-def _shown(side: Matched, moved: frozenset[int], tags: frozenset[int]) -> list[bool]:
-    """Per detection: it found an object that the other version lacks, or is a false tag of this version alone."""
+def _shown(side: Matched, moved: frozenset[int], false_positives: frozenset[int]) -> list[bool]:
+    """Per detection: it found an object that the other version lacks, or is a false positive of this version alone."""
     return [
-        index in tags or (matched_gt is not None and side.truth[matched_gt].id in moved)
+        index in false_positives or (matched_gt is not None and side.truth[matched_gt].id in moved)
         for index, matched_gt in enumerate(side.matched_gt)
     ]
 

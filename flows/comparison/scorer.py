@@ -43,7 +43,7 @@ class Scorer:
         """
         from samif.classifier.model import Classifier
         from samif.evaluate.evaluate import evaluate
-        from samif.evaluate.match_cache import match_records
+        from samif.evaluate.match_cache import build_match_cache
 
         folder = self._registry.download(ref)
         card = Card.load(folder / "card.json")
@@ -54,8 +54,10 @@ class Scorer:
             scored = evaluate(
                 card.name, self.dataset, proposals_of, classifier, base, card.inference.evaluate, progress.advance
             )
-        records = match_records(self.dataset, scored.detections, classifier.classes, scored.false_tags)
-        return ScoredVersion(scored.evaluation, records, scored.detections)
+        matches = build_match_cache(
+            self.dataset, scored.detections, classifier.classes, scored.unlabelled_false_positives
+        )
+        return ScoredVersion(scored.evaluation, matches, scored.detections)
 
     def proposals(self, card: Card, folder: Path) -> Callable[[ImageRecord], Proposals]:
         """Proposals of a version in `folder`: those of the workspace where its decoder made them; else computed now and

@@ -28,7 +28,8 @@ def pool_of(layout: Layout, params: Params, keys: Sequence[InstanceKey]) -> Pool
     """The pool of a workspace with the features of these instances; what is not kept yet is taken and kept.
 
     Raises:
-        SamifError: the workspace was not run, or its encoder is another one by now.
+        ObjectMissing: the workspace was not run.
+        IntegrityError: the embeddings are of another encoder.
     """
     parts: list[FeaturePart] = ["token", "pooled"]
     if params.semantic is not None:

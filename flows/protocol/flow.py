@@ -18,7 +18,7 @@ from flows.workspace.layout import Layout
 from samif.config import BASE, Params, digest
 from samif.dataset.check import class_counts
 from samif.dataset.model import ImageRecord
-from samif.errors import SamifError
+from samif.errors import ConfigError, DataError
 from samif.inference.propose import Proposals
 from samif.io.hashing import file_sha256
 from samif.protocol.run import Line, Score, Variant, base_of, chain, instance_keys, score
@@ -36,14 +36,15 @@ def line_of(layout: Layout, params: Params) -> Line:
     """What a workspace learns from and is scored on.
 
     Raises:
-        SamifError: it was not run, or no session teaches a class.
+        ConfigError: no session teaches a class, or one has images of its own.
+        ObjectMissing: the workspace was not run.
     """
     sessions = {name: session for name, session in params.sessions.items() if not session.background}
     if not sessions:
-        raise SamifError(f"{layout.params} has no session that teaches a class; add one with 'samif session add'")
+        raise ConfigError(f"{layout.params} has no session that teaches a class; add one with 'samif session add'")
     own = [name for name, session in sessions.items() if session.source is not None]
     if own:
-        raise SamifError(
+        raise ConfigError(
             f"session '{own[0]}' has images of its own, and the protocol draws shots from the training images; "
             "remove the session, or label its classes there"
         )
@@ -72,7 +73,7 @@ def possible(line: Line, shots: Sequence[int]) -> tuple[int, ...]:
         say(f"left out {', '.join(map(str, left_out))} shots: '{fewest}' has {most} labelled instances to draw from")
     kept = tuple(count for count in sorted(set(shots)) if 0 < count <= most)
     if not kept:
-        raise SamifError(f"no number of shots is left: '{fewest}' has {most} labelled instances to draw from")
+        raise DataError(f"no number of shots is left: '{fewest}' has {most} labelled instances to draw from")
     return kept
 
 
@@ -82,7 +83,9 @@ def run_protocol(layout: Layout, params: Params, plan: Plan, variant: Variant | 
     Scores are kept in `.samif/protocol` as they come, so an interrupted run goes on where it stopped.
 
     Raises:
-        SamifError: the workspace was not run, or cannot give the shots.
+        ConfigError: no session teaches a class.
+        DataError: a class has too few labelled instances.
+        ObjectMissing: the workspace was not run.
     """
     line = line_of(layout, params)
     how = variant or Variant(params.train_base, params.evaluate)

@@ -25,7 +25,7 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
             row.session,
             *(_text(row.measures[name], 1) for name in ("base_ap", "novel_ap", "all_ap")),
             _text(row.forgetting, 1),
-            *(_mean(row.measures[name]) for name in ("false_tags_per_image", "seconds_per_class")),
+            *(_mean(row.measures[name]) for name in ("unlabelled_false_positives_per_image", "seconds_per_class")),
         ]
         for row in rows
     ]

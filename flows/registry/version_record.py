@@ -76,7 +76,7 @@ def metrics_of(evaluation: Evaluation) -> dict[str, float]:
         safe = re.sub(r"[^\w .:-]", lambda match: f"_x{ord(match[0]):x}_", name)
         scores |= {f"AP/class.{safe}": score.ap, f"AP50/class.{safe}": score.ap50}
     scores["unknown/auroc"] = evaluation.unknown.auroc
-    scores["unknown/false_tags_per_image"] = evaluation.unknown.false_tags_per_image
+    scores["unknown/unlabelled_false_positives_per_image"] = evaluation.unknown.unlabelled_false_positives_per_image
     return {name: float(value) for name, value in scores.items() if value is not None}
 
 

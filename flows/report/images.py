@@ -22,7 +22,7 @@ JPEG_QUALITY = 80
 
 
 def choose(matched: Sequence[Matched], focus: Iterable[str], count: int) -> dict[Kind, list[Matched]]:
-    """The best images (hits) and the worst (misses, false tags), at most `count` of each, always the same ones.
+    """The best images (hits) and the worst (misses, false positives), at most `count` of each, always the same ones.
 
     Images rank by how many instances of the `focus` classes they show; an image is shown twice only where there
     is no other.
@@ -45,7 +45,7 @@ def _rank(item: Matched, kind: Kind, focus: set[str]) -> tuple[float, ...]:
     special = sum(name in focus for name in names)
     scores = sum(detection.score for detection in item.detections)
     if kind == "hits":
-        errors = len(item.names("misses")) + len(item.names("false_tags"))
+        errors = len(item.names("misses")) + len(item.names("false_positives"))
         return (special == 0, errors - special, -scores)
     return -special, -len(names), -scores
 
@@ -53,12 +53,12 @@ def _rank(item: Matched, kind: Kind, focus: set[str]) -> tuple[float, ...]:
 def render(dataset: Dataset, item: Matched, kind: Kind, folder: Path, stem: str) -> dict[str, Any]:
     """Write `STEM-truth.jpg` and `STEM-prediction.jpg` into `folder`, longer side 480 px, and say what they show.
 
-    Misses are emphasised in the truth, false tags in the prediction; the rest is then drawn as thin outlines.
+    Misses are emphasised in the truth, false positives in the prediction; the rest is then drawn as thin outlines.
     """
     small = shrink(dataset, item.image)
     size = (small.shape[1], small.shape[0])
     truth = draw_truth(small, item, item.missed if kind == "misses" else None)
-    prediction = draw_detections(small, item, item.wrong if kind == "false_tags" else None)
+    prediction = draw_detections(small, item, item.false_positives if kind == "false_positives" else None)
     files = {}
     for side, pixels in (("truth", truth), ("prediction", prediction)):
         path = folder / f"{stem}-{side}.jpg"

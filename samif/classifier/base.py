@@ -1,4 +1,4 @@
-"""Base training: the frozen feature space, the base rows, the background prototypes and the calibration, in closed form.
+"""Base training: frozen feature space, base rows, background prototypes and calibration, in closed form.
 
 Base rows are means, as novel rows are: trained rows would lie further out and be favoured over imprinted ones.
 Everything that is chosen (covariance shrinkage, and what `calibration` fits) is chosen by the likelihood of images that

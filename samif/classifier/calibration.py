@@ -124,7 +124,7 @@ def calibrate(folds: Sequence[HeldOutScores], params: TrainBaseParams) -> Calibr
 
 
 def rejection_threshold(logits: Floats, labels: NDArray[np.int64], share: float) -> float:
-    """The probability of their own class that all but a share (0..1) of known objects reach, every class weighted alike.
+    """The probability of its own class that all but a share (0..1) of known objects reach, each class weighted alike.
 
     Args:
         logits: (N, C + 1), the last column for none of the classes.

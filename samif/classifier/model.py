@@ -272,8 +272,8 @@ def unknown_similarity(head: HeadName, projected: NDArray[np.float64], spread: f
 
     Where distance is measured, classes are Gaussians of unit covariance whose means scatter with variance `spread`
     about the origin (two-covariance model, Bruemmer and de Villiers 2010), so a class not seen yet is a Gaussian of
-    variance 1 + spread. In the form that `similarity` uses, without the terms that all classes share, that is half the squared length
-    times spread / (1 + spread). For the heads that compare angles it is a constant.
+    variance 1 + spread. In the form that `similarity` uses, without the terms that all classes share, that is half the
+    squared length times spread / (1 + spread). For the heads that compare angles it is a constant.
     """
     if HEADS[head].angular:
         return np.zeros(len(projected))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from samif.config import FeaturePart
 from samif.dataset.model import Annotation, ImageRecord
-from samif.errors import SamifError
+from samif.errors import DataError
 from samif.finetune.targets import ImageTargets, to_points
 from samif.inference.propose import Proposals, predict_points
 from samif.masks.pooling import pool
@@ -31,13 +31,13 @@ def features_of(proposals: Proposals, parts: Sequence[FeaturePart]) -> NDArray[n
     """Feature vectors (N, D) of proposals: the named parts side by side.
 
     Raises:
-        SamifError: `semantic` is named and the proposals were made without a semantic encoder.
+        DataError: `semantic` is named and the proposals were made without a semantic encoder.
     """
     columns = {"token": proposals.tokens, "pooled": proposals.pooled}
     if proposals.semantic is not None:
         columns["semantic"] = proposals.semantic
     elif "semantic" in parts:
-        raise SamifError(
+        raise DataError(
             "the classifier needs semantic features and these proposals have none; give params.yaml the section "
             "'semantic' that it was made with and run 'samif run'"
         )

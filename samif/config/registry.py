@@ -49,9 +49,9 @@ class GatesParams(Strict):
     """Allowed drop per group and class, over the classes that both versions know; `null` sets no limit."""
     min_instances: Positive = 20
     """Labelled objects below which a class is skipped and a group is unclear."""
-    max_false_tags: Annotated[float, Field(ge=0.0)] | None = None
+    max_unlabelled_false_positives: Annotated[float, Field(ge=0.0)] | None = None
     """Limit of false positives on unlabelled objects, per image; `null` sets no limit."""
-    max_false_tags_rise: Annotated[float, Field(ge=0.0)] | None = 0.2
+    max_unlabelled_false_positives_rise: Annotated[float, Field(ge=0.0)] | None = 0.2
     """Allowed rise of that number; `null` sets no limit."""
     same_decoder: bool = True
     """Whether the decoder must be that of the live version."""

@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from samif.dataset.model import Annotation, Dataset, ImageRecord
-from samif.errors import SamifError
+from samif.errors import DataError
 
 TINY_AREA = 16
 """Masks of fewer pixels teach a classifier nothing."""
@@ -55,7 +55,7 @@ def raise_on_errors(findings: Iterable[Finding]) -> None:
     """Refuse a data set with errors.
 
     Raises:
-        SamifError: the first errors and how many more there are.
+        DataError: the first errors and how many more there are.
     """
     errors = [finding for finding in findings if finding.level == "error"]
     if not errors:
@@ -63,7 +63,7 @@ def raise_on_errors(findings: Iterable[Finding]) -> None:
     shown = " | ".join(str(error) for error in errors[:_SHOWN])
     more = f" | and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
     noun = "error" if len(errors) == 1 else "errors"
-    raise SamifError(f"the data set has {len(errors)} {noun}: {shown}{more}; run 'samif data check' for the whole list")
+    raise DataError(f"the data set has {len(errors)} {noun}: {shown}{more}; run 'samif data check' for the whole list")
 
 
 def without_broken(dataset: Dataset, findings: Iterable[Finding]) -> tuple[Dataset, list[Finding], list[Finding]]:

@@ -16,7 +16,7 @@ from samif.dataset.check import Finding, oddities
 from samif.dataset.images import MAX_PIXELS, ImageError, ImageFacts, inspect_image
 from samif.dataset.model import Annotation, Category, Dataset, ImageRecord, mask_of
 from samif.dataset.segmentation import BadSegmentation, is_number, to_rle
-from samif.errors import SamifError
+from samif.errors import DataError, ObjectMissing
 
 __all__ = ["Annotation", "Category", "Dataset", "ImageRecord", "load_json", "mask_of", "read_coco"]
 
@@ -42,10 +42,10 @@ def read_coco(images: Path, annotations: Path, progress: Progress | None = None)
         an error. The caller decides (`check.raise_on_errors`).
 
     Raises:
-        SamifError: there is no such folder or file, or the file is no COCO instance file at all.
+        DataError: there is no such folder or file, or the file is no COCO instance file at all.
     """
     if not images.is_dir():
-        raise SamifError(f"{images} is not a folder; name the folder that holds the images")
+        raise DataError(f"{images} is not a folder; name the folder that holds the images")
     raw = load_json(annotations)
     reader = _Reader(images.resolve(), annotations.name)
     categories = reader.categories(raw["categories"])
@@ -69,21 +69,21 @@ def load_json(path: Path) -> dict[str, list[Any]]:
     """The content of a COCO file, whose lists are there but whose records are not checked.
 
     Raises:
-        SamifError: the file is missing, not JSON, or lacks one of the lists.
+        DataError: the file is missing, not JSON, or lacks one of the lists.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise SamifError(f"{path} does not exist; name the COCO annotation file") from None
+        raise ObjectMissing(f"{path} does not exist; name the COCO annotation file") from None
     except OSError as error:
-        raise SamifError(f"{path} cannot be read ({error.strerror}); name the COCO annotation file") from None
+        raise DataError(f"{path} cannot be read ({error.strerror}); name the COCO annotation file") from None
     except (ValueError, RecursionError) as error:
-        raise SamifError(f"{path} is not JSON ({error}); export the annotations again as COCO") from None
+        raise DataError(f"{path} is not JSON ({error}); export the annotations again as COCO") from None
     if not isinstance(raw, dict):
-        raise SamifError(f"{path} holds a {type(raw).__name__}, not a COCO object; export the annotations as COCO")
+        raise DataError(f"{path} holds a {type(raw).__name__}, not a COCO object; export the annotations as COCO")
     for key in _KEYS:
         if not isinstance(raw.get(key), list):
-            raise SamifError(
+            raise DataError(
                 f"{path} has no list '{key}', a COCO file has {', '.join(_KEYS)}; export the annotations as COCO"
             )
     return raw

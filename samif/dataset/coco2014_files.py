@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 from samif.dataset.coco import load_json
 from samif.dataset.coco2014 import CATEGORIES, MASKLESS, Counts
 from samif.dataset.segmentation import BadSegmentation, to_rle
-from samif.errors import SamifError
+from samif.errors import DataError
 from samif.io import files
 
 SPLITS = ("train2014", "val2014")
@@ -76,7 +76,7 @@ def write_parts(root: Path, test_ids: Path | None, folder: Path, expected: Count
         expected: counts that must hold; None takes any part of COCO2014, and of the listed images those at hand.
 
     Raises:
-        SamifError: a file is missing or not COCO2014's, a count differs (what, expected, got), an image is missing, or
+        DataError: a file is missing or not COCO2014's, a count differs (what, expected, got), an image is missing, or
             a test image is one of train2014.
     """
     ids, ids_from = _test_ids(root, test_ids)
@@ -153,20 +153,20 @@ def _read(source: Path, expected: Counts | None, split: str) -> tuple[dict[int, 
         images, labels = {image["id"]: image for image in content["images"]}, content["annotations"]
         for image in content["images"]:
             if not isinstance(image["file_name"], str) or any(type(image[key]) is not int for key in _WHOLE):
-                raise SamifError(
+                raise DataError(
                     f"{source}: image {image['id']!r:.60} needs a file name and whole numbers as id, width, height; "
                     "download it again"
                 )
         for label in labels:
             if label["image_id"] not in images or label["category_id"] not in CATEGORIES:
                 what = "class" if label["image_id"] in images else "image"
-                raise SamifError(
+                raise DataError(
                     f"{source}, annotation {label['id']}: its {what} is not in the file; download it again"
                 )
         if len({label["id"] for label in labels}) != len(labels):
-            raise SamifError(f"{source} has two annotations of one id; download it again")
+            raise DataError(f"{source} has two annotations of one id; download it again")
     except (KeyError, TypeError) as error:
-        raise SamifError(f"{source} has a record that is not COCO's ({error!r}); download it again") from None
+        raise DataError(f"{source} has a record that is not COCO's ({error!r}); download it again") from None
     if expected is not None:
         _hold("images", source, len(images), expected.images[split])
         _hold("labels", source, len(labels), expected.labels[split])
@@ -176,7 +176,7 @@ def _read(source: Path, expected: Counts | None, split: str) -> tuple[dict[int, 
 def _check_categories(source: Path, categories: Mapping[int, str]) -> None:
     for id_ in sorted({*categories, *CATEGORIES}):
         if categories.get(id_) != CATEGORIES.get(id_):
-            raise SamifError(
+            raise DataError(
                 f"{source} has category {id_} as {categories.get(id_)!r}, COCO2014 has {CATEGORIES.get(id_)!r}; "
                 "give COCO2014's own file, or make a workspace of other data with 'samif init'"
             )
@@ -187,23 +187,23 @@ def _check_ids(
 ) -> None:
     """Test images are images of val2014, all of them where the data are complete."""
     if split == "train2014" and ids & images.keys():
-        raise SamifError(f"{ids_from} names image {min(ids & images.keys())}, one of {source}; name images of val2014")
+        raise DataError(f"{ids_from} names image {min(ids & images.keys())}, one of {source}; name images of val2014")
     if split == "val2014" and expected is not None and ids - images.keys():
-        raise SamifError(f"{ids_from} names image {min(ids - images.keys())}, which {source} lacks; correct the ids")
+        raise DataError(f"{ids_from} names image {min(ids - images.keys())}, which {source} lacks; correct the ids")
 
 
 def _gone(root: Path, split: str, images: dict[int, _Record], expected: Counts | None) -> set[int]:
     """Ids of the listed images that are not in their folder."""
     folder = root / split
     if not folder.is_dir():
-        raise SamifError(f"{folder} is not a folder; unpack {split}.zip there")
+        raise DataError(f"{folder} is not a folder; unpack {split}.zip there")
     if not folder.resolve().is_relative_to(root.resolve()):
-        raise SamifError(f"{folder} is a link that leads out of {root}; move or mount the images there instead")
+        raise DataError(f"{folder} is a link that leads out of {root}; move or mount the images there instead")
     there = set(os.listdir(folder))
     gone = {id_ for id_, image in images.items() if image["file_name"] not in there}
     if gone and expected is not None:
         first = images[min(gone)]["file_name"]
-        raise SamifError(
+        raise DataError(
             f"{folder} lacks {len(gone):,} of {len(images):,} images, {first} for one; unpack {split}.zip there again"
         )
     return gone
@@ -215,7 +215,7 @@ def _check_totals(
     """Both parts hold images; complete data hold as many images, labels and masks as published."""
     for name, writer in (("training", train), ("test", test)):
         if not writer.images:
-            raise SamifError(f"{root} has no image for the {name} part; copy some there, with their labels")
+            raise DataError(f"{root} has no image for the {name} part; copy some there, with their labels")
     if expected is None:
         return
     lost = Counter(label.part for label in left_out)
@@ -224,7 +224,7 @@ def _check_totals(
     _hold("labels on test images", ids_from, test.part.labels + lost["val"], expected.test_labels)
     if lost["train"] > MASKLESS * expected.train_labels or lost["val"] > MASKLESS * expected.test_labels:
         first = left_out[0]
-        raise SamifError(
+        raise DataError(
             f"{root}: {len(left_out):,} labels are no masks, more than COCO2014 has; annotation {first.annotation} of "
             f"{first.file_name} {first.why}; download the annotations again"
         )
@@ -247,7 +247,7 @@ def _test_ids(root: Path, given: Path | None) -> tuple[frozenset[int], Path]:
         if (folder / name).exists():
             ids = [image.get("id") for image in load_json(folder / name)["images"] if isinstance(image, dict)]
             return _whole(ids, folder / name), folder / name
-    raise SamifError(
+    raise DataError(
         f"neither {' nor '.join(_IDS_IN)} is in {folder}, so nothing says which images of val2014 are for testing; "
         "copy one there, or give their ids with '--val-ids FILE'"
     )
@@ -258,16 +258,16 @@ def _listed_ids(path: Path) -> frozenset[int]:
         text = path.read_text(encoding="utf-8-sig")
         ids = json.loads(text) if text.lstrip().startswith("[") else [int(line) for line in text.split()]
     except OSError as error:
-        raise SamifError(f"cannot read {path}: {error.strerror}; give a file of image ids") from None
+        raise DataError(f"cannot read {path}: {error.strerror}; give a file of image ids") from None
     except ValueError as error:
-        raise SamifError(f"{path} is no list of image ids ({error}); write one id a line, or a JSON list") from None
+        raise DataError(f"{path} is no list of image ids ({error}); write one id a line, or a JSON list") from None
     return _whole(ids, path)
 
 
 def _whole(ids: list[Any], path: Path) -> frozenset[int]:
     odd = [id_ for id_ in ids if type(id_) is not int]
     if odd or not ids:
-        raise SamifError(
+        raise DataError(
             f"{path} names {odd[0]!r:.60} as an image; give whole numbers"
             if odd
             else f"{path} names no image; give ids of val2014"
@@ -277,7 +277,7 @@ def _whole(ids: list[Any], path: Path) -> frozenset[int]:
 
 def _hold(what: str, place: Path, got: int, expected: int) -> None:
     if got != expected:
-        raise SamifError(
+        raise DataError(
             f"{place}: {got:,} {what}, COCO2014 has {expected:,}; download it again, "
             "or take a part of COCO2014 with '--partial', which is not the published protocol"
         )

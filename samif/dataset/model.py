@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from samif.errors import SamifError
+from samif.errors import DataError, IntegrityError, ObjectMissing
 from samif.io import files
 
 
@@ -101,12 +101,12 @@ class Dataset:
         """The image of that id.
 
         Raises:
-            SamifError: there is none.
+            DataError: there is none.
         """
         try:
             return self._by_id[image_id]
         except KeyError:
-            raise SamifError(
+            raise DataError(
                 f"the data set in {self.root} has no image with id {image_id}; run the stage 'dataset' again"
             ) from None
 
@@ -117,7 +117,7 @@ class Dataset:
         """The same data set with these images alone, in the old order and with all categories.
 
         Raises:
-            SamifError: an id is unknown.
+            DataError: an id is unknown.
         """
         wanted = {self.image(image_id).id for image_id in image_ids}
         return replace(self, images=tuple(p for p in self.images if p.id in wanted))
@@ -152,7 +152,7 @@ class Dataset:
         """Read what `save` wrote. The file is trusted: no image is opened and no mask is checked.
 
         Raises:
-            SamifError: the file is missing or was not written by `save`.
+            DataError: the file is missing or was not written by `save`.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -175,9 +175,9 @@ class Dataset:
                 for i in content["images"]
             )
         except FileNotFoundError:
-            raise SamifError(f"{path} does not exist; run the stage 'dataset' first") from None
+            raise ObjectMissing(f"{path} does not exist; run the stage 'dataset' first") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SamifError(
+            raise IntegrityError(
                 f"{path} is not an index of checked images ({type(error).__name__}: {error}); "
                 "run the stage 'dataset' again"
             ) from None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from samif.dataset.check import TINY_AREA
 from samif.dataset.model import Annotation, Dataset, ImageRecord
-from samif.errors import SamifError
+from samif.errors import ConfigError, DataError
 
 
 def draw_shots(dataset: Dataset, classes: Sequence[str], shots: int, seed: int) -> dict[str, list[tuple[int, int]]]:
@@ -23,18 +23,18 @@ def draw_shots(dataset: Dataset, classes: Sequence[str], shots: int, seed: int) 
         (image id, annotation id) by class, in the order drawn.
 
     Raises:
-        SamifError: a class is unknown or has fewer instances than `shots`.
+        DataError: a class is unknown or has fewer instances than `shots`.
     """
     if shots < 1:
-        raise SamifError(f"{shots} shots were asked for; ask for 1 or more")
+        raise ConfigError(f"{shots} shots were asked for; ask for 1 or more")
     drawn = {}
     for name in classes:
         if name not in dataset.category_names:
             known = ", ".join(dataset.category_names)
-            raise SamifError(f"the data set has no class '{name}'; correct the name, it has {known}")
+            raise ConfigError(f"the data set has no class '{name}'; correct the name, it has {known}")
         candidates = [(p, a) for p in dataset.images for a in p.annotations if a.category == name and not a.crowd]
         if len(candidates) < shots:
-            raise SamifError(
+            raise DataError(
                 f"class '{name}' has {len(candidates)} labelled instances, {shots} shots were asked for; "
                 "label more of them or ask for fewer shots"
             )
@@ -74,13 +74,13 @@ def split_by_image(dataset: Dataset, fraction: float, seed: int) -> tuple[Datase
     train. Images of equal content are never parted. Depends on content and seed, not on ids or order.
 
     Raises:
-        SamifError: `fraction` is not between 0 and 1, or there are not two different images.
+        DataError: `fraction` is not between 0 and 1, or there are not two different images.
     """
     if not 0.0 < fraction < 1.0:
-        raise SamifError(f"a share of {fraction} cannot be held out; give one above 0 and below 1")
+        raise ConfigError(f"a share of {fraction} cannot be held out; give one above 0 and below 1")
     groups = _groups(dataset, seed)
     if len(groups) < 2:
-        raise SamifError(f"{dataset.root} holds {len(groups)} different images; a split needs 2 or more")
+        raise DataError(f"{dataset.root} holds {len(groups)} different images; a split needs 2 or more")
     val = _held_out(groups, fraction)
     held_out = {id_ for group in groups if group.key in val for id_ in group.ids}
     rest = [image.id for image in dataset.images if image.id not in held_out]

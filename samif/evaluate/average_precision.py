@@ -75,9 +75,19 @@ def coco_truth(dataset: Dataset, ids: Mapping[str, int]) -> dict[str, Any]:
 
 
 def coco_results(detections: Iterable[Detection], ids: Mapping[str, int]) -> list[Detection]:
-    """The detections of these classes, copied: evaluators rewrite the run-length codes that they are given."""
+    """The detections of these classes as plain COCO results, copied: evaluators rewrite the run-length codes."""
     wanted = set(ids.values())
-    return [{**d, "segmentation": dict(d["segmentation"])} for d in detections if d["category_id"] in wanted]
+    return [
+        {
+            "image_id": d["image_id"],
+            "category_id": d["category_id"],
+            "segmentation": dict(d["segmentation"]),
+            "bbox": d["bbox"],
+            "score": d["score"],
+        }
+        for d in detections
+        if d["category_id"] in wanted
+    ]
 
 
 def group_mean(values: Mapping[str, float | None], names: Iterable[str]) -> float | None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from samif.classifier.model import Classifier
 from samif.config import EvaluateParams
-from samif.dataset.model import Annotation, Dataset, ImageRecord
+from samif.dataset.model import Dataset, ImageRecord
 from samif.evaluate.average_precision import Detection, average_precision, group_mean
+from samif.evaluate.matching import MATCH_IOU, Matched, match_all
 from samif.evaluate.model import (
     BACKGROUND,
     BaseOnly,
@@ -25,20 +25,37 @@ from samif.evaluate.model import (
     Unknown,
 )  # fmt: skip
 from samif.inference.propose import Proposals
-from samif.inference.segment import Instances, label
+from samif.inference.segment import UNKNOWN, Instances, label
 from samif.masks.rle import overlaps
-
-MATCH_IOU = 0.5
-FALSE_IOU = 0.3
 
 
 @dataclass(frozen=True)
 class Scored:
-    """An evaluation, the detections behind it, and the false tags of each image in the data set's order."""
+    """An evaluation, the detections behind it (COCO results), and per image, in the data set's order, the number of
+    false positives on unlabelled objects."""
 
     evaluation: Evaluation
     detections: list[Detection]
-    false_tags: list[int]
+    unlabelled_false_positives: list[int]
+
+
+@dataclass
+class _BestScores:
+    """The best score of a detection on each object that was found (IoU >= 0.5), for objects of known and of unknown
+    classes: what rejection of unknown objects is judged by."""
+
+    known: list[float] = field(default_factory=list)
+    unknown: list[float] = field(default_factory=list)
+
+    def add(self, image: ImageRecord, instances: Instances, classes: frozenset[str]) -> None:
+        """Add the objects of one image."""
+        objects = [a for a in image.annotations if not a.crowd]
+        overlap = overlaps(instances.masks, [a.rle for a in objects])
+        for annotation, column in zip(objects, overlap.T, strict=True):
+            hit = column >= MATCH_IOU
+            if hit.any():
+                scores = self.known if annotation.category in classes else self.unknown
+                scores.append(float(instances.scores[hit].max()))
 
 
 def evaluate(
@@ -52,20 +69,26 @@ def evaluate(
 ) -> Scored:
     """Label the proposals of every image and score them.
 
-    Classes of the classifier that are not `base_classes` form the novel group; instances of classes that it does not
-    know are the unknown objects. AP in points 0-100.
+    Classes of the classifier that are not `base_classes` form the novel group; objects of classes that it does not
+    know are the unknown objects. AP in points (0-100).
+
+    Args:
+        name: `base` or the name of a session.
+        proposals_of: an image -> its proposals, with the features that the classifier takes.
+        advance: called with 1 for each image that is done.
     """
     started = time.monotonic()
     base = [c for c in classifier.classes if c in set(base_classes)]
     novel = [c for c in classifier.classes if c not in set(base_classes)]
-    tally = _Tally(classifier.classes, params.operating_score)
+    best = _BestScores()
     ids = dataset.category_ids(classifier.classes)
     detections: list[Detection] = []
     for image in dataset.images:
         found = label(proposals_of(image), classifier, params, image.height, image.width)
-        tally.add(image, found.known, found.resolved.known)
-        detections += to_detections(found.known, image.id, ids)
+        best.add(image, found.known, frozenset(classifier.classes))
+        detections += to_detections(found, image.id, ids)
         advance(1)
+    matched = match_all(dataset, detections, classifier.classes, params.operating_score)
     scores = average_precision(dataset, detections, classifier.classes)
     ap = {c: scores.get(c, (None, None, 0))[0] for c in classifier.classes}
     ap50 = {c: scores.get(c, (None, None, 0))[1] for c in classifier.classes}
@@ -82,16 +105,17 @@ def evaluate(
             for c in classifier.classes
         },
         base_only=_base_only(dataset, detections, base),
-        unknown=tally.unknown(),
-        confusion=tally.confusion(),
+        unknown=_unknown(matched, best),
+        confusion=_confusion(matched, classifier.classes),
         operating_score=params.operating_score,
         seconds=round(time.monotonic() - started, 3),
     )  # fmt: skip
-    return Scored(evaluation, detections, tally.false_tags)
+    return Scored(evaluation, detections, [image.unlabelled_false_positives for image in matched])
 
 
 def to_detections(instances: Instances, image_id: int, category_ids: dict[str, int]) -> list[Detection]:
-    """COCO results of one image's known instances."""
+    """COCO results of one image's instances of known classes, with `"rejected": True` where the classifier rejects the
+    class: AP ranks those too, while a person sees them as unknown."""
     return [
         {
             "image_id": image_id,
@@ -99,10 +123,12 @@ def to_detections(instances: Instances, image_id: int, category_ids: dict[str, i
             "segmentation": mask,
             "bbox": [float(v) for v in box],
             "score": round(float(score), 6),
+            **({"rejected": True} if rejected else {}),
         }
-        for mask, box, name, score in zip(
-            instances.masks, instances.boxes, instances.labels, instances.scores, strict=True
+        for mask, box, name, score, rejected in zip(
+            instances.masks, instances.boxes, instances.labels, instances.scores, instances.rejected, strict=True
         )
+        if name != UNKNOWN
     ]
 
 
@@ -124,65 +150,31 @@ def _base_only(dataset: Dataset, detections: list[Detection], base: list[str]) -
     )
 
 
-class _Tally:
-    """Counts over images at the operating score, and best scores on known and unknown objects."""
+def _confusion(images: Sequence[Matched], classes: Sequence[str]) -> Confusion:
+    """Counts over images: an object and the detection that overlaps it most, whatever their classes."""
+    column = {name: i for i, name in enumerate(classes)}
+    matrix = np.zeros((len(classes) + 1, len(classes) + 1), dtype=np.int64)
+    for image in images:
+        for detection, gt, in_crowd in zip(image.detections, image.overlapped_gt, image.in_crowd, strict=True):
+            predicted = column[detection.category]
+            if gt is not None:
+                matrix[column[image.truth[gt].category], predicted] += 1
+            elif not in_crowd:
+                matrix[-1, predicted] += 1
+        for index, annotation in enumerate(image.truth):
+            if index not in image.overlapped_gt:
+                matrix[column[annotation.category], -1] += 1
+    return Confusion(labels=[*classes, BACKGROUND], matrix=matrix.tolist())
 
-    def __init__(self, classes: Sequence[str], operating_score: float) -> None:
-        self._column = {name: i for i, name in enumerate(classes)}
-        self._labels = [*classes, BACKGROUND]
-        self._matrix = np.zeros((len(classes) + 1, len(classes) + 1), dtype=np.int64)
-        self._score = operating_score
-        self._on_known: list[float] = []
-        self._on_unknown: list[float] = []
-        self.false_tags: list[int] = []
 
-    def add(self, image: ImageRecord, instances: Instances, named: Instances) -> None:
-        """Count one image: everything that ranks, and what is named for a person to see."""
-        objects = [a for a in image.annotations if not a.crowd]
-        known = [a for a in objects if a.category in self._column]
-        strangers = [a for a in objects if a.category not in self._column]
-        crowds = [a.rle for a in image.annotations if a.crowd]
-        self._best_scores(instances, known, self._on_known)
-        self._best_scores(instances, strangers, self._on_unknown)
-        shown = named.above(self._score)
-        overlap = overlaps(shown.masks, [a.rle for a in known])
-        in_crowd = overlaps(shown.masks, crowds, within_a=True).max(axis=1, initial=0.0) >= MATCH_IOU
-        self.false_tags.append(int(((overlap.max(axis=1, initial=0.0) < FALSE_IOU) & ~in_crowd).sum()))
-        self._match(shown, known, overlap, in_crowd)
-
-    def unknown(self) -> Unknown:
-        auroc = None
-        if self._on_known and self._on_unknown:
-            truth = [1] * len(self._on_known) + [0] * len(self._on_unknown)
-            auroc = float(roc_auc_score(truth, self._on_known + self._on_unknown))
-        false_tags = sum(self.false_tags) / len(self.false_tags) if self.false_tags else None
-        return Unknown(auroc=auroc, false_tags_per_image=false_tags, objects=len(self._on_unknown))
-
-    def confusion(self) -> Confusion:
-        return Confusion(labels=self._labels, matrix=self._matrix.tolist())
-
-    def _best_scores(self, instances: Instances, objects: list[Annotation], into: list[float]) -> None:
-        """The best score that a mask of each object got (IoU >= 0.5); objects that were not found say nothing."""
-        overlap = overlaps(instances.masks, [a.rle for a in objects])
-        for column in overlap.T:
-            hit = column >= MATCH_IOU
-            if hit.any():
-                into.append(float(instances.scores[hit].max()))
-
-    def _match(
-        self, shown: Instances, known: list[Annotation], overlap: NDArray[np.float64], in_crowd: NDArray[np.bool_]
-    ) -> None:
-        free = overlap.copy()
-        found: set[int] = set()
-        for row in np.argsort(-shown.scores, kind="stable"):
-            column = int(free[row].argmax()) if len(known) else -1
-            predicted = self._column[shown.labels[row]]
-            if column >= 0 and free[row, column] >= MATCH_IOU:
-                self._matrix[self._column[known[column].category], predicted] += 1
-                free[:, column] = -1.0
-                found.add(column)
-            elif not in_crowd[row]:
-                self._matrix[-1, predicted] += 1
-        for column, annotation in enumerate(known):
-            if column not in found:
-                self._matrix[self._column[annotation.category], -1] += 1
+def _unknown(images: Sequence[Matched], best: _BestScores) -> Unknown:
+    auroc = None
+    if best.known and best.unknown:
+        truth = [1] * len(best.known) + [0] * len(best.unknown)
+        auroc = float(roc_auc_score(truth, best.known + best.unknown))
+    false_positives = [image.unlabelled_false_positives for image in images]
+    return Unknown(
+        auroc=auroc,
+        unlabelled_false_positives_per_image=sum(false_positives) / len(false_positives) if false_positives else None,
+        objects=len(best.unknown),
+    )

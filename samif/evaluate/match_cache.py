@@ -32,7 +32,7 @@ BLOCK = 4_000_000
 
 
 @dataclass(frozen=True)
-class ClassRecords:
+class ClassMatches:
     """One class. Detections are in the order of falling score that COCO accumulates them in.
 
     Attributes:
@@ -80,20 +80,20 @@ class ClassRecords:
 
 
 @dataclass(frozen=True)
-class Records:
-    """Every class of a classifier, and the false tags of each image (P,)."""
+class MatchCache:
+    """Every class of a classifier, and the false positives on unlabelled objects of each image (P,)."""
 
-    classes: dict[str, ClassRecords]
-    false_tags: NDArray[np.int64]
+    classes: dict[str, ClassMatches]
+    unlabelled_false_positives: NDArray[np.int64]
 
 
-def match_records(
-    dataset: Dataset, detections: Sequence[Detection], classes: Sequence[str], false_tags: Sequence[int]
-) -> Records:
+def build_match_cache(
+    dataset: Dataset, detections: Sequence[Detection], classes: Sequence[str], unlabelled_false_positives: Sequence[int]
+) -> MatchCache:
     """Match detections to objects as pycocotools does (segm, all areas, 100 detections per image and class).
 
     Args:
-        false_tags: per image of `dataset`, in its order.
+        unlabelled_false_positives: per image of `dataset`, in its order.
     """
     wanted = dataset.category_ids(classes)
     ids = {name: wanted[name] for name in classes}
@@ -119,24 +119,24 @@ def match_records(
         for a in truth["annotations"]:
             name = next(n for n, id_ in ids.items() if id_ == a["category_id"])
             per_class[name].objects[place[a["image_id"]]] += not a["iscrowd"]
-    return Records(per_class, np.asarray(false_tags, dtype=np.int64))
+    return MatchCache(per_class, np.asarray(unlabelled_false_positives, dtype=np.int64))
 
 
-def _nothing(images: int) -> ClassRecords:
+def _nothing(images: int) -> ClassMatches:
     empty = np.zeros((10, 0), dtype=bool)
-    return ClassRecords(np.zeros(images, np.int32), np.zeros(0, np.int64), empty, empty)
+    return ClassMatches(np.zeros(images, np.int32), np.zeros(0, np.int64), empty, empty)
 
 
-def _of_class(items: list[dict[str, Any]], place: dict[int, int]) -> ClassRecords:
-    records = _nothing(len(place))
+def _of_class(items: list[dict[str, Any]], place: dict[int, int]) -> ClassMatches:
+    matches = _nothing(len(place))
     for item in items:
-        records.objects[place[item["image_id"]]] = int((np.asarray(item["gtIgnore"]) == 0).sum())
+        matches.objects[place[item["image_id"]]] = int((np.asarray(item["gtIgnore"]) == 0).sum())
     shown = [item for item in items if item["dtScores"]]
     if not shown:
-        return records
+        return matches
     scores = np.concatenate([item["dtScores"] for item in shown])
     order = np.argsort(-scores, kind="stable")
     images = np.concatenate([np.full(len(i["dtScores"]), place[i["image_id"]], dtype=np.int64) for i in shown])
     matched = np.concatenate([item["dtMatches"] for item in shown], axis=1)[:, order] > 0
     ignored = np.concatenate([item["dtIgnore"] for item in shown], axis=1)[:, order].astype(bool)
-    return ClassRecords(records.objects, images[order], matched & ~ignored, ignored)
+    return ClassMatches(matches.objects, images[order], matched & ~ignored, ignored)

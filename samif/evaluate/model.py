@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from samif.config import Strict
-from samif.errors import SamifError
-from samif.io import files
+from samif.io.document import Document
 
 BACKGROUND = "background"
 """Last label of a confusion matrix: no object (row), or no detection (column)."""
@@ -54,10 +52,17 @@ class BaseOnly(Strict):
 
 
 class Unknown(Strict):
-    """Rejection of objects that bear no known name: AUROC (0-1), and name tags hung on them per image."""
+    """Rejection of unknown objects, those of no known class.
+
+    Attributes:
+        auroc: area under the ROC curve (0-1) of known against unknown objects, by the best score on each; None without
+            objects of both kinds.
+        unlabelled_false_positives_per_image: see `samif.evaluate.matching.Matched`; None without images.
+        objects: unknown objects that were found.
+    """
 
     auroc: Unit | None
-    false_tags_per_image: NonNegative | None
+    unlabelled_false_positives_per_image: NonNegative | None
     objects: Count
 
 
@@ -77,12 +82,12 @@ class Confusion(Strict):
         return self
 
 
-class Evaluation(Strict):
+class Evaluation(Document):
     """The evaluation of one classifier, `base` or a session, on the validation images."""
 
-    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+    WHAT = "an evaluation"
+    REMEDY = "run the evaluation again ('samif run')"
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
     name: str
     classes: ClassGroups
     images: Count
@@ -105,25 +110,3 @@ class Evaluation(Strict):
         if {name: score.group for name, score in self.per_class.items()} != groups:
             raise ValueError("'per_class' must have each class of 'classes' once, in the same group")
         return self
-
-    def save(self, path: Path) -> None:
-        """Write `path` as JSON, whole or not at all; its folder is made where it is missing."""
-        files.commit(path, (self.model_dump_json(indent=1) + "\n").encode())
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read and check an `evaluation.json`.
-
-        Raises:
-            SamifError: the file is missing or breaks the schema.
-        """
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            raise SamifError(f"{path} does not exist; run the evaluation of '{path.parent.name}' first") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "(whole file)"
-            raise SamifError(
-                f"{path} is not an evaluation of schema 1: key '{where}': {first['msg']}; run the evaluation again"
-            ) from None

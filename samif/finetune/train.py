@@ -23,14 +23,14 @@ from torch.nn import functional as F
 
 from samif.config import PretrainDecoderParams
 from samif.dataset.model import ImageRecord
-from samif.errors import SamifError
+from samif.errors import DataError
 from samif.finetune.quality import Quality, measure
 from samif.finetune.targets import LABELS, ImageTargets, to_points
 from samif.sam.decode import SINGLE_MASK
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.precision import training_autocast
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 ReadEmbeddings = Callable[[Sequence[ImageRecord]], Tensor]
 """Images -> embeddings (B, C, h, w)."""
@@ -123,7 +123,7 @@ def finetune(
     With several workers this is what the first one does; the others do `run_worker`.
 
     Raises:
-        SamifError: no image has an instance to learn from.
+        DataError: no image has an instance to learn from.
     """
     started = time.monotonic()
     training_set = _TrainingSet.of(images, classes, read, params)
@@ -133,7 +133,7 @@ def finetune(
     after = measure(finetuned, training_set.check, classes, read, seed=params.seed)
     better = after.score >= before.score
     if not better:
-        log.warning("fine-tuning did not help (%.3f before, %.3f after): kept as it was", before.score, after.score)
+        logger.warning("fine-tuning did not help (%.3f before, %.3f after): kept as it was", before.score, after.score)
     best, kept = (finetuned.cpu(), "after") if better else (decoder, "before")
     return TrainingResult(best, curve, before, after, kept, time.monotonic() - started)
 
@@ -149,7 +149,7 @@ def run_worker(
     """Do a worker's share of what the first worker does in `finetune`; measuring is left to the first.
 
     Raises:
-        SamifError: no image has an instance to learn from.
+        DataError: no image has an instance to learn from.
     """
     _train(decoder, _TrainingSet.of(images, classes, read, params), distributed)
 
@@ -172,7 +172,7 @@ class _TrainingSet:
     ) -> _TrainingSet:
         useful = learnable(images, classes)
         if not useful:
-            raise SamifError("no training image shows an instance of a class to learn; check dataset.base_classes")
+            raise DataError("no training image shows an instance of a class to learn; check dataset.base_classes")
         rng = np.random.default_rng(params.seed)
         order = rng.permutation(len(useful))
         held = max(1, int(HELD_OUT * len(useful))) if len(useful) > 3 else 0

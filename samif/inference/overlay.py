@@ -16,7 +16,7 @@ from typing import cast
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from samif.errors import SamifError
+from samif.errors import DataError
 from samif.masks.rle import Rle, decode
 
 Colour = tuple[int, int, int]
@@ -57,7 +57,7 @@ def draw_instances(
         (H, W, 3) uint8 RGB, a new array.
 
     Raises:
-        SamifError: the image, a mask or a list has the wrong shape, type or length.
+        DataError: the image, a mask or a list has the wrong shape, type or length.
     """
     _check(image, masks, labels, scores, emphasis)
     height, width = image.shape[:2]
@@ -91,21 +91,21 @@ def _check(
     emphasis: Sequence[bool] | None,
 ) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise SamifError(f"image: expected (H, W, 3) uint8, got {image.shape} {image.dtype}; convert it to RGB")
+        raise DataError(f"image: expected (H, W, 3) uint8, got {image.shape} {image.dtype}; convert it to RGB")
     for name, values in (("labels", labels), ("scores", scores), ("emphasis", emphasis)):
         if values is not None and len(values) != len(masks):
-            raise SamifError(f"{name}: expected {len(masks)}, one per mask, got {len(values)}; give each mask one")
+            raise DataError(f"{name}: expected {len(masks)}, one per mask, got {len(values)}; give each mask one")
 
 
 def _decode(mask: Mask, size: tuple[int, int]) -> np.ndarray:
     if isinstance(mask, np.ndarray):
         area = mask
         if area.dtype != np.bool_:
-            raise SamifError(f"mask: expected bool, got {area.dtype}; compare it with a threshold first")
+            raise DataError(f"mask: expected bool, got {area.dtype}; compare it with a threshold first")
     else:
         area = decode([mask])[0]
     if area.shape != size:
-        raise SamifError(f"mask: expected {size}, the size of the image, got {area.shape}; resize one of them")
+        raise DataError(f"mask: expected {size}, the size of the image, got {area.shape}; resize one of them")
     return area
 
 

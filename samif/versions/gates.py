@@ -26,7 +26,7 @@ SAME_POINTS = 0.01
 class Check(Strict):
     """One question of the policy; `subject` is a group, a class or a part of the version."""
 
-    name: Literal["verified", "lock", "images", "decoder", "rows", "classes", "floor", "drop", "false tags"]
+    name: Literal["verified", "lock", "images", "decoder", "rows", "classes", "floor", "drop", "false positives"]
     subject: str
     outcome: Literal["passed", "unclear", "failed", "skipped"]
     reason: str
@@ -97,9 +97,9 @@ def evaluate_gates(
     checks = [_verified(candidate), _lock(candidate), _images(candidate, champion)]
     if champion is not None:
         checks += [_classes(candidate, champion), *_drops(policy, comparison)]
-    checks += [*_floors(policy, candidate.registered), _false_tags_floor(policy, candidate.registered)]
+    checks += [*_floors(policy, candidate.registered), _false_positives_floor(policy, candidate.registered)]
     if champion is not None:
-        checks += [_false_tags_rise(policy, comparison)]
+        checks += [_false_positives_rise(policy, comparison)]
         checks += [_decoder(policy, candidate, champion), _rows(policy, candidate, champion)]
     return Verdict(
         candidate=candidate.version,
@@ -286,28 +286,31 @@ def _drop(
     return check("failed", f"{says}, at most {limit:.2f} less is allowed{interval}")
 
 
-def _false_tags_floor(policy: GatesParams, evaluation: Evaluation) -> Check:
-    value, limit = evaluation.unknown.false_tags_per_image, policy.max_false_tags
+def _false_positives_floor(policy: GatesParams, evaluation: Evaluation) -> Check:
+    def check(outcome: Outcome | Literal["skipped"], reason: str) -> Check:
+        return Check(name="false positives", subject="number", outcome=outcome, reason=reason)
+
+    value, limit = evaluation.unknown.unlabelled_false_positives_per_image, policy.max_unlabelled_false_positives
     if limit is None:
-        return Check(name="false tags", subject="number", outcome="skipped", reason="no limit on false tags is set")
+        return check("skipped", "no limit on false positives on unlabelled objects is set")
     if value is None:
-        return Check(name="false tags", subject="number", outcome="failed", reason="false tags were not measured")
-    reason = f"{value:.2f} false tags per image, at most {limit:.2f} are allowed"
-    return Check(name="false tags", subject="number", outcome="passed" if value <= limit else "failed", reason=reason)
+        return check("failed", "false positives on unlabelled objects were not measured")
+    reason = f"{value:.2f} false positives on unlabelled objects per image, at most {limit:.2f} are allowed"
+    return check("passed" if value <= limit else "failed", reason)
 
 
-def _false_tags_rise(policy: GatesParams, comparison: Comparison | None) -> Check:
-    def check(outcome: Literal["passed", "unclear", "failed", "skipped"], reason: str) -> Check:
-        return Check(name="false tags", subject="rise", outcome=outcome, reason=reason)
+def _false_positives_rise(policy: GatesParams, comparison: Comparison | None) -> Check:
+    def check(outcome: Outcome | Literal["skipped"], reason: str) -> Check:
+        return Check(name="false positives", subject="rise", outcome=outcome, reason=reason)
 
-    limit = policy.max_false_tags_rise
+    limit = policy.max_unlabelled_false_positives_rise
     if limit is None:
-        return check("skipped", "no limit on a rise of false tags is set")
-    change = comparison.false_tags if comparison else None
+        return check("skipped", "no limit on a rise of false positives on unlabelled objects is set")
+    change = comparison.unlabelled_false_positives if comparison else None
     if change is None or change.change is None:
-        return check("failed", "false tags were not measured for both versions")
+        return check("failed", "false positives on unlabelled objects were not measured for both versions")
     way = "rose" if change.change > 0 else "went"
-    says = f"false tags per image {way} from {change.before:.2f} to {change.after:.2f}"
+    says = f"false positives on unlabelled objects per image {way} from {change.before:.2f} to {change.after:.2f}"
     if change.change <= limit:
         return check("passed", says)
     if change.is_noise:

@@ -173,8 +173,8 @@ def _evaluate(
     }
     ap = {"base": mean(base), "novel": mean(novel), "all": mean(known)}
     unknown = len(val.categories) - len(known)
-    auroc, false_tags = (0.91, 0.25) if unknown else (None, None)
-    rejection = {"auroc": auroc, "false_tags_per_image": false_tags, "objects": unknown}
+    auroc, false_positives = (0.91, 0.25) if unknown else (None, None)
+    rejection = {"auroc": auroc, "unlabelled_false_positives_per_image": false_positives, "objects": unknown}
     evaluation = Evaluation.model_validate(
         {
             "schema": 1,

@@ -236,7 +236,7 @@ def _evaluation(name: str) -> Evaluation:
             "ap50": numbers,
             "per_class": {c: {"ap": 50.0, "ap50": 50.0, "instances": 3, "group": "base"} for c in CLASSES[:2]},
             "base_only": {"images": 2, "ap": 50.0, "ap50": 50.0},
-            "unknown": {"auroc": 0.9, "false_tags_per_image": 0.5, "objects": 2},
+            "unknown": {"auroc": 0.9, "unlabelled_false_positives_per_image": 0.5, "objects": 2},
             "confusion": {"labels": ["background"], "matrix": [[0]]},
             "operating_score": 0.3,
             "seconds": 1.0,

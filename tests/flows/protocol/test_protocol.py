@@ -209,7 +209,7 @@ def test_a_mean_is_of_what_is_there(values: list[float | None], expected: Mean |
     assert mean_of(values) == expected
 
 
-# False tags fed back
+# Hard negatives
 
 
 def test_what_was_wrongly_named_is_named_no_more(line: Workspace, tmp_path: Path) -> None:

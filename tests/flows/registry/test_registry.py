@@ -134,7 +134,7 @@ def _evaluation(name: str, new: tuple[str, ...], ap: float) -> Evaluation:
             "ap50": {"base": 80.0, "novel": novel, "all": 80.0},
             "per_class": {cls: {"ap": ap, "ap50": 80.0, "instances": 3, "group": g} for cls, g in groups.items()},
             "base_only": {"images": 2, "ap": ap, "ap50": 80.0},
-            "unknown": {"auroc": 0.9, "false_tags_per_image": 0.5, "objects": 2},
+            "unknown": {"auroc": 0.9, "unlabelled_false_positives_per_image": 0.5, "objects": 2},
             "confusion": {"labels": labels, "matrix": [[0] * len(labels) for _ in labels]},
             "operating_score": 0.3,
             "seconds": time.time() % 60,

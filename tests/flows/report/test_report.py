@@ -199,7 +199,7 @@ def test_the_page_is_self_contained_and_says_what_matters(demo: tuple[Layout, Pa
         "Change of base AP",
         "Hits",
         "Misses",
-        "False tags",
+        "False positives",
         "Silence on background",
         "hex bolt",
         hashlib.sha256(b"decoder").hexdigest(),
@@ -330,7 +330,7 @@ def test_matching_straddles_its_thresholds(
 ) -> None:
     scene = _scene(annotate(1, "nut", _square(50)))
     (item,) = match_all(scene, [_detect(category, _square(50, width), score)], ["nut", "bolt"], 0.3)
-    assert (item.names("hits"), item.names("misses"), item.names("false_tags")) == names
+    assert (item.names("hits"), item.names("misses"), item.names("false_positives")) == names
 
 
 def test_a_second_tag_on_one_object_is_false_and_a_tag_in_a_crowd_is_not() -> None:
@@ -338,7 +338,7 @@ def test_a_second_tag_on_one_object_is_false_and_a_tag_in_a_crowd_is_not() -> No
     tags = [_detect(1, _square(50), 0.8), _detect(1, _square(50), 0.9), _detect(2, _square(130, 10), 0.7)]
     (item,) = match_all(scene, tags, ["nut", "bolt"], 0.3)
     assert item.matched_gt == (0, None, None)
-    assert item.wrong == [False, True, False]
+    assert item.false_positives == [False, True, False]
     assert item.missed == [False]
 
 
@@ -360,7 +360,7 @@ def test_choice_prefers_the_new_classes_and_fresh_images() -> None:
     assert {kind: [item.image.id for item in items] for kind, items in chosen.items()} == {
         "hits": [3],
         "misses": [1],
-        "false_tags": [],
+        "false_positives": [],
     }
 
 

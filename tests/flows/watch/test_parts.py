@@ -323,8 +323,8 @@ def test_a_replay_finds_what_differs_from_the_registration(
     assert done.images == 24
 
 
-def _scored(monkeypatch: pytest.MonkeyPatch, move: float, false_tags: float = 0.0) -> None:
-    """Scores as another processor would give them: every AP moved, and the rate of false tags."""
+def _scored(monkeypatch: pytest.MonkeyPatch, move: float, false_positives: float = 0.0) -> None:
+    """Scores as another processor would give them: every AP moved, and the rate of false positives."""
     measure = Scorer.measure
 
     def moved(self: Scorer, ref: str) -> Any:
@@ -332,20 +332,20 @@ def _scored(monkeypatch: pytest.MonkeyPatch, move: float, false_tags: float = 0.
         document = scored.evaluation.model_dump(mode="json")
         for score in document["per_class"].values():
             score["ap"] -= move
-        document["unknown"]["false_tags_per_image"] += false_tags
+        document["unknown"]["unlabelled_false_positives_per_image"] += false_positives
         return replace(scored, evaluation=Evaluation.model_validate(document))
 
     monkeypatch.setattr(Scorer, "measure", moved)
 
 
 @pytest.mark.parametrize(
-    ("move", "false_tags", "differs"), [(SAME_POINTS / 2, 0.0, False), (0.0, 0.01, False), (2 * SAME_POINTS, 0.0, True)]
+    ("move", "false_positives", "differs"), [(SAME_POINTS / 2, 0.0, False), (0.0, 0.01, False), (2 * SAME_POINTS, 0.0, True)]
 )
 def test_a_replay_tolerates_what_the_gates_tolerate(
-    tagged: TaggedLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, move: float, false_tags: float, differs: bool
+    tagged: TaggedLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, move: float, false_positives: float, differs: bool
 ) -> None:
     line = tagged.copy(tmp_path / "line")
-    _scored(monkeypatch, move, false_tags)
+    _scored(monkeypatch, move, false_positives)
     watch = line.params.watch.model_copy(update={"replay_images": 0})
     done = replay(line.layout, line.params.model_copy(update={"watch": watch}), line.registry, "demo-classifier/1")
     assert bool(done.differences) == differs

@@ -59,7 +59,11 @@ def test_everything_found_and_named(tmp_path: Path) -> None:
     assert (found.ap.base, found.ap.novel, found.ap.all) == pytest.approx((100.0, 100.0, 100.0))
     assert found.confusion.labels == [*CLASSES, "background"]
     assert found.confusion.matrix == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-    assert found.unknown.false_tags_per_image == 0.0 and found.unknown.auroc is None and found.unknown.objects == 0
+    assert (
+        found.unknown.unlabelled_false_positives_per_image == 0.0
+        and found.unknown.auroc is None
+        and found.unknown.objects == 0
+    )
     assert found.classes.base == ["bolt", "gear"] and found.classes.novel == ["hook"]
     assert {name: score.instances for name, score in found.per_class.items()} == dict.fromkeys(CLASSES, 1)
     assert found.images == 2 and found.name == "s1"
@@ -104,17 +108,20 @@ def test_a_match_is_half_the_object(covered: int, matched: bool, tmp_path: Path)
     assert found.confusion.matrix[0] == ([1, 0, 0, 0] if matched else [0, 0, 0, 1])
 
 
-# False tags
+# False positives on unlabelled objects
 
 
-@pytest.mark.parametrize(("covered", "false_tags"), [(29, 1.0), (30, 0.0)])
-def test_a_tag_off_every_known_object_is_false(covered: int, false_tags: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("covered", "false_positives"), [(29, 1.0), (30, 0.0)])
+def test_a_tag_off_every_known_object_is_false(covered: int, false_positives: float, tmp_path: Path) -> None:
     part = PLACES[0] & pixels(SHAPE, 30 * (covered // 10) + covered % 10)
     assert part.sum() == covered
-    assert run([(labelled(1, "bolt"), ((part, "bolt", 1.0),))], tmp_path).unknown.false_tags_per_image == false_tags
+    assert (
+        run([(labelled(1, "bolt"), ((part, "bolt", 1.0),))], tmp_path).unknown.unlabelled_false_positives_per_image
+        == false_positives
+    )
 
 
-def test_false_tags_are_counted_per_image(tmp_path: Path) -> None:
+def test_unlabelled_false_positives_are_counted_per_image(tmp_path: Path) -> None:
     found = run(
         [
             (labelled(1, "wing"), ((PLACES[0], "hook", 1.0), (PLACES[3], "bolt", 1.0))),  # on a stranger, on nothing
@@ -124,13 +131,13 @@ def test_false_tags_are_counted_per_image(tmp_path: Path) -> None:
         ],
         tmp_path,
     )
-    assert found.unknown.false_tags_per_image == 2 / 4
+    assert found.unknown.unlabelled_false_positives_per_image == 2 / 4
 
 
 def test_a_tag_in_a_crowd_is_neither_false_nor_confused(tmp_path: Path) -> None:
     crowd = image(1, SHAPE, annotation(1, "bolt", rectangle(SHAPE, 0, 0, 12, 12), crowd=True))
     found = run([(crowd, ((PLACES[0], "bolt", 1.0),))], tmp_path)
-    assert found.unknown.false_tags_per_image == 0.0
+    assert found.unknown.unlabelled_false_positives_per_image == 0.0
     assert found.confusion.matrix == [[0] * 4] * 4
 
 

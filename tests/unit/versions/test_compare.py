@@ -11,7 +11,7 @@ from samif.config import EvaluateParams
 from samif.dataset.model import Category, Dataset, ImageRecord
 from samif.errors import SamifError
 from samif.evaluate.evaluate import evaluate
-from samif.evaluate.match_cache import match_records
+from samif.evaluate.match_cache import build_match_cache
 from samif.evaluate.matching import match_all
 from samif.versions.compare import Comparison, ScoredVersion, compare, disagreements
 from tests.support.handmade import annotation, classifier, image, proposals, rectangle
@@ -45,7 +45,7 @@ def measured(dataset: Dataset, known: tuple[str, ...], looks: dict[int, tuple[st
     scored = evaluate("s1", dataset, proposed, head, ["bolt", "gear"], params)
     return ScoredVersion(
         scored.evaluation,
-        match_records(dataset, scored.detections, head.classes, scored.false_tags),
+        build_match_cache(dataset, scored.detections, head.classes, scored.unlabelled_false_positives),
         scored.detections,
     )
 
@@ -59,7 +59,7 @@ def test_the_same_twice_differs_nowhere(tmp_path: Path) -> None:
     dataset = scene(12, tmp_path, "bolt", "gear")
     one = measured(dataset, CLASSES[:2], {n: ("bolt", "gear" if n % 3 else "bolt") for n in range(1, 13)})
     found = against(one, one)
-    for change in (*found.groups.values(), *found.classes.values(), found.false_tags):
+    for change in (*found.groups.values(), *found.classes.values(), found.unlabelled_false_positives):
         assert (change.change, change.low, change.high) in ((0.0, 0.0, 0.0), (None, None, None))
         assert change.is_none or change.change is None
 
@@ -86,7 +86,7 @@ def test_pairing_takes_out_what_both_versions_find_hard(tmp_path: Path) -> None:
     found = against(before, after).classes["bolt"]
     assert not found.is_noise
     weights = np.random.default_rng(0).multinomial(40, [1 / 40] * 40, size=(2, 400)).astype(np.int32)
-    unpaired = after.records.classes["bolt"].average_precision(weights[0]) - before.records.classes[
+    unpaired = after.matches.classes["bolt"].average_precision(weights[0]) - before.matches.classes[
         "bolt"
     ].average_precision(weights[1])
     assert np.percentile(unpaired, 97.5) > 0.0
@@ -103,11 +103,11 @@ def test_groups_compare_only_what_both_know(tmp_path: Path) -> None:
     assert back.lost == ("wing",) and back.added == ()
 
 
-def test_false_tags_are_compared_too(tmp_path: Path) -> None:
+def test_unlabelled_false_positives_are_compared_too(tmp_path: Path) -> None:
     dataset = scene(10, tmp_path, "bolt", "wing")
     before = measured(dataset, CLASSES[:1], dict.fromkeys(range(1, 11), ("bolt", "-")))
     after = measured(dataset, CLASSES[:1], dict.fromkeys(range(1, 11), ("bolt", "bolt")))
-    tags = against(before, after).false_tags
+    tags = against(before, after).unlabelled_false_positives
     assert (tags.before, tags.after, tags.low, tags.high) == (0.0, 1.0, 1.0, 1.0)
 
 
@@ -147,10 +147,10 @@ def test_disagreements_come_worst_first_and_name_what_differs(tmp_path: Path) ->
         CLASSES[:2],
         {
             1: ("bolt", "gear", "-"),  # the same
-            2: ("bolt", "bolt", "-"),  # the gear is called a bolt: lost, and a false tag
-            3: ("bolt", "-", "bolt"),  # the gear is lost; the false tag was there before
+            2: ("bolt", "bolt", "-"),  # the gear is called a bolt: lost, and a false positive
+            3: ("bolt", "-", "bolt"),  # the gear is lost; the false positive was there before
             4: ("bolt", "gear", "-"),  # the bolt is won
-            5: ("bolt", "gear", "-"),  # a false tag is gone
+            5: ("bolt", "gear", "-"),  # a false positive is gone
         },
     )
     matched = [match_all(dataset, side.detections, CLASSES[:2], 0.3) for side in (before, after)]
@@ -162,8 +162,8 @@ def test_disagreements_come_worst_first_and_name_what_differs(tmp_path: Path) ->
         (5, 0, 1),
     ]
     assert (found[0].lost, found[2].won) == ({21}, {40})
-    assert [found[0].after.detections[i].category for i in found[0].tagged] == ["bolt"]
-    assert [found[3].before.detections[i].category for i in found[3].untagged] == ["gear"]
+    assert [found[0].after.detections[i].category for i in found[0].new_false_positives] == ["bolt"]
+    assert [found[3].before.detections[i].category for i in found[3].gone_false_positives] == ["gear"]
 
 
 def test_a_class_that_only_one_version_knows_is_won_or_lost(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def evaluation(
     ap: float | None = 50.0,
     novel: tuple[str, ...] = ("hook",),
     dataset: str = "mine",
-    false_tags: float | None = 0.5,
+    false_positives: float | None = 0.5,
     instances: int = 30,
     **of_class: float | None,
 ) -> Evaluation:
@@ -77,7 +77,7 @@ def evaluation(
                 for name, g in groups.items()
             },
             "base_only": {"images": 2, "ap": ap, "ap50": ap},
-            "unknown": {"auroc": 0.9, "false_tags_per_image": false_tags, "objects": 5},
+            "unknown": {"auroc": 0.9, "unlabelled_false_positives_per_image": false_positives, "objects": 5},
             "confusion": {"labels": labels, "matrix": [[0] * len(labels) for _ in labels]},
             "operating_score": 0.3,
             "seconds": 1.0,
@@ -102,7 +102,7 @@ def comparison(classes: Mapping[str, Change] | None = None, tags: Change = SAME,
         confidence=0.95,
         groups=dict.fromkeys(("base", "novel", "all"), SAME) | groups,
         classes=dict(classes or {}),
-        false_tags=tags,
+        unlabelled_false_positives=tags,
         added=(),
         lost=(),
     )
@@ -178,7 +178,7 @@ def test_one_class_may_have_its_own_limit() -> None:
 def test_a_missing_number_fails(missing: str) -> None:
     gone = Change(before=50.0, after=None, low=None, high=None, instances=30)
     assert of(ask(comparison(**{missing: gone})), "drop", missing) == "failed"
-    assert of(ask(comparison(tags=gone)), "false tags", "rise") == "failed"
+    assert of(ask(comparison(tags=gone)), "false positives", "rise") == "failed"
     assert of(ask(None), "drop", "all") == "failed"
 
 
@@ -192,17 +192,17 @@ def test_before_the_first_novel_class_none_can_have_dropped() -> None:
     ("rise", "low", "high", "outcome"),
     [(0.20, 0.1, 0.3, "passed"), (0.21, 0.1, 0.3, "failed"), (0.21, 0.0, 0.4, "unclear"), (-1.0, -2.0, 0.0, "passed")],
 )
-def test_false_tags_may_rise_so_much(rise: float, low: float, high: float, outcome: str) -> None:
+def test_unlabelled_false_positives_may_rise_so_much(rise: float, low: float, high: float, outcome: str) -> None:
     tags = Change(before=0.0, after=rise, low=low, high=high, instances=5)
-    assert of(ask(comparison(tags=tags), SMOOTH), "false tags", "rise") == outcome
+    assert of(ask(comparison(tags=tags), SMOOTH), "false positives", "rise") == outcome
 
 
 @pytest.mark.parametrize(("value", "outcome"), [(0.5, "passed"), (0.51, "failed"), (None, "failed")])
-def test_false_tags_have_a_ceiling(value: float | None, outcome: str) -> None:
-    policy = GatesParams(max_false_tags=0.5)
-    registered = evaluation(false_tags=value)
+def test_unlabelled_false_positives_have_a_ceiling(value: float | None, outcome: str) -> None:
+    policy = GatesParams(max_unlabelled_false_positives=0.5)
+    registered = evaluation(false_positives=value)
     verdict = ask(comparison(), policy, registered=registered, scored=registered)
-    assert of(verdict, "false tags", "number") == outcome
+    assert of(verdict, "false positives", "number") == outcome
 
 
 @pytest.mark.parametrize(("value", "outcome"), [(40.0, "passed"), (39.99, "failed"), (None, "failed")])
