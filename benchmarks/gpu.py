@@ -2,9 +2,10 @@
 
     python -m benchmarks.gpu [--models vit_b vit_l vit_h] [--batches 1 4 8 16] [--device cuda]
 
-Needs torch, segment_anything and safetensors, nothing else of this project's environment. Prints one Markdown table: images per
-second, the share of the bfloat16 rate that this device reaches in a large matrix product, peak memory, and how far ours
-and the official embedding in float32 are apart, relative to its norm; then the time of one mask per point.
+Needs torch, segment_anything and safetensors, nothing else of this project's environment. Prints one Markdown table:
+images per second, the share of the bfloat16 rate that this device reaches in a large matrix product, peak memory, and
+the difference of our embedding from the official one in float32, relative to its norm; then the time of one mask per
+point.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def main() -> None:
     device = torch.device(args.device)
     peak = _peak(device)
     print(f"{_name(device)}, torch {torch.__version__}, bfloat16 matrix product {peak / 1e12:.1f} TFLOP/s\n")
-    print("| model | batch | official float32 | autocast | ours bfloat16 | ratio | share of peak | memory | apart |")
+    print(
+        "| model | batch | official float32 | autocast | ours bfloat16 | ratio | share of peak | memory | difference |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     for name in args.models:
         torch.manual_seed(0)
@@ -68,9 +71,9 @@ def _encoding(
     share = ours * counter.get_total_flops() / peak
     with torch.inference_mode():
         expected = official(images[:1])
-        apart = float((fast(images[:1]) - expected).norm() / expected.norm())
+        difference = float((fast(images[:1]) - expected).norm() / expected.norm())
     rates = " | ".join(f"{rate:.2f}/s" for rate in (one, cast, ours))
-    return f"| {name} | {batch} | {rates} | {ours / one:.2f} | {share:.0%} | {memory} | {apart:.0e} |"
+    return f"| {name} | {batch} | {rates} | {ours / one:.2f} | {share:.0%} | {memory} | {difference:.0e} |"
 
 
 def _prompting(name: str, sam: Sam, device: torch.device) -> str:

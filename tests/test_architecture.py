@@ -24,7 +24,8 @@ def test_the_encoder_imports_without_the_rest() -> None:
     """`samif.sam`, and its benchmark on a GPU, also run on machines that have torch and little else."""
     code = (
         "import sys, importlib\n"
-        "for name in ('pydantic', 'ruamel.yaml', 'ray', 'mlflow', 'dvc', 'boto3', 'typer', 'timm', 'rich'): sys.modules[name] = None\n"
+        "names = ('pydantic', 'ruamel.yaml', 'ray', 'mlflow', 'dvc', 'boto3', 'typer', 'timm', 'rich')\n"
+        "sys.modules.update(dict.fromkeys(names))\n"
         "import samif.sam.zoo, benchmarks.gpu"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
