@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 def pull_run_cache(repo: Repo, say: Callable[[str], None]) -> bool:
     """Whether results of others can be pulled: the workspace has a default remote (`dvc remote add --default`), and it
-    answers. If it does not, that is said; the run only takes longer."""
+    answers. If it does not, `say` is called; the run only takes longer."""
     if not repo.config["core"].get("remote"):
         return False
     try:

@@ -21,7 +21,7 @@ from samif.errors import SamifError
 
 @dataclass(frozen=True)
 class StageReason:
-    """A stage in running order. `will_run` is the most that can happen: a stage that follows another one is spared
+    """A stage in running order. `will_run` is an upper bound: a stage that follows another one is skipped
     when that one's result comes out the same.
     """
 
@@ -61,7 +61,7 @@ def why(root: Path) -> list[StageReason]:
     yaml = YAML(typ="safe")
     locked = (yaml.load(layout.lock.read_bytes()) or {}).get("stages", {}) if layout.lock.exists() else {}
     current = yaml.load(layout.params.read_bytes())
-    # A run takes these away before DVC looks; until then DVC finds nothing changed.
+    # A run removes these before it calls DVC; until then DVC's status shows no change.
     removed = sorted({path.name for path in leftovers(layout, params)})
     running: set[str] = set()
     result = []

@@ -57,7 +57,7 @@ def main(sent: Path) -> int:
 
 @contextlib.contextmanager
 def _clone(small_files: Path, submission: Submission) -> Iterator[Path]:
-    """A workspace of this job alone: Ray lets jobs that were sent the same files share the folder of those."""
+    """A workspace for this job only: on Ray, jobs with the same files share the folder of these files."""
     for shared in submission.shared:
         if not Path(shared).is_dir():
             raise ConfigError(f"{shared} was named with --shared, but this cluster does not have it; mount it there")
@@ -110,7 +110,7 @@ def _publishing(root: Path, submission: Submission) -> Iterator[None]:
         try:
             artifacts = JobArtifacts(params.registry.tracking_uri, root, submission.line, submission.id)
             artifacts.publish(submission, status, _contents(root, submission, began))
-        except SamifError as error:  # whatever the reason is, the run itself goes on
+        except SamifError as error:  # for whatever reason: the run itself continues
             _print(f"log and record are not in the registry: {error}")
             logger.info("publishing failed", exc_info=True)
 

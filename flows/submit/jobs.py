@@ -218,8 +218,8 @@ class Jobs:
         except (RuntimeError, ValueError) as error:
             if "WebSocket" in str(error):
                 raise Transient("the connection broke off") from None
-            said = " ".join(str(error).split())
-            raise ClusterRefusalError(f"the cluster at {self.address} refuses: {said[:300]}") from None
+            text = " ".join(str(error).split())
+            raise ClusterRefusalError(f"the cluster at {self.address} refuses: {text[:300]}") from None
 
 
 class _Log:

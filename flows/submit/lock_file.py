@@ -25,16 +25,16 @@ kept, or the run's has not reached the registry."""
 
 
 def update_lock(layout: Layout, request: RunRequest, folder: Path, say: Callable[[str], None]) -> LockFile:
-    """Put the dvc.lock of a job that succeeded in the place of the workspace's.
+    """Replace the workspace's dvc.lock by that of a job that succeeded.
 
-    Written over is only a dvc.lock that the job began with, and, if it is the one that `request` was made with, one
-    that an earlier submit wrote or that a commit holds. Anything else was written here meanwhile: it stays, and that is
-    said.
+    It is replaced only if it is the one that the job began with, or the one that `request` was made with and either a
+    folder of an earlier submit or a commit has it. Any other was written here meanwhile: it is kept, and `say` is
+    called with a sentence about it.
 
     Args:
         request: of this submit.
         folder: what was fetched of the job: `request.json` of the submit that started it, `record.json`, `dvc.lock`.
-        say: called with a sentence where the file is written or left out.
+        say: called with one sentence, unless the file is unchanged.
     """
     fetched = folder / layout.lock.name
     if not _is_complete(folder, fetched):

@@ -31,7 +31,7 @@ _EXCLUDED = frozenset({".git", ".samif", ".dvc", "artifacts", "reports"})
 
 
 class Submission(Strict):
-    """What the driver on the cluster is told.
+    """Input of the driver on the cluster.
 
     Attributes:
         id: of the job: the digest of what is asked for and sent, and the attempt.

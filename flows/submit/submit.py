@@ -44,7 +44,7 @@ class Submitted:
         id: of the job on the cluster.
         request: digest of the request.
         attached: there was such a job already.
-        status: SUCCEEDED, or where the job stood when it was left alone.
+        status: SUCCEEDED, or the state of the job when the command ended.
         up_to_date: nothing had to be computed: the job had succeeded before, or its run found every stage up to date.
         dvc_lock: what became of the workspace's dvc.lock; none while the job is not over.
         folder: `.samif/runs/ID/` with the driver's log, the run's record, dvc.lock and reports as far as they came.

@@ -130,7 +130,7 @@ def _of_registry(event: _RegistryEvent, at: int) -> str | None:
 
 
 def _one_line(text: str, sum_of: Sequence[str] = ()) -> str:
-    """Printable and of bounded length; what was cut off stays told apart by a digest."""
+    """Printable and of bounded length; a digest distinguishes texts that were cut or changed."""
     plain = re.sub(r"[\x00-\x1f\x7f]", "?", text)
     if plain == text and len(text) <= _MAX_LENGTH and not sum_of:
         return text

@@ -45,13 +45,13 @@ def surroundings(head: RayHead, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(package, "build_wheel", stand_in)
-    _forget_token()
+    forget_token()
     yield
     monkeypatch.undo()
-    _forget_token()
+    forget_token()
 
 
-def _forget_token() -> None:
+def forget_token() -> None:
     Config.initialize("")  # whether there are tokens at all is read once, too
     AuthenticationTokenLoader.instance().reset_cache()
 
