@@ -1,10 +1,11 @@
-"""Promotion under fire: two operators at once, and operators killed before every single write.
+"""Concurrent promotions, and promotions killed before every single write, on one registry.
 
-python -m benchmarks.promotion_faults              the campaign on SQLite and on a server; writes PROMOTION.md
-python -m benchmarks.promotion_faults --quick URI  few rounds on one registry (a root folder or an address), JSON
+    python -m tests.support.promotion_campaign REGISTRY --rounds 50 --kills 30
 
-Operators are processes of their own with workspaces of their own: on a server they share nothing but the server, so
-no lock file can help them. A killed one dies by SIGKILL right before its n-th write reaches the registry.
+REGISTRY is a folder (SQLite) or the address of an MLflow server; prints a JSON object: name of the case -> counts. Exit
+status 1 where anything was lost, doubled or left inconsistent. Operators are processes with workspaces of their own: on
+a server they share nothing but the server, so no lock file can help them. A killed one gets SIGKILL right before its
+n-th write reaches the registry.
 """
 
 from __future__ import annotations
@@ -14,13 +15,11 @@ import json
 import os
 import random
 import signal
-import statistics
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from importlib import import_module
@@ -30,10 +29,10 @@ from typing import Any
 from flows.registry.mlflow_client import SETTINGS
 from flows.registry.mlflow_store import MlflowStore
 from flows.registry.promotion import CHALLENGER, Evidence, Promotions, Request
+from samif.config import Params
 from samif.errors import SamifError
 from samif.versions.gates import Verdict
 
-RESULTS = Path(__file__).parent / "PROMOTION.md"
 WRITES = (
     "create_registered_model", "create_model_version", "set_registered_model_tag", "set_registered_model_alias",
     "delete_registered_model_alias",
@@ -46,14 +45,14 @@ AFTER_ALL = "after the last write"
 class Site:
     """A registry: its address (none: SQLite in `root`), a folder for workspaces, and a line of its own."""
 
-    name: str
     uri: str | None
     root: Path
     line: str
 
     def promotions(self, operator: str) -> Promotions:
         workspace = self.root / (operator if self.uri else "shared")
-        return Promotions(MlflowStore(self.uri, workspace), self.line)
+        params = Params.model_validate({"line": self.line, "dataset": {"drawn": {}, "base_classes": ["bolt"]}})
+        return Promotions(MlflowStore(self.uri, workspace), self.line, params)
 
 
 def in_child(work: Callable[[], Any]) -> tuple[int, int]:
@@ -174,7 +173,7 @@ def look(site: Site) -> dict[str, Any]:
     return {"live": live.version, "previous": live.previous, "wrong": wrong, "decided": decided}
 
 
-# Campaigns
+# Cases
 
 
 @dataclass
@@ -306,97 +305,32 @@ def _judge(
         tally.see([f"own {own}, follow {follow}, said {said!r}, {before} -> {after}"])
 
 
-# Reports
-
-
-def table(site: Site, raced: dict[str, Tally], crashed: dict[str, Tally]) -> list[str]:
-    """The campaign on one registry as Markdown."""
-    lines = [
-        f"## {site.name}", "",
-        "| two operators at once | rounds | promotions decided | refused | lost | doubled "
-        "| alias and journal disagree | seconds per command (median, worst) |",
-        "|---|---|---|---|---|---|---|---|",
-        *(
-            f"| {name} | {t.rounds} | {t.decided} | {t.refused} | {t.lost} | {t.doubled} | {t.disagreeing} "
-            f"| {statistics.median(t.seconds):.2f}, {max(t.seconds):.2f} |"
-            for name, t in raced.items()
-        ),
-        "",
-        "| killed | times | carried out by the next command | never begun | lost | doubled "
-        "| alias and journal disagree | next command, seconds (median, worst) |",
-        "|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    for step, t in crashed.items():
-        lines.append(
-            f"| {step} | {t.rounds} | {t.decided} | {t.rounds - t.decided} | {t.lost} | {t.doubled} | {t.disagreeing} "
-            f"| {statistics.median(t.seconds):.2f}, {max(t.seconds):.2f} |"
-        )
-    return lines
-
-
-def campaign(site: Site, rounds: int, per_step: int) -> tuple[dict[str, Tally], dict[str, Tally]]:
-    """All campaigns on one registry."""
-    crashed = crash(replace(site, line=f"{site.line}-crash"), per_step) if per_step else {}
+def campaign(site: Site, rounds: int, per_step: int) -> dict[str, Tally]:
+    """All cases on one registry; the killed ones, named `NUMBER. ...`, only where `per_step` is not 0."""
+    tallies = crash(replace(site, line=f"{site.line}-crash"), per_step) if per_step else {}
     result(in_child(partial(prepare, site)))
-    raced = {"different versions, or the same one": race(site, rounds)}
+    tallies["different versions, or the same one"] = race(site, rounds)
     if per_step:
-        raced["one killed before a random write, a third one after them"] = storm(site, rounds)
-    return raced, crashed
+        tallies["one killed before a random write, a third one after them"] = storm(site, rounds)
+    return tallies
 
 
 def main() -> None:
-    """Run, print, record; 1 where anything was lost, doubled or left disagreeing."""
+    """Run on one registry and print what was counted; exit status 1 where a count is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("registry", help="folder, or http://HOST:PORT")
     parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--crashes", type=int, default=30, help="per step")
-    parser.add_argument("--site", choices=["sqlite", "server"], help="only this one; keeps what is known of the other")
-    parser.add_argument("--quick", metavar="URI", help="http://... or a folder; prints JSON and writes nothing")
+    parser.add_argument("--kills", type=int, default=30, help="per write")
     options = parser.parse_args()
     os.environ.update(SETTINGS)
     for module in ("mlflow", "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store"):
         import_module(module)  # once here, not in every child
-    if options.quick:
-        address = options.quick if "://" in options.quick else None
-        with tempfile.TemporaryDirectory() as folder:
-            site = Site("quick", address, Path(folder) if address else Path(options.quick), f"quick-{os.getpid()}")
-            raced, crashed = campaign(site, options.rounds, options.crashes)
-        tallies = raced | crashed
-        print(json.dumps({name: vars(tally) for name, tally in tallies.items()}))
-        raise SystemExit(0 if all(tally.is_clean for tally in tallies.values()) else 1)
-
-    from tests.support.services import mlflow_server, postgres
-
-    head = (
-        f"# Promotion under fire\n\n`python -m benchmarks.promotion_faults` on {os.cpu_count()} cores: two operators "
-        "at once, and operators killed (SIGKILL) right before each write of a promotion with approval. *Carried out* "
-        "and *never begun* say what the next command found; it is in turn the same promotion again, another one, or "
-        "a rollback. A promotion is refused where its version is live already, or where its approval was given before "
-        "another version went live."
-    )
-    clean = True
-    with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
-        tmp = Path(folder)
-        sites = []
-        if options.site != "server":
-            sites.append(Site("SQLite in a workspace", None, tmp / "sqlite", "demo"))
-        if options.site != "sqlite":
-            server = stack.enter_context(mlflow_server(tmp, stack.enter_context(postgres(tmp)).url))
-            sites.append(Site("MLflow server over PostgreSQL", server.url, tmp / "remote", "demo"))
-        for site in sites:
-            raced, crashed = campaign(site, options.rounds, options.crashes)
-            clean &= all(tally.is_clean for tally in (raced | crashed).values())
-            _record(head, "\n".join(table(site, raced, crashed)))
-            for example in [text for tally in (raced | crashed).values() for text in tally.examples]:
-                print(example, file=sys.stderr)
-    print(RESULTS.read_text(encoding="utf-8"))
-    raise SystemExit(0 if clean else 1)
-
-
-def _record(head: str, section: str) -> None:
-    """Put a site's section in the place of its last one."""
-    old = RESULTS.read_text(encoding="utf-8").split("\n## ")[1:] if RESULTS.exists() else []
-    sections = {text.partition("\n")[0]: text.strip() for text in (*old, section.removeprefix("## "))}
-    RESULTS.write_text("\n\n## ".join([head, *sections.values()]) + "\n", encoding="utf-8")
+    uri = options.registry if "://" in options.registry else None
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) if uri else Path(options.registry)
+        tallies = campaign(Site(uri, root, f"campaign-{os.getpid()}"), options.rounds, options.kills)
+    print(json.dumps({name: vars(tally) for name, tally in tallies.items()}))
+    raise SystemExit(0 if all(tally.is_clean for tally in tallies.values()) else 1)
 
 
 if __name__ == "__main__":
