@@ -60,4 +60,6 @@ def init_coco2014(
         out.print(
             f"{len(parts.left_out)} labels enclose no pixel and were left out, listed in {record}", soft_wrap=True
         )
+    if line is None and made.params.line != folder.resolve().name:
+        out.print(f"line '{made.params.line}': small letters, digits, - and _ only", soft_wrap=True)
     out.print(f"next: cd {folder} && samif run", soft_wrap=True)

@@ -51,6 +51,8 @@ def init(
     names = ", ".join(f"{n} ({len(s.classes)})" for n, s in params.sessions.items()) or "none"
     out = console()
     out.print(f"workspace {folder}: {len(params.dataset.base_classes)} base classes, sessions: {names}")
+    if line is None and params.line != folder.resolve().name:
+        out.print(f"line '{params.line}': small letters, digits, - and _ only", soft_wrap=True)
     out.print(f"next: cd {folder} && samif run")
 
 

@@ -24,7 +24,7 @@ from samif.config.learning import (
 from samif.config.registry import GatesParams, RegistryParams
 from samif.config.strict import Strict, is_none
 from samif.config.watch import WatchParams
-from samif.errors import SamifError
+from samif.errors import ConfigError, ObjectMissing
 from samif.io.address import shown
 
 BASE = "base"
@@ -53,6 +53,13 @@ class Params(Strict):
     registry: RegistryParams = RegistryParams()
     gates: GatesParams = GatesParams()
     watch: WatchParams = WatchParams()
+
+    @field_validator("line", mode="before")
+    @classmethod
+    def _line_has_no_capitals(cls, line: object) -> object:
+        if isinstance(line, str) and line != line.lower():
+            raise ValueError(f"expected a name without capital letters, got '{line}'; write '{line.lower()}'")
+        return line
 
     @field_validator("line")
     @classmethod
@@ -90,17 +97,6 @@ class Params(Strict):
             previous = name
         return self
 
-    def known_classes(self, upto: str) -> list[str]:
-        """Class names of the classifier called `upto` (`base` or a session), in row order."""
-        known = list(self.dataset.base_classes)
-        if upto == BASE:
-            return known
-        for name, session in self.sessions.items():
-            known += session.classes
-            if name == upto:
-                return known
-        raise SamifError(f"there is no session '{upto}'; params.yaml has {', '.join(self.sessions) or 'none'}")
-
 
 RENAMED_KEYS = {
     "dataset.drawn.base_pictures": "dataset.drawn.base_images",
@@ -131,18 +127,19 @@ def load_params(path: Path) -> Params:
     """Read and check a params.yaml.
 
     Raises:
-        SamifError: the file is missing, is not YAML, or breaks the schema (key, expected, got).
+        ObjectMissing: there is no such file.
+        ConfigError: it is not YAML, or breaks the schema (key, expected, got).
     """
     try:
         raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SamifError(f"{path} does not exist; run 'samif init' to make a workspace") from None
+        raise ObjectMissing(f"{path} does not exist; run 'samif init' to make a workspace") from None
     except (YAMLError, UnicodeDecodeError) as error:
-        raise SamifError(f"{path} is not readable YAML: {shown(' '.join(str(error).split()))}") from None
+        raise ConfigError(f"{path} is not readable YAML: {shown(' '.join(str(error).split()))}") from None
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        raise SamifError(f"{path}: {'; '.join(map(shown, _sentences(error)))}") from None
+        raise ConfigError(f"{path}: {'; '.join(map(shown, _sentences(error)))}") from None
 
 
 def _sentences(error: ValidationError) -> Iterator[str]:

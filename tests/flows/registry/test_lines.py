@@ -11,14 +11,16 @@ import pytest
 import requests
 from typer.testing import CliRunner
 
+import flows.cli.workspace  # noqa: F401
 from flows.cli import app, promotion, registry  # noqa: F401  (register their commands)
 from flows.embedding.flow import embed_images
 from flows.registry.mlflow_store import MlflowStore
 from flows.registry.ownership import FOUNDED, ForeignLineError, check, claim
 from flows.store import open_store
 from samif.config import Params
-from samif.errors import SamifError
+from samif.errors import ConfigError, SamifError
 from samif.io.hashing import file_sha256
+from tests.flows.workspace.test_edit import coco
 from tests.support.tagged_line import TaggedLine
 
 ID, OTHER = "0123456789abcdef", "fedcba9876543210"
@@ -109,6 +111,24 @@ def test_of_two_at_the_same_moment_one_owns_the_line(registry_server: str, tmp_p
 def test_a_line_may_not_be_called_as_a_model_of_another(name: str) -> None:
     with pytest.raises(ValueError, match="which is that of a registered model of one"):
         params(line=name)
+
+
+def test_capital_letters_in_the_name_of_a_line_are_named_as_the_reason(tmp_path: Path, migrated: Path) -> None:
+    with pytest.raises(ValueError, match="expected a name without capital letters, got 'Demo'; write 'demo'"):
+        params(line="Demo")
+    line = TaggedLine(tmp_path / "Demo", migrated)
+    for ref in ("Demo@challenger", "Demo-Classifier/3", "models:/Demo"):
+        with pytest.raises(ConfigError, match="no capital letters, .* has some; write '(models:/)?demo"):
+            line.registry.resolve(ref)
+    with pytest.raises(ConfigError, match="does not name a version; write NAME, NAME/VERSION or NAME@alias"):
+        line.registry.resolve("demo@a b")
+
+
+def test_init_says_what_the_line_is_called(tmp_path: Path) -> None:
+    data = coco(tmp_path / "data")
+    words = ["init", str(tmp_path / "My Line"), "--train-images", data.images, "--train-annotations", data.annotations]
+    done = CliRunner().invoke(app, [*words, "--session", "s1=hook", "--shots", "5"], catch_exceptions=False)
+    assert done.exit_code == 0 and "line 'my-line': small letters, digits" in done.output
 
 
 def test_what_one_line_encoded_the_other_reads(tmp_path: Path, migrated: Path) -> None:
