@@ -36,7 +36,7 @@ def init(
     line: Annotated[str | None, typer.Option(help="Name of the line in the registry.", show_default="folder")] = None,
 ) -> None:
     """Create a workspace for your own images; classes of no session are base classes."""
-    from flows.workspace.edit import init_workspace
+    from flows.workspace.init import init_workspace
 
     if (val_images is None) != (val_annotations is None):
         raise typer.BadParameter("give --val-images and --val-annotations together, or neither")

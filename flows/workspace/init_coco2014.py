@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.workspace.edit import init_workspace, refuse_workspace
+from flows.workspace.init import init_workspace, refuse_workspace
 from samif.config import CocoSource, Params
 from samif.dataset.coco2014 import BASE, NOVEL, PART, PROTOCOL, PUBLISHED, SESSION, Counts
 from samif.dataset.coco2014_files import Parts, write_parts

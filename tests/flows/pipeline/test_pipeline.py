@@ -21,7 +21,8 @@ from flows.pipeline.reproduce import FAILURE_VARIABLE, reproduce, write_failure
 from flows.pipeline.run import last_run, run
 from flows.registry.mlflow_client import RegistryUnavailable
 from flows.workspace.dvc_yaml import REVISIONS, prune, render_pipeline, sync_pipeline
-from flows.workspace.edit import add_session, init_workspace, remove_session
+from flows.workspace.edit import add_session, remove_session
+from flows.workspace.init import init_workspace
 from flows.workspace.layout import Layout
 from flows.workspace.lock import exclusive
 from flows.workspace.params_edit import new_text

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.submit.lock_file import LockFile, update_lock
-from flows.workspace.edit import init_workspace
+from flows.workspace.init import init_workspace
 from flows.workspace.layout import Layout
 from flows.workspace.lock import exclusive
 from flows.workspace.run_request import RunRequest, request_of

@@ -22,7 +22,7 @@ from filelock import FileLock
 from flows.submit import driver, wheel
 from flows.submit.package import Package, build_package
 from flows.submit.wheel import build_wheel, write_wheel
-from flows.workspace.edit import init_workspace
+from flows.workspace.init import init_workspace
 from flows.workspace.layout import Layout
 from flows.workspace.run_request import RunRequest, request_of
 from samif.errors import SamifError

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from flows.workspace.edit import init_workspace
+from flows.workspace.init import init_workspace
 from flows.workspace.layout import Layout
 from samif.config import CocoSource, DrawnParams
 from samif.dataset.draw.line import draw_line

@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 from flows import cli
 from flows.submit import package
 from flows.submit.submit import Submitted, submit
-from flows.workspace.edit import init_workspace
+from flows.workspace.init import init_workspace
 from flows.workspace.run_request import RunRequest, request_of
 from samif.errors import SamifError
 from tests.flows.workspace.test_edit import coco

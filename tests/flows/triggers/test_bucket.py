@@ -17,7 +17,7 @@ import uvicorn
 
 from flows.triggers.app import Receiver, build_app
 from flows.triggers.queue import Queue
-from flows.workspace.edit import init_workspace
+from flows.workspace.init import init_workspace
 from infra.triggers.bucket_relay import handler
 from tests.flows.triggers.test_triggers import S3, SECRET, WRONG
 from tests.flows.workspace.test_edit import coco

@@ -16,7 +16,7 @@ from flows.triggers import server
 from flows.triggers.app import Receiver, build_app
 from flows.triggers.queue import Queue
 from flows.triggers.server import Worker
-from flows.workspace.edit import init_workspace
+from flows.workspace.init import init_workspace
 from tests.flows.triggers.test_triggers import SECRET, ask, states
 from tests.flows.workspace.test_edit import coco
 

@@ -36,7 +36,7 @@ from flows.triggers.app import MOST_BYTES, Receiver, build_app
 from flows.triggers.events import cause_of
 from flows.triggers.queue import Queue
 from flows.triggers.worker import work
-from flows.workspace.edit import init_workspace
+from flows.workspace.init import init_workspace
 from flows.workspace.lock import exclusive
 from flows.workspace.run_request import RunRequest, request_of
 from samif.errors import ConfigError, SamifError

@@ -14,8 +14,8 @@ import pytest
 
 from flows.workspace import file_digests as module
 from flows.workspace.data_state import data_sha256
-from flows.workspace.edit import init_workspace
 from flows.workspace.file_digests import file_digests
+from flows.workspace.init import init_workspace
 from flows.workspace.layout import Layout
 from flows.workspace.run_request import request_of
 from samif.config import load_params

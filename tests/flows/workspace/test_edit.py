@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.workspace.dvc_yaml import render_pipeline
-from flows.workspace.edit import add_session, count_objects, init_workspace, remove_session
+from flows.workspace.edit import add_session, count_objects, remove_session
+from flows.workspace.init import init_workspace
 from flows.workspace.lock import exclusive
 from flows.workspace.params_edit import new_text, with_session, without_session
 from samif.config import CocoSource, EncoderParams, Params, SessionParams, load_params
