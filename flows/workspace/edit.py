@@ -13,14 +13,7 @@ from pydantic import ValidationError
 from flows.workspace.layout import Layout
 from flows.workspace.lock import exclusive
 from flows.workspace.params_edit import with_session, without_session
-from samif.config import (
-    BASE,
-    CocoSource,
-    Params,
-    SessionParams,
-    ShotSource,
-    load_params,
-)
+from samif.config import BASE, CocoSource, Params, SessionParams, ShotSource, load_params
 from samif.errors import SamifError
 from samif.io import files
 
