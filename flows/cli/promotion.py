@@ -9,7 +9,7 @@ import typer
 
 from flows.cli.app import HERE, AsJson, Workspace, console, print_json, print_rows, whoami
 from flows.cli.registry import Opened, open_registry, registry_app
-from samif.errors import SamifError
+from samif.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:
     from flows.registry.live_state import Live, Term
@@ -38,7 +38,7 @@ def compare(
     opened = open_registry(workspace)
     names = [_written(*opened.registry.resolve(ref)) for ref in (before, after)]
     if names[0] == names[1]:
-        raise SamifError(f"{before} and {after} are both {names[0]}; name two versions")
+        raise ConfigError(f"{before} and {after} are both {names[0]}; name two versions")
     examiner = Examiner(opened.layout, opened.params, opened.registry)
     examination = examiner.examine(names[1], names[0])
     numbers = "-".join(name.rpartition("/")[2] for name in names)
@@ -111,7 +111,7 @@ def rollback(
     def check(number: int) -> str:
         found = complaints(verify(opened.registry, _written(model, number)))
         if found:
-            raise SamifError(
+            raise IntegrityError(
                 f"{_written(model, number)} is not what its card says ({'; '.join(found)}); "
                 "promote another version instead"
             )

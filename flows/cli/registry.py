@@ -10,7 +10,7 @@ import typer
 from flows.cli.app import HERE, AsJson, Workspace, console, group, print_json, print_rows
 from flows.workspace.layout import Layout
 from samif.config import Params, load_params
-from samif.errors import SamifError
+from samif.errors import IntegrityError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,7 +113,7 @@ def verify(
         print_rows(["item", "state", "what was found"], [[i.name, i.state, i.detail] for i in items], whole=("state",))
     wrong = [item for item in items if item.state == "differs"]
     if wrong:
-        raise SamifError(
+        raise IntegrityError(
             f"{ref} is not what its card says: {', '.join(item.name for item in wrong)} "
             f"differ{'s' if len(wrong) == 1 else ''}; restore the registry from a backup or register the version again"
         )

@@ -13,7 +13,7 @@ from flows.workspace.layout import Layout
 from flows.workspace.revision import lock_state
 from samif.config import Params
 from samif.dataset.model import Dataset
-from samif.errors import SamifError
+from samif.errors import ConfigError, DataError, IntegrityError, ObjectMissing
 from samif.evaluate.model import Evaluation
 from samif.io import files
 from samif.versions.card import Card
@@ -97,10 +97,10 @@ class Examiner:
         found = complaints(verify(self._registry, ref))
         try:
             folder = self._registry.download(ref)
-        except SamifError:
+        except (IntegrityError, ObjectMissing):
             if not found:
                 raise
-            raise SamifError(f"{ref} is not what its card says ({'; '.join(found)}); register it again") from None
+            raise IntegrityError(f"{ref} is not what its card says ({'; '.join(found)}); register it again") from None
         card = Card.load(folder / "card.json")
         registered = Evaluation.load(folder / "evaluation.json")
         lock = lock_state(self._layout, card.provenance.dvc_lock)
@@ -108,6 +108,6 @@ class Examiner:
         try:
             self._scorer = self._scorer or Scorer(self._layout, self._params, self._registry)
             measured = self._scorer.measure(ref)
-        except SamifError as error:
+        except (ConfigError, DataError, IntegrityError, ObjectMissing) as error:
             return Side(replace(status, why_not=str(error)), None)
         return Side(replace(status, scored=measured.evaluation), measured)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flows.runtime.locks import held
-from samif.errors import SamifError
+from samif.errors import ConfigError
 
 VARIABLE = "SAMIF_SERVE_TOKEN"
 LEAST = 16
@@ -35,17 +35,17 @@ def find_token(file: Path | None, made: Path, host: str, wanted: bool) -> tuple[
         wanted: false asks for none.
 
     Raises:
-        SamifError: no token was wanted beyond loopback, or the one given is unreadable or too short.
+        ConfigError: no token was wanted beyond loopback, or the one given is unreadable or too short.
     """
     if not wanted:
         if not is_loopback(host):
-            raise SamifError(f"{host} can be reached from other machines, so a token is needed; leave out --no-token")
+            raise ConfigError(f"{host} can be reached from other machines, so a token is needed; leave out --no-token")
         return None, None
     if file is not None:
         try:
             token = file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise SamifError(f"the token file {file} cannot be read ({error}); name another") from None
+            raise ConfigError(f"the token file {file} cannot be read ({error}); name another") from None
         return _long_enough(token, str(file)), None
     if VARIABLE in os.environ:
         return _long_enough(os.environ[VARIABLE].strip(), VARIABLE), None
@@ -63,12 +63,12 @@ def bearer_token(file: Path | None, made: Path, host: str, wanted: bool) -> Iter
     writes it.
 
     Raises:
-        SamifError: also where another service keeps its token in `made`.
+        ConfigError: also where another service keeps its token in `made`.
     """
     if not wanted or file is not None or VARIABLE in os.environ:
         yield find_token(file, made, host, wanted)
         return
-    busy = SamifError(f"another service keeps its token in {made}; choose another --port, or end it")
+    busy = ConfigError(f"another service keeps its token in {made}; choose another --port, or end it")
     with held(made.with_suffix(".lock"), busy):
         try:
             yield find_token(file, made, host, wanted)
@@ -88,5 +88,5 @@ def matches(given: str | None, expected: str | None) -> bool:
 
 def _long_enough(token: str, where: str) -> str:
     if len(token) < LEAST or not token.isprintable() or not token.isascii() or " " in token:
-        raise SamifError(f"the token in {where} is not {LEAST} or more plain characters; make a longer one")
+        raise ConfigError(f"the token in {where} is not {LEAST} or more plain characters; make a longer one")
     return token

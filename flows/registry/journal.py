@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, ValidationError
 from flows.registry.mlflow_store import MlflowStore
 from flows.runtime.process import ProcessIdentity
 from samif.config import Strict
-from samif.errors import SamifError
+from samif.errors import IntegrityError
 
 Kind = Literal["adopt", "approve", "promote", "rollback", "done", "void", "repair"]
 ENTRY_TAG, DIGEST_TAG, HEAD_TAG = "entry", "digest", "journal_head"
@@ -113,7 +113,7 @@ def chain_of(slots: Iterable[Slot], line: str, witness: str = "") -> Chain:
         witness: `NUMBER:DIGEST` of an entry that must be there, kept apart from the journal; empty asks nothing.
 
     Raises:
-        SamifError: a slot is missing, unreadable or altered, an entry does not fit any entry before it, or the
+        IntegrityError: a slot is missing, unreadable or altered, an entry does not fit any entry before it, or the
             witnessed entry is gone.
     """
     entries: list[JournalEntry] = []
@@ -149,7 +149,7 @@ class Journal:
         self.model = f"{line}-journal"
 
     def read(self) -> Chain:
-        """All entries that count; SamifError where the journal was tampered with."""
+        """All entries that count; IntegrityError where the journal was tampered with."""
         classifier = self._store.find_model(f"{self.line}-classifier")
         witness = classifier.tags.get(HEAD_TAG, "") if classifier else ""
         versions = self._store.find_versions(self.model).items()
@@ -184,8 +184,8 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _tampered(line: str, what: str) -> SamifError:
-    return SamifError(
+def _tampered(line: str, what: str) -> IntegrityError:
+    return IntegrityError(
         f"the journal '{line}-journal' was tampered with: {what}; nothing is promoted until the registry is restored "
         "from a backup"
     )

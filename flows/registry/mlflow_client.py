@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.runtime.retry import RETRY_SECONDS, Transient
-from samif.errors import SamifError, ServiceUnavailable
+from samif.errors import IntegrityError, ServiceUnavailable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,7 +44,8 @@ def open_client(uri: str, shown: str, database: Path | None) -> MlflowClient:
 
     Raises:
         RegistryUnavailable: the server does not answer.
-        SamifError: the file is no database or cannot be opened.
+        IntegrityError: the file is no database.
+        ServiceUnavailable: it cannot be opened.
     """
     for key, value in SETTINGS.items():
         os.environ.setdefault(key, value)
@@ -52,7 +53,7 @@ def open_client(uri: str, shown: str, database: Path | None) -> MlflowClient:
         probe(uri, shown)
     elif database.exists() and not _is_sqlite(database):
         # SQLAlchemy would retry for minutes.
-        raise SamifError(f"{database} is not an SQLite file; move it away or restore it from a backup")
+        raise IntegrityError(f"{database} is not an SQLite file; move it away or restore it from a backup")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -69,7 +70,7 @@ def open_client(uri: str, shown: str, database: Path | None) -> MlflowClient:
             os.replace(part, database)
         return MlflowClient(uri, uri)
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise SamifError(
+        raise ServiceUnavailable(
             f"the registry at {shown} cannot be opened: {first_line(error)}; restore it from a backup"
         ) from None
 

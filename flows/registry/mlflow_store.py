@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from flows.registry.mlflow_client import RegistryUnavailable, first_line, may_pass, open_client, probe
 from flows.runtime.retry import retry_for
-from samif.errors import ObjectMissing, SamifError
+from samif.errors import ConfigError, ObjectMissing, ServiceUnavailable
 from samif.io.address import shown
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class MlflowStore:
         root: the workspace.
 
     Raises:
-        SamifError: another kind of address; later, from every method, that the store does not answer.
+        ConfigError: another kind of address.
+        ServiceUnavailable: from every method, the store does not answer.
     """
 
     def __init__(self, uri: str | None, root: Path) -> None:
@@ -85,7 +86,7 @@ class MlflowStore:
         self.uri = uri
         self.shown = shown(uri)
         if self.database is None and urlsplit(uri).scheme not in ("http", "https"):
-            raise SamifError(f"registry.tracking_uri: expected http(s)://HOST or sqlite:///FILE, got '{self.shown}'")
+            raise ConfigError(f"registry.tracking_uri: expected http(s)://HOST or sqlite:///FILE, got '{self.shown}'")
         state = self.database.parent if self.database else root / ".samif"
         self._lock = FileLock(state / "registry.lock", timeout=LOCK_SECONDS)
 
@@ -105,7 +106,7 @@ class MlflowStore:
         try:
             self._lock.acquire()
         except Timeout:
-            raise SamifError(
+            raise ServiceUnavailable(
                 f"another registration has held {path} for {LOCK_SECONDS:.0f} s; wait for it or end it, and run again"
             ) from None
         try:
@@ -136,11 +137,11 @@ class MlflowStore:
                 probe(self.uri, self.shown)
             said = first_line(error).replace(self.uri, self.shown)
             if "error code 401" in said:
-                raise SamifError(
+                raise ServiceUnavailable(
                     f"the registry at {self.shown} does not know you; set MLFLOW_TRACKING_USERNAME and "
                     "MLFLOW_TRACKING_PASSWORD, and run again"
                 ) from None
-            kind = RegistryUnavailable if self.database is None and may_pass(error) else SamifError
+            kind = RegistryUnavailable if self.database is None and may_pass(error) else ServiceUnavailable
             raise kind(
                 f"the registry at {self.shown} refused or interrupted the request: {said}; correct that and run again"
             ) from None
@@ -258,11 +259,11 @@ class MlflowStore:
             raise
 
     def model(self, name: str) -> RegisteredModel:
-        """As `find_model`, but an unknown name is a SamifError that lists the known ones."""
+        """As `find_model`, but an unknown name is an ObjectMissing that lists the known ones."""
         model = self.find_model(name)
         if model is None:
             known = ", ".join(item.name for item in self.client.search_registered_models()) or "nothing"
-            raise SamifError(f"the registry at {self.shown} has no '{name}' (it has: {known}); check the name")
+            raise ObjectMissing(f"the registry at {self.shown} has no '{name}' (it has: {known}); check the name")
         return model
 
     def make_model(self, name: str) -> None:
@@ -286,16 +287,16 @@ class MlflowStore:
                 return {int(item.version): item for item in sorted(found, key=lambda item: int(item.version))}
 
     def version(self, name: str, number: int) -> ModelVersion:
-        """One version; an unknown number is a SamifError that lists the known ones."""
+        """One version; an unknown number is an ObjectMissing that lists the known ones."""
         found = self.versions(name)
         if number not in found:
             known = ", ".join(map(str, found)) or "none"
-            raise SamifError(f"{name} has no version {number} (it has: {known}); see 'samif registry list'")
+            raise ObjectMissing(f"{name} has no version {number} (it has: {known}); see 'samif registry list'")
         return found[number]
 
     def _run(self, version: ModelVersion) -> Run:
         if not version.run_id:
-            raise SamifError(f"{version.name}/{version.version} has no run; it was not registered by samif")
+            raise ObjectMissing(f"{version.name}/{version.version} has no run; it was not registered by samif")
         return self.client.get_run(str(version.run_id))
 
     def _experiment(self, line: str) -> str:

@@ -22,7 +22,7 @@ from flows.registry.mlflow_store import MlflowStore
 from flows.registry.ownership import check_promotion
 from flows.runtime.process import this_process
 from samif.config import Params
-from samif.errors import SamifError
+from samif.errors import ConfigError, GateFailed, IntegrityError, ObjectMissing, ServiceUnavailable
 from samif.versions.gates import Verdict
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
@@ -84,7 +84,8 @@ class Promotions:
         """Journal, what it says, and where the alias stands; changes nothing.
 
         Raises:
-            SamifError: the journal was tampered with, or the registry does not answer.
+            IntegrityError: the journal was tampered with.
+            ServiceUnavailable: the registry does not answer.
         """
         with self._store.reading():
             chain = self._journal.read()
@@ -114,10 +115,10 @@ class Promotions:
                 self._store.version(self.model, version)
                 chain, live = self._settle()
             if live.version == version:
-                raise SamifError(f"{self.model}/{version} is live already; see 'samif registry history'")
+                raise ConfigError(f"{self.model}/{version} is live already; see 'samif registry history'")
             evidence = evidence_on(live.version)
             if request.approve and approved not in ("", evidence.verdict.digest):
-                raise SamifError(
+                raise GateFailed(
                     f"{self.model}/{live.version} went live meanwhile, so the approval by {request.approve} is void; "
                     "look at 'samif registry compare' again"
                 )
@@ -141,22 +142,23 @@ class Promotions:
                     return self._carried_out(chain.entries[-1])
             except LostRaceError:
                 continue
-        raise SamifError(f"others kept changing what is live of {self.model}; look at its history and try again")
+        raise ServiceUnavailable(f"the live version of {self.model} kept changing; look at its history and try again")
 
     def rollback(self, request: Request, check: Callable[[int], str | None]) -> Live:
         """Put live again what was live before; no gates, but the version must be what its card says.
 
         Args:
-            check: gives the digest of a version's card; raises SamifError where the version is not what it says.
+            check: gives the digest of a version's card; raises IntegrityError where the version is not what it says.
 
         Raises:
-            SamifError: nothing was live before, or as `promote`.
+            ObjectMissing: nothing was live before.
+            IntegrityError: the journal was tampered with.
         """
         for _ in range(ATTEMPTS):
             with self._store.writing():
                 chain, live = self._settle()
             if live.previous is None:
-                raise SamifError(
+                raise ObjectMissing(
                     f"nothing was live before {self.model}/{live.version}; promote another version instead"
                     if live.version is not None
                     else f"no version of {self.model} is live; promote one first"
@@ -170,31 +172,33 @@ class Promotions:
                     return self._carried_out(chain.entries[-1])
             except LostRaceError:
                 continue
-        raise SamifError(f"others kept changing what is live of {self.model}; look at its history and try again")
+        raise ServiceUnavailable(f"the live version of {self.model} kept changing; look at its history and try again")
 
     def _allow(
         self, version: int, verdict: Verdict, live: Live, request: Request
     ) -> tuple[str | None, tuple[str, ...]]:
-        """Who approved, and what force had to override; SamifError where the promotion is refused."""
+        """Who approved, and what force had to override; GateFailed where the promotion is refused."""
         name = f"{self.model}/{version}"
         if not verdict.digest.startswith(request.verdict):
-            raise SamifError(
+            raise GateFailed(
                 f"the verdict on {name} is now {verdict.digest[:12]}, not {request.verdict[:12]}: the live version, "
                 "the policy or the evidence has changed since; look at 'samif registry compare' again"
             )
         unverified = [c.reason for c in verdict.checks if c.name == "verified" and c.outcome == "failed"]
         if unverified:
-            raise SamifError(f"{name} is not what its card says ({unverified[0]}); register it again, force is no help")
+            raise IntegrityError(
+                f"{name} is not what its card says ({unverified[0]}); register it again, force is no help"
+            )
         failed = verdict.reasons("failed")
         if failed and not request.force:
-            raise SamifError(f"{name} is refused: {_few(failed)}; see 'samif registry compare'")
+            raise GateFailed(f"{name} is refused: {_few(failed)}; see 'samif registry compare'")
         approver = request.approve or _approval(live, verdict)
         if approver is None and (verdict.outcome == "unclear" or request.always_ask) and not request.force:
             unclear = verdict.reasons("unclear")
             about = f" about this: {_few(unclear)}" if unclear else ""
             void = next((entry for entry in reversed(live.approvals) if entry.version == version), None)
             stale = f" (the approval by {void.approved_by} is void: the evidence has changed since)" if void else ""
-            raise SamifError(
+            raise GateFailed(
                 f"{name} needs a person's approval{about}{stale}; look at 'samif registry compare', then give "
                 f"--approve PERSON --verdict {verdict.digest[:12]}"
             )
@@ -224,13 +228,13 @@ class Promotions:
             )
         except ValidationError as error:
             first = error.errors()[0]
-            raise SamifError(f"the journal cannot take '{first['loc'][0]}': {first['msg'].lower()}") from None
+            raise ConfigError(f"the journal cannot take '{first['loc'][0]}': {first['msg'].lower()}") from None
         return self._journal.append(entry)
 
     def _carried_out(self, decision: JournalEntry) -> Live:
         chain, live = self._settle()
         if any(entry.kind == "void" and entry.closes == decision.id for entry in chain.entries):
-            raise SamifError(f"{self.model}/{decision.version} vanished while it was to go live; {live.version} stays")
+            raise ObjectMissing(f"{self.model}/{decision.version} was deleted meanwhile; {live.version} stays live")
         return live
 
     def _settle(self) -> tuple[Chain, Live]:
@@ -250,7 +254,7 @@ class Promotions:
                     self._carry_out(chain, live, live.unfinished)
             except LostRaceError:
                 continue
-        raise SamifError(f"the journal of {self.model} kept moving; look at its history and try again")
+        raise ServiceUnavailable(f"the journal of {self.model} kept moving; look at its history and try again")
 
     def _mended(self, chain: Chain, live: Live) -> bool:
         """True if the alias is what the journal says; else repair it, journal that, and report it."""
@@ -281,7 +285,7 @@ class Promotions:
         self._point(wanted, self._aliases())
         found = self._aliases()
         if found.get(CHAMPION) != wanted.version:
-            raise SamifError(
+            raise ServiceUnavailable(
                 f"alias '{CHAMPION}' of {self.model} reads {found.get(CHAMPION)} after it was set to {wanted.version}; "
                 "somebody else is moving it: run the same command again"
             )

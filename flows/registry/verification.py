@@ -17,7 +17,7 @@ from flows.registry.version_files import DECODER, REQUIRED
 from flows.registry.version_record import metrics_of, tags_of
 from flows.workspace.layout import SPLITS, Layout
 from samif.config import Params, digest, load_params
-from samif.errors import SamifError
+from samif.errors import ConfigError, DataError, IntegrityError, ObjectMissing
 from samif.evaluate.model import Evaluation
 from samif.io.hashing import file_sha256
 from samif.versions.card import Card, evaluation_digest
@@ -44,7 +44,8 @@ def verify(registry: Registry, ref: str, workspace: tuple[Layout, Params] | None
         workspace: also hash the data and images of this workspace.
 
     Raises:
-        SamifError: no such version, or its journal was tampered with.
+        ObjectMissing: no such version.
+        IntegrityError: its journal was tampered with.
     """
     with tempfile.TemporaryDirectory() as folder:
         stored = registry.stored(ref, Path(folder))
@@ -67,7 +68,7 @@ def _stored_items(stored: Stored) -> Iterator[Item]:
         return
     try:
         card = Card.load(stored.folder / "card.json")
-    except SamifError:
+    except IntegrityError:
         yield Item("card", "differs", "damaged: it is no card of this schema")
         return
     yield _same("card", card.digest, stored.tags["card_digest"], "the registered card")
@@ -91,7 +92,7 @@ def _of_files(stored: Stored, card: Card) -> Iterator[Item]:
             continue
         try:
             yield check()
-        except SamifError:
+        except IntegrityError:
             yield Item(name, "differs", f"{file} is damaged")
 
 
@@ -146,7 +147,7 @@ def _params(stored: Stored, card: Card) -> Item:
     path, kept = stored.folder / "params.yaml", card.provenance.params_file
     try:
         found = params_digest(load_params(path), card.name)
-    except (SamifError, ValueError):
+    except (ConfigError, ValueError):
         found = "unreadable here"
     if found == card.identity.params:
         return Item("params", "ok", found[:12])
@@ -179,7 +180,7 @@ def _workspace_items(stored: Stored, layout: Layout, params: Params) -> Iterator
         if card.semantic is not None:
             here = EmbeddingManifest.load(layout.semantic).encoder.digest if layout.semantic.exists() else "none"
             encoders["semantic encoder"] = (card.semantic.digest, here)
-    except SamifError:
+    except (IntegrityError, ObjectMissing):
         yield Item("data set", "not reachable", "the workspace has no checked images; run 'samif run'")
         return
     found = digest({split: data.digest for split, data in zip(SPLITS, datasets, strict=True)})
@@ -201,5 +202,5 @@ def _workspace_items(stored: Stored, layout: Layout, params: Params) -> Iterator
 def _has(path: Path, sha256: str) -> bool:
     try:
         return file_sha256(path) == sha256
-    except SamifError:
+    except (DataError, ObjectMissing):
         return False

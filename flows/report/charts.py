@@ -6,7 +6,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,8 +35,10 @@ def over_sessions(names: Sequence[str], series: Mapping[str, Sequence[float | No
             if known:
                 label = f"{group} {known[-1]:.1f}"
                 axes.plot(range(len(names)), _gaps(values), marker="o", color=COLOURS[group], label=label)
-        turned = {"rotation": 30, "ha": "right"} if len(names) > 4 else {}
-        axes.set_xticks(range(len(names)), [_short(name) for name in names], **turned)
+        axes.set_xticks(range(len(names)), [_short(name) for name in names])
+        if len(names) > 4:
+            for text in axes.get_xticklabels():
+                text.set(rotation=30, ha="right")
         axes.set(xlabel="session", ylabel=f"{unit} (points)", ylim=(0, 100))
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
 
@@ -59,7 +61,7 @@ def _chart(draw: Callable[[Axes], None]) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
-    style = {
+    style: dict[Any, Any] = {
         "svg.fonttype": "none", "svg.hashsalt": "samif", "font.family": "sans-serif", "font.size": 9,
         "lines.linewidth": 1.8, "lines.markersize": 5,
         **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), COLOURS["soft"]),

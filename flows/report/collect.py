@@ -19,7 +19,7 @@ from flows.report.images import choose, render
 from flows.workspace.layout import Layout
 from samif.config import BASE, Params, digest
 from samif.dataset.model import Dataset
-from samif.errors import SamifError
+from samif.errors import IntegrityError, ObjectMissing
 from samif.evaluate.matching import KINDS, match_all
 from samif.evaluate.model import Evaluation
 from samif.io.hashing import file_sha256
@@ -31,14 +31,15 @@ def collect(layout: Layout, params: Params) -> None:
     """Write `layout.report`: summary.json, page.json and images/NAME/; the folder is replaced as a whole.
 
     Raises:
-        SamifError: an input of the stage is missing or broken, or an evaluation is of other images.
+        ObjectMissing: an input of the stage is missing.
+        IntegrityError: an input is damaged, or an evaluation is of other images.
     """
     val, train = (dataset_of(layout, params, split) for split in ("val", "train"))
     names = [BASE, *params.sessions]
     evaluations = {name: Evaluation.load(layout.evaluation(name) / "evaluation.json") for name in names}
     for name, evaluation in evaluations.items():
         if evaluation.dataset != val.digest:
-            raise SamifError(f"the evaluation of '{name}' is of other validation images; run 'samif run' again")
+            raise IntegrityError(f"the evaluation of '{name}' is of other validation images; run 'samif run' again")
     encoder = EmbeddingManifest.load(layout.embeddings).encoder
     decoder = read_json(layout.decoder / "training.json")
     summary = {
@@ -131,13 +132,13 @@ def _validation(params: Params) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """Content of a JSON file that a stage wrote; SamifError where it is missing or damaged."""
+    """Content of a JSON file that a stage wrote; ObjectMissing or IntegrityError where it cannot be read."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise SamifError(f"cannot read {path}: {error.strerror}; run 'samif run' to make it") from None
+        raise ObjectMissing(f"cannot read {path}: {error.strerror}; run 'samif run' to make it") from None
     except ValueError as error:
-        raise SamifError(f"{path} is not JSON ({error}); delete it and run 'samif run' again") from None
+        raise IntegrityError(f"{path} is not JSON ({error}); delete it and run 'samif run' again") from None
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from samif.dataset.images import read_image
 from samif.dataset.model import Dataset, ImageRecord
-from samif.errors import SamifError
+from samif.errors import DataError
 from samif.evaluate.matching import KINDS, Kind, Matched
 from samif.inference.overlay import draw_instances
 from samif.masks.rle import Rle, decode
@@ -79,11 +79,11 @@ def shrink(dataset: Dataset, item: ImageRecord) -> np.ndarray:
     """The image with its longer side at 480 px, (H, W, 3) uint8.
 
     Raises:
-        SamifError: the image cannot be read, or has another size than its index says.
+        DataError: the image cannot be read, or has another size than its index says.
     """
     image = Image.fromarray(read_image(dataset.path_of(item)))
     if image.size != (item.width, item.height):
-        raise SamifError(
+        raise DataError(
             f"image '{item.file_name}' is {image.size[0]} x {image.size[1]} px, but the validation index "
             f"says {item.width} x {item.height}; run the dataset stage again"
         )

@@ -11,7 +11,7 @@ from flows.report.collect import read_json
 from flows.report.page import duration, number, render_page, version
 from flows.workspace.layout import Layout
 from samif.dataset.coco2014 import CLAIMS
-from samif.errors import SamifError
+from samif.errors import ObjectMissing
 from samif.io import files
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def publish(layout: Layout, versions: Mapping[str, Any]) -> Path:
         Path of the page.
 
     Raises:
-        SamifError: the report stage has not run, or its output is damaged.
+        ObjectMissing: the report stage has not run.
+        IntegrityError: its output is damaged.
     """
     summary, page = (read_json(layout.report / name) for name in ("summary.json", "page.json"))
     summary["decoder"]["version"] = versions["decoder"]
@@ -39,7 +40,7 @@ def publish(layout: Layout, versions: Mapping[str, Any]) -> Path:
     try:
         html = render_page(summary, page, layout.report / "images")
     except OSError as error:
-        raise SamifError(
+        raise ObjectMissing(
             f"cannot read {error.filename}: {error.strerror}; delete {layout.report} and run again"
         ) from None
     layout.reports.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from flows.http.auth import VARIABLE, digest_of, find_token
 from flows.serve.routes import SINGLE, line_of
 from flows.serve.settings import Settings, ShadowSettings
 from samif.config import Strict
-from samif.errors import SamifError
+from samif.errors import ConfigError
 
 
 class Arguments(Strict):
@@ -44,15 +44,15 @@ def application(arguments: dict[str, Any]) -> Any:
     """What `import_path: flows.serve.application:application` builds; the token is that of SAMIF_SERVE_TOKEN.
 
     Raises:
-        SamifError: the arguments do not fit, or there is no token.
+        ConfigError: the arguments do not fit, or there is no token.
     """
     try:
         given = Arguments.model_validate(arguments)
     except ValidationError as error:
         first = error.errors()[0]
-        raise SamifError(f"args of the application: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ConfigError(f"args of the application: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     if VARIABLE not in os.environ:
-        raise SamifError(f"{VARIABLE} is not set on the cluster's nodes; the service is not for everybody")
+        raise ConfigError(f"{VARIABLE} is not set on the cluster's nodes; the service is not for everybody")
     token, _ = find_token(None, Path(os.devnull), "0.0.0.0", True)
     assert token is not None
     settings = Settings(

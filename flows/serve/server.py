@@ -18,7 +18,7 @@ from typing import Any
 from flows.runtime.ray_cluster import Cluster, ray_cluster
 from flows.serve.replica_status import read_replicas
 from flows.serve.settings import Settings
-from samif.errors import SamifError
+from samif.errors import ConfigError, ServiceUnavailable
 
 WATCH_SECONDS = 0.25
 START_SECONDS = 30.0
@@ -57,7 +57,7 @@ def serving(lines: Sequence[Settings], host: str, port: int, replicas: int, say:
             applications.start()
             yield applications
         except RuntimeError as error:
-            raise SamifError(
+            raise ServiceUnavailable(
                 f"the service did not start ({' '.join(str(error).split())[:300]}); try 'samif doctor' and "
                 f"'samif predict --model {lines[0].ref}' on this machine"
             ) from None
@@ -197,7 +197,7 @@ def loadable(lines: Sequence[Settings], say: Say) -> list[Settings]:
         if len(lines) > 1:
             say(f"{line.ref} is not served yet, but tried again until it can be: {sentence}")
     if len(refused) == len(lines):
-        raise SamifError("; ".join(refused))
+        raise ServiceUnavailable("; ".join(refused))
     return tried
 
 
@@ -231,4 +231,6 @@ def check_reachable(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise SamifError(f"{host}:{port} cannot be listened on ({error.strerror}); choose another --port") from None
+            raise ConfigError(
+                f"{host}:{port} cannot be listened on ({error.strerror}); choose another --port"
+            ) from None

@@ -97,7 +97,9 @@ class Source:
         """Registered model and version of `ref` now; a folder has its name and no number.
 
         Raises:
-            SamifError: params.yaml is wrong, or the registry does not answer, or it has nothing of that name.
+            ConfigError: params.yaml is wrong.
+            ObjectMissing: the registry has nothing of that name.
+            ServiceUnavailable: the registry does not answer.
         """
         self._open()
         if any((place / "classifier.safetensors").is_file() for place in (Path(ref), self._layout.root / ref)):
@@ -116,7 +118,8 @@ class Source:
             heads_only: refuse a version that has others.
 
         Raises:
-            SamifError: its files are not the card's, or it cannot be loaded, or does not fit its decoder.
+            IntegrityError: its files are not the card's, or it does not work with its decoder.
+            ObjectMissing: a file is not there.
         """
         self._open()
         ref = name if number is None else f"{name}/{number}"

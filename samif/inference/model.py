@@ -89,8 +89,8 @@ class Model:
         """Minimum score of a detection unless `predict` is given another one."""
         return self._segmenter.evaluate_params.operating_score
 
-    @overload
-    def predict(self, images: ImageLike, score: float | None = None) -> Detections: ...
+    @overload  # a string is a sequence of strings for the type checker, not here
+    def predict(self, images: ImageLike, score: float | None = None) -> Detections: ...  # type: ignore[overload-overlap]
     @overload
     def predict(self, images: Sequence[ImageLike], score: float | None = None) -> list[Detections]: ...
     def predict(
