@@ -24,9 +24,9 @@ def run() -> list[Comparison]:
     official.image_encoder.img_size = 1024
     tiny = load_sam("tiny").sam
     with torch.inference_mode():
-        seen = tiny.image_encoder(torch.randn(1, 3, 256, 256))
+        embedding = tiny.image_encoder(torch.randn(1, 3, 256, 256))
     return [
-        _compare("`tiny`", tiny, seen),
+        _compare("`tiny`", tiny, embedding),
         _compare("vit_b, vit_l, vit_h", official.eval(), torch.randn(1, 256, 64, 64)),
     ]
 

@@ -53,9 +53,9 @@ def row(what: str, against: str, found: Sequence[dict[str, int]], change: int) -
     early = sum(bool(each) and min(each.values()) <= change for each in found)
     times = sorted(min(each.values()) - change for each in found if each and min(each.values()) > change)
     by = Counter(name for each in found for name, at in each.items() if at > change)
-    told = ", ".join(f"{name} {count}" for name, count in by.most_common()) or "-"
+    counts = ", ".join(f"{name} {count}" for name, count in by.most_common()) or "-"
     delay = f"{statistics.median(times):g} ({times[0]} to {times[-1]})" if times else "-"
-    cells = [what, against, f"{len(times)} of {len(found)}", delay, told, str(early)]
+    cells = [what, against, f"{len(times)} of {len(found)}", delay, counts, str(early)]
     return f"| {' | '.join(cells)} |"
 
 
@@ -90,12 +90,12 @@ def false_alarms(pool: Sequence[Observation], like: Reference, size: int, count:
             by.update(name for each in found for name in each)
             shares.append(sum(map(bool, found)) / AGAINST_EACH)
             progress.advance()
-    told = ", ".join(f"{name} {times}" for name, times in by.most_common()) or "-"
+    counts = ", ".join(f"{name} {times}" for name, times in by.most_common()) or "-"
     half = 1.96 * statistics.stdev(shares) / math.sqrt(count)
-    unlucky = sum(share > 0 for share in shares)
+    alarming = sum(share > 0 for share in shares)
     return (
         f"| {size} | {statistics.mean(shares):.3f} ± {half:.3f} | {params.watch.false_alarm:g} "
-        f"| {unlucky} of {count} | {told} |"
+        f"| {alarming} of {count} | {counts} |"
     )
 
 

@@ -76,8 +76,8 @@ class Reference:
         watch = params.watch
         projection = embedding_projection(self.training, watch.embedding_components)
         content = hashlib.sha256(b"".join(array.tobytes() for array in self._arrays().values())).hexdigest()
-        identity = digest({"card": self.card, "seen": content}, watch.model_dump(mode="json", exclude=UNRELATED))
-        return calibrate(self.observations, self.names, projection, watch), identity
+        facts, settings = {"card": self.card, "observations": content}, watch.model_dump(mode="json", exclude=UNRELATED)
+        return calibrate(self.observations, self.names, projection, watch), digest(facts, settings)
 
     def save(self, path: Path) -> None:
         """Write as safetensors, atomically."""

@@ -22,7 +22,7 @@ def images(count: int, seed: int, unknown: float = 0.1, margin: float = 0.8, bol
     uncertain objects are few and similar to any class."""
     rng = np.random.default_rng(seed)
     mix = np.random.default_rng(1).normal(size=(WIDTH, WIDTH))
-    seen = []
+    observations = []
     for _ in range(count):
         found = int(rng.poisson(5))
         values = {"objects": float(found), "background": float(rng.beta(4, 12))}
@@ -35,14 +35,14 @@ def images(count: int, seed: int, unknown: float = 0.1, margin: float = 0.8, bol
         embedding = (mix @ rng.normal(size=WIDTH) + light).astype(np.float32)
         uncertain = rng.normal(similarity, 1.0, size=(rng.poisson(1.0), 2))
         uncertainty = np.append(uncertain.sum(axis=0), len(uncertain)).astype(np.float32)
-        seen.append(Observation(values, embedding, (), np.zeros((0, 3), np.float32), uncertainty))
-    return seen
+        observations.append(Observation(values, embedding, (), np.zeros((0, 3), np.float32), uncertainty))
+    return observations
 
 
-def first_alarms(seen: list[Observation], baseline: Baseline) -> dict[str, int]:
+def first_alarms(stream: list[Observation], baseline: Baseline) -> dict[str, int]:
     """Chart -> number of images until its alarm."""
     levels, found = Levels.start(baseline), {}
-    for number, image in enumerate(seen, start=1):
+    for number, image in enumerate(stream, start=1):
         levels = levels.after(*baseline.measure(image), baseline)
         for reading in levels.readings(baseline):
             if reading.side:
@@ -52,7 +52,7 @@ def first_alarms(seen: list[Observation], baseline: Baseline) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def baseline() -> Baseline:
-    training = np.stack([seen.embedding for seen in images(200, 100)])
+    training = np.stack([image.embedding for image in images(200, 100)])
     return calibrate(images(150, 101), NAMES, embedding_projection(training, 4), QUICK)
 
 
@@ -61,10 +61,10 @@ def test_undisturbed_streams_keep_the_stated_rate() -> None:
     params = QUICK.model_copy(update={"false_alarm": 0.2, "simulations": 600})
     alarmed = 0
     for reference in range(6):
-        training = np.stack([seen.embedding for seen in images(200, 1000 + reference)])
+        training = np.stack([image.embedding for image in images(200, 1000 + reference)])
         baseline = calibrate(images(100, 2000 + reference), NAMES, embedding_projection(training, 4), params)
         streams = (images(params.horizon, 3000 + 100 * reference + s) for s in range(10))
-        alarmed += sum(bool(first_alarms(seen, baseline)) for seen in streams)
+        alarmed += sum(bool(first_alarms(stream, baseline)) for stream in streams)
     assert 2 <= alarmed <= 24  # 12 expected; beyond these lies less than one in a thousand
 
 
@@ -104,9 +104,9 @@ def test_a_class_is_monitored_where_enough_reference_images_show_it(
 ) -> None:
     reference = [
         Observation(
-            {**seen.values, "class gear": float(i < shown)}, seen.embedding, (), seen.features, seen.uncertainty
+            {**image.values, "class gear": float(i < shown)}, image.embedding, (), image.features, image.uncertainty
         )
-        for i, seen in enumerate(images(60, 5))
+        for i, image in enumerate(images(60, 5))
     ]
     high = calibrate(reference, NAMES, baseline.regions[EMBEDDING].projection, QUICK).high[NAMES.index("class gear")]
     assert np.isfinite(high) == monitored
@@ -125,7 +125,7 @@ def test_equal_reference_gives_equal_limits(baseline: Baseline) -> None:
 
 def test_a_shorter_reference_gives_wider_limits(baseline: Baseline) -> None:
     few = calibrate(images(150, 101)[:25], NAMES, baseline.regions[EMBEDDING].projection, QUICK)
-    spread = np.std([seen.values["background"] for seen in images(150, 101)])
+    spread = np.std([image.values["background"] for image in images(150, 101)])
     wide = [(n.high - n.centre)[NAMES.index("background")] / spread for n in (few, baseline)]
     assert wide[0] > wide[1]
 
@@ -137,7 +137,7 @@ def test_too_few_reference_images_are_refused(baseline: Baseline) -> None:
 
 def test_batches_need_wider_limits(baseline: Baseline) -> None:
     """Images in blocks of ten equal ones: with limits for single images their levels would exceed the limits."""
-    repeated = [seen for seen in images(30, 11) for _ in range(10)]
+    repeated = [image for image in images(30, 11) for _ in range(10)]
     single = calibrate(repeated, NAMES, baseline.regions[EMBEDDING].projection, QUICK)
     in_blocks = calibrate(
         repeated, NAMES, baseline.regions[EMBEDDING].projection, QUICK.model_copy(update={"block_length": 10})

@@ -34,9 +34,9 @@ def observation(*kinds: str, quality: float = 1.0) -> Observation:
     ],
 )
 def test_counts_and_shares(kinds: tuple[str, ...], expected: dict[str, float]) -> None:
-    seen = observation(*kinds)
-    assert {name: value for name, value in seen.values.items() if name != "margin"} == expected
-    assert seen.names == tuple(k for k in kinds if k != "background") and len(seen.features) == len(seen.names)
+    found = observation(*kinds)
+    assert {name: value for name, value in found.values.items() if name != "margin"} == expected
+    assert found.names == tuple(k for k in kinds if k != "background") and len(found.features) == len(found.names)
 
 
 def test_the_margin_is_small_between_two_classes_and_absent_without_objects() -> None:

@@ -20,7 +20,7 @@ def images(count: int, seed: int) -> list[Observation]:
 @pytest.mark.parametrize("count", [40, 300])
 def test_reference_images_vary_as_new_ones_do(count: int) -> None:
     projection, projected = fit_uncertainty(images(count, 2), 32)
-    others = projection.apply(np.stack([seen.uncertainty for seen in images(4000, 3)]))
+    others = projection.apply(np.stack([image.uncertainty for image in images(4000, 3)]))
     assert projected.var() == pytest.approx(others.var(), rel=0.25) and others.var() == pytest.approx(1.0, rel=0.35)
 
 
