@@ -27,7 +27,8 @@ from flows.watch.records import (
     Replayed,
     Unreadable,
 )
-from samif.errors import IntegrityError, SamifError
+from flows.workspace.lock import BusyError
+from samif.errors import IntegrityError
 
 WINDOWS = 20
 """Number of windows of images that levels are computed from; earlier images weigh less than 1e-15."""
@@ -119,10 +120,10 @@ class History:
         """Lock the history for one process; call `append` inside. The kernel releases the lock when the process ends.
 
         Raises:
-            SamifError: another process watches this workspace.
+            BusyError: another process watches this workspace.
         """
         folder = self.path.parent
-        busy = SamifError(f"another 'samif watch run' uses {folder}; wait until it ends, or stop it")
+        busy = BusyError(f"another 'samif watch run' uses {folder}; wait until it ends, or stop it")
         with held(self.path.with_name("lock"), busy):
             self._remove_partial_line()
             yield
