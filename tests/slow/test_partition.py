@@ -21,10 +21,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.faulty_run import Job, draw_noise
 from flows.embedding.encoder import load_encoder
 from flows.store import open_store
 from samif.config import EncoderParams
+from tests.support.embedding_job import Job, draw_noise
 
 pytestmark = [
     pytest.mark.slow,

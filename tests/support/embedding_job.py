@@ -1,4 +1,4 @@
-"""One embedding run of the fault campaign, in a process of its own: `python -m benchmarks.faulty_run JSON`."""
+"""One embedding run of a fault campaign in its own process: `python -m tests.support.embedding_job JSON`."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from samif.errors import SamifError
 
 @dataclass(frozen=True)
 class Job:
-    """What to run.
+    """An embedding run.
 
     Attributes:
         images: JSON file of [path, SHA-256] pairs.
         store: location of the store.
-        log: folder in which each encoding process counts the images that it takes up, in a file of its own.
-        result: file that gets the digest of the manifest.
+        log: folder with one file for each encoding process, one byte for each image whose encoding has begun.
+        result: file for the digest of the manifest.
     """
 
     images: str
@@ -43,11 +43,11 @@ class Job:
 
     def command(self) -> list[str]:
         """The command line that runs this job."""
-        return [sys.executable, "-m", "benchmarks.faulty_run", json.dumps(asdict(self))]
+        return [sys.executable, "-m", "tests.support.embedding_job", json.dumps(asdict(self))]
 
 
 def draw_noise(folder: Path, count: int, seed: int) -> None:
-    """So many small images, and `images.json` that a job takes."""
+    """Write `count` small images, and `images.json` for a job."""
     rng = np.random.default_rng(seed)
     images = []
     for number in range(count):
@@ -58,7 +58,7 @@ def draw_noise(folder: Path, count: int, seed: int) -> None:
 
 
 class Counting:
-    """An encoder that counts, in a file, what it begins to encode."""
+    """An encoder that counts in a file the images that it begins to encode."""
 
     def __init__(self, encoder: Encoder, log: Path) -> None:
         self.name, self.digest = encoder.name, encoder.digest
@@ -69,7 +69,7 @@ class Counting:
         return self._encoder.prepare(image)
 
     def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
-        with self._file.open("a") as file:  # before, so that a batch that a kill interrupts counts as well
+        with self._file.open("a") as file:  # before encoding: an interrupted batch counts too
             file.write("x" * len(prepared))
         return self._encoder.encode_prepared(prepared)
 
