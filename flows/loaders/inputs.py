@@ -16,7 +16,7 @@ from flows.workspace.image_roots import images_root
 from flows.workspace.layout import Layout
 from samif.config import EncoderParams, Params, SemanticParams
 from samif.dataset.model import Dataset, ImageRecord
-from samif.errors import SamifError
+from samif.errors import IntegrityError
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +91,7 @@ def check_encoder(layout: Layout, digest: str) -> None:
     """Refuse to mix encoders: the embeddings of the workspace were made with one, and only that one may be used.
 
     Raises:
-        SamifError: `digest` is not the digest in the embedding manifest.
+        IntegrityError: `digest` is not the digest in the embedding manifest.
     """
     _check(layout.embeddings, digest)
 
@@ -104,7 +104,7 @@ def check_semantic(layout: Layout, digest: str) -> None:
 def _check(manifest: Path, digest: str) -> None:
     made_with = EmbeddingManifest.load(manifest).encoder.digest
     if digest != made_with:
-        raise SamifError(
+        raise IntegrityError(
             f"the encoder at hand ({digest[:12]}) is not the one that {manifest} was made with "
             f"({made_with[:12]}); run 'samif run', which embeds again"
         )
