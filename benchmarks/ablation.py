@@ -1,4 +1,4 @@
-"""Every lever of the classifier alone (put on the published mode) and together (taken off the default), on the same
+"""Every option of the classifier alone (put on the published mode) and together (taken off the default), on the same
 features, proposals and draws: `python -m benchmarks.ablation --seeds 5 NAME=WORKSPACE...`.
 
 A workspace is one that `samif run` has brought up to date. Scores are kept inside it, so an interrupted run goes on.
@@ -24,7 +24,7 @@ PUBLISHED: dict[str, Any] = {
     "features": ["token"], "head": "cosine", "background_prototypes": 1, "unknown_weight": 0.0, "rejection": 0.0,
     "duplicates": "nms",
 }  # fmt: skip
-LEVERS: dict[str, dict[str, Any]] = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "pooled features beside the token": {"features": ["token", "pooled"]},
     "pooled features alone": {"features": ["pooled"]},
     "head: centred": {"head": "centred"},
@@ -50,7 +50,7 @@ INSTEAD: dict[str, dict[str, Any]] = {
 }
 COLUMNS = {
     "base AP": "base_ap", "novel AP": "novel_ap", "all AP": "all_ap", "novel AP50": "novel_ap50",
-    "unknown AUROC": "unknown_auroc", "false tags": "false_tags_per_image",
+    "unknown AUROC": "unknown_auroc", "unlabelled FP": "unlabelled_false_positives_per_image",
 }  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def variant(changes: dict[str, Any]) -> Variant:
 def variants() -> dict[str, Variant]:
     """All rows of the tables, in order."""
     rows = {"published mode": variant(PUBLISHED)}
-    rows |= {f"+ {name}": variant({**PUBLISHED, **changes}) for name, changes in LEVERS.items()}
+    rows |= {f"+ {name}": variant({**PUBLISHED, **changes}) for name, changes in OPTIONS.items()}
     rows["**default**"] = variant({})
     return rows | {f"default, {name}": variant(changes) for name, changes in INSTEAD.items()}
 
@@ -104,9 +104,9 @@ def _table(name: str, shots: int, found: dict[str, list[Score]]) -> str:
         assert before.session == BASE
         cells = []
         for column, key in COLUMNS.items():
-            # what nobody taught is there to be named only before the sessions
-            measured = [before] if column in ("unknown AUROC", "false tags") else after
-            digits = 2 if column in ("unknown AUROC", "false tags") else 1
+            # objects of unknown classes are in the images only before the sessions
+            measured = [before] if column in ("unknown AUROC", "unlabelled FP") else after
+            digits = 2 if column in ("unknown AUROC", "unlabelled FP") else 1
             cells.append(_cell(mean_of([MEASURES[key](score) for score in measured]), digits))
         own = _by_seed(scores, last)
         cells.append(_cell(mean_of([own[seed] - published[seed] for seed in own]), 1))

@@ -1,4 +1,4 @@
-"""What a protocol run says: rows for a terminal, protocol.json, protocol.md and a plot over the numbers of shots."""
+"""The result of a protocol run: rows for a terminal, protocol.json, protocol.md and a plot over the shots."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from samif.io import files
 from samif.protocol.run import Score
 from samif.protocol.summary import Mean, Row, summarise
 
-HEADINGS = ["shots", "after", "base AP", "novel AP", "all AP", "forgot", "tags", "s/class"]
+HEADINGS = ["shots", "after", "base AP", "novel AP", "all AP", "forgot", "unlabelled FP", "s/class"]
 
 
 def cells(rows: Sequence[Row]) -> list[list[str]]:
@@ -64,8 +64,9 @@ def _markdown(params: Params, rows: Sequence[Row], comparable: Sequence[Publishe
     seeds = max(row.seeds for row in rows)
     lines = [
         f"# {params.line}: K shots, {seeds} draws each\n",
-        "Means over the draws with 95 % intervals (Student's t); AP in points; tags: false ones per image; forgot: "
-        "points of base AP on images of base objects alone, lost since the base classifier.\n",
+        "Means over the draws with 95 % intervals (Student's t); AP in points; unlabelled FP: false positives on "
+        "unlabelled objects per image; forgot: points of base AP on images with base objects only, lost since the base "
+        "classifier.\n",
         f"| {' | '.join(HEADINGS)} |",
         f"|{'---|' * len(HEADINGS)}",
         *(f"| {' | '.join(line)} |" for line in cells(rows)),

@@ -1,1 +1,1 @@
-"""Names for masks: frozen features, a frozen projection, one row per class, a background class of prototypes."""
+"""Classification of masks: frozen features and projection, one row per class, prototypes for background."""

@@ -86,8 +86,8 @@ def _subsampled(samples: BaseSamples, seed: int) -> BaseSamples:
 
 
 def _mostly_in_several_images(samples: BaseSamples) -> bool:
-    """Whether half of the classes are in two images or more: otherwise nothing tells how an object of a known class
-    looks in a new image, and an unknown class would take them all."""
+    """Whether half of the classes are in two images or more: otherwise the unknown class and the rejection threshold
+    cannot be calibrated, as no object of a known class is seen in a new image."""
     several = [len({i.image for i in instances}) > 1 for instances in samples.instances.values()]
     return 2 * sum(several) >= len(several)
 

@@ -32,7 +32,7 @@ RANDOM_FEATURES = 1024
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """What tells one head from another."""
+    """Properties of a head."""
 
     centred: bool
     whitened: bool
@@ -40,7 +40,7 @@ class HeadSpec:
 
     @property
     def angular(self) -> bool:
-        """Rows are compared by angle, so their length says nothing."""
+        """Rows are compared by angle; their length has no effect."""
         return not self.whitened
 
 
@@ -81,7 +81,7 @@ class Transform:
 
 @dataclass(frozen=True)
 class BaseStatistics:
-    """What base samples say of a head's space, before it is decided how far their covariance is to be shrunk."""
+    """Statistics of the base samples from which the space of a head is made, for any shrinkage of the covariance."""
 
     head: HeadName
     centre: NDArray[np.float64]
@@ -97,7 +97,7 @@ class BaseStatistics:
         """From the samples (N, D) of each base class; `seed` draws the random features of `ranpac`."""
         spec = HEADS[head]
         samples = [group.astype(np.float64) for group in groups]
-        # every class weighs the same in the centre, however many instances it has
+        # every class has the same weight in the centre, however many instances it has
         centre = np.stack([group.mean(axis=0) for group in samples]).mean(axis=0)
         if not spec.centred:
             centre = np.zeros_like(centre)
@@ -141,8 +141,8 @@ class BaseStatistics:
 
 
 def similarity(head: HeadName, projected: NDArray[np.float64], vectors: Array) -> NDArray[np.float64]:
-    """How well each sample (N, d) fits each vector (M, d), (N, M): their cosine, or minus half their squared distance
-    up to what all vectors share."""
+    """Similarity (N, M) of samples (N, d) and vectors (M, d): their cosine, or minus half their squared distance up to
+    the term that all vectors share."""
     others = vectors.astype(np.float64)
     if HEADS[head].angular:
         return np.asarray(unit(projected) @ unit(others).T)

@@ -271,7 +271,7 @@ def unknown_similarity(head: HeadName, projected: NDArray[np.float64], spread: f
     """Similarity (N,) of samples (N, d) to a class that was not taught.
 
     Where distance is measured, classes are Gaussians of unit covariance whose means scatter with variance `spread`
-    about the origin (two-covariance model, Bruemmer and de Villiers 2010), so a class not seen yet is a Gaussian of
+    about the origin (two-covariance model, Bruemmer and de Villiers 2010), so a new class is a Gaussian of
     variance 1 + spread. In the form that `similarity` uses, without the terms that all classes share, that is half the
     squared length times spread / (1 + spread). For the heads that compare angles it is a constant.
     """

@@ -68,9 +68,9 @@ def instance_samples(
     rng: np.random.Generator,
     semantic: Tensor | None = None,
 ) -> list[NDArray[np.float32]]:
-    """Features of labelled instances as the segmenter would see them.
+    """Features of labelled instances, from masks that the decoder predicts for them.
 
-    Each instance is prompted at its deepest point and at random interior points. Answers that match the label
+    Each instance is prompted at its deepest point and at random interior points. Masks that match the label
     (IoU >= 0.5) are samples as they are; where none does, the label's own mask is pooled under instead.
 
     Args:
@@ -91,16 +91,16 @@ def instance_samples(
         places.append(target.interior(index, 1.0)[0])
         places += [cells[i] for i in rng.integers(len(cells), size=prompts - 1)]
     points = torch.from_numpy(to_points(np.stack(places), target.frame))
-    answers, usable = predict_points(decoder, embedding, target.frame, points)
-    match = overlaps(answers.masks, [a.rle for a in annotations])
+    predicted, usable = predict_points(decoder, embedding, target.frame, points)
+    match = overlaps(predicted.masks, [a.rle for a in annotations])
     samples = []
     for index, annotation in enumerate(annotations):
         rows = np.arange(index * prompts, (index + 1) * prompts)
         good = rows[usable[rows] & (match[rows, index] >= OBJECT_IOU)]
         if len(good):
-            samples.append(features_of(answers.take(good).with_semantic(semantic), parts))
+            samples.append(features_of(predicted.take(good).with_semantic(semantic), parts))
         else:
-            best = answers.take(rows[[int(match[rows, index].argmax())]])
+            best = predicted.take(rows[[int(match[rows, index].argmax())]])
             labelled = _with_label(best, annotation, embedding, target.frame)
             samples.append(features_of(labelled.with_semantic(semantic), parts))
     return samples

@@ -1,4 +1,4 @@
-"""What is wrong or odd in a data set, as findings that say what and the remedy."""
+"""Errors and warnings about a data set, each with a remedy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from samif.dataset.model import Annotation, Dataset, ImageRecord
 from samif.errors import DataError
 
 TINY_AREA = 16
-"""Masks of fewer pixels teach a classifier nothing."""
+"""Masks of fewer pixels are too small to learn from."""
 
 DUPLICATE_IOU = 0.95
 """Two labels of one class that overlap by more than this are one object labelled twice."""
@@ -70,7 +70,7 @@ def without_broken(dataset: Dataset, findings: Iterable[Finding]) -> tuple[Datas
     """Leave out the images whose files cannot be used, with all that was found about them.
 
     Returns:
-        The data set without them, the findings about the rest, and the one finding that tells why, for each left out.
+        The data set without them, the findings about the rest, and per image left out the finding that is the reason.
     """
     found = list(findings)
     broken = [finding for finding in found if finding.broken]
@@ -134,7 +134,7 @@ def _odd_masks(image: ImageRecord) -> Iterator[Finding]:
                 image.id,
                 a.id,
                 f"has a tiny mask ({a.area:.0f} pixels)",
-                "delete it if it is a slip; take a closer image if it is the object",
+                "delete it if it is a mistake; take a closer image if it is the object",
             )
     for same in of_class.values():
         rles = [a.rle for a in same]

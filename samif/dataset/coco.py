@@ -1,4 +1,4 @@
-"""COCO instance files: every record is checked, nothing is believed. The data classes live in `model`."""
+"""COCO instance files: every record is checked. The data classes are in `model`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pycocotools import mask as coco_mask
 
 from samif.dataset.check import Finding, oddities
 from samif.dataset.images import MAX_PIXELS, ImageError, ImageFacts, inspect_image
-from samif.dataset.model import Annotation, Category, Dataset, ImageRecord, mask_of
+from samif.dataset.model import Annotation, Category, Dataset, ImageRecord
 from samif.dataset.segmentation import BadSegmentation, is_number, to_rle
 from samif.errors import DataError, ObjectMissing
 
-__all__ = ["Annotation", "Category", "Dataset", "ImageRecord", "load_json", "mask_of", "read_coco"]
+__all__ = ["Annotation", "Category", "Dataset", "ImageRecord", "load_json", "read_coco"]
 
 Progress = Callable[[int, int], None]
 _Sizes = dict[int, tuple[int, int] | None]
@@ -92,7 +92,7 @@ def load_json(path: Path) -> dict[str, list[Any]]:
 @dataclass(frozen=True)
 class _Entry:
     """One record of `images` with a usable id and file name; `declared` is its width and height, unchecked;
-    `inside` says whether the name stays in the image folder."""
+    `inside` is whether the path stays in the image folder."""
 
     id: int
     file_name: str
@@ -281,7 +281,7 @@ class _Reader:
         return labels
 
     def _check_measures(self, record: dict[str, Any], place: tuple[str, int, int]) -> None:
-        """`bbox` and `area` are measured anew from the mask; nonsense in them still tells of a broken export."""
+        """`bbox` and `area` are measured from the mask again; invalid values are still a sign of a broken export."""
         area, bbox = record.get("area", 0), record.get("bbox", [0, 0, 0, 0])
         odd = [] if is_number(area) and area >= 0 else [f"area {area!r:.60}"]
         if not (isinstance(bbox, list) and len(bbox) == 4 and all(map(is_number, bbox)) and min(bbox[2:]) >= 0):

@@ -23,7 +23,7 @@ CLAIMS: Mapping[DataProtocol, str] = {
     PROTOCOL: "the images and labels of COCO2014 as published",
     PART: "a part of COCO2014: NOT the published protocol, no match for published numbers",
 }
-"""The same as a sentence for people."""
+"""The same as a sentence."""
 
 SESSION = "voc"
 """Name of the one session that adds the novel classes."""
@@ -78,7 +78,7 @@ def class_deviations(base: Sequence[str], sessions: Sequence[Sequence[str]]) -> 
     """What separates these classes from the protocol's: 60 base classes, then one session of the 20 novel ones.
 
     Returns:
-        Phrases for people; empty where nothing differs.
+        Phrases; empty where nothing differs.
     """
     found = list(_differences("base", base, BASE))
     if len(sessions) != 1:
@@ -90,7 +90,7 @@ def data_deviations(train: Dataset, test: Dataset, counts: Counts = PUBLISHED) -
     """What separates two checked data sets from the protocol's training and test images.
 
     Returns:
-        Phrases for people; empty where nothing differs.
+        Phrases; empty where nothing differs.
     """
     found = []
     for part, dataset in (("training", train), ("test", test)):

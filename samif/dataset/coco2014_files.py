@@ -160,9 +160,7 @@ def _read(source: Path, expected: Counts | None, split: str) -> tuple[dict[int, 
         for label in labels:
             if label["image_id"] not in images or label["category_id"] not in CATEGORIES:
                 what = "class" if label["image_id"] in images else "image"
-                raise DataError(
-                    f"{source}, annotation {label['id']}: its {what} is not in the file; download it again"
-                )
+                raise DataError(f"{source}, annotation {label['id']}: its {what} is not in the file; download it again")
         if len({label["id"] for label in labels}) != len(labels):
             raise DataError(f"{source} has two annotations of one id; download it again")
     except (KeyError, TypeError) as error:

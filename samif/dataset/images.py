@@ -1,4 +1,4 @@
-"""Image files as upright 8-bit RGB arrays, and what their headers say.
+"""Image files as upright 8-bit RGB arrays, and facts from their headers.
 
 Shape legend: H, W are the height and width of the upright image in pixels.
 """
@@ -45,7 +45,7 @@ _TURNS = {
 }
 _SWAPPING = (5, 6, 7, 8)
 _OUT_OF_MEANS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Errors that say nothing about the image: this process has too many open files, or the machine no memory."""
+"""Errors that are not the image's: this process has too many open files, or the machine is out of memory."""
 
 
 class ImageError(DataError):
@@ -67,7 +67,7 @@ class ImageFacts:
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS, sha256: str | None = None) -> npt.NDArray[np.uint8]:
-    """Read an image as it is meant to be seen.
+    """Read an image, upright and in RGB.
 
     EXIF orientation is applied; colour profiles are ignored; of several frames or pages the first counts.
     Transparent pixels are laid over mid grey. 16-bit grey values are scaled by a fixed factor, so that
@@ -100,16 +100,6 @@ def upright_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
     return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
-def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """(width, height) in pixels of the upright image, from the header alone.
-
-    Raises:
-        ImageError: the file is missing, unreadable, no image, or too large.
-    """
-    with _opened(path) as file, _decoder(path, file, max_pixels) as image:
-        return _upright(image.size, _orientation(image))
-
-
 def image_sha256(path: Path) -> str:
     """SHA-256 (hex) of the file's bytes: the identity of an image.
 
@@ -121,7 +111,7 @@ def image_sha256(path: Path) -> str:
 
 
 def inspect_image(path: Path) -> ImageFacts:
-    """Decode the whole file once, as cheaply as its format allows, and say what it is.
+    """Decode the whole file once, as cheaply as its format allows, and return its facts.
 
     A JPEG is decoded at an eighth of its size, which still reads every byte, so that truncation shows.
 

@@ -10,10 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
-from pycocotools import mask as coco_mask
-
 from samif.errors import DataError, IntegrityError, ObjectMissing
 from samif.io import files
 
@@ -182,9 +178,3 @@ class Dataset:
                 "run the stage 'dataset' again"
             ) from None
         return cls(root, tuple(Category(id_, name) for id_, name in names.items()), images)
-
-
-def mask_of(annotation: Annotation) -> npt.NDArray[np.bool_]:
-    """Mask of an annotation, (H, W) bool, in the upright frame of its image."""
-    mask: npt.NDArray[np.uint8] = coco_mask.decode(annotation.rle)
-    return mask.astype(bool, order="C")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 OVERSHOOT = 5.0
-"""Pixels by which a polygon may stick out of the image: labelling tools round, people slip."""
+"""Pixels by which a polygon may exceed the image: labelling tools round."""
 
 Rle = dict[str, Any]
 

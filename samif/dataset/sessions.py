@@ -101,7 +101,7 @@ def _groups(dataset: Dataset, seed: int) -> list[_Group]:
 
 def _held_out(groups: list[_Group], fraction: float) -> set[str]:
     """Keys of the groups that go to val."""
-    # What each side still wants, by class and, under None, in groups of any kind.
+    # What each side still lacks, by class and, under None, in groups of any kind.
     train: Counter[str | None] = Counter(key for group in groups for key in (None, *group.classes))
     val = Counter({key: _share(count, fraction) for key, count in train.items()})
     train.subtract(val)

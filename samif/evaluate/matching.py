@@ -128,9 +128,9 @@ def _match(image: ImageRecord, detections: list[Detection], known: set[str]) -> 
     inside = overlaps(masks, [crowd.rle for crowd in crowds], within_a=True) >= MATCH_IOU
     same = _same_class(ordered, truth)
     matched_gt = _assign(np.where(same, iou, 0.0))
-    in_own_crowd = (inside & _same_class(ordered, crowds)).any(axis=1)
-    in_crowd = inside.any(axis=1)
-    unlabelled = (iou.max(axis=1, initial=0.0) < UNLABELLED_IOU) & ~in_crowd
+    in_own_crowd = np.asarray((inside & _same_class(ordered, crowds)).any(axis=1))
+    in_crowd = np.asarray(inside.any(axis=1))
+    unlabelled = np.asarray((iou.max(axis=1, initial=0.0) < UNLABELLED_IOU) & ~in_crowd)
     return Matched(
         image,
         truth,

@@ -1,4 +1,4 @@
-"""What an evaluation says, as a strict, frozen model: the contract between evaluation, report, gates and registry."""
+"""The result of an evaluation: the contract between evaluation, report, gates and registry."""
 
 from __future__ import annotations
 

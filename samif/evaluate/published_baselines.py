@@ -65,7 +65,7 @@ def protocol_of(params: Params) -> Protocol | None:
     """The protocol that a workspace follows to the letter; None for other data or classes, or a part of the data.
 
     Nor where the decoder was fine-tuned on novel classes too, or shots come from images of a session's own. That the
-    data are those that `dataset.protocol` claims, the dataset stage has seen to. No workspace follows
+    data are those that `dataset.protocol` claims is checked by the dataset stage. No workspace follows
     `coco-novel-only`, as each has base classes.
     """
     if params.dataset.protocol != coco2014.PROTOCOL:

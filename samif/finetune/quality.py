@@ -1,4 +1,4 @@
-"""What fine-tuning is worth, on held-out images: masks from one interior point, recall of what is proposed, and
+"""Quality of a fine-tuned decoder on held-out images: masks from one interior point, recall of the proposals, and
 silence on background."""
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Quality:
 
     @property
     def score(self) -> float:
-        """What decides between two decoders: masks first, silence on background second."""
+        """Score by which two decoders are compared: mask IoU, and half of the share of silent background points."""
         return self.iou_base + 0.5 * self.background_silent
 
 

@@ -108,7 +108,9 @@ class ImageTargets:
     def _eroded(self, index: int, erosion: float) -> NDArray[np.int64]:
         mask = self.objects[index]
         y, x = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-        window = mask[y[0] : y[-1] + 1, x[0] : x[-1] + 1]  # distances inside an object do not look beyond it
+        window = mask[
+            y[0] : y[-1] + 1, x[0] : x[-1] + 1
+        ]  # distances inside an object do not depend on anything outside it
         depth = ndimage.distance_transform_edt(np.pad(window > 127, 1))[1:-1, 1:-1]
         if not depth.any():
             depth = window.astype(np.float64)

@@ -1,5 +1,5 @@
-"""The fine-tuning loop: prompts drawn in objects, on background and on seams; decoder fine-tuned, encoder never
-touched.
+"""The fine-tuning loop: prompts drawn in objects, on background and on seams; the decoder is
+fine-tuned, the encoder stays frozen.
 
 Several workers may fine-tune one decoder together (`DistributedContext`): each draws the whole batch from the same
 seed, works on its share of the images, and takes the same step as the others.
@@ -43,7 +43,10 @@ CELLS_AT_ONCE = 1 << 15
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A fine-tuned decoder and how it came about; `curve` rows are {step, loss, mask_iou}."""
+    """A fine-tuned decoder, its training curve (rows of step, loss and mask IoU), and its quality before and after.
+
+    `kept` is `after`, or `before` where fine-tuning made it no better.
+    """
 
     decoder: InstanceDecoder
     curve: list[dict[str, float]]
@@ -79,7 +82,7 @@ SINGLE_PROCESS = DistributedContext()
 
 @dataclass(frozen=True)
 class _Batch:
-    """What is asked of the images of a step, or of some of them; embeddings are read of this worker's share only."""
+    """Prompts and targets of the images of a step, or of some of them."""
 
     points: Tensor  # (B, P, 2)
     targets: Tensor  # (B * P, r, r)
@@ -120,7 +123,7 @@ def finetune(
 
     A share of the images is held out; the fine-tuned decoder is kept only where it is better there than before.
     Losses: BCE + dice on the single mask, its IoU (regression), objectness, and the point proposal map.
-    With several workers this is what the first one does; the others do `run_worker`.
+    With several workers the first one calls this, the others `run_worker`.
 
     Raises:
         DataError: no image has an instance to learn from.
@@ -146,7 +149,7 @@ def run_worker(
     params: PretrainDecoderParams,
     distributed: DistributedContext,
 ) -> None:
-    """Do a worker's share of what the first worker does in `finetune`; measuring is left to the first.
+    """Do a worker's share of the training steps of `finetune`; only the first worker measures.
 
     Raises:
         DataError: no image has an instance to learn from.
@@ -156,7 +159,7 @@ def run_worker(
 
 @dataclass(frozen=True)
 class _TrainingSet:
-    """What is learnt from which images; `check` are those to measure on, held out where there are enough."""
+    """Images to learn from, and `check`, those to measure on: held out where there are more than three images."""
 
     learn: list[ImageRecord]
     check: list[ImageRecord]

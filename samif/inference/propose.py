@@ -24,8 +24,8 @@ from samif.sam.frame import Frame, grid_points
 from samif.sam.precision import full_float32
 
 CELLS_AT_ONCE = {"cpu": 1 << 15, "cuda": 1 << 20}
-"""Prompts times grid cells of one pass through the decoder: more would not stay near a processor, fewer would not fill
-a GPU."""
+"""Prompts times grid cells of one pass through the decoder: more would not fit in a processor's cache, fewer would not
+fill a GPU."""
 MIN_CELLS = 3
 """A mask of fewer low-resolution cells is noise: it has neither a shape nor features."""
 
@@ -92,7 +92,7 @@ def prompt_points(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, par
     """Where to prompt an image: (P, 2) in encoder pixels.
 
     `grid` is the uniform grid of the paper. `points` takes the `params.points` strongest peaks of the proposal map,
-    which says how deep inside an object each place is.
+    whose values are how deep inside an object each place is.
     """
     if params.prompts == "grid":
         return grid_points(params.grid, frame)
@@ -104,7 +104,7 @@ def prompt_points(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, par
     )
     points = torch.stack([(x.flatten() + 0.5) * cell, (y.flatten() + 0.5) * cell], dim=1)
     allowed = frame.inside(points)
-    # peaks first, then whatever else is deep inside: big objects deserve a second prompt
+    # peaks first, then other places deep inside: large objects get a second prompt
     rank = depth.flatten() + 100.0 * peaks.flatten() - 1e6 * ~allowed
     best = rank.topk(min(params.points, int(allowed.sum()))).indices
     return points[best]
@@ -112,7 +112,7 @@ def prompt_points(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, par
 
 @dataclass(frozen=True)
 class _DecoderOutput:
-    """What the decoder says to P prompts: logits (P, r, r), iou (P,), objectness (P,), tokens (P, D)."""
+    """The decoder's output for P prompts: logits (P, r, r), iou (P,), objectness (P,), tokens (P, D)."""
 
     logits: Tensor
     iou: Tensor
@@ -124,7 +124,7 @@ class _DecoderOutput:
 
     @property
     def large_enough(self) -> Tensor:
-        """Which masks have enough cells to be something (P,)."""
+        """Which masks have MIN_CELLS or more (P,)."""
         return (self.logits > 0).flatten(1).sum(dim=1) >= MIN_CELLS
 
     def overlap(self) -> NDArray[np.float64]:
@@ -136,7 +136,7 @@ class _DecoderOutput:
         return iou.cpu().numpy().astype(np.float64)
 
     def proposals(self, embedding: Tensor, frame: Frame) -> Proposals:
-        """The answers as masks in image pixels, with pooled features."""
+        """The same as masks in image pixels, with pooled features."""
         return Proposals(
             encode(frame.full_masks(self.logits).cpu().numpy()),
             self.iou.cpu().numpy(),
@@ -149,17 +149,17 @@ class _DecoderOutput:
 def _decode_prompts(
     decoder: InstanceDecoder, embedding: Tensor, points: Tensor, min_objectness: float = 0.0
 ) -> _DecoderOutput:
-    """The answers whose objectness is enough, in the order of their points; no mask of another one is ever drawn."""
+    """The output for the points (P, 2) whose objectness is enough, in their order; masks of others are not computed."""
     context = decoder.prepare_image(embedding.unsqueeze(0).float())
     at_once = max(1, CELLS_AT_ONCE[embedding.device.type] // embedding[0].numel())
     rows: list[tuple[Tensor, ...]] = []
     for chunk in torch.split(points.to(embedding.device), at_once):
-        answer, logits = decoder.run_transformer(context, chunk.unsqueeze(0))
+        output, logits = decoder.run_transformer(context, chunk.unsqueeze(0))
         objectness = logits.sigmoid()
         enough = objectness >= min_objectness
-        answer = answer.take(enough)
+        output = output.take(enough)
         rows.append(
-            (decoder.predict_masks(context, answer), answer.iou[:, 0], objectness[enough], answer.mask_tokens[:, 0])
+            (decoder.predict_masks(context, output), output.iou[:, 0], objectness[enough], output.mask_tokens[:, 0])
         )
     logits, iou, objectness, tokens = (torch.cat(column) for column in zip(*rows, strict=True))
     return _DecoderOutput(logits, iou.clamp(0.0, 1.0), objectness, tokens)
@@ -170,33 +170,33 @@ def _decode_prompts(
 def predict_points(
     decoder: InstanceDecoder, embedding: Tensor, frame: Frame, points: Tensor
 ) -> tuple[Proposals, NDArray[np.bool_]]:
-    """Prompt one image's embedding (C, h, w) with points (P, 2) in encoder pixels; one proposal per point. The work
-    is done where the decoder lies, wherever the embedding comes from.
+    """Prompt one image's embedding (C, h, w) with points (P, 2) in encoder pixels; one proposal per point. It
+    runs on the decoder's device.
 
     Returns:
-        P proposals in the order of the points, and which of them are large enough to be something (P,).
+        P proposals in the order of the points, and which of them are large enough (P,).
     """
     embedding = embedding.to(decoder.device)
-    answers = _decode_prompts(decoder, embedding, points)
-    proposals = answers.proposals(embedding, frame)
-    return proposals, answers.large_enough.cpu().numpy() & (areas(proposals.masks) > 0)
+    outputs = _decode_prompts(decoder, embedding, points)
+    proposals = outputs.proposals(embedding, frame)
+    return proposals, outputs.large_enough.cpu().numpy() & (areas(proposals.masks) > 0)
 
 
 @full_float32()
 @torch.inference_mode()
 def propose(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, params: ProposeParams) -> Proposals:
     """Proposals of one image from its embedding (C, h, w), best first: prompted, filtered by objectness, duplicates
-    removed. Masks are drawn only of objects, and stay at low resolution until they have survived. The work is done
-    where the decoder lies, wherever the embedding comes from."""
+    removed. Masks are computed only of objects, and stay at low resolution until duplicates are removed. It runs on the
+    decoder's device."""
     embedding = embedding.to(decoder.device)
     points = prompt_points(decoder, embedding.float(), frame, params)
-    answers = _decode_prompts(decoder, embedding, points, params.min_objectness)
-    answers = answers.take(answers.large_enough)
-    quality = (answers.iou * answers.objectness).cpu().numpy().astype(np.float64)
-    kept = greedy(answers.overlap(), quality, params.duplicate_iou)[: params.max_proposals]
+    outputs = _decode_prompts(decoder, embedding, points, params.min_objectness)
+    outputs = outputs.take(outputs.large_enough)
+    quality = (outputs.iou * outputs.objectness).cpu().numpy().astype(np.float64)
+    kept = greedy(outputs.overlap(), quality, params.duplicate_iou)[: params.max_proposals]
     if not len(kept):
         return _nothing(decoder, embedding)
-    proposals = answers.take(torch.from_numpy(kept).to(embedding.device)).proposals(embedding, frame)
+    proposals = outputs.take(torch.from_numpy(kept).to(embedding.device)).proposals(embedding, frame)
     proposals = proposals.take(np.flatnonzero(areas(proposals.masks) > 0))
     # cells are coarse: masks that were apart there may be one in pixels
     return proposals.take(suppress(proposals.masks, proposals.quality.astype(np.float64), params.duplicate_iou))

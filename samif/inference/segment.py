@@ -98,10 +98,10 @@ class Instances:
 
 
 def label(proposals: Proposals, classifier: Classifier, params: EvaluateParams, height: int, width: int) -> Instances:
-    """Name the proposals of one image.
+    """Label the proposals of one image.
 
-    A mask is tagged with its most probable class; where none of the classes is more probable, or the best is less so
-    than the classifier's rejection asks, it is listed again as `unknown`, scored by its quality: AP ranks the first
+    A mask gets its most probable class. Where none of the classes is more probable, or the best is below the
+    classifier's rejection threshold, it is listed again as `unknown`, scored by its quality: AP ranks the first
     entry, a person sees the second if it is a good object (`Instances.resolved`).
     """
     if not len(proposals):
@@ -116,7 +116,7 @@ def label(proposals: Proposals, classifier: Classifier, params: EvaluateParams, 
         scores = merge(proposals.inside, scores, classifier.space.project(features), best)
     kept = greedy(proposals.overlap, scores, params.duplicate_iou)[: params.max_detections]
     named = probability[kept, best[kept]]
-    stranger = (probability[kept, -1] > named) | (named < classifier.space.rejection)
+    unknown = (probability[kept, -1] > named) | (named < classifier.space.rejection)
     instances = Instances(
         height,
         width,
@@ -125,22 +125,22 @@ def label(proposals: Proposals, classifier: Classifier, params: EvaluateParams, 
         tuple(classifier.classes[best[i]] for i in kept),
         np.clip(scores[kept], 0.0, 1.0),
     )
-    if not stranger.any():
+    if not unknown.any():
         return instances
-    rows = kept[stranger]
-    unknown = Instances(
+    rows = kept[unknown]
+    others = Instances(
         height, width, [proposals.masks[i] for i in rows], boxes([proposals.masks[i] for i in rows]),
         (UNKNOWN,) * len(rows), quality[rows].clip(0.0, 1.0),
     )  # fmt: skip
     return Instances(
-        height, width, instances.masks + unknown.masks, np.concatenate([instances.boxes, unknown.boxes]),
-        instances.labels + unknown.labels, np.concatenate([instances.scores, unknown.scores]),
+        height, width, instances.masks + others.masks, np.concatenate([instances.boxes, others.boxes]),
+        instances.labels + others.labels, np.concatenate([instances.scores, others.scores]),
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """What the encoders see in one image: SAM's embedding (C, h, w), and semantic features (S, g, g) or none."""
+    """SAM's embedding (C, h, w) of one image, and its semantic features (S, g, g) or none."""
 
     embedding: Tensor
     semantic: Tensor | None
@@ -159,7 +159,7 @@ class Segmenter:
     semantic: SemanticEncoder | None = None
 
     def embed(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedded]:
-        """What the encoders see in each image (H, W, 3) uint8 RGB."""
+        """Encode images (H, W, 3) uint8 RGB."""
         semantic = [None] * len(images) if self.semantic is None else self.semantic.encode(images)
         return [Embedded(*seen) for seen in zip(self.encoder.encode(images), semantic, strict=True)]
 

@@ -1,6 +1,6 @@
-"""Duplicate removal: one tag per object.
+"""Duplicate removal: one instance per object.
 
-Reported elsewhere as the largest single lever of training-free segmentation; chosen here by measurement (docs/adr).
+Reported elsewhere as the most effective part of training-free segmentation; chosen here by measurement (docs/adr).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from samif.masks.rle import Rle, overlaps
 Scores = NDArray[np.float64]
 
 DIFFUSION = 0.5
-"""Share of its score that a mask hands on at each step of the walk."""
+"""Share of its score that a mask passes on at each step of the random walk."""
 
 
 def suppress(masks: Sequence[Rle], scores: Scores, iou: float) -> NDArray[np.int64]:
@@ -39,7 +39,7 @@ def greedy(overlap: NDArray[np.float64], scores: Scores, most: float) -> NDArray
 def soften(
     inside: NDArray[np.float64], scores: Scores, features: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> Scores:
-    """Soft merging: lower the score of a mask by how much better masks of its label already say the same.
+    """Soft merging: lower the score of a mask by its overlap with better masks of its label.
 
     The decay of mask i by a better mask j is the share of i inside j, or of j inside i where j is the smaller one,
     times the cosine similarity of their features: a part of an object loses to the whole, two touching objects
@@ -62,16 +62,16 @@ def diffuse(
 ) -> Scores:
     """As `soften`, but who is better is decided by graph diffusion over containment: wholes are preferred to parts.
 
-    Each mask hands on its score to the masks of its label that contain it, in proportion to the share of it inside
+    Each mask passes its score on to the masks of its label that contain it, in proportion to the share of it inside
     them and to the similarity of their features, again and again (a random walk with restart; Zhou et al., Learning
-    with Local and Global Consistency, 2003). A whole that many parts vouch for ends above each of them, even one that
-    scored higher than it.
+    with Local and Global Consistency, 2003). A whole that contains many parts ends above each of them, even one that
+    scored higher.
     """
     count = len(scores)
     if count == 0:
         return scores.copy()
     alike = _alike(features, labels)
-    # only the smaller of two hands on: what contains is larger
+    # only the smaller of two passes its score on: what contains is larger
     upward = inside * alike * (inside > inside.T)
     stays = np.maximum(1.0, upward.sum(axis=1))
     walk = upward / stays[:, None]

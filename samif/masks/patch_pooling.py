@@ -1,7 +1,7 @@
-"""Features of a patch grid under masks, weighed by the exact share of each cell that a mask covers.
+"""Features of a patch grid under masks, weighted by the exact share of each cell that a mask covers.
 
 Masks are taken in image pixels, so nothing of the padding of the encoder's square can be under one, and a mask
-that is thinner than a cell is weighed by what it covers of it (as in `samif.masks.pooling`).
+that is thinner than a cell is weighted by what it covers of it (as in `samif.masks.pooling`).
 
 Shape legend: N masks of one image, S feature channels, g cells along a side of the padded square.
 """
@@ -31,7 +31,7 @@ def cover(masks: Sequence[Rle], cells: int) -> NDArray[np.float32]:
 
 
 def mean_under(features: Tensor, masks: Sequence[Rle]) -> NDArray[np.float32]:
-    """Mean (N, S) of the cells of `features` (S, g, g) under each mask, weighed by cover; zero for an empty mask."""
+    """Mean (N, S) of the cells of `features` (S, g, g) under each mask, weighted by cover; zero for an empty mask."""
     weight = cover(masks, features.shape[-1]).reshape(len(masks), features[0].numel())
     weight /= np.maximum(weight.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
     return np.asarray(weight @ features.float().flatten(1).numpy().T, dtype=np.float32)

@@ -36,7 +36,7 @@ class Identity(Strict):
 
 
 class EncoderCard(Strict):
-    """The frozen image encoder; `checkpoint` is the SHA-256 of its weight file, none for one that ships with us."""
+    """The frozen image encoder; `checkpoint` is the SHA-256 of its weight file, none for one that ships with samif."""
 
     name: str
     digest: Sha256
@@ -168,7 +168,7 @@ class Card(Document):
             )
 
     def check_files(self, classifier: Path, decoder: Path) -> None:
-        """Check weight files against the card, before anybody loads them.
+        """Check weight files against the card, before they are loaded.
 
         Raises:
             IntegrityError: a file's SHA-256 is not the card's.

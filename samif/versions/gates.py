@@ -65,8 +65,8 @@ class VersionStatus:
     """What is known of a version.
 
     Attributes:
-        version: as people write it, `demo-classifier/3`.
-        registered: the evaluation that its card vouches for.
+        version: such as `demo-classifier/3`.
+        registered: the evaluation whose digest is in its card.
         scored: scored again just now on the frozen images; none where they are not at hand.
         why_not: why it could not be scored.
         complaints: what its verification found to differ; empty where everything is as the card says.
@@ -235,9 +235,9 @@ def _floor(
     what = f"{subject}: {_name(policy)}"
     if value is None:
         return Check(name="floor", subject=subject, outcome="failed", reason=f"{what} was not measured")
-    says = f"{what} {value:.2f}, at least {floor:.2f} is asked"
+    says = f"{what} {value:.2f}, at least {floor:.2f} is required"
     if few:
-        reason = f"{says}; fewer than {policy.min_instances} objects are too few to judge by"
+        reason = f"{says}; fewer than {policy.min_instances} objects are too few"
         return Check(name="floor", subject=subject, outcome=outcome_if_few, reason=reason)
     return Check(name="floor", subject=subject, outcome="passed" if value >= floor else "failed", reason=says)
 

@@ -87,8 +87,9 @@ def build(
         layout.decoder / "training.json",
         {"schema": 1, "classes": "base", "steps": 400, "seconds": 263.2, "curve": curve, "quality": quality},
     )
+    known = list(params.dataset.base_classes)
     for step, name in enumerate(("base", *sessions)):
-        known = params.known_classes(name)
+        known = [*known, *(params.sessions[name].classes if name != "base" else [])]
         folder = layout.classifier(name)
         folder.mkdir(parents=True)
         (folder / "classifier.safetensors").write_bytes(name.encode())

@@ -17,8 +17,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from samif.dataset.check import Finding
-from samif.dataset.coco import Category, mask_of, read_coco
+from samif.dataset.coco import Category, read_coco
 from samif.errors import SamifError
+from samif.masks.rle import decode
 
 REAL = Path(__file__).parents[4] / "shared" / "data"
 
@@ -33,8 +34,8 @@ def test_a_good_set(line: Any) -> None:
     bolt, nut = dataset.images[1].annotations
     assert (bolt.id, bolt.category, nut.id, nut.category) == (20, "bolt", 21, "nut")
     assert (nut.bbox, nut.area, nut.crowd) == ((30.0, 20.0, 12.0, 12.0), 144.0, False)
-    assert mask_of(nut)[20:32, 30:42].all()
-    assert mask_of(nut).sum() == 144
+    assert decode([nut.rle])[0][20:32, 30:42].all()
+    assert decode([nut.rle])[0].sum() == 144
     assert seen == [(1, 2), (2, 2)]
 
 
@@ -292,6 +293,6 @@ def test_real_sets_have_no_errors(name: str, images: int, labels: int) -> None:
     assert len(annotations) == labels
     declared = {a["id"]: a for a in json.loads((folder / "instances.json").read_text())["annotations"]}
     for a in annotations:
-        assert a.area == coco_mask.area(a.rle) == np.count_nonzero(mask_of(a)) > 0
+        assert a.area == coco_mask.area(a.rle) == np.count_nonzero(decode([a.rle])[0]) > 0
         if name != "coco_dev":  # COCO's own areas are not those of its polygons
             assert a.area == declared[a.id]["area"]
