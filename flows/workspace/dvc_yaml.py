@@ -21,8 +21,8 @@ REVISIONS = {
     "propose": 2,
     "train_base": 3,
     "session": 4,
-    "evaluate": 3,
-    "report": 4,
+    "evaluate": 4,
+    "report": 5,
 }
 """Raise a stage's number when a change of the software changes what the stage writes: then, and only then,
 an upgrade runs it again everywhere (docs/adr/0003)."""
