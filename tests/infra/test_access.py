@@ -40,7 +40,7 @@ HOLDERS = {
 of its keys; of mode 0600."""
 CEPH_KEYS, CEPH_DISK = "services/ceph/mon/store.db", "services/ceph/osd/block"
 
-NOBODY = "nobody-s-secret-" + "0" * 32
+WRONG = "nobody-s-secret-" + "0" * 32
 WRONG_SECRET = "whsec_" + "0" * 32
 
 
@@ -56,7 +56,7 @@ def here() -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def ran(here: Site) -> Site:
     """The same once the line has run on it, its embeddings computed by the stack's Ray."""
-    here.samif("run", "--who", "ann", "--why", "strangers")
+    here.samif("run", "--who", "ann", "--why", "access")
     here.samif("doctor")
     return here
 
@@ -80,17 +80,17 @@ MLFLOW: dict[str, tuple[str, str, Any]] = {
     "read": ("GET", "/api/2.0/mlflow/experiments/search?max_results=1", None),
     "read as a page does": ("GET", "/ajax-api/2.0/mlflow/experiments/search?max_results=1", None),
     "read by graphql": ("POST", "/graphql", {"query": "{__typename}"}),
-    "write": ("POST", "/api/2.0/mlflow/experiments/create", {"name": "stranger"}),
-    "register": ("POST", "/api/2.0/mlflow/registered-models/create", {"name": "stranger"}),
+    "write": ("POST", "/api/2.0/mlflow/experiments/create", {"name": "unauthenticated"}),
+    "register": ("POST", "/api/2.0/mlflow/registered-models/create", {"name": "unauthenticated"}),
     "put live": (
         "POST",
         "/api/2.0/mlflow/registered-models/alias",
         {"name": f"{LINE}-classifier", "alias": "champion", "version": "1"},
     ),
-    "make an account": ("POST", "/api/2.0/mlflow/users/create", {"username": "stranger", "password": NOBODY}),
+    "make an account": ("POST", "/api/2.0/mlflow/users/create", {"username": "unauthenticated", "password": WRONG}),
     "list artifacts": ("GET", "/api/2.0/mlflow-artifacts/artifacts?path=", None),
     "read an artifact": ("GET", "/api/2.0/mlflow-artifacts/artifacts/1/card.json", None),
-    "write an artifact": ("PUT", "/api/2.0/mlflow-artifacts/artifacts/stranger", {"x": 1}),
+    "write an artifact": ("PUT", "/api/2.0/mlflow-artifacts/artifacts/unauthenticated", {"x": 1}),
     "remove an artifact": ("DELETE", "/api/2.0/mlflow-artifacts/artifacts/1", None),
     "read a run's file": ("GET", "/get-artifact?path=card.json&run_uuid=1", None),
     "the page": ("GET", "/", None),
@@ -98,32 +98,34 @@ MLFLOW: dict[str, tuple[str, str, Any]] = {
 
 
 @pytest.mark.parametrize("what", MLFLOW)
-def test_mlflow_knows_no_strangers(here: Site, what: str) -> None:
+def test_mlflow_rejects_unauthenticated_requests(here: Site, what: str) -> None:
     method, path, content = MLFLOW[what]
     url = here.variables["MLFLOW_TRACKING_URI"] + path
-    for login in (None, (here.variables["MLFLOW_TRACKING_USERNAME"], NOBODY), ("nobody", NOBODY)):
+    for login in (None, (here.variables["MLFLOW_TRACKING_USERNAME"], WRONG), ("nobody", WRONG)):
         answer = requests.request(method, url, json=content, auth=login, timeout=30)
         assert answer.status_code == 401, (login, answer.text[:200])
 
 
 S3: dict[str, Callable[[Any], Any]] = {
     "list": lambda client: client.list_objects_v2(Bucket=BUCKET),
-    "read": lambda client: client.get_object(Bucket=BUCKET, Key="stranger"),
-    "write": lambda client: client.put_object(Bucket=BUCKET, Key="stranger", Body=b"x"),
-    "remove": lambda client: client.delete_object(Bucket=BUCKET, Key="stranger"),
-    "make a bucket": lambda client: client.create_bucket(Bucket="stranger"),
+    "read": lambda client: client.get_object(Bucket=BUCKET, Key="unauthenticated"),
+    "write": lambda client: client.put_object(Bucket=BUCKET, Key="unauthenticated", Body=b"x"),
+    "remove": lambda client: client.delete_object(Bucket=BUCKET, Key="unauthenticated"),
+    "make a bucket": lambda client: client.create_bucket(Bucket="unauthenticated"),
     "ask for its rules": lambda client: client.get_bucket_acl(Bucket=BUCKET),
 }
 
 
 @pytest.mark.parametrize("what", S3)
-def test_the_bucket_knows_no_strangers(here: Site, what: str) -> None:
+def test_the_bucket_rejects_unauthenticated_requests(here: Site, what: str) -> None:
     key = here.variables["AWS_ACCESS_KEY_ID"]
-    strangers = ({"config": Config(signature_version=UNSIGNED)}, _keys(key, NOBODY), _keys("NOBODY", NOBODY))
-    _s3(here, _keys(key, here.variables["AWS_SECRET_ACCESS_KEY"])).put_object(Bucket=BUCKET, Key="stranger", Body=b"")
-    for stranger in strangers:
+    sessions = ({"config": Config(signature_version=UNSIGNED)}, _keys(key, WRONG), _keys("WRONG", WRONG))
+    _s3(here, _keys(key, here.variables["AWS_SECRET_ACCESS_KEY"])).put_object(
+        Bucket=BUCKET, Key="unauthenticated", Body=b""
+    )
+    for session in sessions:
         with pytest.raises(ClientError) as refusal:
-            S3[what](_s3(here, stranger))
+            S3[what](_s3(here, session))
         assert refusal.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
 
 
@@ -136,8 +138,8 @@ def _s3(here: Site, given: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("user", ["samif", "mlflow", "postgres", "nobody"])
-@pytest.mark.parametrize("password", [NOBODY, ""])
-def test_postgresql_knows_no_strangers(here: Site, user: str, password: str) -> None:
+@pytest.mark.parametrize("password", [WRONG, ""])
+def test_postgresql_rejects_wrong_passwords(here: Site, user: str, password: str) -> None:
     with pytest.raises(psycopg.OperationalError, match=r"password authentication failed|no password supplied"):
         psycopg.connect(
             host="127.0.0.1", port=here.variables["PGPORT"], user=user, password=password or None, dbname="mlflow",
@@ -159,11 +161,11 @@ RAY: dict[str, tuple[str, str, str, Any]] = {
 
 
 @pytest.mark.parametrize("what", RAY)
-def test_ray_knows_no_strangers(here: Site, what: str) -> None:
+def test_ray_rejects_unauthenticated_requests(here: Site, what: str) -> None:
     place, method, path, content = RAY[what]
     agent = f"http://{ADDRESS}:{here.stack.state.port('ray-head-agent')}"
     url = (agent if place == "agent" else here.variables["RAY_API_SERVER_ADDRESS"]) + path
-    for token, status in ((None, 401), (NOBODY, 403)):
+    for token, status in ((None, 401), (WRONG, 403)):
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         answer = requests.request(method, url, json=content, headers=headers, timeout=30)
         assert answer.status_code == status, answer.text[:200]
@@ -175,7 +177,7 @@ def _delivery(secret: str, identity: str) -> tuple[bytes, dict[str, str]]:
     return body, signed_headers(secret, identity, body)
 
 
-def test_the_receiver_knows_no_strangers(here: Site, receiver: str) -> None:
+def test_the_receiver_rejects_unsigned_requests(here: Site, receiver: str) -> None:
     """A run is made for the one who signs, once."""
     body, signed = _delivery(here.webhook_secret, "one")
     _, wrong = _delivery(WRONG_SECRET, "one")
@@ -186,10 +188,10 @@ def test_the_receiver_knows_no_strangers(here: Site, receiver: str) -> None:
     until(lambda: [item.state for item in Queue(here.root).all()] == ["done"])
 
 
-def test_the_service_knows_no_strangers(service: Serving) -> None:
+def test_the_service_rejects_unauthenticated_requests(service: Serving) -> None:
     token = service.token_file.read_text().strip()
     codes = []
-    for given in (None, NOBODY, token):
+    for given in (None, WRONG, token):
         headers = {"Authorization": f"Bearer {given}"} if given else {}
         codes.append(requests.get(f"{service.url}/v1/model", headers=headers, timeout=60).status_code)
     assert codes == [401, 401, 200]
@@ -212,7 +214,7 @@ def _seen(searched: dict[str, set[bytes]], content: bytes) -> set[str]:
 
 
 @pytest.mark.parametrize("around", ["%s", "samif:%s", "a:%s@h", ":%s", "postgresql://mlflow:%s@127.0.0.1/mlflow"])
-def test_a_secret_is_seen_in_base64_whatever_stands_around_it(around: str) -> None:
+def test_a_secret_is_found_in_base64_in_any_context(around: str) -> None:
     secret = secrets.token_hex(24)
     looks = {"it": forms(secret)}
     for coded in (base64.b64encode, base64.urlsafe_b64encode):
@@ -235,9 +237,7 @@ def _content(path: Path) -> bytes:
         return b""
 
 
-def test_no_file_holds_a_secret_but_those_that_exist_to(
-    here: Site, service: Serving, searched: dict[str, set[bytes]]
-) -> None:
+def test_only_files_of_secrets_hold_a_secret(here: Site, service: Serving, searched: dict[str, set[bytes]]) -> None:
     """Data and logs of every service, what the commands printed, cards, reports, records, caches, temporary files."""
     scratch = here.stack.ray.scratch
     sizes = {path: size for top in (here.folder, scratch, service.ray) for path, size in _files(top)}
@@ -264,7 +264,7 @@ def test_no_object_of_the_bucket_holds_a_secret(here: Site, searched: dict[str, 
     assert {key: seen for key, seen in found.items() if seen} == {}
 
 
-def test_nothing_that_mlflow_tells_holds_a_secret(here: Site, searched: dict[str, set[bytes]]) -> None:
+def test_no_answer_of_mlflow_holds_a_secret(here: Site, searched: dict[str, set[bytes]]) -> None:
     """Tags, parameters and names of every run, model and version, the journal's and the records' among them."""
     api = f"{here.variables['MLFLOW_TRACKING_URI']}/api/2.0/mlflow"
     login = (here.variables["MLFLOW_TRACKING_USERNAME"], here.variables["MLFLOW_TRACKING_PASSWORD"])

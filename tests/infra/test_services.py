@@ -1,4 +1,4 @@
-"""`make services` for real: who is let in, what can be seen of its secrets, and that it ends what it started."""
+"""`make services` with real servers: authentication, secrets in files and processes, and a complete shutdown."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def stack(watched: tuple[Stack, CommandLines]) -> Stack:
     return watched[0]
 
 
-# who is let in
+# authentication
 
 
 def _psql(variables: dict[str, str], database: str) -> None:
@@ -126,7 +126,7 @@ def _dashboard(variables: dict[str, str]) -> None:
     requests.get(f"{variables['RAY_API_SERVER_ADDRESS']}/api/jobs/", headers=headers, timeout=10).raise_for_status()
 
 
-DOORS = {
+SERVICES = {
     "postgres": (_postgres, ["PGPASSWORD"], psycopg.OperationalError),
     "s3": (_s3, ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"], ClientError),
     "mlflow": (_mlflow, ["MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_USERNAME"], requests.HTTPError),
@@ -134,9 +134,9 @@ DOORS = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_only_who_has_the_environment_is_let_in(stack: Stack, door: str) -> None:
-    enter, names, refusal = DOORS[door]
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_rejects_clients_without_the_environment(stack: Stack, service: str) -> None:
+    enter, names, refusal = SERVICES[service]
     variables = stack.variables
     enter(variables)
     with pytest.raises(refusal):
@@ -145,12 +145,12 @@ def test_only_who_has_the_environment_is_let_in(stack: Stack, door: str) -> None
         enter({name: value for name, value in variables.items() if name not in names})
 
 
-def test_ray_itself_asks_for_the_token(stack: Stack) -> None:
+def test_ray_itself_requires_the_token(stack: Stack) -> None:
     """Not only its dashboard: the port that takes tasks, which is open to the network."""
     variables = stack.variables
     command = [Path(sys.executable).with_name("ray"), "status", "--address", variables["RAY_ADDRESS"]]
-    stranger = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 48}
-    done = subprocess.run(command, env=stranger, capture_output=True, text=True, timeout=60)
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 48}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0 and "InvalidAuthToken" in done.stderr
 
 
@@ -164,7 +164,7 @@ def test_mlflow_s_own_role_owns_its_databases_and_nothing_else(stack: Stack) -> 
         assert connection.execute(rights).fetchone() == (False, False, False)
 
 
-def test_a_registry_that_does_not_know_us_says_so(
+def test_a_registry_that_rejects_the_credentials_is_named(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variables = stack.variables
@@ -181,7 +181,7 @@ def test_a_registry_that_does_not_know_us_says_so(
 # secrets
 
 
-def test_no_secret_shows_in_command_lines_or_logs(watched: tuple[Stack, CommandLines]) -> None:
+def test_no_secret_is_in_command_lines_or_logs(watched: tuple[Stack, CommandLines]) -> None:
     stack, watch = watched
     assert any(b"initdb" in line for line in watch.seen)  # it did look
     secrets = {secret.encode() for secret in stack.secrets}
@@ -206,7 +206,7 @@ def test_a_second_start_changes_nothing(stack: Stack) -> None:
     assert stack.state == before
 
 
-def test_what_was_killed_is_started_again_and_nothing_else(stack: Stack) -> None:
+def test_only_a_killed_service_is_started_again(stack: Stack) -> None:
     before = stack.state.daemons
     os.kill(before["postgres"].pid, signal.SIGKILL)
     stack.make("services")
@@ -218,7 +218,7 @@ def test_what_was_killed_is_started_again_and_nothing_else(stack: Stack) -> None
 # what it keeps
 
 
-def test_a_lost_bucket_and_a_lost_database_come_back(stack: Stack, tmp_path: Path) -> None:
+def test_a_lost_bucket_and_a_lost_database_are_restored(stack: Stack, tmp_path: Path) -> None:
     """All but embeddings, which are computed; the runbook's way, with the services running."""
     variables = stack.variables
     bucket = boto3.session.Session(
@@ -248,7 +248,7 @@ def test_a_lost_bucket_and_a_lost_database_come_back(stack: Stack, tmp_path: Pat
         restore(InfraStack(stack.folder), tmp_path)
 
 
-def test_rotated_secrets_are_worth_nothing_afterwards(stack: Stack) -> None:
+def test_old_secrets_are_invalid_after_a_rotation(stack: Stack) -> None:
     """Broken off after PostgreSQL has the new password, and gone on with."""
     old = stack.variables
     state = stack.state.model_copy(update={"pending": new_secrets()})
@@ -262,8 +262,8 @@ def test_rotated_secrets_are_worth_nothing_afterwards(stack: Stack) -> None:
     stack.make("services-rotate")
     new = stack.variables
     changed = {name for name in old if old[name] != new[name]}
-    assert changed == {name for _, names, _ in DOORS.values() for name in names} - {"MLFLOW_TRACKING_USERNAME"}
-    for enter, _, refusal in DOORS.values():
+    assert changed == {name for _, names, _ in SERVICES.values() for name in names} - {"MLFLOW_TRACKING_USERNAME"}
+    for enter, _, refusal in SERVICES.values():
         enter(new)
         with pytest.raises(refusal):
             enter(old)
@@ -291,7 +291,7 @@ def test_it_ends_what_it_started_and_keeps_the_data(stack: Stack) -> None:
 # refusals
 
 
-def test_a_taken_port_is_named_and_nothing_is_started(tmp_path: Path) -> None:
+def test_a_port_in_use_is_named_and_nothing_is_started(tmp_path: Path) -> None:
     first = ten_free_ports()
     with socket.create_server(("127.0.0.1", first + 3)):
         sentence = _refused(tmp_path / "services", first)
@@ -299,7 +299,7 @@ def test_a_taken_port_is_named_and_nothing_is_started(tmp_path: Path) -> None:
     assert not (tmp_path / "services" / "postgres").exists()
 
 
-def test_a_half_started_stack_is_torn_down(tmp_path: Path) -> None:
+def test_a_partly_started_stack_is_stopped(tmp_path: Path) -> None:
     skip_without_postgres()
     skip_without_ceph()
     broken = tmp_path / "bin"
@@ -318,7 +318,7 @@ def test_a_half_started_stack_is_torn_down(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "sentence"),
+    ("damage", "sentence"),
     [
         (
             lambda text: text.replace("stack", "stock", 1),
@@ -327,8 +327,8 @@ def test_a_half_started_stack_is_torn_down(tmp_path: Path) -> None:
         (lambda text: text[:-20], r"state.json is not the state of a stack of this release \(1 errors\)"),
     ],
 )
-def test_a_spoilt_state_is_told(tmp_path: Path, spoil: Callable[[str], str], sentence: str) -> None:
-    (tmp_path / "state.json").write_text(spoil(new_state(20400).model_dump_json()))
+def test_a_damaged_state_is_named(tmp_path: Path, damage: Callable[[str], str], sentence: str) -> None:
+    (tmp_path / "state.json").write_text(damage(new_state(20400).model_dump_json()))
     with pytest.raises(SamifError, match=sentence):
         load_state(tmp_path / "state.json")
 
