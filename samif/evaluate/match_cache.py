@@ -1,6 +1,6 @@
 """What COCO's matching found in each image, kept so that AP can be computed again for any resample of the images.
 
-COCO matches detections to objects image by image; only the accumulation looks at all images together. So a
+COCO matches detections to objects image by image; only the accumulation takes all images together. So a
 bootstrap over images matches once and accumulates per resample, with each image counted as often as it was drawn.
 The result is the AP that COCO would find on the images so repeated, not an approximation of it: repeats of a
 detection share one score, and inside such a block precision only rises, which the interpolated envelope hides.

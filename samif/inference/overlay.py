@@ -197,7 +197,7 @@ class _Plates:
         left, top, right, bottom = box
         gap = round(self.line)
         middle = (left + right - width) // 2
-        wishes = [
+        candidates = [
             (left, top - height - gap),
             (left, bottom + gap),
             (right - width, top - height - gap),
@@ -209,14 +209,14 @@ class _Plates:
         ]
         # In a crowd: further off, a plate's height at a time.
         for away in (1, 2, 3):
-            wishes += [(left, top - height - gap - away * height), (left, bottom + gap + away * height)]
+            candidates += [(left, top - height - gap - away * height), (left, bottom + gap + away * height)]
         best, cost = (0, 0), float("inf")
-        for rank, (x, y) in enumerate(wishes):
+        for rank, (x, y) in enumerate(candidates):
             x0 = min(max(0, x), max(0, self.image.width - width))
             y0 = min(max(0, y), max(0, self.image.height - height))
             hidden = sum(_overlap((x0, y0, x0 + width, y0 + height), other) for other in self.taken)
             moved = abs(x0 - x) + abs(y0 - y)
-            # Hiding another plate is worst; then being pushed off the wished place; then the order of wishes.
+            # Hiding another plate is worst; then being pushed off the wanted place; then the order of candidates.
             value = 1000.0 * hidden + 2.0 * moved + rank
             if value < cost:
                 best, cost = (x0, y0), value

@@ -37,12 +37,12 @@ def overfit(seed: int = 0, spread: float = 2.0) -> BaseSamples:
 
 
 def drawn(samples: BaseSamples, seed: int, count: int = 40, spread: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
-    """New objects of the known classes, and of classes that nobody taught."""
+    """New objects of the known classes, and of classes that were not taught."""
     known_means = spread * np.random.default_rng(0).normal(size=(CLASSES, WIDTH))
     rng = np.random.default_rng([seed, 99])
     known = np.concatenate([m + rng.normal(size=(count // 4, WIDTH)) for m in known_means])
-    strange = spread * rng.normal(size=(count, WIDTH)) + rng.normal(size=(count, WIDTH))
-    return known.astype(np.float32), strange.astype(np.float32)
+    unknown = spread * rng.normal(size=(count, WIDTH)) + rng.normal(size=(count, WIDTH))
+    return known.astype(np.float32), unknown.astype(np.float32)
 
 
 def params(**others: object) -> TrainBaseParams:
@@ -66,8 +66,8 @@ def test_unknown_objects_get_fewer_names_the_more_they_count() -> None:
     named = {}
     for weight in (0.0, 1.0, 5.0):
         made = train_base(samples, params(unknown_weight=weight))
-        known, strange = drawn(samples, 2)
-        named[weight] = [float((made.probabilities(x).argmax(axis=1) < CLASSES).mean()) for x in (known, strange)]
+        known, unknown = drawn(samples, 2)
+        named[weight] = [float((made.probabilities(x).argmax(axis=1) < CLASSES).mean()) for x in (known, unknown)]
     assert named[0.0][1] > named[1.0][1] >= named[5.0][1]
     assert named[1.0][0] > 0.6 and named[1.0][1] < 0.5 * named[0.0][1]
 
@@ -77,16 +77,16 @@ def test_rejection_gives_up_no_more_known_objects_than_asked() -> None:
     thresholds = []
     for share in (0.0, 0.1, 0.3):
         made = train_base(overfit(), params(rejection=share))
-        known, strange = drawn(overfit(), 3, count=200)
-        surest = [made.probabilities(samples)[:, :-1].max(axis=1) for samples in (known, strange)]
-        given_up, kept_out = ((values < made.space.rejection).mean() for values in surest)
+        known, unknown = drawn(overfit(), 3, count=200)
+        best = [made.probabilities(samples)[:, :-1].max(axis=1) for samples in (known, unknown)]
+        given_up, kept_out = ((values < made.space.rejection).mean() for values in best)
         assert given_up <= share + 0.05 and kept_out >= given_up
         thresholds.append(made.space.rejection)
     assert thresholds[0] == 0.0 and 0.0 < thresholds[1] < thresholds[2] <= MAX_REJECTION
 
 
 def test_what_cannot_be_judged_is_left_out() -> None:
-    """Each class in one image only: nothing tells how a known object looks in another."""
+    """Each class is in one image only, so the unknown class and the rejection threshold cannot be calibrated."""
     samples = overfit()
     one = {
         name: [Instance(row, i.samples) for i in found] for row, (name, found) in enumerate(samples.instances.items())

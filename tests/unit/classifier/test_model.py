@@ -160,8 +160,8 @@ def test_an_unknown_object_is_far_from_every_mean_and_no_background() -> None:
     """Means scatter with variance 9: a sample far out between the classes is of a class of its own."""
     known = classifier({"bolt": [4, 0], "nut": [0, 4]}, background=[0, 0])
     aware = replace(known, space=replace(known.space, spread=9.0, unknown_bias=-2.0))
-    strange, bolt = np.array([[-4.0, -4.0]], np.float32), np.array([[4.0, 0.0]], np.float32)
-    assert aware.probabilities(strange)[0, 2] > 0.99
+    unknown, bolt = np.array([[-4.0, -4.0]], np.float32), np.array([[4.0, 0.0]], np.float32)
+    assert aware.probabilities(unknown)[0, 2] > 0.99
     assert aware.probabilities(bolt).argmax() == 0
     bolder = replace(known, space=replace(known.space, spread=9.0, unknown_bias=20.0))
     assert bolder.probabilities(bolt).argmax() == 2

@@ -16,14 +16,14 @@ from samif.inference.propose import Proposals
 from tests.support.handmade import annotation, classifier, image, pixels, proposals, rectangle
 
 SHAPE = (30, 30)
-CLASSES = ("bolt", "gear", "hook")  # bolt and gear are base, hook is novel; "wing" is known to nobody
+CLASSES = ("bolt", "gear", "hook")  # bolt and gear are base, hook is novel; "wing" is an unknown class
 KNOWN = classifier({"bolt": [9, 0, 0, 0], "gear": [0, 9, 0, 0], "hook": [0, 0, 9, 0]}, background=[0, 0, 0, 9])
 PLACES = [rectangle(SHAPE, top, left, 10, 10) for top in (0, 15) for left in (0, 15)]
 Shown = tuple[np.ndarray, str, float]
-"""A proposal: its mask, what it looks like, its quality."""
+"""A proposal: its mask, the class of its token, its quality."""
 
 
-def looks(name: str) -> np.ndarray:
+def token_of(name: str) -> np.ndarray:
     """Token that the classifier is as good as sure of."""
     return 9 * np.eye(4, dtype=np.float32)[(*CLASSES, "nothing").index(name)]
 
@@ -32,7 +32,7 @@ def proposed(*shown: Shown) -> Proposals:
     if not shown:
         return proposals([])
     masks, names, quality = zip(*shown, strict=True)
-    return proposals(masks, np.stack([looks(name) for name in names]), quality)
+    return proposals(masks, np.stack([token_of(name) for name in names]), quality)
 
 
 def run(images: Sequence[tuple[ImageRecord, tuple[Shown, ...]]], root: Path, **params: object) -> Evaluation:
@@ -97,7 +97,7 @@ def test_an_object_is_matched_once_by_the_best(tmp_path: Path) -> None:
 def test_only_what_reaches_the_operating_score_is_in_the_table(quality: float, shown: int, tmp_path: Path) -> None:
     found = run([(labelled(1, "bolt"), ((PLACES[0], "bolt", quality),))], tmp_path, operating_score=0.499)
     assert found.confusion.matrix[0] == [shown, 0, 0, 1 - shown]
-    assert found.per_class["bolt"].ap == pytest.approx(100.0)  # AP looks at every score
+    assert found.per_class["bolt"].ap == pytest.approx(100.0)  # AP ranks every score
 
 
 @pytest.mark.parametrize(("covered", "matched"), [(49, False), (50, True)])
@@ -124,7 +124,10 @@ def test_a_tag_off_every_known_object_is_false(covered: int, false_positives: fl
 def test_unlabelled_false_positives_are_counted_per_image(tmp_path: Path) -> None:
     found = run(
         [
-            (labelled(1, "wing"), ((PLACES[0], "hook", 1.0), (PLACES[3], "bolt", 1.0))),  # on a stranger, on nothing
+            (
+                labelled(1, "wing"),
+                ((PLACES[0], "hook", 1.0), (PLACES[3], "bolt", 1.0)),
+            ),  # on an unknown object; on nothing
             (labelled(2), ()),
             (labelled(3), ((PLACES[0], "hook", 0.2),)),  # below the operating score
             (labelled(4), ((PLACES[0], "nothing", 1.0),)),
@@ -144,18 +147,18 @@ def test_a_tag_in_a_crowd_is_neither_false_nor_confused(tmp_path: Path) -> None:
 # Unknown objects
 
 
-def test_auroc_asks_whether_known_objects_score_above_strangers(tmp_path: Path) -> None:
+def test_auroc_is_whether_known_objects_score_above_unknown_ones(tmp_path: Path) -> None:
     images = [
         (labelled(1, "bolt", "gear"), ((PLACES[0], "bolt", 0.9), (PLACES[1], "gear", 0.6))),
         (labelled(2, "wing", "wing"), ((PLACES[0], "hook", 0.7), (PLACES[1], "hook", 0.2))),
-        (labelled(3, "bolt", "wing"), ()),  # found by nobody: says nothing
+        (labelled(3, "bolt", "wing"), ()),  # not found: does not count
     ]
     found = run(images, tmp_path)
     assert found.unknown.objects == 2
     assert found.unknown.auroc == pytest.approx(3 / 4)  # of four pairs, 0.6 against 0.7 is the wrong way round
 
 
-def test_rejected_strangers_are_told_apart_entirely(tmp_path: Path) -> None:
+def test_rejected_unknown_objects_are_separated_entirely(tmp_path: Path) -> None:
     images = [(labelled(1, "bolt", "wing"), ((PLACES[0], "bolt", 0.6), (PLACES[1], "nothing", 1.0)))]
     assert run(images, tmp_path).unknown.auroc == 1.0
 

@@ -113,9 +113,9 @@ def test_a_good_mask_of_no_class_is_unknown(quality: float, told: bool) -> None:
 def test_a_mask_that_background_wins_has_one_name() -> None:
     """Background 0.505, bolt 0.495, quality 1."""
     even = classifier({"bolt": [1, 0]}, background=[1.05, 0.1])
-    looks = proposals(MASKS[:1], np.array([[1.2, 0.2]], np.float32))
+    named = proposals(MASKS[:1], np.array([[1.2, 0.2]], np.float32))
     params = EvaluateParams()
-    found = label(looks, even, params, *SHAPE)
+    found = label(named, even, params, *SHAPE)
     assert sorted(found.labels) == ["bolt", UNKNOWN]
     assert found.resolved.above(params.operating_score).labels == (UNKNOWN,)
 

@@ -70,7 +70,7 @@ def test_nothing_suppresses_nothing() -> None:
         (HALF, SAME, [0, 0], 0.0),  # a part of the whole
         (SHIFTED, SAME, [0, 0], 0.0),
         (APART, SAME, [0, 0], 0.6),  # no overlap: two objects of one class
-        (HALF, OTHER, [0, 0], 0.6),  # looks different
+        (HALF, OTHER, [0, 0], 0.6),  # other features
         (HALF, SAME, [0, 1], 0.6),  # lies on top and bears another name
     ],
     ids=["part", "inside", "apart", "different", "another label"],

@@ -32,12 +32,12 @@ def scene(count: int, root: Path, *names: str) -> Dataset:
     return Dataset(root, tuple(Category(i + 1, name) for i, name in enumerate(CLASSES)), tuple(images))
 
 
-def measured(dataset: Dataset, known: tuple[str, ...], looks: dict[int, tuple[str, ...]]) -> ScoredVersion:
-    """A version that knows these classes and takes the objects of each image for what `looks` says; "-" is missed."""
+def measured(dataset: Dataset, known: tuple[str, ...], predicted: dict[int, tuple[str, ...]]) -> ScoredVersion:
+    """A version that knows these classes and predicts these class names for the objects of each image; "-" is missed."""
     head = classifier({name: ROWS[name] for name in known}, BACKGROUND)
 
     def proposed(shown: ImageRecord):  # type: ignore[no-untyped-def]
-        seen = [(PLACES[i], ROWS[name]) for i, name in enumerate(looks[shown.id]) if name != "-"]
+        seen = [(PLACES[i], ROWS[name]) for i, name in enumerate(predicted[shown.id]) if name != "-"]
         tokens = np.array([row for _, row in seen], np.float32) if seen else None
         return proposals([mask for mask, _ in seen], tokens)
 
@@ -95,11 +95,11 @@ def test_pairing_takes_out_what_both_versions_find_hard(tmp_path: Path) -> None:
 def test_groups_compare_only_what_both_know(tmp_path: Path) -> None:
     """A new class of AP 0 does not pull the novel group down, and is named."""
     dataset = scene(8, tmp_path, "bolt", "gear", "hook", "wing")
-    looks = dict.fromkeys(range(1, 9), ("bolt", "gear", "hook", "-"))
-    found = against(measured(dataset, CLASSES[:3], looks), measured(dataset, CLASSES, looks))
+    predicted = dict.fromkeys(range(1, 9), ("bolt", "gear", "hook", "-"))
+    found = against(measured(dataset, CLASSES[:3], predicted), measured(dataset, CLASSES, predicted))
     assert found.groups["novel"].after == pytest.approx(100.0) and found.groups["novel"].instances == 8
     assert found.added == ("wing",) and found.lost == () and set(found.classes) == set(CLASSES[:3])
-    back = against(measured(dataset, CLASSES, looks), measured(dataset, CLASSES[:3], looks))
+    back = against(measured(dataset, CLASSES, predicted), measured(dataset, CLASSES[:3], predicted))
     assert back.lost == ("wing",) and back.added == ()
 
 
