@@ -1,4 +1,4 @@
-"""The evidence on a candidate: verified, scored beside the live version on the same images, judged by the policy."""
+"""The evidence on a candidate: verification, scores beside the live version's on the same images, and the verdict."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Examiner:
         self._scorer: Scorer | None = None
 
     def examine(self, candidate: str, champion: str | None) -> Examination:
-        """Verify, score and judge `candidate` against `champion`; each is NAME/VERSION."""
+        """Verify and score `candidate` and `champion` (each NAME/VERSION), and evaluate the gates."""
         after = self._side(candidate)
         before = self._side(champion) if champion else None
         policy = self._params.gates

@@ -59,5 +59,5 @@ def _scores(examination: Examination) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Text that Markdown shows as it is: class names are somebody's own."""
+    """Text with Markdown's special characters escaped."""
     return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|~@" else c for c in " ".join(text.split()))

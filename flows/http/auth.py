@@ -32,7 +32,7 @@ def find_token(file: Path | None, made: Path, host: str, wanted: bool) -> tuple[
     Args:
         file: holds the token; otherwise the variable SAMIF_SERVE_TOKEN does; otherwise one is made.
         made: where a made one goes, readable by its owner only.
-        wanted: false asks for none.
+        wanted: false means no token.
 
     Raises:
         ConfigError: no token was wanted beyond loopback, or the one given is unreadable or too short.
@@ -82,7 +82,8 @@ def digest_of(token: str) -> str:
 
 
 def matches(given: str | None, expected: str | None) -> bool:
-    """Whether a token is the one with this digest; no digest asks for none. Takes equally long for every wrong one."""
+    """Whether a token is the one with this digest; without a digest every request passes. The comparison takes the same
+    time for every wrong token."""
     return expected is None or (given is not None and hmac.compare_digest(digest_of(given), expected))
 
 

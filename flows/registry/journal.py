@@ -79,8 +79,8 @@ class JournalEntry(Strict):
 
 
 @dataclass(frozen=True)
-class Slot:
-    """A place in the journal as the store holds it."""
+class StoredEntry:
+    """An entry of the journal as the store holds it, not checked yet."""
 
     number: int
     text: str
@@ -103,14 +103,14 @@ class Chain:
 
 
 class LostRaceError(Exception):
-    """Somebody else wrote upon the same entry first; read again and decide again."""
+    """Another process appended after the same entry first; read and decide again."""
 
 
-def chain_of(slots: Iterable[Slot], line: str, witness: str = "") -> Chain:
+def chain_of(slots: Iterable[StoredEntry], line: str, witness: str = "") -> Chain:
     """Check every slot and pick the entries that count.
 
     Args:
-        witness: `NUMBER:DIGEST` of an entry that must be there, kept apart from the journal; empty asks nothing.
+        witness: `NUMBER:DIGEST` of an entry that must be there, kept outside the journal; empty checks nothing.
 
     Raises:
         IntegrityError: a slot is missing, unreadable or altered, an entry does not fit any entry before it, or the
@@ -153,7 +153,7 @@ class Journal:
         classifier = self._store.find_model(f"{self.line}-classifier")
         witness = classifier.tags.get(HEAD_TAG, "") if classifier else ""
         versions = self._store.find_versions(self.model).items()
-        slots = [Slot(number, v.tags.get(ENTRY_TAG, ""), v.tags.get(DIGEST_TAG, "")) for number, v in versions]
+        slots = [StoredEntry(number, v.tags.get(ENTRY_TAG, ""), v.tags.get(DIGEST_TAG, "")) for number, v in versions]
         return chain_of(slots, self.line, witness)
 
     def append(self, entry: JournalEntry) -> Chain:

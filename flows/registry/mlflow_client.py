@@ -19,7 +19,7 @@ SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # MLflow would send a lost request once more, and so make a second version where only the answer was lost.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    # Longer than anybody waits: what a hanging server still has to do is not asked of it again meanwhile.
+    # Longer than we retry, so that a request is not sent again while a hanging server still works on it.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{1.5 * RETRY_SECONDS:.0f}",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # whatever fails also raises
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",

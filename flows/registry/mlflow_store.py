@@ -1,6 +1,6 @@
 """An MLflow tracking store and model registry, opened safely and answering failures in one sentence.
 
-Knows how versions are kept, not what they mean: that is the task of `registry`, `journal` and `promotion` beside it.
+It stores versions; what they mean is decided in `registry`, `journal` and `promotion`.
 """
 
 from __future__ import annotations
@@ -324,7 +324,7 @@ class MlflowStore:
 
 
 def make_once(create: Callable[..., Any], *arguments: Any) -> None:
-    """Create what has a unique name, unless it is there: somebody else may have made it since we looked."""
+    """Create what has a unique name, unless it exists: another process may have created it meanwhile."""
     from mlflow.exceptions import MlflowException
 
     try:

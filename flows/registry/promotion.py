@@ -1,8 +1,8 @@
-"""Put a version live, or take it back: decided in the journal, then carried out on the alias, then read back.
+"""Promotion and rollback: decided in the journal, then carried out on the alias, then read back.
 
-The journal is the truth and the alias follows it. A decision is an entry written upon the very entry that it was
-taken on, so of two operators one decides and the other must look again. Whoever comes next carries out what a crash
-left undone: carrying out is the same writes whoever does it and however often (docs/adr/0007).
+The journal decides, and the alias is set to what it says. A decision is appended after the very entry that it was based
+on, so of two operators at once one decides and the other has to decide again. The next command completes what a crash
+left undone: carrying out is idempotent (docs/adr/0007).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from samif.versions.gates import Verdict
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 LEASE_SECONDS = 15.0
-"""How long somebody on another machine is given to carry out a decision before others do it."""
+"""How long a process on another machine may take to carry out its decision before others do it."""
 POLL_SECONDS = 0.25
 ATTEMPTS = 10
 
@@ -42,12 +42,12 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Request:
-    """What an operator asks for.
+    """A request of an operator.
 
     Attributes:
-        approve: person who approves the verdict; none where nobody has.
-        verdict: first digits of the verdict that was looked at; another one is then refused. Empty takes any.
-        always_ask: approval is asked for even where every check has passed.
+        approve: person who approves the verdict, if any.
+        verdict: first digits of the verdict that was reviewed; any other is refused. Empty accepts any.
+        always_ask: an approval is needed even where every check has passed.
         force: override failed checks and missing approval; never a version that is not what its card says.
     """
 
@@ -63,7 +63,7 @@ class Promotions:
     """Promotion and rollback of one line.
 
     Args:
-        params: of the workspace that asks; only a workspace of the line may promote.
+        params: of the requesting workspace; only a workspace of the line may promote.
         say: called with one sentence for whatever was found unfinished or inconsistent, and repaired.
         lease: see LEASE_SECONDS.
     """
@@ -95,7 +95,7 @@ class Promotions:
         """Put `version` live.
 
         Args:
-            evidence_on: judges the version against the live one (its number, or none); called again when another
+            evidence_on: gives the verdict against the live version (its number, or none); called again when another
                 version went live meanwhile.
 
         Returns:
@@ -313,7 +313,7 @@ class Promotions:
         return {alias: int(number) for alias, number in self._store.model(self.model).aliases.items()}
 
     def _may_be_at_work(self, decision: JournalEntry) -> bool:
-        """Somebody elsewhere may be carrying it out right now: let them, so that the alias does not flicker."""
+        """Whether another running process may be carrying it out; two at once would move the alias back and forth."""
         return decision.process != this_process() and not decision.process.is_gone
 
     def _wait(self, chain: Chain) -> None:

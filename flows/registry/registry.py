@@ -260,13 +260,13 @@ class Registry:
                     folder.rename(Path(temporary) / "damaged")
                 try:
                     stage.rename(folder)
-                except OSError:  # somebody else fetched it at the same time
+                except OSError:  # another process fetched it at the same time
                     if not is_whole(folder, digest):
                         raise
             return folder
 
     def stored(self, ref: str, folder: Path) -> Stored:
-        """Fetch a version and its decoder as they are, for somebody who checks them; nothing is cached.
+        """Fetch a version and its decoder as they are, to be checked by the caller; nothing is cached.
 
         Args:
             folder: an empty folder.

@@ -1,4 +1,4 @@
-"""Is a version still what its card says? Everything that can be reached is hashed again and compared."""
+"""Verify a version against its card: every file that can be reached is hashed again and compared."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ State = Literal["ok", "differs", "not reachable"]
 
 @dataclass(frozen=True)
 class Item:
-    """One thing that a card vouches for."""
+    """One item of a card and whether it holds."""
 
     name: str
     state: State

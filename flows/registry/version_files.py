@@ -13,7 +13,7 @@ from samif.io.hashing import file_sha256
 from samif.versions.card import Card, evaluation_digest
 
 KEPT = ("card.json", "classifier.safetensors", "evaluation.json", "session.json", "params.yaml", "dvc.lock")
-"""Files of a version that its verification looks at."""
+"""Files of a version that its verification checks."""
 REQUIRED = ("classifier.safetensors", "session.json", "evaluation.json")
 DECODER = "decoder.safetensors"
 

@@ -22,7 +22,7 @@ class VersionRow:
     """One classifier version in a listing.
 
     `ap` and `ap50` by group (base, novel, all) in points (0-100), None for an empty group; `created` is ISO 8601
-    in UTC. A version that somebody registered by hand has no session, classes, decoder version or card digest.
+    in UTC. A version that was registered by hand has no session, classes, decoder version or card digest.
     """
 
     version: int

@@ -1,5 +1,5 @@
-"""A line's model behind HTTP on Ray Serve, following what is live in the registry.
+"""A line's model behind HTTP on Ray Serve, always the version that the registry names.
 
-`server` starts it, `replica` is the deployment, `app` its HTTP side; `versions` and `follower` keep the right version
-in memory, `shadow` lets a second head score the same proposals.
+`server` starts it, `replica` is the deployment, `app` its HTTP side; `versions` and `alias_poller` keep the version
+in memory; `shadow` is the shadow deployment, which scores a challenger on live traffic without returning its answers.
 """

@@ -1,4 +1,4 @@
-"""The service as an application of a Ray cluster that somebody else runs: what KubeRay's RayService imports."""
+"""The service as an application of an existing Ray cluster, as KubeRay's RayService imports it."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Admission:
     """Counts requests in work or waiting; the next one beyond `most` is refused at once.
 
     Args:
-        changed: told the count whenever it changes.
+        changed: called with the count whenever it changes.
     """
 
     def __init__(self, most: int, changed: Callable[[int], None] = lambda _: None) -> None:

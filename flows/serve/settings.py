@@ -52,8 +52,8 @@ class Settings:
         checkpoint: of the encoder, where it is not tiny and not the workspace's.
         semantic_checkpoint: of the semantic encoder, where the features name it and it is not the workspace's.
         state: folder that the replicas of this line on a machine share; ends with the service.
-        token_sha256: of the bearer token; none asks for no token.
-        interval: seconds between two looks at the alias.
+        token_sha256: of the bearer token; none means that no token is needed.
+        interval: seconds between two polls of the alias.
         threads: CPU threads of a replica.
         batch: images that are encoded at once.
         name, route: of its application of Ray Serve, and what its paths begin with.
@@ -77,5 +77,5 @@ class Settings:
 
     @property
     def refresh_request(self) -> Path:
-        """Touched when somebody says that an alias may have moved."""
-        return self.state / "hint"
+        """Touched by a request to poll the alias at once."""
+        return self.state / "refresh"

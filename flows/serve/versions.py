@@ -67,7 +67,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class State:
-    """What is live and what was live before; replaced as a whole, so that nobody sees half a switch."""
+    """What is live and what was live before; replaced as a whole, so that a switch is never seen half done."""
 
     live: Version | None = None
     previous: Version | None = None
@@ -79,7 +79,7 @@ class Source:
     """Where versions come from: the registry of a workspace, or a folder.
 
     Args:
-        loaded: told of every part that is read from a file.
+        loaded: called for every part that is read from a file.
         device: where versions compute, "cpu" or "cuda".
     """
 

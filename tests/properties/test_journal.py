@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.registry.journal import Chain, JournalEntry, Kind, Slot, chain_of
+from flows.registry.journal import Chain, JournalEntry, Kind, StoredEntry, chain_of
 from flows.registry.live_state import fold
 from flows.runtime.process import ProcessIdentity
 from samif.errors import SamifError
@@ -30,13 +30,13 @@ def entry(chain: Chain, name: str, kind: Kind = "promote", **facts: object) -> J
     )
 
 
-def slot(number: int, of: JournalEntry) -> Slot:
-    return Slot(number, of.text, of.digest)
+def slot(number: int, of: JournalEntry) -> StoredEntry:
+    return StoredEntry(number, of.text, of.digest)
 
 
-def written(count: int) -> list[Slot]:
+def written(count: int) -> list[StoredEntry]:
     """A journal of so many entries by one writer."""
-    slots: list[Slot] = []
+    slots: list[StoredEntry] = []
     for number in range(1, count + 1):
         slots.append(slot(number, entry(chain_of(slots, "demo"), f"e{number}", why="because")))
     return slots
@@ -45,7 +45,7 @@ def written(count: int) -> list[Slot]:
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=30))
 def test_of_many_writers_upon_one_entry_the_first_counts(steps: list[tuple[int, bool]]) -> None:
     """Each writer reads now and then, and writes upon what it read last; nobody else's entry is lost or doubled."""
-    slots: list[Slot] = []
+    slots: list[StoredEntry] = []
     read = dict.fromkeys(range(4), Chain())
     accepted: list[str] = []
     for number, (writer, reads) in enumerate(steps, start=1):
@@ -79,7 +79,7 @@ def test_an_entry_rewritten_with_its_digest_shows_in_the_next_one(count: int, da
     slots = written(count)
     at = data.draw(st.integers(0, count - 2))
     text = slots[at].text.replace('"why":"because"', '"why":"no reason"')
-    forged = Slot(at + 1, text, hashlib.sha256(text.encode()).hexdigest())
+    forged = StoredEntry(at + 1, text, hashlib.sha256(text.encode()).hexdigest())
     with pytest.raises(SamifError, match=rf"entry {at + 2} follows .*, which no entry before it is"):
         chain_of([*slots[:at], forged, *slots[at + 1 :]], "demo")
 
@@ -108,7 +108,7 @@ def test_the_witness_may_lag_but_not_lie() -> None:
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema": 2}'])
 def test_what_is_no_entry_shows(text: str) -> None:
     with pytest.raises(SamifError, match="entry 1 cannot be read"):
-        chain_of([Slot(1, text, hashlib.sha256(text.encode()).hexdigest())], "demo")
+        chain_of([StoredEntry(1, text, hashlib.sha256(text.encode()).hexdigest())], "demo")
 
 
 # What was live

@@ -1,4 +1,4 @@
-"""The parts of the service that need no service: token, queue, follower, what a disagreement is."""
+"""The parts of the service that need no service: token, queue, alias poller, what a disagreement is."""
 
 from __future__ import annotations
 
@@ -206,18 +206,18 @@ def test_the_queue_is_as_long_as_said() -> None:
     assert counts == [1, 2, 1, 2]
 
 
-# The follower and the slot
+# The alias poller and the model slot
 
 
-def test_a_hint_makes_it_look_at_once(tmp_path: Path) -> None:
-    looks = threading.Semaphore(0)
-    follower = AliasPoller(looks.release, 3600.0, tmp_path / "hint")
-    follower.start()
-    assert looks.acquire(timeout=30)
-    assert not looks.acquire(timeout=0.2)
-    (tmp_path / "hint").touch()
-    assert looks.acquire(timeout=30)
-    follower.stop()
+def test_a_refresh_request_polls_at_once(tmp_path: Path) -> None:
+    polls = threading.Semaphore(0)
+    poller = AliasPoller(polls.release, 3600.0, tmp_path / "refresh")
+    poller.start()
+    assert polls.acquire(timeout=30)
+    assert not polls.acquire(timeout=0.2)
+    (tmp_path / "refresh").touch()
+    assert polls.acquire(timeout=30)
+    poller.stop()
 
 
 class Told(Source):
