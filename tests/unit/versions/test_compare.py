@@ -33,7 +33,7 @@ def scene(count: int, root: Path, *names: str) -> Dataset:
 
 
 def measured(dataset: Dataset, known: tuple[str, ...], predicted: dict[int, tuple[str, ...]]) -> ScoredVersion:
-    """A version that knows these classes and predicts these class names for the objects of each image; "-" is missed."""
+    """Version that knows these classes and predicts such class names for the objects of each image; "-" is a miss."""
     head = classifier({name: ROWS[name] for name in known}, BACKGROUND)
 
     def proposed(shown: ImageRecord):  # type: ignore[no-untyped-def]
