@@ -16,7 +16,7 @@ from samif.errors import SamifError
 
 PACKAGES = ("samif", "flows")
 MOST_BYTES = 64 * 2**20
-"""Ray refuses packages beyond a few hundred MB; ours is 7. More means that something lies in it by mistake."""
+"""Ray refuses packages beyond a few hundred MB; ours has 10. More means that a file is in it by mistake."""
 
 _SKIPPED = frozenset({"__pycache__"})
 _EPOCH = (2020, 1, 1, 0, 0, 0)  # the same files give the same bytes
