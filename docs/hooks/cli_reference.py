@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterator
+from typing import Any
 
 import typer
 from mkdocs.config.defaults import MkDocsConfig
@@ -45,8 +46,7 @@ def _command(path: tuple[str, ...], command: TyperCommand | TyperGroup) -> Itera
     name = " ".join(path)
     context = command.make_context(name, [], resilient_parsing=True)
     if isinstance(command, TyperGroup):
-        if len(path) > 1:
-            yield f"## {name}\n\n{command.help}\n"
+        yield from [f"## {name}\n\n{command.help}\n"] if len(path) > 1 else _options(command, context)
         for word in command.list_commands(context):
             part = command.get_command(context, word)
             if part is not None and not part.hidden:
@@ -55,11 +55,17 @@ def _command(path: tuple[str, ...], command: TyperCommand | TyperGroup) -> Itera
     yield f"{'#' * len(path)} {name}\n"
     yield f"```text\n{command.get_usage(context).removeprefix('Usage: ')}\n```\n"
     yield f"{_joined(command.help or '')}\n"
-    rows = [record for part in command.get_params(context) if (record := part.get_help_record(context)) is not None]
-    yield "| argument or option | meaning |\n|---|---|"
-    for left, right in rows:
-        if left != "--help":
-            yield f"| `{_cell(left)}` | {_cell(right)} |"
+    yield from _options(command, context)
+
+
+def _options(command: TyperCommand | TyperGroup, context: Any) -> Iterator[str]:
+    """A table of arguments and options; of the application, those that precede a command."""
+    yield f"| {'option before a command' if isinstance(command, TyperGroup) else 'argument or option'} | meaning |"
+    yield "|---|---|"
+    for part in command.get_params(context):
+        record = part.get_help_record(context)
+        if record is not None and record[0] != "--help":
+            yield f"| `{_cell(record[0])}` | {_cell(record[1])} |"
     yield ""
 
 
@@ -69,4 +75,4 @@ def _joined(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;") if "`" in text else text.replace("|", "\\|")
+    return " ".join(text.split()).replace("|", "\\|")
