@@ -82,7 +82,12 @@ def _chart(draw: Callable[[Axes], None]) -> str:
 def _inline(svg: str) -> str:
     """Without what only a file of its own needs, and in the colours of the page, which has a dark style too."""
     text = svg[svg.index("<svg") :]
-    text = re.sub(r'<style .*?</style>| xmlns(:xlink)?="[^"]*"', "", text, flags=re.DOTALL)
+    text = re.sub(
+        r'<style .*?</style>|<clipPath .*?</clipPath>| clip-path="[^"]*"| xmlns(:xlink)?="[^"]*"',
+        "",
+        text,
+        flags=re.DOTALL,
+    )
     text = re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1">', text, count=1)
     for name, colour in COLOURS.items():
         text = text.replace(colour, f"var(--{name})")

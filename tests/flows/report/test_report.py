@@ -207,8 +207,12 @@ def test_the_page_is_self_contained_and_says_what_matters(demo: tuple[Layout, Pa
         "10 labelled examples",
         "base classes only",
         "drawn validation scenes",
+        "AP50 (points)",
+        "training step",
+        "mask IoU",
     ):
         assert text in page.text, text
+    assert html.count("<svg") == 4
     assert "None" not in page.text
     assert "nan" not in page.text.lower().split()
 
