@@ -47,7 +47,7 @@ def run() -> Iterator[Comparison]:
 
 
 class _Bench:
-    """Images and a checkpoint in a folder that goes afterwards."""
+    """Images and a checkpoint in a temporary folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -3,7 +3,7 @@
     python -m benchmarks.store_index 10000000
 
 Real are the listing, the manifests and the index; simulated are the images (their digests are hashes of numbers) and
-the shards' data (sparse files of the right size, which nobody reads here).
+the shards' data (sparse files of the right size, which are not read here).
 """
 
 from __future__ import annotations
