@@ -339,10 +339,16 @@ def _scored(monkeypatch: pytest.MonkeyPatch, move: float, false_positives: float
 
 
 @pytest.mark.parametrize(
-    ("move", "false_positives", "differs"), [(SAME_POINTS / 2, 0.0, False), (0.0, 0.01, False), (2 * SAME_POINTS, 0.0, True)]
+    ("move", "false_positives", "differs"),
+    [(SAME_POINTS / 2, 0.0, False), (0.0, 0.01, False), (2 * SAME_POINTS, 0.0, True)],
 )
 def test_a_replay_tolerates_what_the_gates_tolerate(
-    tagged: TaggedLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, move: float, false_positives: float, differs: bool
+    tagged: TaggedLine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    move: float,
+    false_positives: float,
+    differs: bool,
 ) -> None:
     line = tagged.copy(tmp_path / "line")
     _scored(monkeypatch, move, false_positives)
