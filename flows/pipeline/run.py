@@ -30,7 +30,7 @@ Record = dict[str, Any]
 "params", "data_sha256", "data_revision", "dvc_lock", "started", "ended", "outcome": running|done|failed|interrupted,
 "error", "reasons": [{"stage", "will_run", "reasons"}], "stages": [{"stage", "how": ran|restored, "seconds"}],
 "up_to_date", "versions"}. `data_sha256` is the state that was asked for, `data_revision` the one that was read;
-`up_to_date` is true where no stage had anything to do."""
+`up_to_date` is true where no stage ran."""
 
 
 def run(root: Path, request: RunRequest, say: Callable[[str], None] = lambda _: None) -> Record:
@@ -82,9 +82,10 @@ def _work(layout: Layout, params: Params, record: Record, say: Callable[[str], N
     _check_ownership(layout, params)
     recomputed = _recompute_missing(layout, params, say)
     record["stages"] = [asdict(stage) for stage in reproduce(layout.root, say).stages]
-    if not record["stages"]:
-        say("nothing to do: every stage is up to date")
-    record["up_to_date"] = not record["stages"] and not recomputed
+    record["up_to_date"] = not recomputed and all(stage["how"] == "restored" for stage in record["stages"])
+    if record["up_to_date"]:
+        restored = "nothing was computed: every stage that is not up to date was restored from an earlier run"
+        say(restored if record["stages"] else "nothing to do: every stage is up to date")
     record["data_revision"], record["dvc_lock"] = data_revision_of(layout), file_sha256(layout.lock)
 
     from flows.registry.registration import register_all

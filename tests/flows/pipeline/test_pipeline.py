@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -312,15 +313,18 @@ def test_a_run_that_did_nothing_says_so(finished: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("flows.pipeline.run._recompute_missing", lambda *_: False)
     monkeypatch.setattr("flows.registry.registration.register_all", lambda *_: {"decoder": 1})
     monkeypatch.setattr("flows.report.publish.publish", lambda *_: None)
-    for up_to_date in (True, False):
+    report = finished / "artifacts" / "report" / "r"
+    changes: dict[str, Callable[[], object]] = {"nothing to do": report.exists, "nothing was computed": report.unlink}
+    changes["stage"] = lambda: edit(finished, "max_detections: 100", "max_detections: 99")
+    for words, change in changes.items():
+        change()
+        up_to_date = words != "stage"
         said: list[str] = []
         record = run(finished, request_of(finished, "ann"), said.append)
         assert record["up_to_date"] is up_to_date
         written = last_run(finished)
         assert written is not None and (written["id"], written["up_to_date"]) == (record["id"], up_to_date)
-        assert ("nothing to do: every stage is up to date" in said) is up_to_date
-        assert bool(record["stages"]) is not up_to_date
-        (finished / "artifacts" / "report" / "r").unlink()
+        assert said[-1].startswith(words) and bool(record["stages"]) is (words != "nothing to do")
 
 
 @pytest.mark.parametrize(
