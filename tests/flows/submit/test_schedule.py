@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from flows.submit import package
+from flows.submit.wheel import build_wheel
 from flows.workspace.init import init_workspace
 from flows.workspace.layout import Layout
 from samif.config import CocoSource, DrawnParams
 from samif.dataset.draw.line import draw_line
 from samif.io.hashing import file_sha256
-from tests.flows.submit.test_submit import forget_token, schedule
-from tests.support.console import Done, samif
+from tests.flows.submit.test_submit import forget_token, samif, schedule
 from tests.support.ray_head import RayHead, ray_head
 
 pytestmark = pytest.mark.slow
@@ -63,35 +64,40 @@ def make(root: Path, source: CocoSource) -> None:
 
 
 def test_new_data_are_trained_on_in_the_second_night_and_the_third_does_nothing(
-    head: RayHead, tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
+    head: RayHead, tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "wheel").mkdir()
+    wheel = build_wheel(tmp_path / "wheel")  # of all nights: an edit of the sources meanwhile would be other software
+    monkeypatch.setattr(package, "build_wheel", lambda _: wheel)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
     forget_token()
     root, data = tmp_path / "demo", tmp_path / "data"
     make(root, put(drawn, data, FIRST))
     layout = Layout(root)
-    nights: list[Done] = []
+    nights: list[str] = []
     locks: list[str] = []
     for images in (FIRST, 36, 36):
         put(drawn, data, images)
-        nights.append(samif(root, *schedule(head, root)))
-        assert nights[-1].code == 0, nights[-1].out + nights[-1].err
+        code = samif(*schedule(head, root))
+        out, err = capsys.readouterr()
+        assert code == 0, out + err
+        nights.append(out)
         locks.append(file_sha256(layout.lock))
 
     def job(night: int) -> dict[str, Any]:
-        (line,) = [line for line in nights[night].out.splitlines() if line.startswith("log, record and reports: ")]
+        (line,) = [line for line in nights[night].splitlines() if line.startswith("log, record and reports: ")]
         record: dict[str, Any] = json.loads((Path(line.partition(": ")[2]) / "record.json").read_text())
         return record
 
-    assert "stage pretrain_decoder" in nights[0].out and "stage pretrain_decoder" in nights[1].out
-    assert all("dvc.lock is now that of the run; commit it" in night.out for night in nights[:2])
-    assert "nothing changed since job samif-demo-" in nights[2].out and "stage" not in nights[2].out
+    assert "stage pretrain_decoder" in nights[0] and "stage pretrain_decoder" in nights[1]
+    assert all("dvc.lock is now that of the run; commit it" in night for night in nights[:2])
+    assert "nothing changed since job samif-demo-" in nights[2] and "stage" not in nights[2]
     assert job(0)["data_sha256"] != job(1)["data_sha256"] == job(2)["data_sha256"]
     assert [record["up_to_date"] for record in map(job, range(3))] == [False, False, False]
     assert [job(night)["versions"]["classifiers"] for night in range(3)] == [
         {"base": 1, "w1": 2}, {"base": 3, "w1": 4}, {"base": 3, "w1": 4},
     ]  # fmt: skip
     assert locks[0] != locks[1] == locks[2] == job(1)["dvc_lock"]
-    versions = samif(root, "registry", "list", "--json").json
-    assert [version["version"] for version in versions] == [1, 2, 3, 4]
+    assert samif("registry", "list", "-w", root, "--json") == 0
+    assert [version["version"] for version in json.loads(capsys.readouterr().out)] == [1, 2, 3, 4]
