@@ -97,7 +97,7 @@ def _entry(layout: Layout, params: Params, evaluation: Evaluation) -> dict[str, 
         "base_only": evaluation.base_only.model_dump(),
         "unknown": {
             "auroc": evaluation.unknown.auroc,
-            "false_tags_per_image": evaluation.unknown.unlabelled_false_positives_per_image,
+            "unlabelled_false_positives_per_image": evaluation.unknown.unlabelled_false_positives_per_image,
         },
         "seconds": read_json(folder / "session.json")["seconds"],
     }

@@ -79,7 +79,7 @@ def session_table(summary: Mapping[str, Any]) -> Table:
             number(shots, 0),
             *(number(ap50[group]) for group in ("base", "novel", "all")),
             number(entry["ap"]["all"]),
-            number(entry["unknown"]["false_tags_per_image"], 2),
+            number(entry["unknown"]["unlabelled_false_positives_per_image"], 2),
             duration(entry["seconds"]),
         ]
         # Text, not str: a name like "[red]" is a name, not markup.

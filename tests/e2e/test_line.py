@@ -98,7 +98,7 @@ def test_the_first_run_runs_every_stage_and_writes_the_summary(root: Path, first
     for entry, known in zip((summary["base"], *summary["sessions"]), (12, 13, 14), strict=True):
         assert keys <= set(entry)
         assert set(entry["ap"]) == set(entry["ap50"]) == {"base", "novel", "all"}
-        assert set(entry["unknown"]) == {"auroc", "false_tags_per_image"}
+        assert set(entry["unknown"]) == {"auroc", "unlabelled_false_positives_per_image"}
         assert len(entry["per_class"]) == known
         assert all({"ap", "ap50", "instances"} == set(scores) for scores in entry["per_class"].values())
         assert 0 <= entry["ap"]["all"] <= entry["ap50"]["all"] <= 100

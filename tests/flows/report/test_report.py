@@ -70,7 +70,7 @@ def test_summary_has_exactly_the_keys_and_types_of_the_contract(demo: tuple[Layo
         "ap50": scores,
         "per_class": {name: {"ap": "float", "ap50": "float", "instances": "int"} for name in PARTS},
         "base_only": {"images": "int", "ap": "float", "ap50": "float"},
-        "unknown": {"auroc": "NoneType", "false_tags_per_image": "NoneType"},
+        "unknown": {"auroc": "NoneType", "unlabelled_false_positives_per_image": "NoneType"},
         "seconds": "float",
     }
     assert _shape(summary["sessions"][-1]) == entry
@@ -270,7 +270,7 @@ def test_the_session_table_fits_80_columns(demo: tuple[Layout, Params], name: st
     last = summary["sessions"][-1]
     last |= {"name": name, "seconds": 3599.0, "shots": 10000, "classes": ["x"] * 1000}
     last["ap50"] = {"base": 100.0, "novel": None, "all": 100.0}
-    last["unknown"]["false_tags_per_image"] = 12.345
+    last["unknown"]["unlabelled_false_positives_per_image"] = 12.345
     wide, narrow = (StringIO(), StringIO())
     Console(file=wide, width=200).print(session_table(summary))
     Console(file=narrow, width=80).print(session_table(summary))
