@@ -10,7 +10,7 @@ import typer
 from flows.cli.app import HERE, AsJson, Workspace, console, group, print_json, print_rows
 from flows.workspace.layout import Layout
 from samif.config import load_params
-from samif.errors import SamifError
+from samif.errors import ConfigError, IntegrityError, ServiceUnavailable
 
 if TYPE_CHECKING:
     from flows.artifacts.embedding_manifest import EmbeddingManifest
@@ -83,7 +83,7 @@ def verify(
             for orphan in Catalogue(storage, folder).damages:
                 orphan.discard()
         if left := [name for damage in damages for name in damage.names if storage.size(name) is not None]:
-            raise SamifError(f"{left[0]} in {opened.location} cannot be removed; correct the permissions there")
+            raise ServiceUnavailable(f"{left[0]} in {opened.location} cannot be removed; correct the permissions there")
     if as_json:
         told = [{"shard": d.shard, "reason": d.reason, "files": d.names} for d in damages]
         print_json({"store": opened.location, "shards": shards, "damages": told, "repaired": repair})
@@ -92,7 +92,7 @@ def verify(
     if damages and not repair:
         count = len({damage.shard for damage in damages})
         places = "1 place" if count == 1 else f"{count} places"
-        raise SamifError(
+        raise IntegrityError(
             f"the embedding store {opened.location} is damaged in {places}; 'samif store verify --repair' removes "
             "that, and the next 'samif run' computes it again"
         )
@@ -128,7 +128,7 @@ def gc(
             opened.storage.delete(part.names)
             left = {entry.name for entry in opened.storage.entries(part.namespace)}.intersection(part.names)
             if left:
-                raise SamifError(
+                raise ServiceUnavailable(
                     f"{len(left)} of {len(part.names)} files in {opened.location} cannot be removed, such as "
                     f"{min(left)}; correct the permissions there"
                 )
@@ -155,7 +155,7 @@ def _open(store: str | None, workspace: Path) -> EmbeddingStore:
         return open_store(store, Path.cwd())
     layout = Layout(workspace.resolve())
     if not layout.params.exists():
-        raise SamifError(f"there is no params.yaml in {layout.root}; name a store with --store")
+        raise ConfigError(f"there is no params.yaml in {layout.root}; name a store with --store")
     embed = load_params(layout.params).embed
     return open_store(embed.store, layout.root, cache_gib=embed.cache_gib)
 

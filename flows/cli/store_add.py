@@ -11,7 +11,7 @@ from flows.cli.app import HERE, AsJson, Workspace, console, print_json, print_ro
 from flows.cli.store import Location, store_app
 from flows.workspace.layout import Layout
 from samif.config import EmbedParams, EncoderParams, load_params
-from samif.errors import SamifError
+from samif.errors import ConfigError
 
 
 @store_app.command()
@@ -38,7 +38,7 @@ def add(
     layout = Layout(workspace.resolve())
     params = load_params(layout.params) if layout.params.exists() else None
     if store is None and params is None:
-        raise SamifError(f"there is no params.yaml in {layout.root}; name a store with --store")
+        raise ConfigError(f"there is no params.yaml in {layout.root}; name a store with --store")
     embed = params.embed if params else EmbedParams()
     if workers is not None:
         embed = embed.model_copy(update={"workers": workers})

@@ -16,7 +16,7 @@ from filelock import FileLock
 from flows.runtime import cache_dir
 from flows.runtime.remote_files import Progress, download, is_remote, local_path, suffix_of
 from flows.runtime.retry import Transient, retry_times
-from samif.errors import SamifError
+from samif.errors import ConfigError, IntegrityError, ObjectMissing, ServiceUnavailable
 from samif.io import files
 from samif.io.address import shown
 from samif.io.hashing import file_sha256
@@ -128,7 +128,7 @@ def resolve(name: str, checkpoint: str | None, sha256: str | None, progress: Pro
     wanted = sha256 or architecture.sha256
     path = _cached(wanted)
     if path is None:
-        raise SamifError(
+        raise ObjectMissing(
             f"the weights of encoder '{name}' (SHA-256 {wanted}) are not in {cache_folder()}: "
             f"run 'samif weights pull {name}' or set encoder.checkpoint in params.yaml"
         )
@@ -149,11 +149,11 @@ def pull(name: str, from_uri: str | None = None, sha256: str | None = None, prog
     """
     architecture = find_architecture(name)
     if architecture.file_name is None:
-        raise SamifError(f"the weights of '{name}' ship with samif, there is nothing to pull; use them as they are")
+        raise ConfigError(f"the weights of '{name}' ship with samif, there is nothing to pull; use them as they are")
     if from_uri is None:
         prefix = os.environ.get(URI_VARIABLE)
         if not prefix:
-            raise SamifError(
+            raise ConfigError(
                 f"no address to pull '{name}' from: give the file's path or address, "
                 f"or set {URI_VARIABLE} to the folder or address under which {architecture.file_name} lies"
             )
@@ -189,7 +189,7 @@ def verify(target: str, sha256: str | None = None) -> Verified:
     tensors = read_weights(found.path, None)
     name = target if target in ARCHITECTURES else recognise(tensors)
     if name is None:
-        raise SamifError(f"{found.path} holds no weights of {', '.join(ARCHITECTURES)}; give another file")
+        raise IntegrityError(f"{found.path} holds no weights of {', '.join(ARCHITECTURES)}; give another file")
     check_layout(name, tensors, found.path)
     return Verified(name, found.path, digest, published=digest == ARCHITECTURES[name].sha256)
 
@@ -217,7 +217,7 @@ def fetch(uri: str, sha256: str | None, progress: Progress | None = None) -> Pat
             verify_file(path, sha256)
         return path
     if sha256 is None:
-        raise SamifError(f"{shown(uri)}: weights from the network need a SHA-256 to be checked against; give it")
+        raise ConfigError(f"{shown(uri)}: weights from the network need a SHA-256 to be checked against; give it")
     return _cached(sha256) or _store(uri, sha256, progress)
 
 
@@ -225,7 +225,7 @@ def _store(uri: str, sha256: str | None, progress: Progress | None) -> Path:
     """Copy `uri` into the cache under its digest, and only if that is `sha256`."""
     suffix = suffix_of(uri)
     if suffix not in SUFFIXES:
-        raise SamifError(f"{shown(uri)}: the name of the weights must end in {', '.join(SUFFIXES)}")
+        raise ConfigError(f"{shown(uri)}: the name of the weights must end in {', '.join(SUFFIXES)}")
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -233,9 +233,11 @@ def _store(uri: str, sha256: str | None, progress: Progress | None) -> Path:
         with FileLock(folder / f"{sha256 or _UNDIGESTED}.lock"):
             return _cached(sha256) or retry_times(_ATTEMPTS)(_transfer, uri, suffix, sha256, folder, progress)
     except Transient as error:
-        raise SamifError(f"{shown(uri)}: gave up after {_ATTEMPTS} attempts ({error}); try again later") from error
+        raise ServiceUnavailable(
+            f"{shown(uri)}: gave up after {_ATTEMPTS} attempts ({error}); try again later"
+        ) from error
     except OSError as error:
-        raise SamifError(
+        raise ServiceUnavailable(
             f"cannot copy weights to {folder} ({error}); make room there, "
             f"or set {cache_dir.CACHE_VARIABLE} to another one"
         ) from error
@@ -248,7 +250,7 @@ def _transfer(uri: str, suffix: str, sha256: str | None, folder: Path, progress:
         download(uri, part, progress)
         got = file_sha256(part)
         if sha256 is not None and got != sha256:
-            raise SamifError(
+            raise IntegrityError(
                 f"{shown(uri)} is not the expected file: SHA-256 expected {sha256}, got {got}; nothing was kept, "
                 "correct the address, or give its digest if you trust this file"
             )
@@ -264,6 +266,6 @@ def _cached(sha256: str | None) -> Path | None:
     if sha256 is None:
         return None
     if not re.fullmatch(_SHA256, sha256):
-        raise SamifError(f"'{sha256}' is no SHA-256: give 64 hexadecimal digits in lower case")
+        raise ConfigError(f"'{sha256}' is no SHA-256: give 64 hexadecimal digits in lower case")
     paths = (cache_folder() / f"{sha256}{suffix}" for suffix in SUFFIXES)
     return next((path for path in paths if path.is_file()), None)

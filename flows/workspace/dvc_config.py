@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flows.workspace.layout import Layout
-from samif.errors import SamifError
+from samif.errors import ConfigError
 from samif.io.address import has_credentials
 
 _CREDENTIALS = ("password", "secret_access_key", "access_key_id", "session_token", "token", "sas_token", "account_key")
@@ -20,13 +20,14 @@ def read_config(layout: Layout) -> dict[str, Any]:
     """
     folder = layout.root / ".dvc"
     if not (folder / "config").exists():
-        raise SamifError(f"{layout.root} has no .dvc/config; run 'samif init' or 'dvc init' there")
-    from dvc.config import Config, ConfigError
+        raise ConfigError(f"{layout.root} has no .dvc/config; run 'samif init' or 'dvc init' there")
+    from dvc.config import Config
+    from dvc.config import ConfigError as UnreadableConfig
 
     try:
         found: dict[str, Any] = Config(str(folder), validate=False).load_one("repo")
-    except ConfigError as error:
-        raise SamifError(f"{folder / 'config'} cannot be read: {' '.join(str(error).split())}") from None
+    except UnreadableConfig as error:
+        raise ConfigError(f"{folder / 'config'} cannot be read: {' '.join(str(error).split())}") from None
     return {"core": {}, "cache": {}, "remote": {}} | found
 
 
@@ -49,7 +50,7 @@ def check_secrets(layout: Layout) -> None:
     for name, options in read_config(layout)["remote"].items():
         for key, value in options.items():
             if key in _CREDENTIALS or (key.endswith("url") and has_credentials(str(value))):
-                raise SamifError(
+                raise ConfigError(
                     f"'{key}' of DVC remote '{name}' in {path} is or holds a credential, and that file goes wherever "
                     "the workspace goes; move it to .dvc/config.local, or set the variables of the service instead, "
                     "such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"

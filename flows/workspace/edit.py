@@ -14,7 +14,7 @@ from flows.workspace.layout import Layout
 from flows.workspace.lock import exclusive
 from flows.workspace.params_edit import with_session, without_session
 from samif.config import BASE, CocoSource, Params, SessionParams, ShotSource, load_params
-from samif.errors import SamifError
+from samif.errors import ConfigError, SamifError
 from samif.io import files
 
 
@@ -40,7 +40,7 @@ def add_session(
         params, after = _before(layout, name)
         for cls in classes:
             if cls in params.dataset.base_classes:
-                raise SamifError(
+                raise ConfigError(
                     f"class '{cls}' is a base class of {layout.params}: the classifier knows it from the start, and "
                     "the base stays as it was made; start a new workspace to learn it in a session instead"
                 )
@@ -70,7 +70,7 @@ def add_background(root: Path, name: str, source: CocoSource) -> int:
         pinned, counts = _pin(absolute_source(source))
         objects = sum(counts.values())
         if not objects:
-            raise SamifError(f"{pinned.annotations} labels nothing; outline what was wrongly named, under any class")
+            raise ConfigError(f"{pinned.annotations} labels nothing; outline what was wrongly named, under any class")
         session = SessionParams(after=after, source=pinned, background=True)
         replace_params(layout.params, with_session(layout.params.read_text(encoding="utf-8"), name, session))
         return objects
@@ -80,7 +80,7 @@ def _before(layout: Layout, name: str) -> tuple[Params, str]:
     """The params, and what a new session of this name would come after."""
     params = load_params(layout.params)
     if name in params.sessions:
-        raise SamifError(f"there is already a session '{name}' in {layout.params}; choose another name")
+        raise ConfigError(f"there is already a session '{name}' in {layout.params}; choose another name")
     return params, next(reversed(params.sessions), BASE)
 
 
@@ -94,10 +94,10 @@ def remove_session(root: Path, name: str) -> Params:
     with exclusive(root):
         names = list(load_params(layout.params).sessions)
         if name not in names:
-            raise SamifError(f"there is no session '{name}' in {layout.params}; it has {', '.join(names) or 'none'}")
+            raise ConfigError(f"there is no session '{name}' in {layout.params}; it has {', '.join(names) or 'none'}")
         if name != names[-1]:
             later = names[names.index(name) + 1 :]
-            raise SamifError(
+            raise ConfigError(
                 f"session '{name}' cannot go: {', '.join(later)} stand{'s' if len(later) == 1 else ''} on it; "
                 f"remove '{names[-1]}' first"
             )
@@ -113,15 +113,15 @@ def count_objects(annotations: Path) -> Counter[str]:
     try:
         raw: Any = json.loads(annotations.read_bytes())
     except OSError as error:
-        raise SamifError(f"cannot read {annotations}: {error.strerror}; give a COCO instance file") from None
+        raise ConfigError(f"cannot read {annotations}: {error.strerror}; give a COCO instance file") from None
     except ValueError as error:
-        raise SamifError(f"{annotations} is not JSON ({error}); give a COCO instance file") from None
+        raise ConfigError(f"{annotations} is not JSON ({error}); give a COCO instance file") from None
     try:
         names = {c["id"]: str(c["name"]) for c in raw["categories"]}
         counts = Counter(dict.fromkeys(names.values(), 0))
         counts.update(names[a["category_id"]] for a in raw["annotations"] if not a.get("iscrowd"))
     except (KeyError, TypeError) as error:
-        raise SamifError(
+        raise ConfigError(
             f"{annotations} is not a COCO instance file ({error!r}); give one with images, categories and annotations"
         ) from None
     return counts
@@ -141,13 +141,13 @@ def _dataset_counts(layout: Layout, params: Params) -> tuple[Counter[str], Path]
 
 def check_classes(name: str, classes: Sequence[str], shots: int, counts: Counter[str], source: Path) -> None:
     if not classes:
-        raise SamifError(f"session '{name}' has no class; give at least one")
+        raise ConfigError(f"session '{name}' has no class; give at least one")
     for cls in classes:
         if cls not in counts:
             known = ", ".join(list(counts)[:20]) + (", ..." if len(counts) > 20 else "")
-            raise SamifError(f"class '{cls}' of session '{name}' is not in {source}; it has {known}")
+            raise ConfigError(f"class '{cls}' of session '{name}' is not in {source}; it has {known}")
         if counts[cls] < shots:
-            raise SamifError(
+            raise ConfigError(
                 f"class '{cls}' of session '{name}' has {counts[cls]} objects in {source}, fewer than {shots} shots; "
                 "label more images or ask for fewer shots"
             )
@@ -171,13 +171,15 @@ def make_session(
         return SessionParams(after=after, classes=list(classes), shots=shots, seed=seed, source=source)
     except ValidationError as error:
         first = error.errors()[0]
-        raise SamifError(f"session '{name}': {first['loc'][0]} is {first['input']!r}; {first['msg'].lower()}") from None
+        raise ConfigError(
+            f"session '{name}': {first['loc'][0]} is {first['input']!r}; {first['msg'].lower()}"
+        ) from None
 
 
 def absolute_source(source: CocoSource) -> CocoSource:
     images, annotations = Path(source.images).absolute(), Path(source.annotations).absolute()
     if not images.is_dir():
-        raise SamifError(f"{images} is not a folder; give the folder that the images lie in")
+        raise ConfigError(f"{images} is not a folder; give the folder that the images lie in")
     return CocoSource(images=str(images), annotations=str(annotations))
 
 
@@ -188,4 +190,4 @@ def replace_params(path: Path, text: str) -> Params:
         try:
             return load_params(draft)
         except SamifError as error:
-            raise SamifError(str(error).replace(str(draft), str(path))) from None
+            raise ConfigError(str(error).replace(str(draft), str(path))) from None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flows.runtime.locks import held
 from flows.workspace.layout import Layout
-from samif.errors import SamifError
+from samif.errors import ConfigError, SamifError
 
 
 class BusyError(SamifError):
@@ -24,7 +24,7 @@ def exclusive(root: Path) -> Iterator[None]:
     """
     layout = Layout(root)
     if not layout.params.exists():
-        raise SamifError(f"{root} is not a workspace (no params.yaml); run 'samif init' to make one")
+        raise ConfigError(f"{root} is not a workspace (no params.yaml); run 'samif init' to make one")
     busy = BusyError(f"another samif command is at work in {root}; try again when it has ended")
     with held(layout.state / "lock", busy):
         yield
