@@ -41,7 +41,8 @@ def protocol(
         return
     print_rows(HEADINGS, cells(rows), right=tuple(HEADINGS[2:]), whole=tuple(HEADINGS[:2]))
     console().print(
-        "means ± half of the 95 % interval, AP in points; forgot: base AP lost since the base; tags: false, per image"
+        "mean ± half of the 95 % interval; AP in points; forgot: base AP lost since the base classifier; "
+        "unlabelled FP: false positives on unlabelled objects, per image"
     )
     comparable, other = peers_beside(params, [row.shots for row in rows])
     for title, peers in (("published, same protocol", comparable), ("published, not comparable", other)):

@@ -65,7 +65,7 @@ def session_table(summary: Mapping[str, Any]) -> Table:
         ("AP50\nnovel", 5),
         ("AP50\nall", 5),
         ("AP\nall", 5),
-        ("false\ntags/\nimage", 5),
+        ("unl.\nFP/\nimage", 5),
         ("time", 11),
     ):
         table.add_column(heading, justify="right", no_wrap=True, min_width=width)
