@@ -20,17 +20,8 @@ from samif.errors import ConfigError, IntegrityError, ObjectMissing, ServiceUnav
 from samif.io import files
 from samif.io.address import shown
 from samif.io.hashing import file_sha256
-from samif.sam.zoo import (
-    ARCHITECTURES,
-    SUFFIXES,
-    check_layout,
-    find_architecture,
-    load_sam,
-    read_weights,
-    recognise,
-    require_file,
-    verify_file,
-)
+from samif.sam.checkpoint import SUFFIXES, read_weights, require_file, verify_file
+from samif.sam.zoo import ARCHITECTURES, check_layout, find_architecture, load_sam, recognise
 
 URI_VARIABLE = "SAMIF_WEIGHTS_URI"
 """Environment variable: folder, http(s):// or s3:// prefix under which the published files lie."""

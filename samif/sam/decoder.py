@@ -12,7 +12,7 @@ from safetensors.torch import save
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import Tensor, nn
 
-from samif.errors import SamifError
+from samif.errors import IntegrityError, ObjectMissing
 from samif.io import files
 from samif.sam.compact import CompactMaskDecoder
 from samif.sam.decode import (
@@ -131,24 +131,25 @@ def load_decoder(path: Path) -> tuple[InstanceDecoder, str]:
         The decoder, frozen and in eval mode, and the name of its architecture.
 
     Raises:
-        SamifError: the file is missing, damaged or not a decoder of samif.
+        ObjectMissing: there is no such file.
+        IntegrityError: it is damaged or not a decoder of samif.
     """
     try:
         with safe_open(path, "pt") as file:
             architecture = (file.metadata() or {}).get("samif_decoder")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except FileNotFoundError:
-        raise SamifError(f"{path} does not exist; run 'samif run' or give a registered version") from None
+        raise ObjectMissing(f"{path} does not exist; run 'samif run' or give a registered version") from None
     except (SafetensorError, OSError) as error:
-        raise SamifError(f"{path} is damaged ({error}); restore it from the registry or run 'samif run'") from None
+        raise IntegrityError(f"{path} is damaged ({error}); restore it from the registry or run 'samif run'") from None
     if architecture is None:
-        raise SamifError(f"{path} is not a decoder of samif; give the decoder.safetensors of a version")
+        raise IntegrityError(f"{path} is not a decoder of samif; give the decoder.safetensors of a version")
     with torch.device("meta"):
         decoder = _empty(architecture)
     try:
         decoder.load_state_dict(tensors, assign=True)
     except RuntimeError:
-        raise SamifError(
+        raise IntegrityError(
             f"{path} does not fit the '{architecture}' decoder of this version of samif; train it again"
         ) from None
     return decoder.eval().requires_grad_(False), architecture

@@ -10,6 +10,8 @@ Shape legend: N images; embedding (N, 336, 32, 32) =
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from segment_anything.modeling import PromptEncoder, Sam
 from segment_anything.modeling.image_encoder import Block
@@ -35,8 +37,9 @@ class PhotoImageEncoder(nn.Module):
         super().__init__()
         import timm  # here: it imports torchvision, which doubles the start-up of every stage
 
-        self.backbone = timm.create_model(BACKBONE, pretrained=False, features_only=True, out_indices=(1, 2, 3, 4))
-        at4, at8, at16, at32 = self.backbone.feature_info.channels()
+        backbone: Any = timm.create_model(BACKBONE, pretrained=False, features_only=True, out_indices=(1, 2, 3, 4))
+        at4, at8, at16, at32 = backbone.feature_info.channels()
+        self.backbone: nn.Module = backbone
         self.l5 = nn.Conv2d(at32, width, 1)
         self.l4 = nn.Conv2d(at16, width, 1)
         self.merge = Residual(width)

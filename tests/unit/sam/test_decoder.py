@@ -14,10 +14,10 @@ from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTra
 from torch import Tensor
 
 from samif.errors import SamifError
+from samif.sam.compact import DECODED, CompactMaskDecoder
 from samif.sam.decode import DetailedDecoder, decode_tokens
 from samif.sam.decoder import InstanceDecoder, load_decoder, save_decoder
 from samif.sam.heads import InstanceHeads
-from samif.sam.compact import DECODED, CompactMaskDecoder
 from samif.sam.tiny import IMAGE_SIZE
 from tests.support.handmade import random_tiny, shaken
 

