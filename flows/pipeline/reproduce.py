@@ -176,7 +176,7 @@ def dvc_environment(root: Path, failure: Path | None = None) -> Iterator[None]:
     if failure is not None:
         environment |= {FAILURE_VARIABLE: str(failure), RUN_VARIABLE: str(os.getpid())}
     before = {key: os.environ.get(key) for key in environment}
-    import dvc.logger  # noqa: F401  (installs its own handlers on import, which are set aside below)
+    import dvc.logger  # noqa: F401  (installs its own handlers on import, which are replaced below)
 
     log = logging.getLogger("dvc")
     handlers, propagate = log.handlers[:], log.propagate

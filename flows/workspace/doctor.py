@@ -58,7 +58,7 @@ def examine(root: Path) -> list[Check]:
     try:
         params = load_params(layout.params)
     except SamifError as error:
-        return [*checks, Check("params.yaml", False, str(error), "mend params.yaml")]
+        return [*checks, Check("params.yaml", False, str(error), "correct params.yaml")]
     return [
         *checks,
         Check("params.yaml", True, f"line {params.line}, {len(params.sessions)} sessions", ""),
@@ -221,4 +221,4 @@ def _registry(params: Params) -> Check:
         found, ok = f"{uri} answers {answer.status_code}", answer.ok
     except requests.RequestException as error:
         found, ok = f"{uri}: {type(error).__name__}", False
-    return Check("registry", ok, found, "start the MLflow server, or mend registry.tracking_uri in params.yaml")
+    return Check("registry", ok, found, "start the MLflow server, or correct registry.tracking_uri in params.yaml")
