@@ -10,7 +10,7 @@ import typer
 from flows.cli.app import HERE, AsJson, Workspace, console, group, print_json, print_rows
 from flows.workspace.layout import Layout
 from samif.config import CocoSource, load_params
-from samif.errors import SamifError
+from samif.errors import DataError, ObjectMissing
 
 data_app = group("data", "Check images and labels.")
 
@@ -63,7 +63,7 @@ def check(
                 print_rows(["level", "file", "id", "finding"], told)
             out.print(f"{len(findings)} findings\n")
     if errors:
-        raise SamifError(f"{errors} errors in the images and labels; each finding says what to do")
+        raise DataError(f"{errors} errors in the images and labels; each finding says what to do")
 
 
 def _sources(images: Path | None, annotations: Path | None, workspace: Path) -> list[CocoSource]:
@@ -73,7 +73,7 @@ def _sources(images: Path | None, annotations: Path | None, workspace: Path) -> 
     dataset = load_params(layout.params).dataset
     if dataset.train is None:
         if not layout.drawn.is_dir():
-            raise SamifError("the first 'samif run' draws the demo line; run it, or give --images and --annotations")
+            raise ObjectMissing("the first 'samif run' draws the demo line; run it, or give --images and --annotations")
         folders = [layout.drawn / split for split in ("train", "val")]
         return [CocoSource(images=str(f / "images"), annotations=str(f / "annotations.json")) for f in folders]
     return [dataset.train, *([dataset.val] if dataset.val else [])]

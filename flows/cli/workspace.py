@@ -11,7 +11,7 @@ import typer
 from flows.cli.app import HERE, AsJson, Workspace, app, console, group, print_json, print_rows, whoami
 from flows.workspace.layout import Layout
 from samif.config import CocoSource, load_params
-from samif.errors import SamifError
+from samif.errors import ConfigError, ObjectMissing, SamifError
 
 session_app = group("session", "Add and remove sessions.")
 
@@ -92,7 +92,7 @@ def why(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
     from flows.pipeline.run import last_run
 
     if not Layout(workspace).params.exists():
-        raise SamifError(f"{workspace.resolve()} is not a workspace (no params.yaml); run 'samif init' to make one")
+        raise ObjectMissing(f"{workspace.resolve()} is not a workspace (no params.yaml); run 'samif init' to make one")
     now, last = reasons_of(workspace), last_run(workspace)
     if as_json:
         print_json({"now": now, "last_run": last})
@@ -196,12 +196,12 @@ def stage(
     try:
         expected = REVISIONS.get(name.removesuffix("_base") if name == "evaluate_base" else name)
         if revision and revision != expected:
-            raise SamifError(
+            raise ConfigError(
                 f"dvc.yaml asks for revision {revision} of stage '{name}', this samif has {expected}; use 'samif run'"
             )
         params = load_params(layout.params)
         if weights and weights != (shipped := shipped_digest(params.encoder)):
-            raise SamifError(f"dvc.yaml asks for weights {weights}, this samif ships {shipped}; use 'samif run'")
+            raise ConfigError(f"dvc.yaml asks for weights {weights}, this samif ships {shipped}; use 'samif run'")
         run_stage(name, session, layout, params)
     except SamifError as error:
         if write_failure(error):

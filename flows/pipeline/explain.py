@@ -16,7 +16,7 @@ from flows.pipeline.reproduce import dvc_environment
 from flows.workspace.dvc_yaml import leftovers, render_pipeline
 from flows.workspace.layout import Layout
 from samif.config import load_params
-from samif.errors import SamifError
+from samif.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def why(root: Path) -> list[StageReason]:
                 status = repo.status()
                 graph = repo.index.graph
         except (DvcException, OSError) as error:
-            raise SamifError(f"the pipeline in {root} cannot be read: {one_line(error)}") from None
+            raise ConfigError(f"the pipeline in {root} cannot be read: {one_line(error)}") from None
         order = list(networkx.lexicographical_topological_sort(graph.reverse(), key=_order(graph)))
         parents = {stage.addressing: [p.addressing for p in graph.successors(stage)] for stage in order}
         makers = {str(out): stage.addressing for stage in order for out in stage.outs}

@@ -28,7 +28,7 @@ from flows.serve.settings import Settings
 from flows.serve.shadow import Answered, Shadow
 from flows.serve.versions import ModelSlot, Part, Source, Version
 from samif.dataset.images import ImageError, read_image
-from samif.errors import SamifError
+from samif.errors import OutOfMemory
 from samif.inference.propose import Proposals
 from samif.inference.segment import Instances, label
 
@@ -149,7 +149,7 @@ class Replica:
             except ImageError as error:
                 what = error.what.replace(file.name, "it")
                 raise HttpError(422, "image", f"the image {what}; {error.remedy}") from None
-            except SamifError:  # says nothing about the image: this machine is short of something
+            except OutOfMemory:
                 raise busy("this machine is out of memory or open files for the moment; try again") from None
 
     @serve.batch(max_batch_size=1, batch_wait_timeout_s=0.0)

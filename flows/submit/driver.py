@@ -32,7 +32,7 @@ from flows.submit.submit import LOG
 from flows.workspace.dvc_config import default_remote
 from flows.workspace.layout import Layout
 from samif.config import load_params
-from samif.errors import ConfigError, ObjectMissing, SamifError, ServiceUnavailable
+from samif.errors import ConfigError, IntegrityError, ObjectMissing, SamifError, ServiceUnavailable
 from samif.io.hashing import file_sha256
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def _publishing(root: Path, submission: Submission) -> Iterator[None]:
         try:
             artifacts = JobArtifacts(params.registry.tracking_uri, root, submission.line, submission.id)
             artifacts.publish(submission, status, _contents(root, submission, began))
-        except SamifError as error:  # for whatever reason: the run itself continues
+        except (ServiceUnavailable, ObjectMissing, IntegrityError) as error:  # the run itself continues
             _print(f"log and record are not in the registry: {error}")
             logger.info("publishing failed", exc_info=True)
 

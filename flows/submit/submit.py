@@ -23,7 +23,7 @@ from flows.submit.reachability import is_local
 from flows.workspace.layout import Layout
 from flows.workspace.run_request import RunRequest
 from samif.config import load_params
-from samif.errors import SamifError, ServiceUnavailable
+from samif.errors import IntegrityError, ObjectMissing, SamifError, ServiceUnavailable
 from samif.io import files
 
 logger = logging.getLogger(__name__)
@@ -188,7 +188,7 @@ def _fetch(layout: Layout, name: str, folder: Path) -> None:
     params = load_params(layout.params)
     try:
         JobArtifacts(params.registry.tracking_uri, layout.root, params.line, name).fetch(folder, LOG)
-    except SamifError as error:
+    except (ServiceUnavailable, ObjectMissing, IntegrityError) as error:
         logger.info("record, dvc.lock and reports of job %s were not fetched: %s", name, error, exc_info=True)
 
 

@@ -12,7 +12,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from samif.errors import SamifError
+from samif.errors import ConfigError
 
 PACKAGES = ("samif", "flows")
 MOST_BYTES = 64 * 2**20
@@ -46,7 +46,7 @@ def write_wheel(folder: Path, sources: Mapping[str, bytes]) -> Path:
     size = sum(map(len, files.values()))
     if size > MOST_BYTES:
         largest = max(files, key=lambda name: len(files[name]))
-        raise SamifError(
+        raise ConfigError(
             f"the package to send holds {size / 2**20:.0f} MiB, at most {MOST_BYTES / 2**20:.0f} are sent; the largest "
             f"file is {largest}: move it out of the package"
         )
@@ -68,7 +68,7 @@ def _sources() -> dict[str, Path]:
     for package in PACKAGES:
         spec = find_spec(package)
         if spec is None or not spec.submodule_search_locations:
-            raise SamifError(
+            raise ConfigError(
                 f"the package {package} is not installed as a folder, so it cannot be sent; reinstall samif"
             )
         root = Path(spec.submodule_search_locations[0])

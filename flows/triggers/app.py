@@ -20,7 +20,7 @@ from flows.http.signature import TOLERANCE_SECONDS, check, replayed
 from flows.triggers.events import cause_of
 from flows.triggers.queue import Queue
 from flows.workspace.run_request import request_of
-from samif.errors import SamifError
+from samif.errors import ConfigError, IntegrityError, ObjectMissing, ServiceUnavailable
 
 MOST_BYTES = 1_000_000
 UPLOAD_SECONDS = 15.0
@@ -65,7 +65,7 @@ class Receiver:
             # the data are read when the run starts: an upload of many files must not read them for each event
             request = request_of(self.root, "webhook", f"event: {cause}", cause, with_data=False)
             answer = Queue(self.root).accept(delivery, request, now, 2 * TOLERANCE_SECONDS + 1)
-        except SamifError as error:
+        except (ConfigError, IntegrityError, ObjectMissing, ServiceUnavailable) as error:
             raise HttpError(503, "workspace", f"the workspace takes no request now: {error}") from None
         if answer == "replayed":
             raise replayed()

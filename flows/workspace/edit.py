@@ -14,7 +14,7 @@ from flows.workspace.layout import Layout
 from flows.workspace.lock import exclusive
 from flows.workspace.params_edit import with_session, without_session
 from samif.config import BASE, CocoSource, Params, SessionParams, ShotSource, load_params
-from samif.errors import ConfigError, SamifError
+from samif.errors import ConfigError
 from samif.io import files
 
 
@@ -189,5 +189,5 @@ def replace_params(path: Path, text: str) -> Params:
         draft.write_text(text, encoding="utf-8")
         try:
             return load_params(draft)
-        except SamifError as error:
+        except ConfigError as error:
             raise ConfigError(str(error).replace(str(draft), str(path))) from None

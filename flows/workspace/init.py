@@ -17,7 +17,7 @@ from flows.workspace.edit import absolute_source, check_classes, count_objects, 
 from flows.workspace.layout import Layout
 from flows.workspace.params_edit import new_text
 from samif.config import BASE, SHIPPED, CocoSource, DataProtocol, EncoderParams, Params, SessionParams
-from samif.errors import SamifError
+from samif.errors import ConfigError, ObjectMissing
 
 _DVC_CONFIG = """\
 [core]
@@ -78,14 +78,14 @@ def init_workspace(
     after, taken = BASE, set[str]()
     for name, classes in sessions:
         if name in chain:
-            raise SamifError(f"session '{name}' is given twice; put its classes into one list")
+            raise ConfigError(f"session '{name}' is given twice; put its classes into one list")
         check_classes(name, classes, shots, counts, Path(train.annotations))
         chain[name] = make_session(name, after, classes, shots, seed)
         after = name
         taken |= set(classes)
     base = [c for c in counts if c not in taken] if base is None else list(base)
     if not base:
-        raise SamifError(
+        raise ConfigError(
             f"every class of {train.annotations} is in a session, so nothing is left for the base classifier; "
             "leave at least one class out of the sessions"
         )
@@ -102,7 +102,7 @@ def init_workspace(
     except ValidationError as error:
         first = error.errors()[0]
         key = {"name": "encoder", "sha256": "checkpoint SHA-256"}.get(str(first["loc"][0]), str(first["loc"][0]))
-        raise SamifError(f"the {key} {first['input']!r} does not fit: {first['msg'].lower()}") from None
+        raise ConfigError(f"the {key} {first['input']!r} does not fit: {first['msg'].lower()}") from None
     name, own = line or _line_name(root.name), secrets.token_hex(8)
     return _put(layout, new_text(name, base, encoder_params, chain, train, val, protocol, own))
 
@@ -116,7 +116,7 @@ def refuse_workspace(root: Path) -> None:
     layout = Layout(root)
     for mine in (layout.params, layout.pipeline, layout.lock, root / ".dvc"):
         if mine.exists():
-            raise SamifError(f"{root} already has a {mine.name}; give another folder, or change params.yaml there")
+            raise ConfigError(f"{root} already has a {mine.name}; give another folder, or change params.yaml there")
 
 
 def _checkpoint(address: str | None) -> str | None:
@@ -124,7 +124,7 @@ def _checkpoint(address: str | None) -> str | None:
     if address is None or "://" in address:
         return address
     if not Path(address).is_file():
-        raise SamifError(f"the checkpoint {address} does not exist; give a file, or an https:// or s3:// address")
+        raise ObjectMissing(f"the checkpoint {address} does not exist; give a file, or an https:// or s3:// address")
     return str(Path(address).absolute())
 
 
@@ -141,7 +141,7 @@ def _put(layout: Layout, text: str) -> Params:
         layout.root.mkdir(parents=True, exist_ok=True)
         build = Path(tempfile.mkdtemp(prefix=".samif-init-", dir=layout.root))
     except OSError as error:
-        raise SamifError(f"cannot make a workspace in {layout.root}: {error.strerror}") from None
+        raise ConfigError(f"cannot make a workspace in {layout.root}: {error.strerror}") from None
     try:
         (build / ".dvc").mkdir()
         # At the root of a git repository DVC works with git (`dvc exp`, `dvc diff`); elsewhere it needs none.

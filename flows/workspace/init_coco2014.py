@@ -12,7 +12,7 @@ from flows.workspace.init import init_workspace, refuse_workspace
 from samif.config import CocoSource, Params
 from samif.dataset.coco2014 import BASE, NOVEL, PART, PROTOCOL, PUBLISHED, SESSION, Counts
 from samif.dataset.coco2014_files import Parts, write_parts
-from samif.errors import SamifError
+from samif.errors import ConfigError, DataError
 from samif.io import files
 
 FOLDER = "coco2014"
@@ -59,17 +59,17 @@ def init_coco2014(
     workspace, root = workspace.absolute(), root.absolute()
     refuse_workspace(workspace)
     if not root.is_dir():
-        raise SamifError(f"{root} is not a folder; give the one that holds train2014, val2014 and annotations")
+        raise ConfigError(f"{root} is not a folder; give the one that holds train2014, val2014 and annotations")
     folder = workspace / FOLDER
     if workspace.resolve().is_relative_to(root.resolve()) or root.resolve().is_relative_to(folder.resolve()):
-        raise SamifError(f"{folder} and the images of {root} would lie in one folder; make the workspace elsewhere")
+        raise ConfigError(f"{folder} and the images of {root} would lie in one folder; make the workspace elsewhere")
     made = next((path for path in reversed([folder, *folder.parents]) if not path.exists()), None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         parts = write_parts(root, test_ids, folder, None if partial else published)
         base = [name for name in BASE if parts.train.objects[name] or not partial]
         if not base:
-            raise SamifError(f"{root} has no object of a base class to learn from; take images of more classes")
+            raise DataError(f"{root} has no object of a base class to learn from; take images of more classes")
         novel = [name for name in NOVEL if parts.train.objects[name] >= shots or not partial]
         without = tuple(name for name in (*BASE, *NOVEL) if name not in {*base, *novel})
         files.commit(folder / "protocol.json", _record(parts, partial, without).encode())
@@ -86,7 +86,7 @@ def init_coco2014(
         for name in _FILES:  # the folder was there before, with whatever else it holds
             (folder / name).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise SamifError(f"cannot write in {folder}: {error.strerror}; check its permissions and space") from None
+            raise ConfigError(f"cannot write in {folder}: {error.strerror}; check its permissions and space") from None
         raise
     return Made(params, parts, without)
 

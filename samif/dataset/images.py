@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from samif.errors import DataError, SamifError
+from samif.errors import DataError, OutOfMemory
 
 MAX_PIXELS = 200_000_000
 """Images of more pixels are refused before anything is decoded."""
@@ -187,7 +187,7 @@ def _named_errors(path: Path) -> Iterator[None]:
         raise _too_large(path, "far too many pixels", MAX_PIXELS) from None
     except Exception as error:  # decoders of damaged files raise a dozen kinds: struct, zlib, OS, ...
         if isinstance(error, OSError) and error.errno in _OUT_OF_MEANS:
-            raise SamifError(
+            raise OutOfMemory(
                 f"{path} cannot be read now ({error.strerror}); close what holds files or memory, then try again"
             ) from None
         reason = " ".join(str(error).split()) or type(error).__name__
