@@ -83,9 +83,10 @@ def _work(layout: Layout, params: Params, record: Record, say: Callable[[str], N
     recomputed = _recompute_missing(layout, params, say)
     record["stages"] = [asdict(stage) for stage in reproduce(layout.root, say).stages]
     record["up_to_date"] = not recomputed and all(stage["how"] == "restored" for stage in record["stages"])
-    if record["up_to_date"]:
-        restored = "nothing was computed: every stage that is not up to date was restored from an earlier run"
-        say(restored if record["stages"] else "nothing to do: every stage is up to date")
+    if not record["stages"]:
+        say(f"{'' if recomputed else 'nothing to do: '}every stage is up to date")
+    elif record["up_to_date"]:
+        say("nothing was computed: every stage that is not up to date was restored from an earlier run")
     record["data_revision"], record["dvc_lock"] = data_revision_of(layout), file_sha256(layout.lock)
 
     from flows.registry.registration import register_all

@@ -116,7 +116,7 @@ def test_what_is_kept_is_not_done_again_and_what_was_cut_off_is(
     assert len(lines) == len(whole)
     kept.write_text("".join(lines[:-1]) + lines[-1][:40])
     monkeypatch.setattr("flows.protocol.features._collect", _never)
-    monkeypatch.setattr("flows.protocol.features._look", _never)
+    monkeypatch.setattr("flows.protocol.features._extract", _never)
     again = run_protocol(fresh.layout, fresh.params, plan)
     assert bare(again) == bare(whole)
     monkeypatch.setattr("flows.protocol.flow.base_of", _never)

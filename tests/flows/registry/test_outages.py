@@ -16,7 +16,7 @@ import requests
 
 from flows.registry.mlflow_client import RegistryUnavailable
 from flows.runtime.retry import retry_for
-from flows.submit.job_artifacts import Kept
+from flows.submit.job_artifacts import JobArtifacts
 from flows.submit.package import Submission
 from flows.workspace.run_request import RunRequest
 from infra.services.daemon import Daemon, Launcher, find_tagged
@@ -141,7 +141,7 @@ def test_what_a_submission_left_is_kept_once_where_an_answer_was_lost(
 ) -> None:
     request = RunRequest(who="ann", commit=None, data_sha256=None, dvc_lock=None, params="0" * 64)
     sent = Submission(id="job-1", line="kept", attempt=1, request=request, here=None, links=(), shared=())
-    kept = Kept(server.url, tmp_path, sent.line, sent.id)
+    kept = JobArtifacts(server.url, tmp_path, sent.line, sent.id)
     real, lost = kept._store.client.create_run, list[str]()
 
     def answerless(*words: Any, **more: Any) -> Any:
@@ -152,8 +152,8 @@ def test_what_a_submission_left_is_kept_once_where_an_answer_was_lost(
         return answer
 
     monkeypatch.setattr(kept._store.client, "create_run", answerless)
-    kept.put(sent, "running", {"driver.log": b"begun"})
-    kept.put(sent, "done", {"driver.log": b"begun, ended"})
+    kept.publish(sent, "running", {"driver.log": b"begun"})
+    kept.publish(sent, "done", {"driver.log": b"begun, ended"})
     (run,) = kept._store.runs(sent.line)
     assert run.data.tags["outcome"] == "done" and len(lost) == 1
     kept.fetch(tmp_path, "driver.log")

@@ -302,7 +302,7 @@ def test_without_the_checkpoint_one_sentence_says_what_to_give(
     given = load_segmenter(bundle, None, semantic_checkpoint=line.params.semantic.checkpoint)
     assert given.semantic is not None and bundle.card is not None and bundle.card.semantic is not None
     assert given.semantic.digest == bundle.card.semantic.digest
-    with pytest.raises(SamifError, match="has no card that says which; give the workspace"):
+    with pytest.raises(SamifError, match="has no card that says which; use it in the workspace"):
         load_segmenter(line.bundle("s1"), None)
 
 

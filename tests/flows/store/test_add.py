@@ -53,7 +53,7 @@ def test_good_images_are_added_once_and_broken_ones_listed(photos: Path) -> None
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["photos/empty.jpg", "--store", "store"], ["not one of 1 files can be used", "empty.jpg", "copy the image"]),
+        (["photos/empty.jpg", "--store", "store"], ["none of 1 files can be used", "empty.jpg", "copy the image"]),
         (["photos"], ["there is no params.yaml", "--store"]),
         (["photos", "--store", "store", "--encoder", "vit_x"], ["there is no encoder 'vit_x'", "vit_b"]),
         (["elsewhere", "--store", "store"], ["elsewhere does not exist"]),

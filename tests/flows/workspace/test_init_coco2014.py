@@ -91,7 +91,7 @@ def test_the_whole_is_the_protocol_and_the_stage_holds_the_data_against_it(tmp_p
     for source in (params.dataset.train, params.dataset.val):
         assert source is not None and source.images == str(copy.root)
     layout = Layout(tmp_path / "ws")
-    with pytest.raises(SamifError, match="11 training images instead of 118,287; .*say 'protocol: part-of-coco2014'"):
+    with pytest.raises(SamifError, match="11 training images instead of 118,287; .*set 'protocol: part-of-coco2014'"):
         run_stage("dataset", None, layout, params)
     assert not layout.index("train").exists()
 
