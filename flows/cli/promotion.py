@@ -234,5 +234,14 @@ def _print_changes(comparison: Comparison) -> None:
         right=("objects", f"{metric} before", "after", "change"),
         whole=("interval", "says"),
     )
+    for what, change in (
+        ("rightly named, %", comparison.named),
+        ("false names per 1,000 images", comparison.false_names),
+    ):
+        if change is not None:
+            _, _, before, after, difference, interval, noise = row(what, change)
+            console().print(
+                f"{what}: {before} to {after} ({difference}, interval {interval}) {noise}".rstrip(), soft_wrap=True
+            )
     if comparison.added:
         console().print(f"new: {', '.join(comparison.added)}", soft_wrap=True, markup=False)

@@ -38,7 +38,9 @@ def _table(comparison: Comparison) -> list[str]:
     head = [f"| class | objects | {metric} before | after | change | interval |", "|---|--:|--:|--:|--:|---|"]
     more = [f"\n{len(changed) - _MOST_CLASSES} more classes changed less."] if len(changed) > _MOST_CLASSES else []
     new = [f"\nnew: {_cell(', '.join(comparison.added))}"] if comparison.added else []
-    return head + rows + more + new
+    names = [("rightly named, %", comparison.named), ("false names per 1,000 images", comparison.false_names)]
+    says = [f"\n{what}: {number(c.before)} to {number(c.after)}" for what, c in names if c is not None]
+    return head + rows + more + new + says
 
 
 def _row(name: str, change: Change) -> str:

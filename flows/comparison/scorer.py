@@ -57,7 +57,7 @@ class Scorer:
         matches = build_match_cache(
             self.dataset, scored.detections, classifier.classes, scored.unlabelled_false_positives
         )
-        return ScoredVersion(scored.evaluation, matches, scored.detections)
+        return ScoredVersion(scored.evaluation, matches, scored.detections, scored.matched)
 
     def proposals(self, card: Card, folder: Path) -> Callable[[ImageRecord], Proposals]:
         """Proposals of a version in `folder`: those of the workspace where its decoder made them; else computed now and

@@ -107,6 +107,7 @@ class _Shared:
                 precision=params.encoder.precision,
             ),
             semantic=self._semantic if "semantic" in learnt.space.parts else None,
+            operating_point=learnt.space.operating_point,
             decoder=DecoderCard(sha256=self._decoder),
             pretrain_classes=self._pretrain_classes,
             inference=Inference(propose=params.propose, evaluate=params.evaluate),

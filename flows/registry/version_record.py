@@ -68,7 +68,8 @@ def params_of(card: Card, session: dict[str, Any]) -> dict[str, str]:
 
 
 def metrics_of(evaluation: Evaluation) -> dict[str, float]:
-    """`AP/GROUP` and `AP/class.NAME` (likewise AP50) in points, `unknown/...`; an empty group has no metric."""
+    """`AP/GROUP` and `AP/class.NAME` (likewise AP50) in points, `unknown/...` and `names/...`; an empty group has no
+    metric."""
     scores = {f"AP/{group}": getattr(evaluation.ap, group) for group in GROUPS}
     scores |= {f"AP50/{group}": getattr(evaluation.ap50, group) for group in GROUPS}
     for name, score in evaluation.per_class.items():
@@ -77,6 +78,10 @@ def metrics_of(evaluation: Evaluation) -> dict[str, float]:
         scores |= {f"AP/class.{safe}": score.ap, f"AP50/class.{safe}": score.ap50}
     scores["unknown/auroc"] = evaluation.unknown.auroc
     scores["unknown/unlabelled_false_positives_per_image"] = evaluation.unknown.unlabelled_false_positives_per_image
+    if evaluation.naming is not None:
+        rates = evaluation.naming.rates
+        scores["names/named"] = None if rates.named is None else 100.0 * rates.named.value
+        scores["names/false_per_1000_images"] = rates.false_names.value
     return {name: float(value) for name, value in scores.items() if value is not None}
 
 

@@ -57,6 +57,32 @@ def over_steps(steps: Sequence[float], values: Sequence[float | None], unit: str
     return _chart(draw)
 
 
+def over_false_names(naming: Mapping[str, Any]) -> str:
+    """The share of objects that are rightly named over false names per 1,000 images, for every score; the operating
+    point is marked with its intervals.
+
+    Args:
+        naming: `samif.evaluate.model.Naming` as JSON.
+    """
+    point = naming["rates"]
+    most = 2.0 * max(naming["limit"] or 0.0, point["false_names"]["high"])
+
+    def draw(axes: Axes) -> None:
+        shown = [at for at in naming["curve"] if at["named"] is not None]
+        false = [at["false_names"]["value"] for at in shown]
+        named = [100.0 * at["named"]["value"] for at in shown]
+        axes.plot(false, named, color=COLOURS["all"])
+        if point["named"] is not None:
+            x, y = point["false_names"], {end: 100.0 * value for end, value in point["named"].items()}
+            reach = [[[at["value"] - at["low"]], [at["high"] - at["value"]]] for at in (x, y)]
+            axes.errorbar(x["value"], y["value"], reach[1], reach[0], fmt="o", color=COLOURS["base"], capsize=3)
+        if naming["limit"] is not None:
+            axes.axvline(naming["limit"], color=COLOURS["novel"], linestyle="--", linewidth=1.0)
+        axes.set(xlabel="false names per 1,000 images", ylabel="rightly named (%)", xlim=(0, most), ylim=(0, 100))
+
+    return _chart(draw)
+
+
 def _chart(draw: Callable[[Axes], None]) -> str:
     import matplotlib
     from matplotlib.figure import Figure

@@ -67,6 +67,7 @@ def collect(layout: Layout, params: Params) -> None:
             "left_out": sum(len(Quarantine.load(layout.quarantine(stage)).images) for stage in ("dataset", "embed")),
             "operating_score": newest.operating_score,
             "unknown_objects": {name: evaluation.unknown.objects for name, evaluation in evaluations.items()},
+            "naming": None if newest.naming is None else newest.naming.model_dump(mode="json"),
             "confusion": newest.confusion.model_dump(mode="json"),
             "decoder": decoder,
             "images": shown,
@@ -99,8 +100,18 @@ def _entry(layout: Layout, params: Params, evaluation: Evaluation) -> dict[str, 
             "auroc": evaluation.unknown.auroc,
             "unlabelled_false_positives_per_image": evaluation.unknown.unlabelled_false_positives_per_image,
         },
+        "names": _names(evaluation),
         "seconds": read_json(folder / "session.json")["seconds"],
     }
+
+
+def _names(evaluation: Evaluation) -> dict[str, float | None]:
+    """Share of the known objects that are rightly named, in per cent, and false names per 1,000 images."""
+    if evaluation.naming is None:
+        return {"named": None, "false_names": None}
+    rates = evaluation.naming.rates
+    named = None if rates.named is None else 100.0 * rates.named.value
+    return {"named": named, "false_names": rates.false_names.value}
 
 
 def _images(

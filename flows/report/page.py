@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from flows.report.charts import over_sessions, over_steps
+from flows.report.charts import over_false_names, over_sessions, over_steps
 from samif.dataset.coco2014 import CLAIMS
 from samif.evaluate.matching import KINDS
 
@@ -45,6 +45,9 @@ def render_page(summary: Mapping[str, Any], page: Mapping[str, Any], images: Pat
             forgetting=_difference(newest["ap"]["base"], base["ap"]["base"]),
             forgetting_base_only=_difference(newest["base_only"]["ap"], base["base_only"]["ap"]),
             score_charts=_score_charts(entries),
+            naming=page["naming"],
+            naming_chart=over_false_names(page["naming"]) if page["naming"] else "",
+            named_classes=_named_classes(page["naming"]),
             classes=_classes(summary),
             heatmap=_heatmap(page["confusion"]),
             confusions=_confusions(page["confusion"]),
@@ -106,6 +109,22 @@ def _score_charts(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         title: over_sessions(names, {group: [entry[key][group] for entry in entries] for group in GROUPS}, title)
         for title, key in (("AP50", "ap50"), ("AP", "ap"))
     }
+
+
+def _named_classes(naming: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Rows of the table of names: the class with the most false names first."""
+    if naming is None:
+        return []
+    rows = [
+        {
+            "name": name,
+            "score": of_class["score"],
+            "named": None if of_class["rates"]["named"] is None else 100.0 * of_class["rates"]["named"]["value"],
+            "false_names": of_class["rates"]["false_names"]["value"],
+        }
+        for name, of_class in naming["classes"].items()
+    ]
+    return sorted(rows, key=lambda row: (-row["false_names"], row["named"] is None, row["named"] or 0.0))
 
 
 def _classes(summary: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -168,7 +168,7 @@ class Replica:
             proposals = segmenter.propose(job.image, seen)
             height, width = job.image.shape[:2]
             found = label(proposals, segmenter.classifier, segmenter.evaluate_params, height, width).resolved
-            least = segmenter.evaluate_params.operating_score if job.score is None else job.score
+            least = segmenter.default_score if job.score is None else job.score
             shown = found.above(least)
             seconds = {
                 "wait": start - job.began,

@@ -11,9 +11,12 @@ from flows.loaders.inputs import decoder_of, source_of
 from flows.runtime.device import device_here
 from flows.runtime.progress import track
 from flows.workspace.layout import Layout
-from samif.classifier.base import steps, train_base
+from samif.classifier.base import cross_fit, fit_base, steps
 from samif.classifier.collect import collect_base
-from samif.config import BASE, Params
+from samif.classifier.operating_point import NamingEvidence, OperatingPoint, choose_point
+from samif.config import BASE, Params, TrainBaseParams
+from samif.errors import DataError
+from samif.evaluate.naming import cross_fitted_evidence
 
 
 def run(layout: Layout, params: Params, session: str | None) -> None:
@@ -28,8 +31,23 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
             progress.advance,
         )  # fmt: skip
     with track(steps(section), "spaces", "fit classifier") as progress:
-        classifier = train_base(samples, section, progress.advance)
+        trained = fit_base(samples, section, progress.advance)
+    classifier = trained.classifier
+    if section.false_names is not None:
+        folds = cross_fit(samples, trained, section)
+        evidence = cross_fitted_evidence(source.dataset, proposals.of, folds, params.evaluate)
+        classifier = classifier.with_operating_point(operating_point(evidence, section))
     folder = layout.classifier(BASE)
     shutil.rmtree(folder, ignore_errors=True)
     classifier.save(folder / "classifier.safetensors")
     SessionRecord.of_base(classifier.classes, section.seed, time.monotonic() - started).save(folder / "session.json")
+
+
+def operating_point(evidence: NamingEvidence, params: TrainBaseParams) -> OperatingPoint | None:
+    """The operating point; None, and said so, where the images are too few for its limits."""
+    assert params.false_names is not None
+    try:
+        return choose_point(evidence, params.false_names, params.class_false_names)
+    except DataError as refusal:
+        print(f"no operating point: {refusal}; names are left to train_base.rejection", flush=True)
+        return None

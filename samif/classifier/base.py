@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.cluster import KMeans
@@ -32,9 +32,32 @@ MAX_BACKGROUND_SAMPLES = 6000
 """Background samples that are clustered: more add nothing and take minutes."""
 
 
+@dataclass(frozen=True)
+class CrossFit:
+    """A classifier, and the ids of the images that it did not learn from."""
+
+    images: frozenset[int]
+    classifier: Classifier
+
+
+@dataclass(frozen=True)
+class TrainedBase:
+    """A base classifier, and the share of the identity in its covariance (see SHRINKAGES)."""
+
+    classifier: Classifier
+    shrinkage: float | None
+
+
 def train_base(
     samples: BaseSamples, params: TrainBaseParams, advance: Callable[[int], None] = lambda _: None
 ) -> Classifier:
+    """The classifier of `fit_base` alone."""
+    return fit_base(samples, params, advance).classifier
+
+
+def fit_base(
+    samples: BaseSamples, params: TrainBaseParams, advance: Callable[[int], None] = lambda _: None
+) -> TrainedBase:
     """Train the base classifier.
 
     Args:
@@ -61,10 +84,27 @@ def train_base(
     shrinkage = min(found, key=lambda choice: found[choice].loss)
     space = _space(_statistics(samples, params), shrinkage, samples, params)
     advance(1)
-    classifier = _empty(_calibrated(space, found[shrinkage]))
-    for name, instances in samples.instances.items():
-        classifier = classifier.add(name, [instance.samples for instance in instances])
-    return classifier
+    space = _calibrated(space, found[shrinkage])
+    return TrainedBase(_with_rows(space, samples), shrinkage)
+
+
+def cross_fit(samples: BaseSamples, trained: TrainedBase, params: TrainBaseParams) -> list[CrossFit]:
+    """The base classifier once per fold of the images, made without that fold; calibration as in `trained`.
+
+    A class whose instances all lie in one fold is learnt from that very fold, and named in it all the same.
+    """
+    calibrated = trained.classifier.space
+    samples = _subsampled(samples, params.seed)
+    found = []
+    for images, (learn, _) in zip(_folds(samples, params.seed), _splits(samples, params.seed), strict=True):
+        space = replace(
+            _space(_statistics(learn, params), trained.shrinkage, learn, params),
+            temperature=calibrated.temperature,
+            background_bias=calibrated.background_bias,
+            unknown_bias=calibrated.unknown_bias,
+        )
+        found.append(CrossFit(images, _with_rows(space, learn)))
+    return found
 
 
 def steps(params: TrainBaseParams) -> int:
@@ -157,5 +197,8 @@ def _calibrated(space: FeatureSpace, found: Calibration) -> FeatureSpace:
     )
 
 
-def _empty(space: FeatureSpace) -> Classifier:
-    return Classifier(space, (), np.zeros((0, space.projection.shape[1]), np.float32), np.zeros(0, np.int64))
+def _with_rows(space: FeatureSpace, samples: BaseSamples) -> Classifier:
+    classifier = Classifier(space, (), np.zeros((0, space.projection.shape[1]), np.float32), np.zeros(0, np.int64))
+    for name, instances in samples.instances.items():
+        classifier = classifier.add(name, [instance.samples for instance in instances])
+    return classifier

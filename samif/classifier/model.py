@@ -22,6 +22,7 @@ from safetensors.numpy import save
 from scipy.special import logsumexp
 
 from samif.classifier.heads import HEADS, Array, HeadName, Transform, similarity, unit
+from samif.classifier.operating_point import OperatingPoint
 from samif.config import FeaturePart
 from samif.errors import ConfigError, DataError, IntegrityError, ObjectMissing
 from samif.io import files
@@ -47,7 +48,8 @@ class FeatureSpace:
         offset: (d,) taken off the random features.
         spread: variance of class means about the origin, for the spaces that measure distance.
         unknown_bias: added to the logit of an unknown object, one of a class that was not taught; None leaves it out.
-        rejection: probability below which even the best class is rejected.
+        rejection: probability below which even the best class is rejected, where there is no operating point.
+        operating_point: scores from which classes are named; none where the evidence was too little to choose it.
     """
 
     parts: tuple[FeaturePart, ...]
@@ -62,6 +64,7 @@ class FeatureSpace:
     spread: float = 0.0
     unknown_bias: float | None = None
     rejection: float = 0.0
+    operating_point: OperatingPoint | None = None
 
     def project(self, features: Array) -> Array:
         """Feature vectors (N, D) -> (N, d).
@@ -151,6 +154,15 @@ class Classifier:
         everything = np.concatenate([logits, none[:, None]], axis=1)
         return np.asarray(np.exp(everything - logsumexp(everything, axis=1, keepdims=True)))
 
+    def with_operating_point(self, point: OperatingPoint | None) -> Classifier:
+        """With the scores from which classes are named."""
+        return replace(self, space=replace(self.space, operating_point=point))
+
+    def operating_score(self, otherwise: float) -> float:
+        """The lowest score of a name: that of the operating point, or `otherwise` where there is none."""
+        point = self.space.operating_point
+        return otherwise if point is None else point.score
+
     def row_digests(self) -> dict[str, str]:
         """SHA-256 of each class's row and count: what must never change once a class is learnt."""
         return {
@@ -171,6 +183,11 @@ class Classifier:
                     "spread": self.space.spread,
                     "unknown_bias": self.space.unknown_bias,
                     "rejection": self.space.rejection,
+                    **(
+                        {"operating_point": point.model_dump(mode="json")}
+                        if (point := self.space.operating_point)
+                        else {}
+                    ),
                 },
                 sort_keys=True,
             ),
@@ -206,6 +223,7 @@ class Classifier:
                     )
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
             facts = json.loads(meta["space"])
+            point = facts.get("operating_point")
             if facts.get("shot_bias"):
                 raise IntegrityError(
                     f"{path} was trained with train_base.shot_bias, which samif no longer has; train it again"
@@ -224,6 +242,7 @@ class Classifier:
                 spread=facts.get("spread", 0.0),
                 unknown_bias=facts.get("unknown_bias"),
                 rejection=facts.get("rejection", 0.0),
+                operating_point=None if point is None else OperatingPoint.model_validate(point),
             )
             classes = tuple(json.loads(meta["classes"]))
             if "negatives" in tensors:

@@ -71,7 +71,12 @@ class TrainBaseParams(Strict):
     unknown_weight: Annotated[float, Field(ge=0.0, le=10.0)] = 2.0
     """Weight of unknown objects against known ones in calibration; 0 disables the unknown class."""
     rejection: Annotated[float, Field(ge=0.0, le=0.5)] = 0.2
-    """Share of known objects that may be rejected as unknown, to reduce false positives."""
+    """Share of known objects that may be rejected as unknown; only without an operating point."""
+    false_names: Annotated[float, Field(gt=0.0)] | None = 100.0
+    """Most false names per 1,000 images, as measured on training images that the classifier did not learn from: chooses
+    the score from which classes are named. `null` leaves it to `rejection`."""
+    class_false_names: dict[str, Annotated[float, Field(gt=0.0)]] = Field(default={})
+    """The same for single base classes."""
     prompts_per_object: Positive = 3
     """Prompts per training object."""
     seed: int = 0

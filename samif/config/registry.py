@@ -53,6 +53,12 @@ class GatesParams(Strict):
     """Limit of false positives on unlabelled objects, per image; `null` sets no limit."""
     max_unlabelled_false_positives_rise: Annotated[float, Field(ge=0.0)] | None = 0.2
     """Allowed rise of that number; `null` sets no limit."""
+    max_named_drop: Annotated[float, Field(ge=0.0, le=100.0)] | None = 3.0
+    """Allowed drop, in points, of the share of objects that are rightly named; `null` sets no limit."""
+    max_false_names: Annotated[float, Field(ge=0.0)] | None = None
+    """Limit of false names per 1,000 images; `null` sets no limit."""
+    max_false_names_rise: Annotated[float, Field(ge=0.0)] | None = 50.0
+    """Allowed rise of that number; `null` sets no limit."""
     same_decoder: bool = True
     """Whether the decoder must be that of the live version."""
     old_rows: Literal["identical", "any"] = "identical"

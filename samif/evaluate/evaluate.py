@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from samif.classifier.model import Classifier
+from samif.classifier.operating_point import naming_curve, rates_of
 from samif.config import EvaluateParams
 from samif.dataset.model import Dataset, ImageRecord
 from samif.evaluate.average_precision import Detection, average_precision, group_mean
@@ -18,14 +20,17 @@ from samif.evaluate.model import (
     BACKGROUND,
     BaseOnly,
     ClassGroups,
+    ClassNaming,
     ClassScore,
     Confusion,
     Evaluation,
     GroupScores,
+    Naming,
     Unknown,
 )  # fmt: skip
+from samif.evaluate.naming import naming_evidence, to_detections
 from samif.inference.propose import Proposals
-from samif.inference.segment import UNKNOWN, Instances, label
+from samif.inference.segment import Instances, label
 from samif.masks.rle import overlaps
 
 
@@ -36,7 +41,12 @@ class Scored:
 
     evaluation: Evaluation
     detections: list[Detection]
-    unlabelled_false_positives: list[int]
+    matched: list[Matched]
+
+    @property
+    def unlabelled_false_positives(self) -> list[int]:
+        """Per image, false positives on unlabelled objects."""
+        return [image.unlabelled_false_positives for image in self.matched]
 
 
 @dataclass
@@ -88,7 +98,8 @@ def evaluate(
         best.add(image, found.known, frozenset(classifier.classes))
         detections += to_detections(found, image.id, ids)
         advance(1)
-    matched = match_all(dataset, detections, classifier.classes, params.operating_score)
+    operating_score = classifier.operating_score(params.operating_score)
+    matched = match_all(dataset, detections, classifier.classes, operating_score)
     scores = average_precision(dataset, detections, classifier.classes)
     ap = {c: scores.get(c, (None, None, 0))[0] for c in classifier.classes}
     ap50 = {c: scores.get(c, (None, None, 0))[1] for c in classifier.classes}
@@ -107,29 +118,11 @@ def evaluate(
         base_only=_base_only(dataset, detections, base),
         unknown=_unknown(matched, best),
         confusion=_confusion(matched, classifier.classes),
-        operating_score=params.operating_score,
+        naming=_naming(dataset, detections, matched, classifier),
+        operating_score=min(1.0, operating_score),
         seconds=round(time.monotonic() - started, 3),
     )  # fmt: skip
-    return Scored(evaluation, detections, [image.unlabelled_false_positives for image in matched])
-
-
-def to_detections(instances: Instances, image_id: int, category_ids: dict[str, int]) -> list[Detection]:
-    """COCO results of one image's instances of known classes, with `"rejected": True` where the classifier rejects the
-    class: AP ranks those too, while a person sees them as unknown."""
-    return [
-        {
-            "image_id": image_id,
-            "category_id": category_ids[name],
-            "segmentation": mask,
-            "bbox": [float(v) for v in box],
-            "score": round(float(score), 6),
-            **({"rejected": True} if rejected else {}),
-        }
-        for mask, box, name, score, rejected in zip(
-            instances.masks, instances.boxes, instances.labels, instances.scores, instances.rejected, strict=True
-        )
-        if name != UNKNOWN
-    ]
+    return Scored(evaluation, detections, matched)
 
 
 def _groups(values: dict[str, float | None], base: list[str], novel: list[str]) -> GroupScores:
@@ -177,4 +170,28 @@ def _unknown(images: Sequence[Matched], best: _BestScores) -> Unknown:
         auroc=auroc,
         unlabelled_false_positives_per_image=sum(false_positives) / len(false_positives) if false_positives else None,
         objects=len(best.unknown),
+    )
+
+
+def _naming(
+    dataset: Dataset, detections: list[Detection], images: Sequence[Matched], classifier: Classifier
+) -> Naming | None:
+    if not images:
+        return None
+    right, false = (
+        Counter(name for image in images for name in image.names(kind)) for kind in ("hits", "false_positives")
+    )
+    evidence = naming_evidence(dataset, detections, classifier.classes)
+    point = classifier.space.operating_point
+    return Naming(
+        limit=None if point is None else point.limit,
+        rates=rates_of(sum(right.values()), sum(evidence.objects.values()), sum(false.values()), len(images)),
+        classes={
+            name: ClassNaming(
+                score=None if point is None else point.score_of(name),
+                rates=rates_of(right[name], evidence.objects[name], false[name], len(images)),
+            )
+            for name in classifier.classes
+        },
+        curve=naming_curve(evidence),
     )

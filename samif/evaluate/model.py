@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from samif.classifier.operating_point import NamingRates
 from samif.config import Strict
 from samif.io.document import Document
 
@@ -82,6 +83,28 @@ class Confusion(Strict):
         return self
 
 
+class ClassNaming(Strict):
+    """Names of one class: the score from which it is named (None without an operating point) and their rates."""
+
+    score: NonNegative | None
+    rates: NamingRates
+
+
+class Naming(Strict):
+    """Names at the operating point, and at every score.
+
+    Attributes:
+        limit: false names per 1,000 images that the operating point allows; None without one.
+        rates: on these images, at the operating point.
+        curve: at scores from 1 to 0.
+    """
+
+    limit: NonNegative | None
+    rates: NamingRates
+    classes: dict[str, ClassNaming]
+    curve: list[NamingRates]
+
+
 class Evaluation(Document):
     """The evaluation of one classifier, `base` or a session, on the validation images."""
 
@@ -98,6 +121,7 @@ class Evaluation(Document):
     base_only: BaseOnly
     unknown: Unknown
     confusion: Confusion
+    naming: Naming | None = Field(default=None, exclude_if=lambda naming: naming is None)
     operating_score: Unit
     seconds: NonNegative
 

@@ -87,7 +87,7 @@ class Model:
     @property
     def default_score(self) -> float:
         """Minimum score of a detection unless `predict` is given another one."""
-        return self._segmenter.evaluate_params.operating_score
+        return self._segmenter.default_score
 
     @overload  # a string is a sequence of strings for the type checker, not here
     def predict(self, images: ImageLike, score: float | None = None) -> Detections: ...  # type: ignore[overload-overlap]

@@ -87,7 +87,7 @@ class Instances:
         rows = [
             i
             for i, (label, rejected) in enumerate(zip(self.labels, self.rejected, strict=True))
-            if (self.scores[i] >= UNKNOWN_QUALITY if label == UNKNOWN else not rejected)
+            if (self.scores[i] > 0.0 if label == UNKNOWN else not rejected)
         ]
         return self.take(np.array(sorted(rows, key=lambda i: -self.scores[i]), dtype=np.int64))
 
@@ -100,9 +100,10 @@ class Instances:
 def label(proposals: Proposals, classifier: Classifier, params: EvaluateParams, height: int, width: int) -> Instances:
     """Label the proposals of one image.
 
-    A mask gets its most probable class. Where none of the classes is more probable, or the best is below the
-    classifier's rejection threshold, it is listed again as `unknown`, scored by its quality: AP ranks the first
-    entry, a person sees the second if it is a good object (`Instances.resolved`).
+    A mask gets its most probable class. It is listed again as `unknown` where it scores less than the operating point
+    asks of that class; without an operating point, where "none" is more probable or the class is less probable than the
+    rejection. `unknown` scores quality times the probability of none, and 0 for what is no good object. AP ranks the
+    first entry, a person sees the second (`Instances.resolved`).
     """
     if not len(proposals):
         return Instances(height, width, [], np.zeros((0, 4)), (), np.zeros(0))
@@ -116,7 +117,11 @@ def label(proposals: Proposals, classifier: Classifier, params: EvaluateParams, 
         scores = merge(proposals.inside, scores, classifier.space.project(features), best)
     kept = greedy(proposals.overlap, scores, params.duplicate_iou)[: params.max_detections]
     named = probability[kept, best[kept]]
-    unknown = (probability[kept, -1] > named) | (named < classifier.space.rejection)
+    point = classifier.space.operating_point
+    if point is None:
+        unknown = (probability[kept, -1] > named) | (named < classifier.space.rejection)
+    else:
+        unknown = scores[kept] < np.array([point.score_of(classifier.classes[i]) for i in best[kept]])
     instances = Instances(
         height,
         width,
@@ -128,9 +133,11 @@ def label(proposals: Proposals, classifier: Classifier, params: EvaluateParams, 
     if not unknown.any():
         return instances
     rows = kept[unknown]
+    is_object = quality[rows] >= UNKNOWN_QUALITY
+    unknown_scores = (is_object * quality[rows] * probability[rows, -1]).clip(0.0, 1.0)
     others = Instances(
         height, width, [proposals.masks[i] for i in rows], boxes([proposals.masks[i] for i in rows]),
-        (UNKNOWN,) * len(rows), quality[rows].clip(0.0, 1.0),
+        (UNKNOWN,) * len(rows), unknown_scores,
     )  # fmt: skip
     return Instances(
         height, width, instances.masks + others.masks, np.concatenate([instances.boxes, others.boxes]),
@@ -157,6 +164,11 @@ class Segmenter:
     propose_params: ProposeParams
     evaluate_params: EvaluateParams
     semantic: SemanticEncoder | None = None
+
+    @property
+    def default_score(self) -> float:
+        """The lowest score of a name that is shown."""
+        return self.classifier.operating_score(self.evaluate_params.operating_score)
 
     def embed(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedded]:
         """Encode images (H, W, 3) uint8 RGB."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, Field, PrivateAttr, model_validator
 
+from samif.classifier.operating_point import OperatingPoint
 from samif.config import BASE, EvaluateParams, Name, ProposeParams, Strict, digest
 from samif.errors import IntegrityError
 from samif.evaluate.model import Evaluation
@@ -99,6 +100,8 @@ class Card(Document):
     encoder: EncoderCard
     # not written where there is none, so that such cards are what they were before there was a choice
     semantic: SemanticCard | None = Field(default=None, exclude_if=lambda value: value is None)
+    # not written where there is none, as on cards of earlier releases
+    operating_point: OperatingPoint | None = Field(default=None, exclude_if=lambda value: value is None)
     decoder: DecoderCard
     pretrain_classes: Literal["base", "all"]
     inference: Inference = Inference()

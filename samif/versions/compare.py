@@ -6,24 +6,26 @@ lower a group; `before` is the version that is live or older, `after` the one th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from samif.classifier.operating_point import IMAGES as PER_IMAGES
 from samif.config import Strict
 from samif.dataset.model import ImageRecord
 from samif.errors import DataError
 from samif.evaluate.average_precision import Detection, group_mean
 from samif.evaluate.match_cache import MatchCache
-from samif.evaluate.matching import MATCH_IOU, Matched
+from samif.evaluate.matching import MATCH_IOU, Kind, Matched
 from samif.evaluate.model import Evaluation
 from samif.masks.rle import overlaps
 
 Metric = Literal["ap", "ap50"]
 Floats = NDArray[np.float64]
+Interval = Callable[[Floats], tuple[float | None, float | None]]
 GROUPS = ("base", "novel", "all")
 _THRESHOLDS = {"ap": slice(None), "ap50": slice(0, 1)}
 
@@ -35,6 +37,7 @@ class ScoredVersion:
     evaluation: Evaluation
     matches: MatchCache
     detections: list[Detection]
+    matched: list[Matched]
 
 
 class Change(Strict):
@@ -66,8 +69,9 @@ class Comparison(Strict):
     """Two versions on the same images.
 
     `groups` (base, novel, all) and `classes` hold points of `metric` (0-100) over the classes that both know;
-    `unlabelled_false_positives` are false positives per image on objects of no known class. `added` and `lost` name the
-    other classes.
+    `unlabelled_false_positives` are false positives per image on objects of no known class. `named` is the share of
+    objects of these classes that are rightly named, in points, and `false_names` the false positives per 1,000 images,
+    each at its version's operating point. `added` and `lost` name the other classes.
     """
 
     metric: Metric
@@ -77,6 +81,8 @@ class Comparison(Strict):
     groups: dict[str, Change]
     classes: dict[str, Change]
     unlabelled_false_positives: Change
+    named: Change | None = None
+    false_names: Change | None = None
     added: tuple[str, ...]
     lost: tuple[str, ...]
 
@@ -136,9 +142,39 @@ def compare(
             high=high,
             instances=two.unknown.objects,
         ),
+        named=_named(before, after, shared, weights, interval),
+        false_names=_false_names(before, after, weights, interval),
         added=tuple(name for name in two.per_class if name not in one.per_class),
         lost=tuple(name for name in one.per_class if name not in two.per_class),
     )
+
+
+def _named(
+    before: ScoredVersion, after: ScoredVersion, shared: Sequence[str], weights: NDArray[np.int32], interval: Interval
+) -> Change:
+    objects = sum((after.matches.classes[name].objects for name in shared), np.zeros(weights.shape[1], dtype=np.int64))
+    right = [_per_image(side, "hits", frozenset(shared)) for side in (before, after)]
+    with np.errstate(invalid="ignore"):
+        low, high = interval(100.0 * (weights @ (right[1] - right[0])) / (weights @ objects))
+    total = int(objects.sum())
+    shares = [100.0 * float(found.sum()) / total if total else None for found in right]
+    return Change(before=shares[0], after=shares[1], low=low, high=high, instances=total)
+
+
+def _false_names(before: ScoredVersion, after: ScoredVersion, weights: NDArray[np.int32], interval: Interval) -> Change:
+    false = [_per_image(side, "false_positives", None) for side in (before, after)]
+    images = weights.shape[1]
+    if not images:
+        return Change(before=None, after=None, low=None, high=None, instances=0)
+    low, high = interval(PER_IMAGES * (weights @ (false[1] - false[0])) / images)
+    rates = [PER_IMAGES * float(found.sum()) / images for found in false]
+    return Change(before=rates[0], after=rates[1], low=low, high=high, instances=int(false[1].sum()))
+
+
+def _per_image(side: ScoredVersion, kind: Kind, classes: frozenset[str] | None) -> NDArray[np.int64]:
+    """Hits or false positives of each image (P,), of some classes or of all."""
+    counts = [sum(classes is None or name in classes for name in image.names(kind)) for image in side.matched]
+    return np.array(counts, dtype=np.int64)
 
 
 def _draw(images: int, resamples: int, seed: int) -> NDArray[np.int32]:

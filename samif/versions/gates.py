@@ -26,7 +26,9 @@ SAME_POINTS = 0.01
 class Check(Strict):
     """One question of the policy; `subject` is a group, a class or a part of the version."""
 
-    name: Literal["verified", "lock", "images", "decoder", "rows", "classes", "floor", "drop", "false positives"]
+    name: Literal[
+        "verified", "lock", "images", "decoder", "rows", "classes", "floor", "drop", "false positives", "names"
+    ]
     subject: str
     outcome: Literal["passed", "unclear", "failed", "skipped"]
     reason: str
@@ -98,8 +100,9 @@ def evaluate_gates(
     if champion is not None:
         checks += [_classes(candidate, champion), *_drops(policy, comparison)]
     checks += [*_floors(policy, candidate.registered), _false_positives_floor(policy, candidate.registered)]
+    checks += [_false_names_floor(policy, candidate.registered)]
     if champion is not None:
-        checks += [_false_positives_rise(policy, comparison)]
+        checks += [_false_positives_rise(policy, comparison), *_names(policy, comparison)]
         checks += [_decoder(policy, candidate, champion), _rows(policy, candidate, champion)]
     return Verdict(
         candidate=candidate.version,
@@ -316,6 +319,58 @@ def _false_positives_rise(policy: GatesParams, comparison: Comparison | None) ->
     if change.is_noise:
         return check("unclear", f"{says}, more than the {limit:.2f} allowed, but that is inside the noise")
     return check("failed", f"{says}, at most {limit:.2f} more is allowed")
+
+
+def _false_names_floor(policy: GatesParams, evaluation: Evaluation) -> Check:
+    def check(outcome: Outcome | Literal["skipped"], reason: str) -> Check:
+        return Check(name="names", subject="false names", outcome=outcome, reason=reason)
+
+    limit = policy.max_false_names
+    if limit is None:
+        return check("skipped", "no limit on false names is set")
+    if evaluation.naming is None:
+        return check("failed", "false names were not measured")
+    rate = evaluation.naming.rates.false_names
+    says = f"{rate.value:.0f} false names per 1,000 images (interval {rate.low:.0f} to {rate.high:.0f})"
+    if rate.value <= limit:
+        return check("passed", f"{says}, at most {limit:.0f} are allowed")
+    if rate.low <= limit:
+        return check("unclear", f"{says}, more than the {limit:.0f} allowed, but that is inside the noise")
+    return check("failed", f"{says}, at most {limit:.0f} are allowed")
+
+
+def _names(policy: GatesParams, comparison: Comparison | None) -> Iterator[Check]:
+    """Rightly named objects may drop, and false names rise, by so much."""
+    named, false_names = (comparison.named, comparison.false_names) if comparison else (None, None)
+    yield _worsening(
+        "named objects",
+        "points of the named objects",
+        policy.max_named_drop,
+        named,
+        -1,
+    )
+    yield _worsening(
+        "false names rise", "false names per 1,000 images", policy.max_false_names_rise,
+        false_names, 1,
+    )  # fmt: skip
+
+
+def _worsening(subject: str, what: str, limit: float | None, change: Change | None, sign: int) -> Check:
+    """`sign` is 1 where more is worse, -1 where less is."""
+
+    def check(outcome: Outcome | Literal["skipped"], reason: str) -> Check:
+        return Check(name="names", subject=subject, outcome=outcome, reason=reason)
+
+    if limit is None:
+        return check("skipped", f"no limit on a change of the {what} is set")
+    if change is None or change.change is None:
+        return check("skipped", f"the {what} were not measured for both versions")
+    says = f"{what} went from {change.before:.1f} to {change.after:.1f}"
+    if sign * change.change <= limit:
+        return check("passed", says)
+    if change.is_noise:
+        return check("unclear", f"{says}, a change beyond the {limit:.1f} allowed, but that is inside the noise")
+    return check("failed", f"{says}, a change of at most {limit:.1f} for the worse is allowed")
 
 
 def _limit(limits: Limits, name: str) -> float | None:

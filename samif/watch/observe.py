@@ -69,7 +69,8 @@ def observe(
     is the background. `unknown`: detections without a known class. `margin`: probability of the best class minus that
     of the runner-up (background included), averaged over the other proposals. `class NAME`: detections of a class.
     """
-    detected = label(proposals, classifier, params, *size).resolved.above(params.operating_score)
+    least = classifier.operating_score(params.operating_score)
+    detected = label(proposals, classifier, params, *size).resolved.above(least)
     values = {OBJECTS: float(len(detected)), UNKNOWN: float(detected.labels.count(UNKNOWN))}
     row_of = {mask["counts"]: row for row, mask in enumerate(proposals.masks)}
     features, uncertainty = np.zeros((0, 0), dtype=np.float32), np.zeros(len(classifier.classes) + 1)

@@ -94,7 +94,7 @@ def test_the_first_run_runs_every_stage_and_writes_the_summary(root: Path, first
         ("w1", ["star_knob"], 2),
         ("w2", ["wing_nut"], 2),
     ]
-    keys = {"name", "classes", "shots", "classifier", "ap", "ap50", "per_class", "unknown", "seconds"}
+    keys = {"name", "classes", "shots", "classifier", "ap", "ap50", "per_class", "unknown", "names", "seconds"}
     for entry, known in zip((summary["base"], *summary["sessions"]), (12, 13, 14), strict=True):
         assert keys <= set(entry)
         assert set(entry["ap"]) == set(entry["ap50"]) == {"base", "novel", "all"}

@@ -71,6 +71,7 @@ def test_summary_has_exactly_the_keys_and_types_of_the_contract(demo: tuple[Layo
         "per_class": {name: {"ap": "float", "ap50": "float", "instances": "int"} for name in PARTS},
         "base_only": {"images": "int", "ap": "float", "ap50": "float"},
         "unknown": {"auroc": "NoneType", "unlabelled_false_positives_per_image": "NoneType"},
+        "names": {"named": "float", "false_names": "float"},
         "seconds": "float",
     }
     assert _shape(summary["sessions"][-1]) == entry
@@ -212,7 +213,7 @@ def test_the_page_is_self_contained_and_says_what_matters(demo: tuple[Layout, Pa
         "mask IoU",
     ):
         assert text in page.text, text
-    assert html.count("<svg") == 4
+    assert html.count("<svg") == 5
     assert "None" not in page.text
     assert "nan" not in page.text.lower().split()
 

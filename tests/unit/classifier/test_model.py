@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from samif.classifier.model import Classifier, HeadName, row_from
+from samif.classifier.operating_point import NamingEvidence, choose_point
 from samif.errors import IntegrityError, SamifError
 from tests.support.handmade import classifier, space
 
@@ -214,6 +215,9 @@ def test_every_parameter_of_the_space_is_kept(tmp_path: Path) -> None:
         whole().space, head="ranpac", random_projection=np.ones((WIDTH, 6), np.float32),
         offset=np.full(WIDTH, 0.5, np.float32),
         projection=np.ones((6, WIDTH), np.float32), spread=2.5, unknown_bias=-3.0, rejection=0.4,
+        operating_point=choose_point(
+            NamingEvidence(50, {"bolt": 2}, ["bolt"] * 2, np.array([0.9, 0.4]), np.array([True, False])), 60.0
+        ),
     )  # fmt: skip
     made = replace(whole(), space=ranpac, negatives=np.ones((2, WIDTH), np.float32))
     made.save(tmp_path / "c")
@@ -221,6 +225,7 @@ def test_every_parameter_of_the_space_is_kept(tmp_path: Path) -> None:
     features = np.random.default_rng(0).normal(size=(5, WIDTH)).astype(np.float32)
     assert np.array_equal(found.probabilities(features), made.probabilities(features))
     assert found.space.rejection == 0.4
+    assert found.space.operating_point is not None and found.space.operating_point == made.space.operating_point
     found.save(tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == (tmp_path / "c").read_bytes()
 

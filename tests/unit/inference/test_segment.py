@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from samif.classifier.model import Classifier, FeatureSpace
+from samif.classifier.operating_point import OperatingPoint, rates_of
 from samif.config import EvaluateParams, ProposeParams
 from samif.dataset.images import read_image
 from samif.dataset.model import Dataset
@@ -118,6 +119,31 @@ def test_a_mask_that_background_wins_has_one_name() -> None:
     found = label(named, even, params, *SHAPE)
     assert sorted(found.labels) == ["bolt", UNKNOWN]
     assert found.resolved.above(params.operating_score).labels == (UNKNOWN,)
+
+
+def point(score: float, class_scores: dict[str, float] | None = None) -> OperatingPoint:
+    return OperatingPoint(
+        limit=100.0, images=50, score=score, class_scores=class_scores or {}, rates=rates_of(1, 1, 0, 50)
+    )
+
+
+@pytest.mark.parametrize(("least", "shown"), [(0.2, "bolt"), (0.7, UNKNOWN)])
+def test_the_operating_point_decides_what_is_named(least: float, shown: str) -> None:
+    """Background 0.505, bolt 0.495, quality 1: without an operating point, background would win."""
+    even = classifier({"bolt": [1, 0]}, background=[1.05, 0.1])
+    one = proposals(MASKS[:1], np.array([[1.2, 0.2]], np.float32))
+    decided = even.with_operating_point(point(score=0.1, class_scores={"bolt": least}))
+    found = label(one, decided, EvaluateParams(), *SHAPE)
+    assert found.known.scores == pytest.approx([0.495], abs=0.01)
+    assert found.resolved.above(decided.operating_score(0.3)).labels == (shown,)
+
+
+def test_an_unknown_object_scores_by_how_likely_it_is_no_class() -> None:
+    """A known object below its class's score is not shown as unknown with the whole quality of its mask."""
+    even = classifier({"bolt": [1, 0]}, background=[1.05, 0.1]).with_operating_point(point(score=0.7))
+    found = label(proposals(MASKS[:1], np.array([[1.2, 0.2]], np.float32)), even, EvaluateParams(), *SHAPE)
+    assert found.resolved.labels == (UNKNOWN,)
+    assert found.resolved.scores == pytest.approx([0.505], abs=0.01)
 
 
 def test_what_has_a_name_is_not_unknown() -> None:

@@ -47,6 +47,7 @@ def measured(dataset: Dataset, known: tuple[str, ...], predicted: dict[int, tupl
         scored.evaluation,
         build_match_cache(dataset, scored.detections, head.classes, scored.unlabelled_false_positives),
         scored.detections,
+        scored.matched,
     )
 
 
@@ -109,6 +110,19 @@ def test_unlabelled_false_positives_are_compared_too(tmp_path: Path) -> None:
     after = measured(dataset, CLASSES[:1], dict.fromkeys(range(1, 11), ("bolt", "bolt")))
     tags = against(before, after).unlabelled_false_positives
     assert (tags.before, tags.after, tags.low, tags.high) == (0.0, 1.0, 1.0, 1.0)
+
+
+def test_names_are_compared_over_the_classes_that_both_know(tmp_path: Path) -> None:
+    """Before, each gear is called bolt; after, all names are right, and hooks have one too."""
+    dataset = scene(10, tmp_path, "bolt", "gear", "hook")
+    before = measured(dataset, CLASSES[:2], dict.fromkeys(range(1, 11), ("bolt", "bolt", "-")))
+    after = measured(dataset, CLASSES[:3], dict.fromkeys(range(1, 11), ("bolt", "gear", "hook")))
+    found = against(before, after)
+    assert found.named is not None and found.false_names is not None
+    assert (found.named.before, found.named.after, found.named.instances) == (50.0, 100.0, 20)
+    assert (found.named.low, found.named.high) == (50.0, 50.0)
+    assert (found.false_names.before, found.false_names.after) == (1000.0, 0.0)
+    assert (found.false_names.low, found.false_names.high) == (-1000.0, -1000.0)
 
 
 def test_the_seed_decides_and_the_metric_counts(tmp_path: Path) -> None:

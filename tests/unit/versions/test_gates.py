@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from samif.classifier.operating_point import rates_of
 from samif.config import GatesParams
-from samif.evaluate.model import Evaluation
+from samif.evaluate.model import Evaluation, Naming
 from samif.versions.card import Card
 from samif.versions.compare import Change, Comparison
 from samif.versions.gates import Verdict, VersionStatus, evaluate_gates
@@ -94,7 +95,13 @@ def change(drop: float, low: float, high: float, instances: int = 30, before: fl
 SAME = change(0.0, 0.0, 0.0)
 
 
-def comparison(classes: Mapping[str, Change] | None = None, tags: Change = SAME, **groups: Change) -> Comparison:
+def comparison(
+    classes: Mapping[str, Change] | None = None,
+    tags: Change = SAME,
+    named: Change | None = None,
+    false_names: Change | None = None,
+    **groups: Change,
+) -> Comparison:
     return Comparison(
         metric="ap",
         images=40,
@@ -103,6 +110,8 @@ def comparison(classes: Mapping[str, Change] | None = None, tags: Change = SAME,
         groups=dict.fromkeys(("base", "novel", "all"), SAME) | groups,
         classes=dict(classes or {}),
         unlabelled_false_positives=tags,
+        named=named,
+        false_names=false_names,
         added=(),
         lost=(),
     )
@@ -203,6 +212,44 @@ def test_unlabelled_false_positives_have_a_ceiling(value: float | None, outcome:
     registered = evaluation(false_positives=value)
     verdict = ask(comparison(), policy, registered=registered, scored=registered)
     assert of(verdict, "false positives", "number") == outcome
+
+
+@pytest.mark.parametrize(
+    ("drop", "low", "high", "outcome"),
+    [
+        (3.0, -4.0, -2.0, "passed"),
+        (3.1, -5.0, -1.0, "failed"),
+        (3.1, -7.0, 0.5, "unclear"),
+        (-9.0, 5.0, 12.0, "passed"),
+    ],
+)
+def test_named_objects_may_drop_so_much(drop: float, low: float, high: float, outcome: str) -> None:
+    found = ask(comparison(named=change(drop, low, high)), SMOOTH)
+    assert of(found, "names", "named objects") == outcome
+    assert of(found, "names", "false names rise") == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("rise", "low", "high", "outcome"),
+    [
+        (50.0, 40.0, 60.0, "passed"),
+        (51.0, 40.0, 60.0, "failed"),
+        (51.0, -1.0, 99.0, "unclear"),
+        (-80.0, -90.0, -70.0, "passed"),
+    ],
+)
+def test_false_names_may_rise_so_much(rise: float, low: float, high: float, outcome: str) -> None:
+    false_names = Change(before=100.0, after=100.0 + rise, low=low, high=high, instances=12)
+    assert of(ask(comparison(false_names=false_names), SMOOTH), "names", "false names rise") == outcome
+
+
+@pytest.mark.parametrize(("count", "outcome"), [(4, "passed"), (5, "unclear"), (12, "failed"), (None, "failed")])
+def test_false_names_have_a_ceiling(count: int | None, outcome: str) -> None:
+    """On 40 images, at most 100 per 1,000; without a measurement there is nothing to pass."""
+    naming = None if count is None else Naming(limit=None, rates=rates_of(30, 40, count, 40), classes={}, curve=[])
+    registered = evaluation().model_copy(update={"naming": naming})
+    verdict = ask(comparison(), GatesParams(max_false_names=100.0), registered=registered, scored=registered)
+    assert of(verdict, "names", "false names") == outcome
 
 
 @pytest.mark.parametrize(("value", "outcome"), [(40.0, "passed"), (39.99, "failed"), (None, "failed")])
