@@ -18,7 +18,8 @@ from samif.evaluate.model import Evaluation
 from samif.io import files
 from samif.versions.card import Card
 from samif.versions.compare import Comparison, ScoredVersion, compare
-from samif.versions.gates import Verdict, VersionStatus, evaluate_gates
+from samif.versions.gates import VersionStatus, evaluate_gates
+from samif.versions.verdict import Verdict
 
 
 @dataclass(frozen=True)

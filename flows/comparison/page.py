@@ -20,7 +20,7 @@ from flows.report.page import IMAGE_BUDGET, environment
 from samif.dataset.model import Dataset
 from samif.evaluate.matching import Matched, match_all
 from samif.versions.compare import Change, Comparison, Disagreement, ScoredVersion, disagreements
-from samif.versions.gates import Verdict
+from samif.versions.verdict import Verdict
 
 WORSE_IMAGES, BETTER_IMAGES = 8, 4
 ANSWERS = {"passed": "may go live", "unclear": "needs a person's decision", "failed": "is refused"}

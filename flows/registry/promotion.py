@@ -23,7 +23,7 @@ from flows.registry.ownership import check_promotion
 from flows.runtime.process import this_process
 from samif.config import Params
 from samif.errors import ConfigError, GateFailed, IntegrityError, ObjectMissing, ServiceUnavailable
-from samif.versions.gates import Verdict
+from samif.versions.verdict import Verdict
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 LEASE_SECONDS = 15.0

@@ -35,7 +35,11 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     classifier = trained.classifier
     if section.false_names is not None:
         folds = cross_fit(samples, trained, section)
-        evidence = cross_fitted_evidence(source.dataset, proposals.of, folds, params.evaluate)
+        # Names are the best detections of an image: a limit on their number does not reach them, and is left out here
+        # so that changing it repeats only the evaluation.
+        most = type(params.evaluate)().max_detections
+        labelling = params.evaluate.model_copy(update={"max_detections": most})
+        evidence = cross_fitted_evidence(source.dataset, proposals.of, folds, labelling)
         classifier = classifier.with_operating_point(operating_point(evidence, section))
     folder = layout.classifier(BASE)
     shutil.rmtree(folder, ignore_errors=True)

@@ -31,7 +31,7 @@ from flows.registry.mlflow_store import MlflowStore
 from flows.registry.promotion import CHALLENGER, Evidence, Promotions, Request
 from samif.config import Params
 from samif.errors import SamifError
-from samif.versions.gates import Verdict
+from samif.versions.verdict import Verdict
 
 WRITES = (
     "create_registered_model", "create_model_version", "set_registered_model_tag", "set_registered_model_alias",

@@ -21,7 +21,7 @@ from flows.registry.promotion import Evidence, Promotions, Request
 from flows.registry.registry import Registry
 from samif.config import Params
 from samif.errors import ConfigError, SamifError
-from samif.versions.gates import Check, Verdict
+from samif.versions.verdict import Check, Verdict
 from tests.support.browser import look
 from tests.support.tagged_line import ROWS, TaggedLine
 

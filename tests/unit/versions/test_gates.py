@@ -16,7 +16,8 @@ from samif.config import GatesParams
 from samif.evaluate.model import Evaluation, Naming
 from samif.versions.card import Card
 from samif.versions.compare import Change, Comparison
-from samif.versions.gates import Verdict, VersionStatus, evaluate_gates
+from samif.versions.gates import VersionStatus, evaluate_gates
+from samif.versions.verdict import Verdict
 
 SETS = {name: sha256(name.encode()).hexdigest() for name in ("mine", "other")}
 SMOOTH = GatesParams.model_validate({"max_drop": dict.fromkeys(("base", "novel", "all", "each_class"))})
