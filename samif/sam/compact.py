@@ -9,7 +9,7 @@ for the classifier, which the decoder does not read.
 
 from __future__ import annotations
 
-from segment_anything.modeling import MaskDecoder, TwoWayTransformer
+from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from segment_anything.modeling.common import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -109,3 +109,14 @@ def _rows(planes: Tensor, image: Tensor) -> Tensor:
     """`planes[image]`, rows of (B, C, h, w) for each of (N,). Its gradient adds up what prompts of one image send
     back in their order; that of indexing lets threads race where numbers are float32, and ends in other last bits."""
     return F.embedding(image, planes.flatten(1)).view(-1, *planes.shape[1:])
+
+
+def build_compact(image_encoder: nn.Module, grid: int, image_size: int) -> Sam:
+    """A SAM of an image encoder for `image_size` pixels and `grid` x `grid` embeddings, and the compact decoder."""
+    prompt_encoder = PromptEncoder(
+        embed_dim=CORE,
+        image_embedding_size=(grid, grid),
+        input_image_size=(image_size, image_size),
+        mask_in_chans=16,
+    )
+    return Sam(image_encoder=image_encoder, prompt_encoder=prompt_encoder, mask_decoder=CompactMaskDecoder())

@@ -13,19 +13,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from segment_anything.modeling import PromptEncoder, Sam
+from segment_anything.modeling import Sam
 from segment_anything.modeling.image_encoder import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from samif.sam.compact import CORE, FINE, MID, CompactMaskDecoder, Residual, downsample, make_neck
+from samif.sam.compact import FINE, MID, Residual, build_compact, downsample, make_neck
 
 IMAGE_SIZE = 512
 GRID = 32
 DEEP = 320
 """Channels of the backbone at stride 32."""
 BACKBONE = "tf_efficientnet_lite0"
-PIXEL_MEAN, PIXEL_STD = (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)
+PIXEL_MEAN, PIXEL_STD = 127.5, 127.5
 
 
 class PhotoImageEncoder(nn.Module):
@@ -75,15 +75,7 @@ class PhotoImageEncoder(nn.Module):
 
 def build_photo() -> Sam:
     """A `photo` with fresh random weights, the backbone's included, on the current default device."""
-    return Sam(
-        image_encoder=PhotoImageEncoder(),
-        prompt_encoder=PromptEncoder(
-            embed_dim=CORE,
-            image_embedding_size=(GRID, GRID),
-            input_image_size=(IMAGE_SIZE, IMAGE_SIZE),
-            mask_in_chans=16,
-        ),
-        mask_decoder=CompactMaskDecoder(),
-        pixel_mean=list(PIXEL_MEAN),
-        pixel_std=list(PIXEL_STD),
-    )
+    sam = build_compact(PhotoImageEncoder(), GRID, IMAGE_SIZE)
+    sam.pixel_mean = torch.full_like(sam.pixel_mean, PIXEL_MEAN)
+    sam.pixel_std = torch.full_like(sam.pixel_std, PIXEL_STD)
+    return sam

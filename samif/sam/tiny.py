@@ -6,12 +6,12 @@ Shape legend: N images; embedding (N, 256, 16, 16), its channels as `samif.sam.c
 from __future__ import annotations
 
 import torch
-from segment_anything.modeling import PromptEncoder, Sam
+from segment_anything.modeling import Sam
 from segment_anything.modeling.image_encoder import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from samif.sam.compact import CORE, FINE, MID, CompactMaskDecoder, Residual, downsample, make_neck
+from samif.sam.compact import FINE, MID, Residual, build_compact, downsample, make_neck
 
 IMAGE_SIZE = 256
 GRID = 16
@@ -49,13 +49,4 @@ class TinyImageEncoder(nn.Module):
 
 def build_tiny() -> Sam:
     """A `tiny` with fresh random weights, on the current default device."""
-    return Sam(
-        image_encoder=TinyImageEncoder(),
-        prompt_encoder=PromptEncoder(
-            embed_dim=CORE,
-            image_embedding_size=(GRID, GRID),
-            input_image_size=(IMAGE_SIZE, IMAGE_SIZE),
-            mask_in_chans=16,
-        ),
-        mask_decoder=CompactMaskDecoder(),
-    )
+    return build_compact(TinyImageEncoder(), GRID, IMAGE_SIZE)

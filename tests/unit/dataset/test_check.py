@@ -62,7 +62,7 @@ def test_class_counts(line: Any, outline: Outline) -> None:
 
 def errors(number: int) -> list[Finding]:
     warning = Finding("warning", "w.png", 9, None, "is odd", "look")
-    return [warning, *(Finding("error", f"{i}.png", i, None, "is bad", "mend it") for i in range(number))]
+    return [warning, *(Finding("error", f"{i}.png", i, None, "is bad", "correct it") for i in range(number))]
 
 
 def test_errors_become_one_sentence() -> None:
@@ -70,12 +70,12 @@ def test_errors_become_one_sentence() -> None:
     with pytest.raises(SamifError) as caught:
         raise_on_errors(errors(1))
     assert str(caught.value) == (
-        "the data set has 1 error: 0.png, image 0: is bad; mend it; run 'samif data check' for the whole list"
+        "the data set has 1 error: 0.png, image 0: is bad; correct it; run 'samif data check' for the whole list"
     )
     with pytest.raises(SamifError) as caught:
         raise_on_errors(errors(3))
     assert "more" not in str(caught.value)
     with pytest.raises(SamifError) as caught:
         raise_on_errors(errors(5))
-    assert "2.png, image 2: is bad; mend it | and 2 more; run" in str(caught.value)
+    assert "2.png, image 2: is bad; correct it | and 2 more; run" in str(caught.value)
     assert "3.png" not in str(caught.value)
