@@ -73,6 +73,11 @@ class Scorer:
                 f"'{card.name}' was made with encoder {card.encoder.digest[:12]}, but the embeddings here are of "
                 f"{embedded.encoder.digest[:12]}; compare it in a workspace of its own encoder"
             )
+        if self._params.encoder.tiles != card.encoder.tiles:
+            raise IntegrityError(
+                f"'{card.name}' was made with encoder.tiles {card.encoder.tiles}, but params.yaml here says "
+                f"{self._params.encoder.tiles}; compare it in a workspace with the same tiles"
+            )
         here = self._layout.decoder / DECODER
         same = here.is_file() and file_sha256(here) == card.decoder.sha256
         if (

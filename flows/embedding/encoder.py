@@ -65,13 +65,14 @@ def describe_encoder(params: EncoderParams | SemanticParams) -> EncoderInfo:
 
     if isinstance(params, SemanticParams):
         return EncoderInfo.of(semantic_of(params))
-    from samif.sam.encoder import preprocessing_digest
+    from samif.sam.encoder import embedding_shape, preprocessing_digest
     from samif.sam.zoo import ARCHITECTURES
 
     loaded = sam_of(params)
-    architecture = ARCHITECTURES[loaded.name]
-    preprocessing = preprocessing_digest(architecture.image_size, params.precision)
-    return EncoderInfo(loaded.name, loaded.encoder_digest, preprocessing, architecture.embedding)
+    image_size = ARCHITECTURES[loaded.name].image_size
+    preprocessing = preprocessing_digest(image_size, params.precision, params.tiles)
+    shape = embedding_shape(loaded.name, params.tiles)
+    return EncoderInfo(loaded.name, loaded.encoder_digest, preprocessing, shape)
 
 
 def load_encoder(params: EncoderParams | SemanticParams, device: str) -> Encoder:

@@ -10,7 +10,8 @@ from flows.runtime.ray_cluster import picklable
 from samif.config import PretrainDecoderParams
 from samif.dataset.model import ImageRecord
 from samif.errors import SamifError
-from samif.finetune.train import DistributedContext, ReadEmbeddings, TrainingResult, finetune, run_worker
+from samif.finetune.train import DistributedContext, TrainingResult, finetune, run_worker
+from samif.finetune.training_set import ReadEmbeddings
 from samif.sam.decoder import InstanceDecoder
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Job:
 
     Attributes:
         open_reader: gives the reader of embeddings on a worker; must be picklable.
+        tiles: tiles per image side that embeddings were made with.
     """
 
     decoder: InstanceDecoder
@@ -30,6 +32,7 @@ class Job:
     classes: frozenset[str]
     open_reader: Callable[[], ReadEmbeddings]
     params: PretrainDecoderParams
+    tiles: int = 1
 
 
 class ProgressActor:
@@ -65,9 +68,9 @@ def work(job: Job, progress: Any) -> TrainingResult | None:
     try:
         given = (job.decoder, job.images, job.classes, job.open_reader(), job.params)
         if distributed.rank > 0:
-            run_worker(*given, distributed)
+            run_worker(*given, distributed, job.tiles)
             return None
-        return finetune(*given, lambda n: progress.advance.remote(n), distributed)
+        return finetune(*given, lambda n: progress.advance.remote(n), distributed, job.tiles)
     except SamifError as error:
         raise picklable(error) from None
 

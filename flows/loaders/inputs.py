@@ -27,24 +27,25 @@ if TYPE_CHECKING:
     from samif.semantic.encoder import SemanticEncoder
 
 Read = Callable[[Sequence[ImageRecord]], "torch.Tensor"]
-"""Images -> what an encoder saw in them, (N, C, h, w) float32."""
+"""Images -> what an encoder saw in them, (N, V * C, h, w) float32 of V views."""
 
 
 @dataclass(frozen=True)
 class Source:
     """One split: its checked images, their embeddings, and their semantic features where params.yaml names an
-    encoder for them."""
+    encoder for them; `tiles` as in params.yaml."""
 
     dataset: Dataset
     read: Read
     read_semantic: Read | None = None
+    tiles: int = 1
 
     def semantic(self, image: ImageRecord) -> torch.Tensor | None:
         """Semantic features (S, g, g) of an image; None without such an encoder."""
         return None if self.read_semantic is None else self.read_semantic([image])[0]
 
     def look(self, image: ImageRecord) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embedding (C, h, w) and semantic features of an image."""
+        """Embedding (V * C, h, w) and semantic features of an image."""
         return self.read([image])[0], self.semantic(image)
 
 
@@ -70,7 +71,7 @@ def source_of(layout: Layout, params: Params, split: str) -> Source:
     store = store_of(layout, params)
     seen = reader_of(store, EmbeddingManifest.load(layout.embeddings))
     semantic = reader_of(store, EmbeddingManifest.load(layout.semantic)) if params.semantic is not None else None
-    return Source(dataset_of(layout, params, split), seen, semantic)
+    return Source(dataset_of(layout, params, split), seen, semantic, params.encoder.tiles)
 
 
 def reader_of(store: EmbeddingStore, manifest: EmbeddingManifest) -> Read:
@@ -114,7 +115,7 @@ def encoder_of(params: EncoderParams, device: str = "cpu") -> ImageEncoder:
     """The image encoder that params.yaml names, on a device."""
     from samif.sam.encoder import ImageEncoder
 
-    return ImageEncoder(sam_of(params), params.precision, device)
+    return ImageEncoder(sam_of(params), params.precision, device, params.tiles)
 
 
 def semantic_of(params: SemanticParams, device: str = "cpu") -> SemanticEncoder:

@@ -71,7 +71,7 @@ def _collect(layout: Layout, params: Params, parts: Sequence[FeaturePart]) -> Po
     with track(len(source.dataset.images), "images", "collect features") as progress:
         base = collect_base(
             source.dataset, decoder, params.dataset.base_classes, source.look, proposals.of, parts, params.train_base,
-            progress.advance,
+            progress.advance, source.tiles,
         )  # fmt: skip
     shown = next(found for image in source.dataset.images if len(found := proposals.of(image)))
     columns = {"token": shown.tokens, "pooled": shown.pooled, "semantic": shown.semantic}
@@ -89,7 +89,15 @@ def _extract(
     dataset = source_of(layout, params, "train").dataset
     with track(len({image for image, _ in keys}), "images", "shot features") as progress:
         return extract_shot_features(
-            keys, dataset, decoder, encoder.encode, parts, params.incremental, semantic, progress.advance
+            keys,
+            dataset,
+            decoder,
+            encoder.encode,
+            parts,
+            params.incremental,
+            semantic,
+            progress.advance,
+            encoder.tiles,
         )
 
 

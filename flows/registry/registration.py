@@ -105,6 +105,7 @@ class _Shared:
                 digest=self._manifest.encoder.digest,
                 checkpoint=self._checkpoint,
                 precision=params.encoder.precision,
+                tiles=params.encoder.tiles,
             ),
             semantic=self._semantic if "semantic" in learnt.space.parts else None,
             operating_point=learnt.space.operating_point,

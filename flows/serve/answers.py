@@ -127,7 +127,7 @@ class Status(BaseModel):
 
 def model_of(version: Version) -> dict[str, Any]:
     """A version as in `Model`."""
-    digests = {part: value for part, value in version.digests.items() if part != "precision"}
+    digests = {part: value for part, value in version.digests.items() if part not in ("precision", "tiles")}
     return {"name": version.name, "version": version.number, "digests": digests}
 
 

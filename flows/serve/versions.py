@@ -35,7 +35,7 @@ RETRY_SECONDS = 10.0
 """Time before a version that could not be loaded is tried again, unless the alias moves."""
 
 Part = Literal["encoder", "decoder", "classifier"]
-FROZEN = ("encoder", "decoder", "precision", "semantic")
+FROZEN = ("encoder", "decoder", "precision", "tiles", "semantic")
 """Digests of what two versions may share in memory; the last only where a semantic encoder is in use."""
 PROBE = np.tile(np.arange(64, dtype=np.uint8)[None, :, None] * 4, (64, 1, 3))
 
@@ -231,6 +231,7 @@ def _digests(bundle: ModelFiles) -> dict[str, str]:
         "decoder": card.decoder.sha256,
         "encoder": card.encoder.digest,
         "precision": card.encoder.precision,
+        "tiles": str(card.encoder.tiles),
     }
 
 

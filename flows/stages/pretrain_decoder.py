@@ -14,7 +14,8 @@ from flows.loaders.inputs import check_encoder, reader_of, sam_of, source_of, st
 from flows.runtime.progress import track
 from flows.workspace.layout import Layout
 from samif.config import Params
-from samif.finetune.train import finetune, learnable, planned_steps
+from samif.finetune.train import finetune
+from samif.finetune.training_set import learnable, planned_steps
 from samif.sam.decoder import InstanceDecoder, save_decoder
 
 
@@ -31,10 +32,10 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     steps = planned_steps(section, len(images))
     with track(steps, "steps", "fine-tune decoder") as progress:
         if section.workers == 1 and not has_gpu(params.embed.address):
-            finetuned = finetune(decoder, images, classes, source.read, section, progress.advance)
+            finetuned = finetune(decoder, images, classes, source.read, section, progress.advance, tiles=source.tiles)
         else:
             reader = functools.partial(reader_of, store_of(layout, params), EmbeddingManifest.load(layout.embeddings))
-            job = Job(decoder, images, classes, reader, section)
+            job = Job(decoder, images, classes, reader, section, source.tiles)
             finetuned = finetune_distributed(job, section.workers, params.embed.address, progress)
     shutil.rmtree(layout.decoder, ignore_errors=True)
     save_decoder(finetuned.decoder, loaded.name, layout.decoder / "decoder.safetensors")

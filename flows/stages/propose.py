@@ -31,7 +31,7 @@ def propose_each(
 ) -> Iterator[tuple[ImageRecord, Proposals]]:
     """The images of a split in order, each with its proposals and their features."""
     for image in source.dataset.images:
-        frame = Frame(image.height, image.width, decoder.image_size)
+        frame = Frame(image.height, image.width, decoder.image_size, source.tiles)
         found = propose(decoder, source.read([image])[0], frame, params)
         yield image, found.with_semantic(source.semantic(image))
         progress.advance()

@@ -42,7 +42,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     with track(len({image for image, _ in keys}), "images", f"learn {session}") as progress:
         shot_features = extract_shot_features(
             keys, dataset, decoder, encoder.encode, before.space.parts, params.incremental,
-            semantic.encode if semantic is not None else None, progress.advance,
+            semantic.encode if semantic is not None else None, progress.advance, encoder.tiles,
         )  # fmt: skip
     if section.background:
         after = before.reject([shot_features[key] for key in keys])
@@ -58,7 +58,7 @@ def _shots_from(layout: Layout, params: Params, section: SessionParams) -> Datas
     """The training images, or the session's own images if their digest is the one in params.yaml."""
     if section.source is None:
         return dataset_of(layout, params, "train")
-    dataset, findings = read_coco(Path(section.source.images), Path(section.source.annotations))
+    dataset, findings = read_coco(Path(section.source.images), Path(section.source.annotations), params.dataset)
     raise_on_errors(findings)
     if dataset.digest != section.source.digest:
         raise DataError(

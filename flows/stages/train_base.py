@@ -28,7 +28,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     with track(len(source.dataset.images), "images", "collect features") as progress:
         samples = collect_base(
             source.dataset, decoder, params.dataset.base_classes, source.look, proposals.of, section.features, section,
-            progress.advance,
+            progress.advance, source.tiles,
         )  # fmt: skip
     with track(steps(section), "spaces", "fit classifier") as progress:
         trained = fit_base(samples, section, progress.advance)

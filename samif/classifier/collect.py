@@ -84,13 +84,15 @@ def collect_base(
     parts: Sequence[FeaturePart],
     params: TrainBaseParams,
     advance: Callable[[int], None] = lambda _: None,
+    tiles: int = 1,
 ) -> BaseSamples:
     """Samples of every labelled object of `classes`, and of the proposals that show none.
 
     Args:
-        read: an image -> its embedding (C, h, w), and its semantic features (S, g, g) where `parts` names them.
+        read: an image -> its embedding (V * C, h, w), and its semantic features (S, g, g) where `parts` names them.
         parts: features to take; `params.features` or more.
         advance: called with 1 for each image that is done.
+        tiles: tiles per image side that embeddings were made with.
     """
     learnt = frozenset(classes)
     instances: dict[str, list[Instance]] = {name: [] for name in classes}
@@ -102,7 +104,7 @@ def collect_base(
         if labelled:
             embedding, semantic = read(image)
             found = instance_samples(
-                decoder, embedding, image, labelled, params.prompts_per_object, parts, rng, semantic
+                decoder, embedding, image, labelled, params.prompts_per_object, parts, rng, semantic, tiles
             )
             for annotation, samples in zip(labelled, found, strict=True):
                 instances[annotation.category].append(Instance(image.id, samples))

@@ -49,6 +49,7 @@ def extract_shot_features(
     params: IncrementalParams,
     encode_semantic: EncodeImages | None = None,
     advance: Callable[[int], None] = lambda _: None,
+    tiles: int = 1,
 ) -> dict[InstanceKey, Array]:
     """Samples (S, D) of labelled instances, from the upright and the rotated image and several prompts each.
 
@@ -58,6 +59,7 @@ def extract_shot_features(
         parts: features to take, side by side.
         encode_semantic: the semantic encoder, where `parts` names its features.
         advance: called with 1 for each image that is done.
+        tiles: tiles per image side that `encode_images` makes.
 
     Raises:
         DataError: the data set has no such image, or its file cannot be read.
@@ -81,7 +83,7 @@ def extract_shot_features(
                 found.setdefault(id_, []).extend(
                     instance_samples(
                         decoder, embedding, _turn_image(image, degrees), [turned], params.prompts_per_shot, parts,
-                        rng, semantic,
+                        rng, semantic, tiles,
                     )
                 )  # fmt: skip
         shot_features |= {(image_id, id_): np.concatenate(samples) for id_, samples in found.items()}

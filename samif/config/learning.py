@@ -51,6 +51,8 @@ class ProposeParams(Strict):
     """Prompts per image, for `points`."""
     grid: Annotated[int, Field(ge=1, le=64)] = 16
     """Prompts per image side, for `grid`."""
+    multimask: bool = False
+    """Whether each prompt also proposes its three multimask answers: parts and wholes, at more time per image."""
     min_objectness: Fraction = 0.2
     """Objectness below which a mask is discarded."""
     max_proposals: Positive = 100

@@ -4,7 +4,7 @@ silence on background."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from samif.finetune.targets import ImageTargets, to_points
 from samif.inference.propose import predict_points, propose
 from samif.masks.rle import overlaps
 from samif.sam.decoder import InstanceDecoder
+from samif.sam.frame import split_views
 
 BACKGROUND_POINTS = 12
 SILENT_BELOW = 0.5
@@ -49,9 +50,10 @@ def measure(
     classes: frozenset[str],
     read: Callable[[Sequence[ImageRecord]], Tensor],
     seed: int,
+    tiles: int = 1,
 ) -> Quality:
     """Prompt every instance of the images once at a random interior point, and some background points; then propose
-    without being told anything."""
+    without being told anything, in `tiles` tiles per image side too where there are some."""
     rng = np.random.default_rng([seed, 17])
     known: list[float] = []
     other: list[float] = []
@@ -72,11 +74,12 @@ def measure(
             places += [empty[i] for i in rng.integers(len(empty), size=BACKGROUND_POINTS)]
         points = torch.from_numpy(to_points(np.stack(places), target.frame))
         embedding = read([image])[0]
-        answers, _ = predict_points(decoder, embedding, target.frame, points)
+        frame = replace(target.frame, tiles=tiles)
+        answers, _ = predict_points(decoder, split_views(embedding, frame)[0][1], target.frame, points)
         for index, annotation in enumerate(objects):
             value = float(overlaps([answers.masks[index]], [annotation.rle])[0, 0])
             (known if annotation.category in classes else other).append(value)
-        proposed = propose(decoder, embedding, target.frame, ProposeParams(max_proposals=MOST_PROPOSALS))
+        proposed = propose(decoder, embedding, frame, ProposeParams(max_proposals=MOST_PROPOSALS))
         best = overlaps(proposed.masks, [a.rle for a in objects]).max(axis=0, initial=0.0)
         for annotation, reached in zip(objects, best, strict=True):
             found[annotation.category in classes].append(float((reached >= RECALL_IOUS).mean()))

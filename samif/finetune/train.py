@@ -17,25 +17,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from samif.config import PretrainDecoderParams
 from samif.dataset.model import ImageRecord
-from samif.errors import DataError
 from samif.finetune.quality import Quality, measure
-from samif.finetune.targets import LABELS, ImageTargets, to_points
+from samif.finetune.targets import ImageTargets
+from samif.finetune.training_set import Batch, ReadEmbeddings, TrainingSet, choose, draw, read_views
 from samif.sam.decode import SINGLE_MASK
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.precision import training_autocast
 
 logger = logging.getLogger(__name__)
 
-ReadEmbeddings = Callable[[Sequence[ImageRecord]], Tensor]
-"""Images -> embeddings (B, C, h, w)."""
-
-HELD_OUT = 0.15
 CURVE_POINTS = 40
 CELLS_AT_ONCE = 1 << 15
 """Prompts times grid cells of one pass: all 8 images of a step on `tiny`, one image on the official grid."""
@@ -80,36 +75,6 @@ class DistributedContext:
 SINGLE_PROCESS = DistributedContext()
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Prompts and targets of the images of a step, or of some of them."""
-
-    points: Tensor  # (B, P, 2)
-    targets: Tensor  # (B * P, r, r)
-    is_object: Tensor  # (B * P,)
-    depth: Tensor  # (B, 2h, 2w)
-    ignored: Tensor  # (B, 2h, 2w)
-
-    def images(self, rows: slice) -> _Batch:
-        """The same for some of the images."""
-        prompts = self.points.shape[1]
-        flat = slice(rows.start * prompts, rows.stop * prompts)
-        return _Batch(self.points[rows], self.targets[flat], self.is_object[flat], self.depth[rows], self.ignored[rows])
-
-    def to(self, device: str) -> _Batch:
-        return _Batch(*(tensor.to(device) for tensor in vars(self).values()))
-
-
-def planned_steps(params: PretrainDecoderParams, images: int) -> int:
-    """Optimiser steps for a number of training images: `steps`, or as many as `max_epochs` passes take."""
-    return min(params.steps, max(1, params.max_epochs * images // params.images_per_step))
-
-
-def learnable(images: Sequence[ImageRecord], classes: frozenset[str]) -> list[ImageRecord]:
-    """The images that show an instance of `classes`."""
-    return [p for p in images if any(a.category in classes and not a.crowd for a in p.annotations)]
-
-
 def finetune(
     decoder: InstanceDecoder,
     images: Sequence[ImageRecord],
@@ -118,10 +83,12 @@ def finetune(
     params: PretrainDecoderParams,
     advance: Callable[[int], None] = lambda _: None,
     distributed: DistributedContext = SINGLE_PROCESS,
+    tiles: int = 1,
 ) -> TrainingResult:
     """Fine-tune the mask decoder on the instances of `classes`; the prompt encoder stays as it is.
 
     A share of the images is held out; the fine-tuned decoder is kept only where it is better there than before.
+    Where embeddings have `tiles` per image side, half of each step's images are tiles that show an object.
     Losses: BCE + dice on the single mask, its IoU (regression), objectness, and the point proposal map.
     With several workers the first one calls this, the others `run_worker`.
 
@@ -129,11 +96,11 @@ def finetune(
         DataError: no image has an instance to learn from.
     """
     started = time.monotonic()
-    training_set = _TrainingSet.of(images, classes, read, params)
+    training_set = TrainingSet.of(images, classes, read, params, tiles)
     there = copy.deepcopy(decoder).to(distributed.device)
-    before = measure(there, training_set.check, classes, read, seed=params.seed)
+    before = measure(there, training_set.check, classes, read, params.seed, tiles)
     finetuned, curve = _train(decoder, training_set, distributed, advance)
-    after = measure(finetuned, training_set.check, classes, read, seed=params.seed)
+    after = measure(finetuned, training_set.check, classes, read, params.seed, tiles)
     better = after.score >= before.score
     if not better:
         logger.warning("fine-tuning did not help (%.3f before, %.3f after): kept as it was", before.score, after.score)
@@ -148,44 +115,19 @@ def run_worker(
     read: ReadEmbeddings,
     params: PretrainDecoderParams,
     distributed: DistributedContext,
+    tiles: int = 1,
 ) -> None:
     """Do a worker's share of the training steps of `finetune`; only the first worker measures.
 
     Raises:
         DataError: no image has an instance to learn from.
     """
-    _train(decoder, _TrainingSet.of(images, classes, read, params), distributed)
-
-
-@dataclass(frozen=True)
-class _TrainingSet:
-    """Images to learn from, and `check`, those to measure on: held out where there are more than three images."""
-
-    learn: list[ImageRecord]
-    check: list[ImageRecord]
-    classes: frozenset[str]
-    read: ReadEmbeddings
-    params: PretrainDecoderParams
-    steps: int
-    rng: np.random.Generator
-
-    @classmethod
-    def of(
-        cls, images: Sequence[ImageRecord], classes: frozenset[str], read: ReadEmbeddings, params: PretrainDecoderParams
-    ) -> _TrainingSet:
-        useful = learnable(images, classes)
-        if not useful:
-            raise DataError("no training image shows an instance of a class to learn; check dataset.base_classes")
-        rng = np.random.default_rng(params.seed)
-        order = rng.permutation(len(useful))
-        held = max(1, int(HELD_OUT * len(useful))) if len(useful) > 3 else 0
-        check, learn = [useful[i] for i in order[:held]], [useful[i] for i in order[held:]]
-        return cls(learn, check or learn, classes, read, params, planned_steps(params, len(useful)), rng)
+    _train(decoder, TrainingSet.of(images, classes, read, params, tiles), distributed)
 
 
 def _train(
     decoder: InstanceDecoder,
-    training_set: _TrainingSet,
+    training_set: TrainingSet,
     distributed: DistributedContext,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[InstanceDecoder, list[dict[str, float]]]:
@@ -200,7 +142,7 @@ def _train(
         parameter.requires_grad_(True)
     finetuned.train()
     optimiser = torch.optim.AdamW(weights, lr=params.learning_rate, weight_decay=0.01)
-    targets: dict[int, ImageTargets] = {}
+    targets: dict[tuple[int, int], ImageTargets] = {}
     curve: list[dict[str, float]] = []
     running: dict[str, float] = {}
     for step in range(steps):
@@ -208,9 +150,9 @@ def _train(
         for group in optimiser.param_groups:
             group["lr"] = rate
         share = distributed.share(params.images_per_step)
-        chosen = _choose(training_set)
-        embeddings = training_set.read(chosen[share]).float().to(distributed.device)
-        batch = _draw(finetuned, chosen, embeddings.shape[-1], training_set, targets).to(distributed.device)
+        chosen = choose(training_set)
+        embeddings = read_views(training_set, chosen[share]).float().to(distributed.device)
+        batch = draw(finetuned, chosen, embeddings.shape[-1], training_set, targets).to(distributed.device)
         optimiser.zero_grad(set_to_none=True)
         sums = _accumulate(finetuned, embeddings, batch, share)
         loss, iou = _over_all_workers(weights, sums, distributed)
@@ -224,62 +166,7 @@ def _train(
     return finetuned.eval().requires_grad_(False), curve
 
 
-def _choose(training_set: _TrainingSet) -> list[ImageRecord]:
-    """The images of the next step."""
-    images, count = training_set.learn, training_set.params.images_per_step
-    return [images[i] for i in training_set.rng.choice(len(images), count, replace=len(images) < count)]
-
-
-def _draw(
-    decoder: InstanceDecoder,
-    chosen: Sequence[ImageRecord],
-    grid: int,
-    training_set: _TrainingSet,
-    cache: dict[int, ImageTargets],
-) -> _Batch:
-    params, rng = training_set.params, training_set.rng
-    points, masks, depth, ignored = [], [], [], []
-    for image in chosen:
-        if image.id not in cache:
-            cache[image.id] = ImageTargets.of(image, training_set.classes, decoder.image_size)
-        target = cache[image.id]
-        for place, mask in _prompts(target, 4 * grid, params, rng):
-            points.append(to_points(place, target.frame))
-            masks.append(mask)
-        depth.append(target.depth(2 * grid))
-        block = LABELS // (2 * grid)
-        ignored.append(target.ignored[block // 2 :: block, block // 2 :: block])
-    targets = torch.from_numpy(np.stack(masks))
-    return _Batch(
-        torch.from_numpy(np.stack(points)).reshape(len(chosen), -1, 2),
-        targets,
-        targets.flatten(1).any(dim=1),
-        torch.from_numpy(np.stack(depth)),
-        torch.from_numpy(np.stack(ignored)),
-    )
-
-
-def _prompts(
-    target: ImageTargets, resolution: int, params: PretrainDecoderParams, rng: np.random.Generator
-) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Places and target masks of one image: objects, then background and seams in turn."""
-    nothing = np.zeros((resolution, resolution), dtype=np.float32)
-    total = params.object_points + params.background_points
-    prompts: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
-    count = len(target.objects)
-    for index in rng.choice(count, params.object_points, replace=count < params.object_points):
-        cells = target.interior(int(index), params.erosion)
-        prompts.append((cells[rng.integers(len(cells))], target.soft(int(index), resolution)))
-    while len(prompts) < total:
-        cells = target.seams if len(prompts) % 3 == 0 and len(target.seams) else target.background
-        if not len(cells):
-            prompts.append(prompts[int(rng.integers(params.object_points))])
-            continue
-        prompts.append((cells[rng.integers(len(cells))], nothing))
-    return prompts
-
-
-def _accumulate(decoder: InstanceDecoder, embeddings: Tensor, batch: _Batch, share: slice) -> tuple[float, float]:
+def _accumulate(decoder: InstanceDecoder, embeddings: Tensor, batch: Batch, share: slice) -> tuple[float, float]:
     """Add the gradients of some images of a batch, a few at a time where prompts times grid cells would fill the
     memory. Over all workers they add up to those of the batch, whose parts are the same however many workers there are.
 
@@ -320,7 +207,7 @@ def _over_all_workers(
     return float(loss), float(iou)
 
 
-def _loss(decoder: InstanceDecoder, embeddings: Tensor, batch: _Batch, whole: _Batch) -> tuple[Tensor, float]:
+def _loss(decoder: InstanceDecoder, embeddings: Tensor, batch: Batch, whole: Batch) -> tuple[Tensor, float]:
     """What the images of `batch` add to loss and mean mask IoU of `whole`, which they are some or all images of."""
     with training_autocast(embeddings.device.type):
         answer, objectness = decoder(embeddings, batch.points, SINGLE_MASK)

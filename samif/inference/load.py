@@ -110,6 +110,7 @@ def load_segmenter(
             checkpoint=checkpoint or (known.checkpoint if known else None),
             sha256=None if name in SHIPPED else wanted,
             precision=card.encoder.precision if card else (known.precision if known else "float32"),
+            tiles=card.encoder.tiles if card else (known.tiles if known else 1),
         ),
         device,
     )
@@ -164,7 +165,7 @@ def _local_encoder(params: EncoderParams, device: str) -> ImageEncoder:
     from samif.sam.zoo import load_sam
 
     checkpoint = None if params.checkpoint is None else Path(params.checkpoint)
-    return ImageEncoder(load_sam(params.name, checkpoint, params.sha256), params.precision, device)
+    return ImageEncoder(load_sam(params.name, checkpoint, params.sha256), params.precision, device, params.tiles)
 
 
 def _local_semantic(params: SemanticParams, device: str) -> SemanticEncoder:

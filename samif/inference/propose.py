@@ -1,10 +1,14 @@
 """Embedding -> proposals: masks of single objects with their features (SAM-IF, inference, before classification).
 
-Shape legend: P prompts, N proposals kept, D token width, F pooled width, S semantic width.
+Where an encoder has tiles, each of them is prompted like an image of its own, and its small objects join those of the
+whole image.
+
+Shape legend: V views of an image, P prompts, N proposals kept, D token width, F pooled width, S semantic width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,9 +22,10 @@ from samif.config import ProposeParams
 from samif.masks.mask_nms import greedy, suppress
 from samif.masks.patch_pooling import mean_under
 from samif.masks.pooling import pool
-from samif.masks.rle import Rle, areas, encode, overlaps
+from samif.masks.rle import Rle, areas, boxes, encode, overlaps, paste
+from samif.sam.decode import ALL_MASKS, SINGLE_MASK
 from samif.sam.decoder import InstanceDecoder
-from samif.sam.frame import Frame, grid_points
+from samif.sam.frame import Frame, View, grid_points, split_views
 from samif.sam.precision import full_float32
 
 CELLS_AT_ONCE = {"cpu": 1 << 15, "cuda": 1 << 20}
@@ -28,6 +33,11 @@ CELLS_AT_ONCE = {"cpu": 1 << 15, "cuda": 1 << 20}
 fill a GPU."""
 MIN_CELLS = 3
 """A mask of fewer low-resolution cells is noise: it has neither a shape nor features."""
+
+LARGEST_IN_TILE = 0.25
+"""Share of the image's longer side: the whole image shows larger objects well enough, and tiles cut them."""
+TILE_POINTS = 0.5
+"""Prompts of a tile, as a share of those of the whole image."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,10 @@ class Proposals:
             [self.masks[i] for i in rows], self.iou[rows], self.objectness[rows], self.tokens[rows], self.pooled[rows],
             None if self.semantic is None else self.semantic[rows],
         )  # fmt: skip
+
+    def placed(self, view: View, frame: Frame) -> Proposals:
+        """Proposals of a view with their masks in the pixels of the whole image."""
+        return replace(self, masks=paste(self.masks, view.x, view.y, frame.height, frame.width))
 
     def with_semantic(self, features: Tensor | None) -> Proposals:
         """The same with semantic features of the image (S, g, g) pooled under each mask; as they are without."""
@@ -147,9 +161,14 @@ class _DecoderOutput:
 
 
 def _decode_prompts(
-    decoder: InstanceDecoder, embedding: Tensor, points: Tensor, min_objectness: float = 0.0
+    decoder: InstanceDecoder,
+    embedding: Tensor,
+    points: Tensor,
+    min_objectness: float = 0.0,
+    which: Sequence[int] = SINGLE_MASK,
 ) -> _DecoderOutput:
-    """The output for the points (P, 2) whose objectness is enough, in their order; masks of others are not computed."""
+    """The output for the points (P, 2) whose objectness is enough, in their order, K masks each of the tokens `which`;
+    masks of others are not computed."""
     context = decoder.prepare_image(embedding.unsqueeze(0).float())
     at_once = max(1, CELLS_AT_ONCE[embedding.device.type] // embedding[0].numel())
     rows: list[tuple[Tensor, ...]] = []
@@ -158,8 +177,14 @@ def _decode_prompts(
         objectness = logits.sigmoid()
         enough = objectness >= min_objectness
         output = output.take(enough)
+        tokens = list(which)
         rows.append(
-            (decoder.predict_masks(context, output), output.iou[:, 0], objectness[enough], output.mask_tokens[:, 0])
+            (
+                decoder.predict_masks(context, output, which).flatten(0, 1),
+                output.iou[:, tokens].flatten(),
+                objectness[enough].repeat_interleave(len(tokens)),
+                output.mask_tokens[:, tokens].flatten(0, 1),
+            )
         )
     logits, iou, objectness, tokens = (torch.cat(column) for column in zip(*rows, strict=True))
     return _DecoderOutput(logits, iou.clamp(0.0, 1.0), objectness, tokens)
@@ -182,15 +207,53 @@ def predict_points(
     return proposals, outputs.large_enough.cpu().numpy() & (areas(proposals.masks) > 0)
 
 
+def propose(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, params: ProposeParams) -> Proposals:
+    """Proposals of one image from its embedding (V * C, h, w), best first: prompted, filtered by objectness, duplicates
+    removed. Masks are computed only of objects, and stay at low resolution until duplicates are removed. Of a tile,
+    only objects count that are small and not cut by its border. It runs on the decoder's device."""
+    (whole, seen), *tiles = split_views(embedding, frame)
+    found = _propose_view(decoder, seen, whole.frame, params)
+    if not tiles:
+        return found
+    of_tile = params.model_copy(update={"points": max(1, round(TILE_POINTS * params.points))})
+    parts = [found]
+    for view, seen in tiles:
+        small = _propose_view(decoder, seen, view.frame, of_tile)
+        small = small.take(np.flatnonzero(small_and_whole(boxes(small.masks), view, frame)))
+        parts.append(small.placed(view, frame))
+    found = _joined(parts)
+    rows = suppress(found.masks, found.quality.astype(np.float64), params.duplicate_iou)
+    return found.take(rows[: params.max_proposals])
+
+
+def small_and_whole(found: NDArray[np.float64], view: View, frame: Frame) -> NDArray[np.bool_]:
+    """Which objects a tile answers for: boxes (N, 4) in the tile's pixels, as x, y, width and height -> (N,)."""
+    low, high = found[:, :2], found[:, :2] + found[:, 2:]
+    size = np.array([view.frame.width, view.frame.height])
+    start = np.array([view.x, view.y])
+    inner_low, inner_high = start > 0, start + size < np.array([frame.width, frame.height])
+    cut = ((low <= 1) & inner_low) | ((high >= size - 1) & inner_high)
+    small = found[:, 2:].max(axis=1, initial=0.0) <= LARGEST_IN_TILE * max(frame.height, frame.width)
+    return np.asarray(small & ~cut.any(axis=1))
+
+
+def _joined(parts: Sequence[Proposals]) -> Proposals:
+    """Proposals of several views of one image, without semantic features."""
+    columns = ("iou", "objectness", "tokens", "pooled")
+    return Proposals(
+        [mask for part in parts for mask in part.masks],
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in columns),
+    )
+
+
 @full_float32()
 @torch.inference_mode()
-def propose(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, params: ProposeParams) -> Proposals:
-    """Proposals of one image from its embedding (C, h, w), best first: prompted, filtered by objectness, duplicates
-    removed. Masks are computed only of objects, and stay at low resolution until duplicates are removed. It runs on the
-    decoder's device."""
+def _propose_view(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, params: ProposeParams) -> Proposals:
+    """The proposals of one view from its embedding (C, h, w), best first."""
     embedding = embedding.to(decoder.device)
     points = prompt_points(decoder, embedding.float(), frame, params)
-    outputs = _decode_prompts(decoder, embedding, points, params.min_objectness)
+    which = ALL_MASKS if params.multimask else SINGLE_MASK
+    outputs = _decode_prompts(decoder, embedding, points, params.min_objectness, which)
     outputs = outputs.take(outputs.large_enough)
     quality = (outputs.iou * outputs.objectness).cpu().numpy().astype(np.float64)
     kept = greedy(outputs.overlap(), quality, params.duplicate_iou)[: params.max_proposals]

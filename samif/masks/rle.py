@@ -24,6 +24,18 @@ def decode(codes: Sequence[Rle]) -> NDArray[np.bool_]:
     return np.ascontiguousarray(coco.decode(list(codes)).transpose(2, 0, 1)).astype(bool)
 
 
+def paste(codes: Sequence[Rle], x: int, y: int, height: int, width: int) -> list[Rle]:
+    """Codes of masks of one part of an image -> codes over its `height` x `width` pixels, where (x, y) is the top left
+    corner of the part."""
+    pasted: list[Rle] = []
+    for code in codes:
+        whole = np.zeros((1, height, width), dtype=bool)
+        h, w = code["size"]
+        whole[0, y : y + h, x : x + w] = decode([code])[0]
+        pasted += encode(whole)
+    return pasted
+
+
 def part(code: Rle, x: int, y: int, width: int, height: int) -> NDArray[np.bool_]:
     """A box of one mask, in pixels (height, width); the rest is not copied."""
     return np.asarray(coco.decode([code])[y : y + height, x : x + width, 0], dtype=bool)

@@ -86,9 +86,9 @@ class InstanceDecoder(nn.Module):
         answer = run_transformer(self.mask_decoder, context, self.embed_points(points.flatten(0, 1)))
         return answer, self.heads.score(answer.iou_token, answer.mask_tokens[:, 0])
 
-    def predict_masks(self, context: ImageContext, answer: TokenAnswer) -> Tensor:
-        """The single mask of each answer, logits (N, 4h, 4w)."""
-        return predict_masks(self.mask_decoder, context, answer, SINGLE_MASK)[:, 0]
+    def predict_masks(self, context: ImageContext, answer: TokenAnswer, which: Sequence[int] = SINGLE_MASK) -> Tensor:
+        """The masks of the tokens `which` of each answer, logits (N, K, 4h, 4w)."""
+        return predict_masks(self.mask_decoder, context, answer, which)
 
     def forward(
         self, embeddings: Tensor, points: Tensor, which: Sequence[int] = ALL_MASKS

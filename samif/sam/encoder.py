@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from segment_anything.modeling import ImageEncoderViT, Sam
 from torch import Tensor, nn
 
-from samif.sam.frame import Frame
+from samif.sam.frame import TILE_OVERLAP, Frame, view_count, views
 from samif.sam.mobile import MobileImageEncoder, fused
-from samif.sam.pixels import padded_batch, resize_longest
+from samif.sam.pixels import padded_batch, resize, resize_longest
 from samif.sam.precision import full_float32, multiplies_bfloat16
 from samif.sam.vit import FastViT
 from samif.sam.zoo import ARCHITECTURES, LoadedSam
@@ -29,18 +29,22 @@ class ImageEncoder:
         precision: of the matrix products; part of what names an embedding. bfloat16 is the least that they have: a
             device that does not multiply it in hardware works in float32, with the weights unrounded.
         device: where it runs; on a GPU, pixels travel as bytes from pinned memory.
+        tiles: per image side, encoded beside the whole image (`samif.sam.frame.views`); 1 for none.
 
     Attributes:
         name: architecture, `tiny` or an official one.
         digest: SHA-256 of the encoder's weights; with `preprocessing_digest` it names an embedding.
     """
 
-    def __init__(self, loaded: LoadedSam, precision: Precision = "float32", device: str = "cpu") -> None:
+    def __init__(
+        self, loaded: LoadedSam, precision: Precision = "float32", device: str = "cpu", tiles: int = 1
+    ) -> None:
         self.name = loaded.name
         self.digest = loaded.encoder_digest
         self.file_sha256 = loaded.file_sha256
         self.sam: Sam = loaded.sam
         self.precision = precision
+        self.tiles = tiles
         self.device = torch.device(device)
         self.image_size = int(self.sam.image_encoder.img_size)
         self._network = _network(self.sam, _dtype(precision, self.device)).to(self.device)
@@ -49,37 +53,52 @@ class ImageEncoder:
     @property
     def preprocessing_digest(self) -> str:
         """SHA-256 of how an image is resized, normalised and padded, and how precisely it is encoded."""
-        return preprocessing_digest(self.image_size, self.precision)
+        return preprocessing_digest(self.image_size, self.precision, self.tiles)
 
     @property
     def embedding_shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of one image."""
-        return ARCHITECTURES[self.name].embedding
+        """(V * C, h, w) of one image, V the number of its views."""
+        return embedding_shape(self.name, self.tiles)
 
     def frame(self, image: NDArray[np.uint8]) -> Frame:
         """The frame of an image (H, W, 3)."""
-        return Frame(image.shape[0], image.shape[1], self.image_size)
+        return Frame(image.shape[0], image.shape[1], self.image_size, self.tiles)
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Images (H, W, 3) uint8 RGB of any sizes -> embeddings (N, C, h, w) float32 on the CPU."""
+        """Images (H, W, 3) uint8 RGB of any sizes -> embeddings (N, V * C, h, w) float32 on the CPU."""
         return self.encode_prepared([self.prepare(image) for image in images])
 
     def prepare(self, image: NDArray[np.uint8]) -> Tensor:
-        """The part of the work before the network: (H, W, 3) -> resized (3, h, w) uint8. Safe in several threads."""
-        return resize_longest(image, self.image_size)
+        """The part of the work before the network: (H, W, 3) -> resized views (V * 3, h, w) uint8. Safe in several
+        threads."""
+        whole = resize_longest(image, self.image_size)
+        _, *tiles = views(self.frame(image))
+        # a tile's longer side may round to another shorter side: one pixel at most
+        parts = (np.ascontiguousarray(view.cut(image.transpose(2, 0, 1)).transpose(1, 2, 0)) for view in tiles)
+        return torch.cat([whole, *(resize(part, *whole.shape[1:]) for part in parts)])
 
     @torch.inference_mode()
     def encode_prepared(self, prepared: Sequence[Tensor]) -> Tensor:
-        """What `prepare` gave -> embeddings (N, C, h, w) float32 on the CPU."""
-        batch = padded_batch(prepared, self.image_size, self._mean, self._std)
-        with full_float32():
-            embeddings: Tensor = self._network(batch)
-        return embeddings.float().cpu()
+        """What `prepare` gave -> embeddings (N, V * C, h, w) float32 on the CPU."""
+        seen = []
+        for view in zip(*(torch.split(image, 3) for image in prepared), strict=True):
+            batch = padded_batch(view, self.image_size, self._mean, self._std)
+            with full_float32():
+                seen.append(self._network(batch).float().cpu())
+        return torch.cat(seen, dim=1)
 
 
-def preprocessing_digest(image_size: int, precision: Precision) -> str:
-    """SHA-256 of the preprocessing to `image_size` pixels and of the precision of encoding."""
+def embedding_shape(name: str, tiles: int) -> tuple[int, int, int]:
+    """(V * C, h, w) of the embedding of an image by an architecture, V the number of its views."""
+    channels, height, width = ARCHITECTURES[name].embedding
+    return view_count(tiles) * channels, height, width
+
+
+def preprocessing_digest(image_size: int, precision: Precision, tiles: int = 1) -> str:
+    """SHA-256 of the preprocessing to `image_size` pixels, of the precision of encoding and of the tiles."""
     recipe = f"longest side {image_size}, PIL bilinear, normalise, pad right and bottom with 0, {precision}"
+    if tiles > 1:
+        recipe += f", {tiles} x {tiles} tiles that overlap by {TILE_OVERLAP}"
     return hashlib.sha256(recipe.encode()).hexdigest()
 
 

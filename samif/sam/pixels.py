@@ -18,6 +18,13 @@ def resize_longest(
     # as the official ResizeLongestSide, which needs torchvision for this one call of Pillow
     scale = size * 1.0 / max(image.shape[:2])
     height, width = (int(side * scale + 0.5) for side in image.shape[:2])
+    return resize(image, height, width, resample)
+
+
+def resize(
+    image: NDArray[np.uint8], height: int, width: int, resample: Image.Resampling = Image.Resampling.BILINEAR
+) -> Tensor:
+    """An image (H, W, 3) uint8 RGB -> (3, height, width) uint8. Safe in several threads."""
     resized = Image.fromarray(image).resize((width, height), resample)
     return torch.from_numpy(np.asarray(resized).transpose(2, 0, 1).copy())
 

@@ -43,6 +43,7 @@ class EncoderCard(Strict):
     digest: Sha256
     checkpoint: Sha256 | None
     precision: Literal["float32", "bfloat16"] = "float32"
+    tiles: int = 1
 
 
 class SemanticCard(Strict):

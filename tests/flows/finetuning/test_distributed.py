@@ -31,7 +31,8 @@ from flows.workspace.layout import Layout
 from samif.config import Params, digest
 from samif.dataset.model import ImageRecord
 from samif.errors import SamifError
-from samif.finetune.train import TrainingResult, finetune, learnable
+from samif.finetune.train import TrainingResult, finetune
+from samif.finetune.training_set import learnable
 from samif.sam.decoder import InstanceDecoder
 
 pytestmark = pytest.mark.slow

@@ -20,7 +20,8 @@ from samif.dataset.model import Dataset, ImageRecord
 from samif.errors import SamifError
 from samif.finetune import train
 from samif.finetune.quality import measure
-from samif.finetune.train import DistributedContext, TrainingResult, finetune, planned_steps, run_worker
+from samif.finetune.train import DistributedContext, TrainingResult, finetune, run_worker
+from samif.finetune.training_set import planned_steps
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.encoder import ImageEncoder
 

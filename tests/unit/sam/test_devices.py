@@ -46,7 +46,7 @@ def test_a_decoder_on_a_gpu_draws_and_pools_there(
     embedding = torch.randn(shape).to(decoder.device)
     context = decoder.prepare_image(embedding.unsqueeze(0))
     answer, objectness = decoder.run_transformer(context, torch.rand(1, 7, 2).to(decoder.device))
-    masks = decoder.predict_masks(context, answer)
+    masks = decoder.predict_masks(context, answer)[:, 0]
     full = Frame(60, 80, decoder.image_size).full_masks(masks)
     pooled = pool(embedding, (masks > 0).float())
     found = (decoder.device, objectness.device, answer.mask_tokens.device, masks.device, full.device, pooled.device)
