@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from samif.errors import DataError, OutOfMemory
+from samif.io.image_formats import formats_of
 
 MAX_PIXELS = 200_000_000
 """Images of more pixels are refused before anything is decoded."""
@@ -27,9 +28,6 @@ MAX_PIXELS = 200_000_000
 MAX_ASPECT = 200
 """Images whose longer side is more than so many times the shorter are refused: at the size that an encoder sees,
 nothing would be left of the shorter."""
-
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "PPM", "JPEG2000")
-"""Raster formats only: Pillow would hand PostScript and the like to outside programs."""
 
 BACKDROP = (128, 128, 128)
 """What transparent pixels show: mid grey, on which neither dark nor light parts vanish."""
@@ -76,7 +74,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS, sha256: str | None = No
     its greatest value.
 
     Args:
-        path: a JPEG, PNG, TIFF, BMP, GIF, WebP, AVIF, PPM or JPEG 2000 file.
+        path: a file of a format in `samif.io.image_formats`.
         max_pixels: images above this are refused by their header.
         sha256: what the SHA-256 (hex) of the file's bytes must be; None takes any.
 
@@ -152,7 +150,7 @@ def _decoder(path: Path, file: BufferedReader, max_pixels: int) -> Iterator[Imag
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
     file.seek(0)
-    with Image.open(file, formats=FORMATS) as image:
+    with Image.open(file, formats=formats_of(path)) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise _too_large(path, f"{width} x {height} pixels", max_pixels)
