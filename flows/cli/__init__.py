@@ -26,6 +26,7 @@ def main() -> None:
     # Each module registers its commands.
     from flows.cli import (  # noqa: F401
         data,
+        data_import,
         init_coco2014,
         predict,
         promotion,
