@@ -36,6 +36,9 @@ class PretrainDecoderParams(Strict):
     """Peak learning rate."""
     erosion: Fraction = 0.15
     """Margin between prompts and an object's border, as a share of the object's depth."""
+    interpolation: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the finetuned weights in their mean with the weights before; below 1, classes that are not learned keep
+    more of their masks."""
     seed: int = 0
     """Seed of prompts and batches."""
     workers: Positive = Field(default=1, exclude_if=lambda workers: bool(workers == 1))

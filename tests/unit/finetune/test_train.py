@@ -21,9 +21,12 @@ from samif.errors import SamifError
 from samif.finetune import train
 from samif.finetune.quality import measure
 from samif.finetune.train import DistributedContext, TrainingResult, finetune, run_worker
-from samif.finetune.training_set import planned_steps
+from samif.finetune.training_set import TrainingSet, choose, planned_steps, read_views
+from samif.masks.rle import decode
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.encoder import ImageEncoder
+from samif.sam.frame import Frame, split_views
+from tests.support.handmade import loaded
 
 Read = Callable[[Sequence[ImageRecord]], Tensor]
 
@@ -290,3 +293,53 @@ def test_quality_is_told_apart_by_learnt_and_other_classes(
     assert parted.iou_other is not None
     both = (parted.iou_base * sum(shown) + parted.iou_other * (len(shown) - sum(shown))) / len(shown)
     assert both == pytest.approx(whole.iou_base)
+
+
+def test_interpolated_weights_lie_between_those_before_and_after(
+    decoder: InstanceDecoder, scenes: Dataset, read: Read, everything: frozenset[str]
+) -> None:
+    start = with_objectness(decoder, 5.0, masks=False)
+    whole, half = (
+        finetune(start, scenes.images[:3], everything, read, params(3, interpolation=share)) for share in (1.0, 0.5)
+    )
+    assert whole.kept == half.kept == "after"
+    for name, before in start.state_dict().items():
+        expected = (before + whole.decoder.state_dict()[name]) / 2
+        torch.testing.assert_close(half.decoder.state_dict()[name], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_half_of_a_steps_views_are_tiles(scenes: Dataset, encoder: ImageEncoder, everything: frozenset[str]) -> None:
+    """Labels, embedding and targets of a chosen tile are those of the same crop."""
+    tiled = ImageEncoder(loaded(encoder.sam), tiles=2)
+    seen = {p.id: tiled.encode([read_image(scenes.path_of(p))])[0] for p in scenes.images}
+    training_set = TrainingSet.of(
+        scenes.images, everything, lambda images: torch.stack([seen[i.id] for i in images]),
+        params(1, images_per_step=4), tiles=2,
+    )  # fmt: skip
+    chosen = choose(training_set)
+    assert [shown.view > 0 for shown in chosen] == [False, False, True, True]
+    embeddings = read_views(training_set, chosen)
+    for shown, embedding in zip(chosen, embeddings, strict=True):
+        view, expected = split_views(seen[shown.image.id], Frame(shown.image.height, shown.image.width, 256, 2))[
+            shown.view
+        ]
+        assert torch.equal(embedding, expected)
+        assert (shown.labels.height, shown.labels.width) == (view.frame.height, view.frame.width)
+        whole = {a.id: decode([a.rle])[0] for a in shown.image.annotations}
+        for a in shown.labels.annotations:
+            assert np.array_equal(decode([a.rle])[0], view.cut(whole[a.id]))
+
+
+def test_a_decoder_learns_from_tiles(
+    decoder: InstanceDecoder, scenes: Dataset, encoder: ImageEncoder, everything: frozenset[str]
+) -> None:
+    tiled = ImageEncoder(loaded(encoder.sam), tiles=2)
+    seen = {p.id: tiled.encode([read_image(scenes.path_of(p))])[0].clone() for p in scenes.images[:3]}
+    start = with_objectness(decoder, 5.0, masks=False)
+
+    def read_tiled(images: Sequence[ImageRecord]) -> Tensor:
+        return torch.stack([seen[image.id] for image in images])
+
+    finetuned = finetune(start, scenes.images[:3], everything, read_tiled, params(15), tiles=2)
+    losses = [row["loss"] for row in finetuned.curve]
+    assert finetuned.kept == "after" and losses[-1] < 0.8 * losses[0]
