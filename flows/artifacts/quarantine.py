@@ -1,4 +1,4 @@
-"""Images that cannot be used: which, why, what to do; and the file in which a stage keeps their list."""
+"""Images and labels that cannot be used: which, why, what to do; and the file in which a stage keeps their list."""
 
 from __future__ import annotations
 
@@ -48,14 +48,26 @@ class BrokenImage(Strict):
         return f"{self.file} {self.reason}; {self.remedy}"
 
 
+class BrokenLabel(Strict):
+    """A label that was left out or whose outline was changed: `file` is relative to the folder of its split."""
+
+    split: Split
+    file: str
+    annotation: int | None
+    left_out: bool
+    reason: str
+    remedy: str
+
+
 class Quarantine(Document):
-    """The list that a stage writes, empty or not, and the policy under which it was made."""
+    """The lists that a stage writes, empty or not, and the policy for images under which they were made."""
 
     WHAT = "a list of broken images"
     REMEDY = "delete it and run 'samif run', which writes it"
 
     policy: Literal["refuse", "quarantine"]
     images: tuple[BrokenImage, ...]
+    labels: tuple[BrokenLabel, ...] = ()
 
     @property
     def sentence(self) -> str:

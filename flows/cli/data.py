@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.app import HERE, AsJson, Workspace, console, group, print_json, print_rows
 from flows.workspace.layout import Layout
-from samif.config import CocoSource, load_params
+from samif.config import CocoSource, ReadRules, load_params
 from samif.errors import DataError, ObjectMissing
+
+if TYPE_CHECKING:
+    from samif.dataset.check import Kind
 
 data_app = group("data", "Check images and labels.")
 
@@ -24,18 +27,19 @@ def check(
 ) -> None:
     """Check images and COCO files: findings per image and annotation, number of objects per class."""
     from flows.runtime.progress import track
-    from samif.dataset.check import class_counts
+    from samif.dataset.check import class_counts, kinds
     from samif.dataset.coco import read_coco
 
     if (images is None) != (annotations is None):
         raise typer.BadParameter("give --images and --annotations together, or neither")
     reports = []
-    for source in _sources(images, annotations, workspace):
+    rules, sources = _sources(images, annotations, workspace)
+    for source in sources:
         with track(1, "files", f"check {Path(source.annotations).name}") as progress:
-            dataset, findings = read_coco(Path(source.images), Path(source.annotations))
+            dataset, findings = read_coco(Path(source.images), Path(source.annotations), rules)
             progress.advance()
         reports.append((source, dataset, findings, class_counts(dataset)))
-    errors = sum(f.level == "error" for _, _, findings, _ in reports for f in findings)
+    errors = sum(f.count for _, _, findings, _ in reports for f in findings if f.level == "error")
     if as_json:
         print_json(
             [
@@ -45,6 +49,7 @@ def check(
                     "image_count": len(dataset.images),
                     "digest": dataset.digest,
                     "findings": findings,
+                    "kinds": kinds(findings),
                     "classes": {name: {"instances": i, "images": p} for name, (i, p) in counts.items()},
                 }
                 for source, dataset, findings, counts in reports
@@ -53,27 +58,37 @@ def check(
     else:
         out = console()
         for source, dataset, findings, counts in reports:
-            out.print(f"[bold]{source.annotations}[/bold]: {len(dataset.images)} images", soft_wrap=True)
+            out.print(f"{source.annotations}: {len(dataset.images)} images", style="bold", soft_wrap=True)
             rows = [[n, str(i), str(p)] for n, (i, p) in counts.items()]
             print_rows(["class", "instances", "images"], rows, right=("instances", "images"))
             if findings:
-                told = [
-                    [f.level, f.file, str(f.annotation or f.image or ""), f"{f.what}; {f.remedy}"] for f in findings
-                ]
-                print_rows(["level", "file", "id", "finding"], told)
-            out.print(f"{len(findings)} findings\n")
+                told = [[k.level, str(k.count), _told(k), " | ".join(k.places)] for k in kinds(findings)]
+                print_rows(["level", "count", "finding", "where"], told, right=("count",))
+            hint = "; --json lists each with its place" if len(findings) > len(kinds(findings)) else ""
+            out.print(f"{sum(f.count for f in findings)} findings{hint}\n")
     if errors:
         raise DataError(f"{errors} errors in the images and labels; each finding says what to do")
 
 
-def _sources(images: Path | None, annotations: Path | None, workspace: Path) -> list[CocoSource]:
+_EFFECT = {"image": "image left out: ", "label": "label left out: ", "outline": "label changed: "}
+
+
+def _told(kind: Kind) -> str:
+    effect = _EFFECT.get(kind.loss, "") if kind.level == "warning" else ""
+    return f"{effect}{kind.what}; {kind.remedy}"
+
+
+def _sources(
+    images: Path | None, annotations: Path | None, workspace: Path
+) -> tuple[ReadRules | None, list[CocoSource]]:
+    """Rules and files of the workspace, or the files that are named."""
     if images is not None and annotations is not None:
-        return [CocoSource(images=str(images), annotations=str(annotations))]
+        return None, [CocoSource(images=str(images), annotations=str(annotations))]
     layout = Layout(workspace.resolve())
     dataset = load_params(layout.params).dataset
     if dataset.train is None:
         if not layout.drawn.is_dir():
             raise ObjectMissing("the first 'samif run' draws the demo line; run it, or give --images and --annotations")
         folders = [layout.drawn / split for split in ("train", "val")]
-        return [CocoSource(images=str(f / "images"), annotations=str(f / "annotations.json")) for f in folders]
-    return [dataset.train, *([dataset.val] if dataset.val else [])]
+        return dataset, [CocoSource(images=str(f / "images"), annotations=str(f / "annotations.json")) for f in folders]
+    return dataset, [dataset.train, *([dataset.val] if dataset.val else [])]

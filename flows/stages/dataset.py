@@ -6,13 +6,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.artifacts.quarantine import BrokenImage, Quarantine
+from flows.artifacts.quarantine import BrokenImage, BrokenLabel, Quarantine
 from flows.runtime.progress import say, track
+from flows.workspace.findings import say_findings
 from flows.workspace.layout import SPLITS, Layout, Split
 from samif.config import Params
 from samif.dataset import coco2014
-from samif.dataset.check import class_counts, raise_on_errors, without_broken
+from samif.dataset.check import Finding, class_counts, raise_on_errors
 from samif.dataset.coco import read_coco
+from samif.dataset.coco_classes import joined
 from samif.dataset.model import Dataset
 from samif.dataset.sessions import split_by_image
 from samif.errors import DataError
@@ -21,21 +23,17 @@ from samif.errors import DataError
 def run(layout: Layout, params: Params, session: str | None) -> None:
     """Write `artifacts/dataset/{train,val}.json`; on the demo line also the drawn images.
 
-    Image files that cannot be used are an error, or, with `dataset.broken_images: quarantine`, are left out and listed
-    with reasons in `artifacts/quarantine/dataset.json`.
+    Images and labels that cannot be used are an error, or, with `dataset.broken_images: quarantine` and
+    `dataset.broken_labels: quarantine`, are left out and listed with reasons in `artifacts/quarantine/dataset.json`.
 
     Raises:
         DataError: images or annotations cannot be used.
     """
     shutil.rmtree(layout.drawn, ignore_errors=True)
     layout.drawn.mkdir(parents=True)
-    read = {split: read_coco(images, annotations) for split, images, annotations in _sources(layout, params)}
-    broken: list[BrokenImage] = []
-    if params.dataset.broken_images == "quarantine":
-        for split, (dataset, findings) in read.items():
-            whole, rest, unusable = without_broken(dataset, findings)
-            read[split] = whole, rest
-            broken += [BrokenImage(split=split, file=f.file, reason=f.what, remedy=f.remedy) for f in unusable]
+    read = {
+        split: read_coco(images, annotations, params.dataset) for split, images, annotations in _sources(layout, params)
+    }
     for _, findings in read.values():
         raise_on_errors(findings)
     train = read["train"][0]
@@ -43,13 +41,11 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
         val = read["val"][0]
     else:
         train, val = split_by_image(train, params.dataset.holdout, params.dataset.seed)
-    _check_classes(train, val, params)
+    _check_classes(train, params)
     if params.dataset.protocol == coco2014.PROTOCOL:
         _check_protocol(train, val)
-    quarantine = Quarantine(policy=params.dataset.broken_images, images=tuple(broken))
-    quarantine.save(layout.quarantine("dataset"))
-    if broken:
-        say(f"left out {quarantine.sentence}; the whole list is {layout.quarantine('dataset')}")
+    _quarantine(layout, params, {split: findings for split, (_, findings) in read.items()})
+    train, val = joined(train, val)
     train.save(layout.index("train"))
     val.save(layout.index("val"))
 
@@ -70,7 +66,39 @@ def _sources(layout: Layout, params: Params) -> Iterator[tuple[Split, Path, Path
             yield split, Path(source.images), Path(source.annotations)
 
 
-def _check_classes(train: Dataset, val: Dataset, params: Params) -> None:
+def _quarantine(layout: Layout, params: Params, found: dict[Split, list[Finding]]) -> None:
+    """List what is not used, and say how much it is and what else concerns the files as a whole."""
+    pairs = [(split, finding) for split, findings in found.items() for finding in findings]
+    quarantine = Quarantine(
+        policy=params.dataset.broken_images,
+        images=tuple(
+            BrokenImage(split=split, file=f.file, reason=f.what, remedy=f.remedy)
+            for split, f in pairs
+            if f.loss == "image"
+        ),
+        labels=tuple(
+            BrokenLabel(
+                split=split,
+                file=f.file,
+                annotation=f.annotation,
+                left_out=f.loss == "label",
+                reason=f.what,
+                remedy=f.remedy,
+            )
+            for split, f in pairs
+            if f.loss in ("label", "outline")
+        ),
+    )
+    quarantine.save(layout.quarantine("dataset"))
+    if quarantine.images:
+        say(f"left out {quarantine.sentence}; the whole list is {layout.quarantine('dataset')}")
+    for split, findings in found.items():
+        say_findings(split, findings)
+    if quarantine.labels:
+        say(f"the list of these labels is {layout.quarantine('dataset')}")
+
+
+def _check_classes(train: Dataset, params: Params) -> None:
     counts = class_counts(train)
     for name in params.dataset.base_classes:
         if counts.get(name, (0, 0))[0] == 0:
@@ -78,13 +106,6 @@ def _check_classes(train: Dataset, val: Dataset, params: Params) -> None:
                 f"base class '{name}' has no instance in the training images; "
                 "label some, or take it out of dataset.base_classes in params.yaml"
             )
-    if {(c.id, c.name) for c in train.categories} != {(c.id, c.name) for c in val.categories}:
-        known = {c.name for c in train.categories}
-        other = [c.name for c in val.categories if c.name not in known]
-        raise DataError(
-            f"training and validation files differ in their categories ({', '.join(other) or 'ids or names'}); "
-            "give both files the same list with the same ids"
-        )
 
 
 def _check_protocol(train: Dataset, val: Dataset) -> None:

@@ -15,13 +15,13 @@ from samif.config import BASE, SHIPPED, EncoderParams, Params
 from samif.io.files import commit
 
 REVISIONS = {
-    "dataset": 3,
+    "dataset": 4,
     "embed": 3,
     "pretrain_decoder": 3,
     "propose": 2,
     "train_base": 4,
     "session": 4,
-    "evaluate": 5,
+    "evaluate": 6,
     "report": 6,
 }
 """Raise a stage's number when a change of the software changes what the stage writes: then, and only then,

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
+from flows.workspace.findings import say_findings
 from flows.workspace.layout import Layout
 from flows.workspace.lock import exclusive
 from flows.workspace.params_edit import with_session, without_session
-from samif.config import BASE, CocoSource, Params, SessionParams, ShotSource, load_params
+from samif.config import BASE, CocoSource, Params, ReadRules, SessionParams, ShotSource, load_params
 from samif.errors import ConfigError
 from samif.io import files
 
@@ -48,7 +47,7 @@ def add_session(
         if source is None:
             counts, place = _dataset_counts(layout, params)
         else:
-            pinned, counts = _pin(absolute_source(source))
+            pinned, counts = _pin(absolute_source(source), params.dataset)
             place = Path(pinned.annotations)
         check_classes(name, classes, shots, counts, place)
         session = make_session(name, after, classes, shots, seed, pinned)
@@ -66,8 +65,8 @@ def add_background(root: Path, name: str, source: CocoSource) -> int:
     """
     layout = Layout(root)
     with exclusive(root):
-        _, after = _before(layout, name)
-        pinned, counts = _pin(absolute_source(source))
+        params, after = _before(layout, name)
+        pinned, counts = _pin(absolute_source(source), params.dataset)
         objects = sum(counts.values())
         if not objects:
             raise ConfigError(f"{pinned.annotations} labels nothing; outline what was wrongly named, under any class")
@@ -104,35 +103,34 @@ def remove_session(root: Path, name: str) -> Params:
         return replace_params(layout.params, without_session(layout.params.read_text(encoding="utf-8"), name))
 
 
-def count_objects(annotations: Path) -> Counter[str]:
+def count_objects(source: CocoSource, rules: ReadRules | None = None, split: str = "") -> Counter[str]:
     """Objects (not crowds) per category of a COCO instance file, categories in the file's order, zeros included.
 
+    Only images are opened whose size the file does not say. With `split`, what was found is printed under that name.
+
     Raises:
-        SamifError: the file is missing, is not JSON, or has no `categories` and `annotations`.
+        SamifError: the file is missing or no COCO instance file, or its labels cannot be used.
     """
-    try:
-        raw: Any = json.loads(annotations.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"cannot read {annotations}: {error.strerror}; give a COCO instance file") from None
-    except ValueError as error:
-        raise ConfigError(f"{annotations} is not JSON ({error}); give a COCO instance file") from None
-    try:
-        names = {c["id"]: str(c["name"]) for c in raw["categories"]}
-        counts = Counter(dict.fromkeys(names.values(), 0))
-        counts.update(names[a["category_id"]] for a in raw["annotations"] if not a.get("iscrowd"))
-    except (KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{annotations} is not a COCO instance file ({error!r}); give one with images, categories and annotations"
-        ) from None
-    return counts
+    from samif.dataset.check import class_counts, raise_on_errors
+    from samif.dataset.coco import read_coco
+
+    dataset, findings = read_coco(Path(source.images), Path(source.annotations), rules, open_images=False)
+    raise_on_errors(findings)
+    if split:
+        say_findings(split, findings)
+    return Counter({name: objects for name, (objects, _) in class_counts(dataset).items()})
 
 
 def _dataset_counts(layout: Layout, params: Params) -> tuple[Counter[str], Path]:
     """Objects per class that shots can come from: of the checked index once there is one, else of the source."""
     if layout.index("train").exists():
-        return count_objects(layout.index("train")), layout.index("train")
+        from samif.dataset.check import class_counts
+        from samif.dataset.model import Dataset
+
+        index = Dataset.load(layout.index("train"), layout.root)
+        return Counter({name: objects for name, (objects, _) in class_counts(index).items()}), layout.index("train")
     if params.dataset.train is not None:
-        return count_objects(Path(params.dataset.train.annotations)), Path(params.dataset.train.annotations)
+        return count_objects(params.dataset.train, params.dataset), Path(params.dataset.train.annotations)
     from samif.dataset.draw.parts import BASE_PARTS, NOVEL_PARTS
 
     # Nothing is drawn yet, so there is nothing to count; every part appears in many scenes.
@@ -153,12 +151,12 @@ def check_classes(name: str, classes: Sequence[str], shots: int, counts: Counter
             )
 
 
-def _pin(source: CocoSource) -> tuple[ShotSource, Counter[str]]:
+def _pin(source: CocoSource, rules: ReadRules) -> tuple[ShotSource, Counter[str]]:
     """Read and check a session's own images; their digest and their objects per class."""
     from samif.dataset.check import class_counts, raise_on_errors
     from samif.dataset.coco import read_coco
 
-    dataset, findings = read_coco(Path(source.images), Path(source.annotations))
+    dataset, findings = read_coco(Path(source.images), Path(source.annotations), rules)
     raise_on_errors(findings)
     counts = Counter({name: objects for name, (objects, _) in class_counts(dataset).items()})
     return ShotSource(images=source.images, annotations=source.annotations, digest=dataset.digest), counts

@@ -16,7 +16,7 @@ from flows.workspace.dvc_yaml import render_pipeline
 from flows.workspace.edit import absolute_source, check_classes, count_objects, make_session, replace_params
 from flows.workspace.layout import Layout
 from flows.workspace.params_edit import new_text
-from samif.config import BASE, SHIPPED, CocoSource, DataProtocol, EncoderParams, Params, SessionParams
+from samif.config import BASE, SHIPPED, CocoSource, DataProtocol, EncoderParams, Params, ReadRules, SessionParams
 from samif.errors import ConfigError, ObjectMissing
 
 _DVC_CONFIG = """\
@@ -58,7 +58,7 @@ def init_workspace(
         sessions: (name, classes) in the order in which they build on each other.
         shots: objects per class of a session.
         line: the line's name in the registry; None derives it from the folder's name.
-        base: the base classes; None takes every class of the training file that is in no session.
+        base: the base classes; None takes every labelled class of the training file that is in no session.
         protocol: the published protocol, or the part of one, that the data are.
 
     Raises:
@@ -70,9 +70,10 @@ def init_workspace(
     refuse_workspace(root)
     train = absolute_source(train)
     val = absolute_source(val) if val else None
-    counts = count_objects(Path(train.annotations))
+    rules = ReadRules(crowds="ignore") if protocol is not None else ReadRules()
+    counts = count_objects(train, rules, "train")
     if val:
-        count_objects(Path(val.annotations))
+        count_objects(val, rules, "val")
 
     chain: dict[str, SessionParams] = {}
     after, taken = BASE, set[str]()
@@ -83,10 +84,10 @@ def init_workspace(
         chain[name] = make_session(name, after, classes, shots, seed)
         after = name
         taken |= set(classes)
-    base = [c for c in counts if c not in taken] if base is None else list(base)
+    base = [c for c in counts if c not in taken and counts[c]] if base is None else list(base)
     if not base:
         raise ConfigError(
-            f"every class of {train.annotations} is in a session, so nothing is left for the base classifier; "
+            f"every labelled class of {train.annotations} is in a session, so nothing is left for the base classifier; "
             "leave at least one class out of the sessions"
         )
     try:

@@ -45,6 +45,7 @@ def new_text(
                 tree["dataset"].insert(place, key, source.model_dump())
     if protocol is not None:
         tree["dataset"].insert(0, "protocol", protocol, comment=CLAIMS[protocol])
+        tree["dataset"]["crowds"] = "ignore"
     tree["encoder"].update(encoder.model_dump())
     text = _dump(yaml, tree)
     if workspace is not None:

@@ -4,7 +4,7 @@ One model per DVC stage, so that a stage can name exactly the parameters that it
 Unknown keys are refused; an error says key, expected and got.
 """
 
-from samif.config.data import CocoSource, DataProtocol, DatasetParams, DrawnParams, ShotSource
+from samif.config.data import CocoSource, DataProtocol, DatasetParams, DrawnParams, ReadRules, ShotSource
 from samif.config.digest import digest
 from samif.config.encoders import SHIPPED, EmbedParams, EncoderParams, SemanticParams, StoredAs
 from samif.config.learning import (
@@ -41,6 +41,7 @@ __all__ = [
     "Params",
     "PretrainDecoderParams",
     "ProposeParams",
+    "ReadRules",
     "RegistryParams",
     "SemanticParams",
     "SessionParams",

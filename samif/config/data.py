@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from samif.config.strict import Positive, Strict
+from samif.config.strict import Fraction, Positive, Strict
 
 DataProtocol = Literal["coco2014-60-20", "part-of-coco2014"]
 
@@ -43,7 +43,22 @@ class DrawnParams(Strict):
     """Longer side, in pixels."""
 
 
-class DatasetParams(Strict):
+class ReadRules(Strict):
+    """How images and labels are read, and what is done about those that cannot be used."""
+
+    broken_images: Literal["refuse", "quarantine"] = "refuse"
+    """`refuse` stops at unreadable images; `quarantine` leaves them out and lists them."""
+    broken_labels: Literal["refuse", "quarantine"] = "quarantine"
+    """`quarantine` leaves out labels without a usable outline or class, drops stray points, cuts off what is outside
+    the image, and lists all of it; `refuse` stops there."""
+    max_broken_labels: Fraction = 0.5
+    """Share of a file's labels that may be left out or cut; with more of them it stops."""
+    crowds: Literal["auto", "ignore", "objects"] = "auto"
+    """Labels with `iscrowd: 1`: `objects` learns them, as CVAT and Datumaro write painted masks so; `ignore` takes them
+    as regions of many objects, which are neither learnt nor scored; `auto` decides by their number."""
+
+
+class DatasetParams(ReadRules):
     """Images, labels and the classes of the base classifier."""
 
     drawn: DrawnParams | None = None
@@ -56,8 +71,6 @@ class DatasetParams(Strict):
     """Share of the training images that is held out for validation if `val` is `null`."""
     seed: int = 0
     """Seed of that split."""
-    broken_images: Literal["refuse", "quarantine"] = "refuse"
-    """`refuse` stops at unreadable images; `quarantine` leaves them out and lists them."""
     base_classes: list[str] = Field(min_length=1)
     """Classes of the base classifier, fixed when the workspace is created."""
     protocol: DataProtocol | None = None
@@ -71,4 +84,6 @@ class DatasetParams(Strict):
             raise ValueError("'base_classes' names a class twice")
         if self.protocol == "coco2014-60-20" and self.broken_images != "refuse":
             raise ValueError("'broken_images' must be refuse: the published 'protocol' leaves no image out")
+        if self.protocol == "coco2014-60-20" and self.crowds == "objects":
+            raise ValueError("'crowds' must be ignore or auto: in the published 'protocol' they are no objects")
         return self

@@ -73,19 +73,17 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of the content: classes, ids, image SHA-256s and sizes, masks.
+        """SHA-256 (hex) of the content: ids of images and labels, image SHA-256s and sizes, masks with their classes.
 
-        Neither the place and the names of the files nor any order in the COCO file count.
+        Neither the place and the names of the files nor any order in the COCO file count, nor do ids of classes and
+        classes without a label.
         """
         content = [
-            sorted((category.id, category.name) for category in self.categories),
             [
-                [
-                    *(image.id, image.sha256, image.width, image.height),
-                    sorted((a.id, a.category, a.rle["counts"], a.crowd) for a in image.annotations),
-                ]
-                for image in sorted(self.images, key=lambda image: image.id)
-            ],
+                *(image.id, image.sha256, image.width, image.height),
+                sorted((a.id, a.category, a.rle["counts"], a.crowd) for a in image.annotations),
+            ]
+            for image in sorted(self.images, key=lambda image: image.id)
         ]
         return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 

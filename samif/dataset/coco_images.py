@@ -1,0 +1,188 @@
+"""The records of `images` in a COCO file: ids, file names, sizes, and the facts of the image files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from samif.dataset.findings import NOTHING_TO_DO, Findings, shown
+from samif.dataset.images import MAX_PIXELS, ImageError, ImageFacts, inspect_image
+from samif.dataset.values import Key, file_name_of, get, key_of, new_ids, whole
+
+Progress = Callable[[int, int], None]
+
+_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image with its id and file name.
+
+    Attributes:
+        declared: width and height in pixels as the record gives them; None where it gives none.
+        inside: whether the path stays in the image folder.
+    """
+
+    id: int
+    file_name: str
+    declared: tuple[int, int] | None
+    inside: bool
+
+
+@dataclass
+class Entries:
+    """The images of a file, and by what annotations may refer to them."""
+
+    all: list[Entry] = field(default_factory=list)
+    by_key: dict[Key, Entry] = field(default_factory=dict)
+    by_name: dict[str, Entry | None] = field(default_factory=dict)
+    """By file name, with and without folders and extension; None where two images share it."""
+
+    def of(self, reference: object) -> Entry | None:
+        """The image of an `image_id`, which some tools write as a file name."""
+        key = key_of(reference)
+        if key is None:
+            return None
+        found = self.by_key.get(key)
+        return found if found is not None else self.by_name.get(str(reference).strip())
+
+
+def read_entries(records: list[Any], root: Path, findings: Findings) -> Entries:
+    """Images with an id of their own and a file name inside the folder."""
+    entries = Entries()
+    owner: dict[str, Entry] = {}
+    if not records:
+        findings.add("names no image ('images' is empty)", "export at least one labelled image")
+    keys = [key_of(get(record, "id")) for record in records]
+    fresh = new_ids({key for key in keys if isinstance(key, int)})
+    for position, (record, key) in enumerate(zip(records, keys, strict=True)):
+        name = file_name_of(get(record, "file_name"))
+        if name is None:
+            findings.add(
+                f"image record {position} needs a file_name, has {shown(get(record, 'file_name'))}",
+                "give it the name of its file",
+                kind="image records have no usable file_name",
+            )
+            continue
+        inside = _inside(root, name)
+        known = owner.get(inside or name)
+        same = entries.by_key.get(key) if key is not None else None
+        if same is not None and same is not known:
+            findings.add(
+                f"shares its image id with {same.file_name}", "number the images apart", name, same.id,
+                kind="shares its image id with another image",
+            )  # fmt: skip
+            continue
+        declared = _declared(record)
+        if known is not None:
+            if declared not in (None, known.declared):
+                findings.add(
+                    f"is listed twice with different sizes, also as image {known.id}",
+                    "keep the record whose size is that of the file",
+                    inside or name,
+                    known.id,
+                    kind="is listed twice with different sizes",
+                )
+            else:
+                findings.tally("images that are listed twice, whose labels were joined", NOTHING_TO_DO, name)
+            if key is not None:
+                entries.by_key[key] = known
+            continue
+        id_ = key if isinstance(key, int) else next(fresh)
+        if not isinstance(key, int):
+            findings.tally("images whose id is no whole number, which were numbered", NOTHING_TO_DO, get(record, "id"))
+        if inside is None:
+            findings.add(
+                "leads out of the image folder", "copy the image into the folder and give its name relative to it",
+                name, id_, loss="image",
+            )  # fmt: skip
+        entry = Entry(id_, inside or name, declared, inside is not None)
+        owner[entry.file_name] = entry
+        entries.all.append(entry)
+        entries.by_key[id_ if key is None else key] = entry
+    entries.by_name = _names(entries.all)
+    return entries
+
+
+def _names(entries: Iterable[Entry]) -> dict[str, Entry | None]:
+    names: dict[str, Entry | None] = {}
+    for entry in entries:
+        path = PurePosixPath(entry.file_name.replace("\\", "/"))
+        for name in {entry.file_name, path.name, path.stem}:
+            names[name] = entry if names.get(name, entry) is entry else None
+    return names
+
+
+def _inside(root: Path, name: str) -> str | None:
+    """Normal form of a file name relative to the root, None if it (or a link that it names) leads out."""
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or PureWindowsPath(name).drive or ".." in pure.parts or pure == PurePosixPath("."):
+        return None
+    try:
+        return pure.as_posix() if (root / pure).resolve().is_relative_to(root) else None
+    except (OSError, RuntimeError):  # a link to itself, a name longer than the file system allows
+        return None
+
+
+def _declared(record: object) -> tuple[int, int] | None:
+    width, height = whole(get(record, "width")), whole(get(record, "height"))
+    if width is None or height is None or min(width, height) < 1 or width * height > MAX_PIXELS:
+        return None
+    return width, height
+
+
+def inspect(
+    entries: Iterable[Entry], root: Path, findings: Findings, progress: Progress | None
+) -> dict[int, ImageFacts]:
+    """Facts of every image that can be decoded, by image id."""
+    facts: dict[int, ImageFacts] = {}
+    problems: dict[int, tuple[Entry, ImageError]] = {}
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        jobs = {pool.submit(inspect_image, root / e.file_name): e for e in entries if e.inside}
+        for done, job in enumerate(as_completed(jobs), start=1):
+            try:
+                facts[jobs[job].id] = job.result()
+            except ImageError as error:
+                problems[jobs[job].id] = jobs[job], error
+            if progress is not None:
+                progress(done, len(jobs))
+    for entry in jobs.values():
+        if entry.id in problems:
+            problem = problems[entry.id][1]
+            findings.add(problem.what, problem.remedy, entry.file_name, entry.id, loss="image")
+    return facts
+
+
+def size_of(entry: Entry, facts: ImageFacts | None, findings: Findings) -> tuple[int, int] | None:
+    """(width, height) that the labels refer to: the declared one if there is one, else the file's."""
+    declared = entry.declared
+    if declared is None:
+        if facts is not None:
+            findings.tally("images without a valid width and height, which were taken from the files", NOTHING_TO_DO)
+        return facts.size if facts is not None else None
+    if facts is not None and declared != facts.size:
+        if declared == facts.stored_size:
+            findings.add(
+                f"is {_by(facts.size)} once its EXIF orientation turns it upright, but is declared {_by(declared)}",
+                "label the upright image, or take the orientation tag out of the file",
+                entry.file_name,
+                entry.id,
+                kind="is of another size once its EXIF orientation turns it upright than declared",
+            )
+        else:
+            findings.add(
+                f"is {_by(facts.size)}, but is declared {_by(declared)}",
+                "export the annotations for this very file; its labels may not fit",
+                entry.file_name,
+                entry.id,
+                kind="is of another size than declared",
+            )
+    return declared
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
