@@ -9,7 +9,7 @@ from typing import Any
 from samif.dataset.coco_json import load_json
 from samif.dataset.findings import NOTHING_TO_DO
 from samif.dataset.formats.documents import read_json
-from samif.dataset.formats.labels import Source
+from samif.dataset.formats.labels import Outline, Source
 from samif.dataset.formats.outlines import numbers, rectangle
 from samif.dataset.values import file_name_of, get, key_of
 from samif.errors import DataError
@@ -76,6 +76,8 @@ def _annotation(source: Source, record: Any) -> Any:
         source.findings.tally("labels with attributes, which were not imported", NOTHING_TO_DO)
     box = numbers(record.get("bbox"))
     if not record.get("segmentation") and box is not None and len(box) == 4 and source.options.boxes == "outline":
-        outlines = source.box("", rectangle(box[0], box[1], box[2], box[3]), f"annotation {record.get('id')}")
-        return {**record, "segmentation": list(outlines[0].parts)}
+        outline = source.box(
+            Outline("", (rectangle(box[0], box[1], box[2], box[3]),)), f"annotation {record.get('id')}"
+        )
+        return {**record, "segmentation": list(outline.parts) if outline is not None else []}
     return record

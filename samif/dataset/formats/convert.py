@@ -15,7 +15,7 @@ from typing import Any
 from samif.config import ReadRules
 from samif.dataset.check import Finding, kinds, raise_on_errors
 from samif.dataset.coco import read_coco
-from samif.dataset.findings import Findings
+from samif.dataset.findings import NOTHING_TO_DO, Findings
 from samif.dataset.formats import coco, cvat, label_studio, labelme, mask_folder, via, voc, yolo
 from samif.dataset.formats.guess import guess_format
 from samif.dataset.formats.image_files import ImageFinder, sizes
@@ -197,9 +197,16 @@ def _fits(image: LabelledImage, source: Source) -> bool:
 
 def _grouped(image: LabelledImage, source: Source) -> list[Outline]:
     """The objects of an image; outlines of one class and one group are parts of one object."""
+    outlined = {(outline.category, outline.group) for outline in image.outlines if outline.group and not outline.box}
     grouped: defaultdict[tuple[str, str], list[Outline]] = defaultdict(list)
     for number, outline in enumerate(image.outlines):
-        grouped[outline.category, outline.group or f"alone {number}"].append(outline)
+        key = outline.category, outline.group or f"alone {number}"
+        if not outline.box:
+            grouped[key].append(outline)
+        elif key in outlined:
+            source.findings.tally("boxes in a group with the outline of their object", NOTHING_TO_DO)
+        elif (taken := source.box(outline, image.path.name)) is not None:
+            grouped[key].append(taken)
     for (category, group), outlines in grouped.items():
         if len(outlines) > 1:
             source.change(image.path.name, f"has {len(outlines)} outlines of '{category}' in group {group}, which were "

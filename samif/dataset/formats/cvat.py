@@ -77,7 +77,7 @@ def _outlines(source: Source, place: str, shape: Element, size: tuple[int, int])
             source.leave_out(place, f"has a {shape.tag} without valid numbers", "outline the object again")
         elif shape.tag == "box":
             x, y, right, bottom = values
-            yield from source.box(category, rectangle(x, y, right - x, bottom - y, turn), place, group)
+            yield Outline(category, (rectangle(x, y, right - x, bottom - y, turn),), group, box=True)
         else:
             source.findings.tally("ellipses taken as polygons", NOTHING_TO_DO)
             yield Outline(category, (ellipse(values[0], values[1], values[2], values[3], turn),), group)

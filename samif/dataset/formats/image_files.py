@@ -68,7 +68,7 @@ class ImageFinder:
                 best = depth
         if len(same) != 1:
             return Found(None, count=len(same))
-        return Found(same[0], elsewhere=True)
+        return Found(same[0], elsewhere=best < len(parts))
 
     def of_stem(self, stem: str) -> Found:
         """The image whose name without extension is `stem`."""

@@ -150,7 +150,7 @@ def _outlines(source: Source, place: str, region: dict[str, Any], size: tuple[in
             return
         x, y, a, b = found[0] * sx, found[1] * sy, found[2] * sx, found[3] * sy
         if kind == "rectangle":  # turned about its top left corner
-            yield from source.box(category, rectangle(x, y, a, b, turn[0], about=(x, y)), place)
+            yield Outline(category, (rectangle(x, y, a, b, turn[0], about=(x, y)),), box=True)
         else:
             source.findings.tally("ellipses taken as polygons", NOTHING_TO_DO)
             yield Outline(category, (ellipse(x, y, a, b, turn[0]),))

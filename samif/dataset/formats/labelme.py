@@ -85,7 +85,7 @@ def _outlines(source: Source, place: str, shape: object, size: tuple[int, int]) 
     elif kind == "rectangle":
         xs, ys = flat[0::2], flat[1::2]
         box = rectangle(min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))
-        yield from source.box(category, box, place, group)
+        yield Outline(category, (box,), group, box=True)
     elif kind == "circle":
         radius = math.dist(flat[0:2], flat[2:4])
         source.findings.tally("circles taken as polygons", NOTHING_TO_DO)

@@ -6,7 +6,6 @@ first pixel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -29,11 +28,13 @@ class Outline:
 
     Attributes:
         group: objects of one class and one group in an image are parts of one object; "" is no group.
+        box: whether it is only a box about the object.
     """
 
     category: str
     parts: tuple[Part, ...]
     group: str = ""
+    box: bool = False
 
 
 @dataclass
@@ -131,13 +132,13 @@ class Source:
             self.findings.tally("labels whose class name was cleaned of blanks or line breaks", "check the name", raw)
         return name
 
-    def box(self, category: str, polygon: Sequence[float], place: str, group: str = "") -> list[Outline]:
-        """A box as the options want it: as an outline, or left out."""
+    def box(self, outline: Outline, place: str) -> Outline | None:
+        """A box as the options want it: as an outline, or left out, which is None."""
         if self.options.boxes == "outline":
             self.change(place, "has a box, which was taken as an outline", kind="have a box that was taken as outline")
-            return [Outline(category, (list(polygon),), group)]
+            return outline
         self.leave_out(place, "has a box without an outline", "outline the object, or give --boxes outline")
-        return []
+        return None
 
     def other_shape(self, kind: object, place: str) -> None:
         """A shape that has no area: points, lines, tags and the like."""

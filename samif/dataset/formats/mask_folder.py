@@ -22,8 +22,8 @@ _DEPTH = 3
 _SUFFIX = re.compile(r"[-_. ](masks?|labels?|seg|segmentation|gt)$", re.IGNORECASE)
 _NUMBER = re.compile(r"[-_. ]*\(?\d+\)?$")
 _NO_CLASS = re.compile(r"[0-9a-f]{16,}|masks?|objects?|instances?|labels?|", re.IGNORECASE)
-_CLEAR = 0.98
-"""Share of pixels near black or white from which a mask of many grey values is a drawing of two values."""
+_CORE = 0.6
+"""Share of the filled pixels near white from which a mask of many grey values is a drawing with soft edges."""
 _MOST = 4096
 """Values of a mask beyond which it is a photograph."""
 
@@ -154,8 +154,7 @@ def _values(source: Source, place: str, found: LabelMap) -> tuple[npt.NDArray[np
     if number <= 1:
         return values, False
     if not found.coloured and found.palette is None and values.max() <= 255:
-        clear = np.mean((values < 32) | (values > 223))
-        if found.lossy or (number > 8 and values.max() > 223 and clear >= _CLEAR):
+        if found.lossy or (number > 8 and np.mean(values[values > 0] > 223) >= _CORE):
             source.change(place, "has soft edges, pixels from value 128 on were taken",
                           "export masks as PNG without smoothing")  # fmt: skip
             return (values >= 128).astype(np.int64), False

@@ -112,7 +112,7 @@ def _outlines(source: Source, place: str, region: object, key: str | None) -> It
     if values is None:
         source.leave_out(place, f"has a {kind} without valid numbers", "outline the object again")
     elif kind == "rect":
-        yield from source.box(category, rectangle(values[0], values[1], values[2], values[3]), place)
+        yield Outline(category, (rectangle(values[0], values[1], values[2], values[3]),), box=True)
     else:
         theta = numbers([get(shape, "theta") or 0])
         source.findings.tally("circles and ellipses taken as polygons", NOTHING_TO_DO)

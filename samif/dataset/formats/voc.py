@@ -104,11 +104,14 @@ def _table(root: Path) -> ClassTable:
         by_colour: dict[int, str] = {}
         for line in read_text(labelmap).splitlines():
             parts = line.rsplit(":", 3)
-            rgb = numbers(parts[1].split(",")) if len(parts) == 4 else None
-            if line.startswith("#") or rgb is None or len(rgb) != 3:
+            if line.startswith("#") or len(parts) != 4:
                 continue
-            by_colour[int(rgb[0]) * 65536 + int(rgb[1]) * 256 + int(rgb[2])] = parts[0]
-            by_value[len(by_value)] = parts[0]
+            value, rgb = len(by_value), numbers(parts[1].split(","))
+            by_value[value] = parts[0]
+            if rgb is not None and len(rgb) == 3:
+                by_colour[int(rgb[0]) * 65536 + int(rgb[1]) * 256 + int(rgb[2])] = parts[0]
+            elif value < len(colours):  # no colour is given: VOC's own, in the order of the lines
+                by_colour.setdefault(colours[value], parts[0])
         return ClassTable(by_value, by_colour, labelmap.name)
     listed = next((file for name in ("class_names.txt", "classes.txt") if (file := root / name).is_file()), None)
     lines = (
@@ -118,9 +121,8 @@ def _table(root: Path) -> ClassTable:
     if names and names[0] not in _BACKGROUND:
         names.insert(0, "background")
     by_value = dict(enumerate(names))
-    return ClassTable(
-        by_value, {colours[value]: name for value, name in by_value.items()}, listed.name if listed else ""
-    )
+    by_colour = {colours[value]: name for value, name in by_value.items() if value < len(colours)}
+    return ClassTable(by_value, by_colour, listed.name if listed else "")
 
 
 def colour_codes() -> list[int]:
@@ -205,7 +207,7 @@ def _boxes_alone(source: Source, root: Path, done: set[str], stems: set[str] | N
             category = source.class_name(item.findtext("name"), file.name)
             if box is not None and category is not None:  # counted from 1, both ends inside
                 x, y, right, bottom = box[0] - 1, box[1] - 1, box[2], box[3]
-                outlines += source.box(category, rectangle(x, y, right - x, bottom - y), file.name)
+                outlines.append(Outline(category, (rectangle(x, y, right - x, bottom - y),), box=True))
         width, height = whole(element.findtext("size/width")), whole(element.findtext("size/height"))
         if outlines and found.path is not None:
             yield LabelledImage(found.path, (width, height) if width and height else None, outlines)

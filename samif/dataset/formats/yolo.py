@@ -167,7 +167,7 @@ def _outlines(
         source.leave_out(place, "has key points and a box without an outline", "outline the object")
     elif len(values) in (4, 5) and all(0 <= value <= 1 for value in values):
         x, y, w, h = values[0] * width, values[1] * height, values[2] * width, values[3] * height
-        yield from source.box(category, rectangle(x - w / 2, y - h / 2, w, h), place)
+        yield Outline(category, (rectangle(x - w / 2, y - h / 2, w, h),), box=True)
     elif len(values) % 2 or len(values) < 6:
         source.leave_out(place, f"has a line of {len(values)} coordinates", "export 3 or more points, x and y of each",
                          "has a line with a wrong number of coordinates")  # fmt: skip
