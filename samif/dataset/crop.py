@@ -26,6 +26,6 @@ def crop(image: ImageRecord, x: int, y: int, width: int, height: int) -> ImageRe
         if seen:
             rle = encode(np.asarray(mask)[None])[0]
             left, top, w, h = (float(v) for v in boxes([rle])[0])
-            crowd = annotation.crowd or seen < LEAST_SEEN * area
+            crowd = annotation.crowd or bool(seen < LEAST_SEEN * area)
             kept.append(replace(annotation, rle=rle, crowd=crowd, bbox=(left, top, w, h), area=float(seen)))
     return replace(image, width=width, height=height, annotations=tuple(kept))

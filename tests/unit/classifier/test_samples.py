@@ -17,8 +17,8 @@ from samif.masks.pooling import pool
 from samif.masks.rle import decode
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.encoder import ImageEncoder
-from samif.sam.frame import Frame
-from tests.support.handmade import annotation, pixels, proposals
+from samif.sam.frame import Frame, split_views
+from tests.support.handmade import annotation, loaded, pixels, proposals, rectangle
 
 SHAPE = (20, 20)
 OBJECT = pixels(SHAPE, 100)
@@ -133,3 +133,22 @@ def test_semantic_features_are_pooled_under_the_same_mask(
     expected = mean_under(semantic, [a.rle for a in image.annotations])
     np.testing.assert_allclose(samples("semantic"), expected, atol=1e-5)
     np.testing.assert_array_equal(samples("token", "semantic")[:, -6:], samples("semantic"))
+
+
+def test_a_small_instance_gets_samples_of_its_tile_too(
+    decoder: InstanceDecoder, encoder: ImageEncoder, scenes: Dataset
+) -> None:
+    """No answer fits, so that there is one sample per view, pooled under the label in that view."""
+    image = scenes.images[0]
+    tiled = ImageEncoder(loaded(encoder.sam), tiles=2)
+    embedding = tiled.encode([read_image(scenes.path_of(image))])[0]
+    small = annotation(1, "small", rectangle((image.height, image.width), 10, 10, 12, 12))
+    large = annotation(2, "large", rectangle((image.height, image.width), 10, 10, 90, 90))
+    rng = np.random.default_rng(0)
+    found = instance_samples(decoder, embedding, image, [small, large], 2, ["pooled"], rng, tiles=2)
+    assert [len(rows) for rows in found] == [2, 1]
+    views = split_views(embedding, Frame(image.height, image.width, encoder.image_size, 2))
+    for row, (view, seen) in zip(found[0], views[:2], strict=True):
+        mask = torch.from_numpy(np.ascontiguousarray(view.cut(decode([small.rle]))))
+        expected = pool(seen, view.frame.low_masks(mask, 64))[0].numpy()
+        np.testing.assert_allclose(row, expected, atol=1e-4)

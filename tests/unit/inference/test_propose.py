@@ -12,13 +12,21 @@ from torch import Tensor
 from samif.config import ProposeParams
 from samif.dataset.images import read_image
 from samif.dataset.model import Dataset
-from samif.inference.propose import CELLS_AT_ONCE, Proposals, predict_points, prompt_points, propose
+from samif.inference.propose import (
+    CELLS_AT_ONCE,
+    LARGEST_IN_TILE,
+    Proposals,
+    predict_points,
+    prompt_points,
+    propose,
+    small_and_whole,
+)
 from samif.masks.pooling import pool
-from samif.masks.rle import decode, overlaps
+from samif.masks.rle import boxes, decode, overlaps
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.encoder import ImageEncoder
-from samif.sam.frame import Frame, grid_points
-from tests.support.handmade import pixels, proposals, rectangle
+from samif.sam.frame import Frame, grid_points, split_views, views
+from tests.support.handmade import loaded, pixels, proposals, rectangle
 
 FRAME = Frame(160, 160, 256)
 
@@ -134,6 +142,59 @@ def test_best_come_first_apart_and_not_too_many(decoder: InstanceDecoder, embedd
 def test_masks_are_in_image_pixels(decoder: InstanceDecoder, embedding: Tensor) -> None:
     found = propose(decoder, embedding, Frame(90, 211, 256), params())
     assert len(found) and all(mask["size"] == [90, 211] for mask in found.masks)
+
+
+# Tiles and multimask answers
+
+
+@pytest.fixture(scope="module")
+def tiled(encoder: ImageEncoder, scenes: Dataset) -> tuple[Tensor, Frame]:
+    """An embedding with 2 x 2 tiles, and its frame."""
+    pixels = read_image(scenes.path_of(scenes.images[0]))
+    with_tiles = ImageEncoder(loaded(encoder.sam), tiles=2)
+    return with_tiles.encode([pixels])[0], with_tiles.frame(pixels)
+
+
+def test_small_objects_of_tiles_join_those_of_the_whole_image(
+    decoder: InstanceDecoder, tiled: tuple[Tensor, Frame]
+) -> None:
+    """What tiles add is small, not cut by a tile's border, and no duplicate."""
+    embedding, frame = tiled
+    whole = split_views(embedding, frame)[0][1]
+    given = params(duplicate_iou=0.6, max_proposals=1000)
+    alone = propose(decoder, whole, FRAME, given)
+    found = propose(decoder, embedding, frame, given)
+    assert (overlaps(found.masks, found.masks) - np.eye(len(found))).max() <= 0.6
+    assert (np.diff(found.quality) <= 0).all()
+    ours = {mask["counts"] for mask in alone.masks}
+    added = [mask for mask in found.masks if mask["counts"] not in ours]
+    assert added and all(mask["size"] == [frame.height, frame.width] for mask in added)
+    assert boxes(added)[:, 2:].max() <= LARGEST_IN_TILE * max(frame.height, frame.width)
+    assert len(propose(decoder, embedding, frame, params(max_proposals=5))) == 5
+
+
+def test_a_tile_answers_for_small_objects_that_it_does_not_cut() -> None:
+    frame = Frame(160, 200, 256, 2)
+    _, first, *_, last = views(frame)
+    w, h = first.frame.width, first.frame.height
+    here = np.array([[0, 0, 20, 20], [w - 20, 30, 20, 10], [30, h - 10, 10, 10], [5, 5, 80, 20], [30, 30, 10, 10]])
+    # at the image's own border; cut on the right; cut below; large; inside
+    assert small_and_whole(here.astype(float), first, frame).tolist() == [True, False, False, False, True]
+    assert small_and_whole(here.astype(float), last, frame).tolist() == [False, True, True, False, True]
+
+
+def test_multimask_answers_are_proposed_too(decoder: InstanceDecoder, embedding: Tensor) -> None:
+    given = params(duplicate_iou=1.0, max_proposals=1000, points=4)
+    single, several = (
+        propose(decoder, embedding, FRAME, given.model_copy(update={"multimask": more})) for more in (False, True)
+    )
+    assert len(single) < len(several) <= 16
+    found = {mask["counts"]: row for row, mask in enumerate(several.masks)}
+    for row, mask in enumerate(single.masks):
+        same = found[mask["counts"]]
+        np.testing.assert_allclose(several.tokens[same], single.tokens[row], atol=1e-4)
+        np.testing.assert_allclose(several.pooled[same], single.pooled[row], atol=1e-3)
+        assert several.objectness[same] == pytest.approx(single.objectness[row], abs=1e-5)
 
 
 # The record

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from samif.masks.rle import areas, boxes, decode, encode, overlaps
+from samif.masks.rle import areas, boxes, decode, encode, overlaps, paste
 from tests.support.handmade import pixels, rectangle, rle
 
 stacks = hnp.arrays(bool, st.tuples(st.integers(1, 4), st.integers(1, 12), st.integers(1, 12)))
@@ -52,3 +52,10 @@ def test_boxes_are_corner_and_size_in_pixels() -> None:
     codes = [rle(rectangle((20, 30), 3, 7, 4, 9)), rle(np.zeros((20, 30), bool))]
     assert boxes(codes).tolist() == [[7.0, 3.0, 9.0, 4.0], [0.0, 0.0, 0.0, 0.0]]
     assert boxes([]).shape == (0, 4) and areas([]).shape == (0,)
+
+
+@given(stacks, st.integers(0, 5), st.integers(0, 5), st.integers(0, 5))
+def test_a_pasted_mask_lies_where_its_part_was_cut(masks: np.ndarray, x: int, y: int, more: int) -> None:
+    _, h, w = masks.shape
+    whole = decode(paste(encode(masks), x, y, y + h + more, x + w + more))
+    assert np.array_equal(whole[:, y : y + h, x : x + w], masks) and whole.sum() == masks.sum()
