@@ -20,6 +20,13 @@ from samif.config import CocoSource, DataProtocol, EncoderParams, SessionParams
 from samif.dataset.coco2014 import CLAIMS
 
 _WIDTH = 110
+_FOR_ENCODER = {
+    "photo": {
+        "pretrain_decoder": {"interpolation": 0.7},
+        "propose": {"multimask": True, "duplicate_iou": 0.8},
+    }
+}
+"""Values that differ from the template's by encoder, as measured (benchmarks/PHOTO.md)."""
 
 
 def new_text(
@@ -47,6 +54,8 @@ def new_text(
         tree["dataset"].insert(0, "protocol", protocol, comment=CLAIMS[protocol])
         tree["dataset"]["crowds"] = "ignore"
     tree["encoder"].update(encoder.model_dump())
+    for section, values in _FOR_ENCODER.get(encoder.name, {}).items():
+        tree[section].update(values)
     text = _dump(yaml, tree)
     if workspace is not None:
         key = f'workspace: "{workspace}"'.ljust(31) + "# its clones keep it; no other registers under the line's name"
