@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -15,6 +16,9 @@ from flows.workspace.params_edit import with_session, without_session
 from samif.config import BASE, CocoSource, Params, ReadRules, SessionParams, ShotSource, load_params
 from samif.errors import ConfigError
 from samif.io import files
+
+if TYPE_CHECKING:
+    from samif.dataset.model import Dataset
 
 
 def add_session(
@@ -103,34 +107,38 @@ def remove_session(root: Path, name: str) -> Params:
         return replace_params(layout.params, without_session(layout.params.read_text(encoding="utf-8"), name))
 
 
-def count_objects(source: CocoSource, rules: ReadRules | None = None, split: str = "") -> Counter[str]:
-    """Objects (not crowds) per category of a COCO instance file, categories in the file's order, zeros included.
-
-    Only images are opened whose size the file does not say. With `split`, what was found is printed under that name.
+def read_labels(source: CocoSource, rules: ReadRules | None = None, split: str = "") -> Dataset:
+    """The labels of a COCO instance file. Only images are opened whose size the file does not say. With `split`, what
+    was found is printed under that name.
 
     Raises:
         SamifError: the file is missing or no COCO instance file, or its labels cannot be used.
     """
-    from samif.dataset.check import class_counts, raise_on_errors
+    from samif.dataset.check import raise_on_errors
     from samif.dataset.coco import read_coco
 
     dataset, findings = read_coco(Path(source.images), Path(source.annotations), rules, open_images=False)
     raise_on_errors(findings)
     if split:
         say_findings(split, findings)
+    return dataset
+
+
+def count_objects(dataset: Dataset) -> Counter[str]:
+    """Objects (not crowds) per category, categories in the file's order, zeros included."""
+    from samif.dataset.check import class_counts
+
     return Counter({name: objects for name, (objects, _) in class_counts(dataset).items()})
 
 
 def _dataset_counts(layout: Layout, params: Params) -> tuple[Counter[str], Path]:
     """Objects per class that shots can come from: of the checked index once there is one, else of the source."""
     if layout.index("train").exists():
-        from samif.dataset.check import class_counts
         from samif.dataset.model import Dataset
 
-        index = Dataset.load(layout.index("train"), layout.root)
-        return Counter({name: objects for name, (objects, _) in class_counts(index).items()}), layout.index("train")
+        return count_objects(Dataset.load(layout.index("train"), layout.root)), layout.index("train")
     if params.dataset.train is not None:
-        return count_objects(params.dataset.train, params.dataset), Path(params.dataset.train.annotations)
+        return count_objects(read_labels(params.dataset.train, params.dataset)), Path(params.dataset.train.annotations)
     from samif.dataset.draw.parts import BASE_PARTS, NOVEL_PARTS
 
     # Nothing is drawn yet, so there is nothing to count; every part appears in many scenes.

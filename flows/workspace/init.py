@@ -9,15 +9,27 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from flows.runtime.progress import say
 from flows.workspace.dvc_yaml import render_pipeline
-from flows.workspace.edit import absolute_source, check_classes, count_objects, make_session, replace_params
+from flows.workspace.edit import (
+    absolute_source,
+    check_classes,
+    count_objects,
+    make_session,
+    read_labels,
+    replace_params,
+)
 from flows.workspace.layout import Layout
 from flows.workspace.params_edit import new_text
 from samif.config import BASE, SHIPPED, CocoSource, DataProtocol, EncoderParams, Params, ReadRules, SessionParams
 from samif.errors import ConfigError, ObjectMissing
+
+if TYPE_CHECKING:
+    from samif.dataset.model import Dataset
 
 _DVC_CONFIG = """\
 [core]
@@ -28,6 +40,9 @@ _DVC_CONFIG = """\
 """
 
 _DVC_IGNORE = "# DVC looks for pipelines in every folder but these\n/.samif\n/reports\n.gitignore\n.git\n"
+
+PHOTO_SIZE = 512
+"""Longer image side of `photo` in pixels; reading it from the encoder would import torch."""
 
 _GIT_IGNORE = "/artifacts/\n/reports/\n/.samif/\n/.dvc/cache/\n/.dvc/tmp/\n/.dvc/config.local\n"
 
@@ -71,9 +86,10 @@ def init_workspace(
     train = absolute_source(train)
     val = absolute_source(val) if val else None
     rules = ReadRules(crowds="ignore") if protocol is not None else ReadRules()
-    counts = count_objects(train, rules, "train")
+    labelled = read_labels(train, rules, "train")
+    counts = count_objects(labelled)
     if val:
-        count_objects(val, rules, "val")
+        read_labels(val, rules, "val")
 
     chain: dict[str, SessionParams] = {}
     after, taken = BASE, set[str]()
@@ -98,6 +114,7 @@ def init_workspace(
                 "sha256": checkpoint_sha256,
                 # over twice as fast at a relative difference of 0.7 %; the small ones are fast enough as they are
                 "precision": "float32" if encoder in SHIPPED else "bfloat16",
+                "tiles": _tiles(labelled) if encoder == "photo" else 1,
             }
         )
     except ValidationError as error:
@@ -106,6 +123,18 @@ def init_workspace(
         raise ConfigError(f"the {key} {first['input']!r} does not fit: {first['msg'].lower()}") from None
     name, own = line or _line_name(root.name), secrets.token_hex(8)
     return _put(layout, new_text(name, base, encoder_params, chain, train, val, protocol, own))
+
+
+def _tiles(labelled: Dataset) -> int:
+    """Tiles per image side for `photo`: 2, and said so, where a class is small to it."""
+    from samif.dataset.object_sizes import small_classes
+
+    small = small_classes(labelled, PHOTO_SIZE)
+    if not small:
+        return 1
+    names = ", ".join(small[:5]) + (f" and {len(small) - 5} more" if len(small) > 5 else "")
+    say(f"encoder.tiles: 2, because objects of {names} are small; embedding takes 5 times as long as without tiles")
+    return 2
 
 
 def refuse_workspace(root: Path) -> None:
