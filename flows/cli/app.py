@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import getpass
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from flows.inference.image_files import Skipped
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,13 +57,20 @@ def whoami() -> str:
 
 
 def console() -> Console:
-    """Standard output for people; plain where it is no terminal."""
-    return Console(highlight=False)
+    """Standard output for people; plain where it is no terminal. Text is printed as it is: names may have brackets and
+    colons, which rich would take for markup; give a `style` instead."""
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def print_json(content: Any) -> None:
-    """JSON on standard output; dataclasses become objects, paths text."""
-    print(json.dumps(content, indent=2, ensure_ascii=False, default=_plain))
+    """JSON on standard output; dataclasses become objects, paths text. Only ASCII where the terminal's encoding is not
+    UTF-8, or a name has bytes that are not."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(content, indent=2, default=_plain)
+    print(text)
 
 
 def print_rows(
@@ -80,6 +92,19 @@ def print_rows(
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console().print(table)
+
+
+def print_skipped(skipped: Sequence[Skipped]) -> None:
+    """Files and folders that were passed over: their number and the first names for each reason."""
+    from flows.inference.image_files import SUBFOLDER
+    from samif.inference.coco_ids import shortened
+
+    of_reason: dict[str, list[str]] = {}
+    for item in skipped:
+        of_reason.setdefault(item.reason, []).append(str(item.path))
+    for reason, names in of_reason.items():
+        hint = "; --recursive looks into them" if reason == SUBFOLDER else ""
+        console().print(f"skipped {len(names)} ({reason}): {shortened(names)}{hint}", soft_wrap=True)
 
 
 def _plain(value: Any) -> Any:

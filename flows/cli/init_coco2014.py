@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -62,4 +63,4 @@ def init_coco2014(
         )
     if line is None and made.params.line != folder.resolve().name:
         out.print(f"line '{made.params.line}': small letters, digits, - and _ only", soft_wrap=True)
-    out.print(f"next: cd {folder} && samif run", soft_wrap=True)
+    out.print(f"next: cd {shlex.quote(str(folder))} && samif run", soft_wrap=True)

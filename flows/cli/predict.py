@@ -8,16 +8,25 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.app import HERE, AsJson, Workspace, app, console, print_json, print_rows
+from flows.cli.app import HERE, AsJson, Workspace, app, console, print_json, print_rows, print_skipped
 
 
 @app.command()
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     model: Annotated[str, typer.Option(help="NAME@alias, NAME/VERSION, or a folder.")],
-    out: Annotated[Path, typer.Option(help="Folder for results.json and overlays.")] = Path("predictions"),
+    out: Annotated[Path, typer.Option(help="Folder for results.json, instances.json and overlays.")] = Path(
+        "predictions"
+    ),
     score: Annotated[
         float | None, typer.Option(min=0, max=1, show_default="the model's", help="Score threshold.")
+    ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Also take the images in sub-folders.")] = False,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            help="COCO file whose image and category ids the results take.", show_default="one of the workspace"
+        ),
     ] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Checkpoint of an encoder that is not bundled.")] = None,
     semantic_checkpoint: Annotated[
@@ -26,23 +35,45 @@ def predict(
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Segment images with a model; write COCO results and overlay images."""
-    from flows.inference.predict import find_images
+    """Segment images with a model; write COCO results, a COCO file and overlay images."""
+    from flows.inference.image_files import find_images
     from flows.inference.predict import predict as predict_images
     from flows.inference.source import find
     from flows.runtime.progress import track
+    from flows.runtime.writable import check_folder
+    from flows.workspace.layout import Layout
     from samif.inference.model import open_model
 
-    files = find_images(images)
-    loaded = open_model(find(model, workspace), checkpoint, semantic_checkpoint)
-    with track(len(files), "images", "predict") as progress:
-        predictions = predict_images(loaded, files, out, score, progress.advance)
+    given = find_images(images, recursive)
+    check_folder(out, "--out")
+    found = find(model, workspace)
+    loaded = open_model(found, checkpoint, semantic_checkpoint)
+    known = None if found.params is None else (Layout(workspace.resolve()), found.params)
+    with track(len(given.images), "images", "predict") as progress:
+        done = predict_images(loaded, given.images, out, score, progress.advance, annotations, known)
+    skipped = [*given.skipped, *done.skipped]
     if as_json:
-        print_json({"results": out / "results.json", "images": len(predictions)})
+        print_json(
+            {
+                "results": out / "results.json",
+                "instances": out / "instances.json",
+                "images": len(done.predictions),
+                "ids": done.ids.file,
+                "notes": done.ids.notes,
+                "skipped": skipped,
+            }
+        )
         return
     rows = []
-    for prediction in predictions:
+    for prediction in done.predictions:
         counts = Counter(prediction.detections.class_names)
-        rows.append([prediction.file.name, ", ".join(f"{n} {name}" for name, n in counts.most_common()) or "nothing"])
+        rows.append([prediction.image.name, ", ".join(f"{n} {name}" for name, n in counts.most_common()) or "nothing"])
     print_rows(["image", "found"], rows)
-    console().print(f"{out / 'results.json'} and {len(files)} overlays", soft_wrap=True)
+    print_skipped(skipped)
+    say = console()
+    overlays = f"{len(done.predictions)} overlay{'s' if len(done.predictions) != 1 else ''}"
+    say.print(f"{out / 'results.json'}, {out / 'instances.json'} and {overlays}", soft_wrap=True)
+    if done.ids.file is not None:
+        say.print(f"image and category ids are those of {done.ids.file}", soft_wrap=True)
+    for note in done.ids.notes:
+        say.print(note, soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.app import HERE, AsJson, Workspace, console, print_json, print_rows
+from flows.cli.app import HERE, AsJson, Workspace, console, print_json, print_rows, print_skipped
 from flows.cli.store import Location, store_app
 from flows.workspace.layout import Layout
 from samif.config import EmbedParams, EncoderParams, load_params
@@ -27,12 +27,13 @@ def add(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Workers, each with one encoder.", show_default="2")
     ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Also take the images in sub-folders.")] = False,
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
     """Embed unlabelled images; unreadable ones are quarantined and listed."""
     from flows.embedding.folder import add_images
-    from flows.inference.predict import find_images
+    from flows.inference.image_files import find_images
     from flows.store import open_store
 
     layout = Layout(workspace.resolve())
@@ -45,7 +46,8 @@ def add(
     wanted = _encoder(params.encoder if params else EncoderParams(), encoder, checkpoint)
     base = layout.root if store is None else Path.cwd()
     opened = open_store(store or embed.store, base, wanted.stored_as, embed.cache_gib)
-    added = add_images(find_images(places), embed, wanted, opened)
+    found = find_images(places, recursive)
+    added = add_images(found.paths, embed, wanted, opened)
     if as_json:
         print_json(
             {
@@ -55,12 +57,14 @@ def add(
                 "images": len(added.manifest.images),
                 "computed": added.computed,
                 "quarantined": added.quarantined,
+                "skipped": found.skipped,
             }
         )
         return
     if added.quarantined:
         rows = [[_shown(q.path), f"{q.reason}; {q.remedy}"] for q in added.quarantined]
         print_rows(["left out", "because it"], rows)
+    print_skipped(found.skipped)
     console().print(
         f"{added.files} files: {len(added.manifest.images)} images in {opened.location}, {added.computed} of them "
         f"computed now; {len(added.quarantined)} files left out",

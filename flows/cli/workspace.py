@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -50,10 +51,10 @@ def init(
     )  # fmt: skip
     names = ", ".join(f"{n} ({len(s.classes)})" for n, s in params.sessions.items()) or "none"
     out = console()
-    out.print(f"workspace {folder}: {len(params.dataset.base_classes)} base classes, sessions: {names}")
+    out.print(f"workspace {folder}: {len(params.dataset.base_classes)} base classes, sessions: {names}", soft_wrap=True)
     if line is None and params.line != folder.resolve().name:
         out.print(f"line '{params.line}': small letters, digits, - and _ only", soft_wrap=True)
-    out.print(f"next: cd {folder} && samif run")
+    out.print(f"next: cd {shlex.quote(str(folder))} && samif run", soft_wrap=True)
 
 
 @app.command()
@@ -99,13 +100,14 @@ def why(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
         return
     out = console()
     due = [reason for reason in now if reason.will_run]
-    out.print("[bold]a run now[/bold]" + ("" if due else ": nothing to do"))
+    out.print("a run now" + ("" if due else ": nothing to do"), style="bold")
     if due:
         print_rows(["stage", "because"], [[r.stage, "; ".join(r.reasons)] for r in due])
         spared = len(now) - len(due)
         out.print(f"up to date: {spared} other stage{'s' if spared != 1 else ''}")
     if last is not None:
-        out.print(f"\n[bold]last run[/bold] {last['started'][:19]} by {last['who']}: {last['outcome']}")
+        headline = f"\nlast run {last['started'][:19]} by {last['who']}: {last['outcome']}"
+        out.print(headline, style="bold", soft_wrap=True)
         because = {r["stage"]: "; ".join(r["reasons"]) for r in last["reasons"]}
         rows = [[s["stage"], s["how"], f"{s['seconds']:.1f}", because.get(s["stage"], "")] for s in last["stages"]]
         if rows:

@@ -1,4 +1,4 @@
-"""Segment images with a model from a folder or the registry: COCO results and overlays."""
+"""Segment images with a model from a folder or the registry: COCO results, a COCO instance file and overlays."""
 
 from __future__ import annotations
 
@@ -12,28 +12,40 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from flows.inference.image_files import OVERLAY, ImageFile, Skipped
+from flows.inference.result_ids import result_ids
 from flows.inference.source import LOADERS
+from flows.workspace.layout import Layout
 from samif.config import Params
-from samif.dataset.images import inspect_image, read_image
+from samif.dataset.images import ImageError, inspect_image, read_image
 from samif.errors import DataError
+from samif.inference.coco_ids import ResultIds
 from samif.inference.load import FoundModel, ModelFiles
 from samif.inference.load import load_segmenter as load
 from samif.io import files
+from samif.masks.rle import areas as rle_areas
 
 if TYPE_CHECKING:
     from samif.inference.detections import Detections
     from samif.inference.model import Model
     from samif.inference.segment import Segmenter
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-
 
 @dataclass(frozen=True)
 class Prediction:
     """The detections in one image file."""
 
-    file: Path
+    image: ImageFile
     detections: Detections
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What `predict` did: predictions in the order of the images, images that could not be read, ids of the results."""
+
+    predictions: tuple[Prediction, ...]
+    skipped: tuple[Skipped, ...]
+    ids: ResultIds
 
 
 def load_segmenter(
@@ -48,77 +60,97 @@ def load_segmenter(
     return load(found, checkpoint, semantic_checkpoint, device)
 
 
-def find_images(places: Sequence[Path]) -> list[Path]:
-    """Image files among paths; a folder stands for the images in it.
-
-    Raises:
-        DataError: a path does not exist, or there is no image at all.
-    """
-    found: list[Path] = []
-    for place in places:
-        if place.is_dir():
-            found += sorted(p for p in place.iterdir() if p.suffix.lower() in SUFFIXES)
-        elif place.exists():
-            found.append(place)
-        else:
-            raise DataError(f"{place} does not exist; give images or folders of images")
-    if not found:
-        raise DataError(f"no image ({', '.join(SUFFIXES)}) in {', '.join(map(str, places))}; give another folder")
-    return found
-
-
 def predict(
     model: Model,
-    images: Sequence[Path],
+    images: Sequence[ImageFile],
     out: Path,
     min_score: float | None = None,
     advance: Callable[[int], None] = lambda _: None,
-) -> list[Prediction]:
-    """Segment image files; write `out/results.json` and an overlay per image.
+    annotations: Path | None = None,
+    workspace: tuple[Layout, Params] | None = None,
+) -> Predicted:
+    """Segment image files; write `out/results.json`, `out/instances.json` and an overlay per image.
 
-    results.json: {"schema": 1, "images": [{"id", "file_name", "width", "height"}], "categories": [{"id", "name"}],
-    "annotations": COCO results with `category_id`, `score`, `segmentation` (RLE), `bbox`}; unknown objects have the
-    last category. All images are checked before anything is written.
+    results.json: a list of COCO results with `image_id`, `category_id`, `segmentation` (RLE), `bbox`, `score`, as
+    `COCO.loadRes` of pycocotools reads them; see `result_ids` for the ids. Images that the COCO file does not list are
+    left out. instances.json: a COCO instance file with the same of every image, {"schema": 1, "images": [{"id",
+    "file_name", "width", "height"}], "categories": [{"id", "name"}], "annotations"}, and `id`, `area` and `iscrowd` in
+    its annotations; unknown objects have the last category. Coordinates are those of the upright image.
+
+    All images are checked before anything is written. Those of a folder that cannot be read are skipped.
 
     Args:
         min_score: minimum score of a detection; none means the model's own.
         advance: called with 1 after each image.
+        annotations: COCO instance file whose ids are used.
+        workspace: the one whose COCO files are looked into where `annotations` is none.
 
     Raises:
-        ImageError: an image cannot be read (names the file).
+        ImageError: an image that a person named cannot be read (names the file).
+        DataError: no image can be read.
+        SamifError: `annotations` cannot be used.
     """
     from samif.inference.overlay import draw_instances
+    from samif.inference.segment import UNKNOWN
 
-    stems = _stems(images)
+    readable, sizes, skipped = _readable(images)
+    advance(len(skipped))
+    ids = result_ids(readable, sizes, model.categories, UNKNOWN, annotations, workspace)
+    results: list[dict[str, Any]] = []
     records: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    instances: list[dict[str, Any]] = []
     predictions: list[Prediction] = []
-    for path in images:
-        inspect_image(path)  # a broken image is refused before anything is written
     out.mkdir(parents=True, exist_ok=True)
-    for number, (path, stem) in enumerate(zip(images, stems, strict=True), start=1):
-        pixels = read_image(path)
+    for image, stem, id_, listed in zip(readable, _stems(readable), ids.images, ids.listed, strict=True):
+        pixels = read_image(image.path)
         found = model.predict(pixels, min_score)
-        predictions.append(Prediction(path, found))
-        records.append({"id": number, "file_name": path.name, "width": found.width, "height": found.height})
-        annotations += found.to_coco(number)
+        predictions.append(Prediction(image, found))
+        records.append({"id": id_, "file_name": image.name, "width": found.width, "height": found.height})
+        coco = found.to_coco(id_, ids.classes)
+        results += coco if listed else []
+        numbers = range(len(instances) + 1, len(instances) + len(coco) + 1)
+        areas = rle_areas(found.rles)
+        instances += [
+            {"id": number, **one, "area": int(area), "iscrowd": 0}
+            for number, one, area in zip(numbers, coco, areas, strict=True)
+        ]
         drawn = draw_instances(pixels, found.rles, list(found.class_names), [float(score) for score in found.scores])
-        _save_jpeg(out / f"{stem}.overlay.jpg", drawn)
+        _save_jpeg(out / f"{stem}{OVERLAY}", drawn)
         advance(1)
-    categories = [{"id": number, "name": name} for number, name in enumerate(model.categories, start=1)]
-    content = {"schema": 1, "images": records, "categories": categories, "annotations": annotations}
-    files.commit(out / "results.json", (json.dumps(content) + "\n").encode())
-    return predictions
+    categories = [{"id": id_, "name": name} for name, id_ in ids.classes.items()]
+    content = {"schema": 1, "images": records, "categories": categories, "annotations": instances}
+    files.commit(out / "instances.json", (json.dumps(content) + "\n").encode())
+    files.commit(out / "results.json", (json.dumps(results) + "\n").encode())
+    return Predicted(tuple(predictions), tuple(skipped), ids)
 
 
-def _stems(images: Sequence[Path]) -> list[str]:
-    """Names for overlays; images of one name from several folders are numbered."""
-    taken = {path.stem for path in images}
+def _readable(images: Sequence[ImageFile]) -> tuple[list[ImageFile], list[tuple[int, int]], list[Skipped]]:
+    """Images that can be decoded, their upright sizes (width, height), and the others with the reason."""
+    readable: list[ImageFile] = []
+    sizes: list[tuple[int, int]] = []
+    skipped: list[Skipped] = []
+    for image in images:
+        try:
+            sizes.append(inspect_image(image.path).size)
+            readable.append(image)
+        except ImageError as error:
+            if image.named:
+                raise
+            skipped.append(Skipped(image.path, error.what))
+    if not readable:
+        first = skipped[0]
+        raise DataError(f"none of {len(skipped)} images can be read, the first is {first.path}: it {first.reason}")
+    return readable, sizes, skipped
+
+
+def _stems(images: Sequence[ImageFile]) -> list[str]:
+    """Names for overlays; images of one name, from several folders or of several formats, are numbered."""
+    taken = {image.path.stem for image in images}
     stems: list[str] = []
-    for path in images:
-        stem = path.stem
+    for image in images:
+        stem = image.path.stem
         if stem in stems:
-            stem = next(name for number in count(2) if (name := f"{path.stem}-{number}") not in taken)
+            stem = next(name for number in count(2) if (name := f"{image.path.stem}-{number}") not in taken)
             taken.add(stem)
         stems.append(stem)
     return stems

@@ -121,10 +121,10 @@ class _Bar:
 @contextmanager
 def _bar(total: int, unit: str, description: str, stream: TextIO) -> Iterator[_Bar]:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit + "{task.fields[quarantined]}"),
+        TextColumn(unit + "{task.fields[quarantined]}", markup=False),
         _Rate(),
         TimeRemainingColumn(),
     )

@@ -8,12 +8,13 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.inference.predict import SUFFIXES, load_segmenter
+from flows.inference.predict import load_segmenter
 from flows.runtime.device import device_here
 from flows.watch.records import FileIdentity
 from samif.config import Params
 from samif.dataset.images import read_image
 from samif.errors import DataError
+from samif.io.image_formats import is_image_name
 
 if TYPE_CHECKING:
     from samif.inference.load import ModelFiles
@@ -59,7 +60,7 @@ def new_files(folder: Path, known: Collection[FileIdentity]) -> list[FileIdentit
     found = []
     for directory, _, names in os.walk(folder, onerror=refuse):
         for name in names:
-            if name.startswith(".") or not name.lower().endswith(SUFFIXES):
+            if name.startswith(".") or not is_image_name(name):
                 continue
             path = Path(directory) / name
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from samif.inference.coco_ids import Id
 from samif.inference.segment import Instances
 from samif.masks.rle import Rle, decode
 
@@ -51,9 +53,14 @@ class Detections:
         """Masks (N, H, W) bool, decoded at the first access: N x H x W bytes."""
         return decode(self.rles) if self.rles else np.zeros((0, self.height, self.width), dtype=bool)
 
-    def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
-        """COCO results: `image_id`, `category_id`, `segmentation` (RLE), `bbox` (x, y, width, height), `score`."""
-        ids = {name: number for number, name in enumerate(self.categories, start=1)}
+    def to_coco(self, image_id: Id = 1, category_ids: Mapping[str, Id] | None = None) -> list[dict[str, Any]]:
+        """COCO results: `image_id`, `category_id`, `segmentation` (RLE), `bbox` (x, y, width, height), `score`.
+
+        Args:
+            image_id: id of the image, as a COCO file has it.
+            category_ids: id of each class name; by default 1, 2, ... in the order of `categories`.
+        """
+        ids = category_ids or {name: number for number, name in enumerate(self.categories, start=1)}
         return [
             {
                 "image_id": image_id,

@@ -217,16 +217,16 @@ def test_a_session_with_images_of_its_own_runs_nothing_else(
 
 @pytest.fixture(scope="module")
 def predict(root: Path, own: Own) -> Callable[[str, str], dict[str, Any]]:
-    """`samif predict` of two images into a folder; results.json."""
+    """`samif predict` of two images into a folder; instances.json."""
 
     def run(model: str, out: str) -> dict[str, Any]:
         images = [root / "artifacts" / "drawn" / "val" / "images" / f"scene_000{i}.jpg" for i in (6, 8)]
         done = samif(root, "predict", "--model", model, "--out", out, "--score", "0.05", "--json", *images)
         assert done.json["images"] == 2
-        expected = ["results.json", "scene_0006.overlay.jpg", "scene_0008.overlay.jpg"]
+        expected = ["instances.json", "results.json", "scene_0006.overlay.jpg", "scene_0008.overlay.jpg"]
         assert sorted(path.name for path in (root / out).iterdir()) == expected
-        results: dict[str, Any] = json.loads((root / out / "results.json").read_text())
-        return results
+        instances: dict[str, Any] = json.loads((root / out / "instances.json").read_text())
+        return instances
 
     return run
 

@@ -90,7 +90,7 @@ def test_predict_and_the_command_agree(here: Path, tmp_path: Path) -> None:
     words = ["predict", "part.jpg", "part.png", "--model", "demo@champion", "--out", str(tmp_path / "out")]
     ran = CliRunner().invoke(app, words, catch_exceptions=False)
     assert ran.exit_code == 0
-    written = json.loads((tmp_path / "out" / "results.json").read_text())["annotations"]
+    written = json.loads((tmp_path / "out" / "results.json").read_text())
     found = load_model("demo@champion").predict(["part.jpg", here / "part.png"])
     assert written == [item for number, one in enumerate(found, start=1) for item in one.to_coco(number)]
 

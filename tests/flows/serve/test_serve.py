@@ -24,6 +24,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from flows.inference.image_files import find_images
 from flows.inference.predict import load_segmenter, predict
 from flows.registry.model_files import find_model
 from samif.config import load_params
@@ -95,8 +96,8 @@ def predicted(line: ServedLine, tmp_path_factory: pytest.TempPathFactory) -> dic
     for version in (1, 2, 3):
         bundle = find_model(f"demo/{version}", None, line.registry)
         segmenter = load_segmenter(bundle, load_params(line.root / "params.yaml"))
-        predict(Model(segmenter), sorted(folder.glob("*.png")), folder / str(version), 0.0)
-        content = json.loads((folder / str(version) / "results.json").read_text())
+        predict(Model(segmenter), find_images([folder]).images, folder / str(version), 0.0)
+        content = json.loads((folder / str(version) / "instances.json").read_text())
         names = {c["id"]: c["name"] for c in content["categories"]}
         found[version] = [
             [

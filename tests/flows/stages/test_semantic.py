@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 from flows.artifacts.embedding_manifest import EmbeddingManifest
 from flows.artifacts.proposal_file import ProposalFile
 from flows.comparison.scorer import Scorer
+from flows.inference.image_files import find_images
 from flows.inference.predict import load_segmenter, predict
 from flows.loaders.inputs import semantic_of, source_of, store_of
 from flows.registry.model_files import find_model
@@ -217,8 +218,8 @@ def test_images_are_segmented_as_the_stages_do(line: Line, tmp_path: Path) -> No
         found = segmenter.propose(pixels, segmenter.embed([pixels])[0])
         assert len(found) and found.semantic is not None and features is not None
         np.testing.assert_allclose(found.semantic, mean_under(features, found.masks), atol=5e-3, rtol=5e-3)
-    done = predict(Model(segmenter), paths, tmp_path / "out", 0.0)
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    done = predict(Model(segmenter), find_images(paths).images, tmp_path / "out", 0.0).predictions
+    results = json.loads((tmp_path / "out" / "instances.json").read_text())
     assert [entry["file_name"] for entry in results["images"]] == ["1.png", "2.png"]
     assert len(results["annotations"]) == sum(len(prediction.detections) for prediction in done)
 
