@@ -153,11 +153,10 @@ def _values(source: Source, place: str, found: LabelMap) -> tuple[npt.NDArray[np
     number = len(np.unique(values[values != 0]))
     if number <= 1:
         return values, False
-    if not found.coloured and found.palette is None and values.max() <= 255:
-        if found.lossy or (number > 8 and np.mean(values[values > 0] > 223) >= _CORE):
-            source.change(place, "has soft edges, pixels from value 128 on were taken",
-                          "export masks as PNG without smoothing")  # fmt: skip
-            return (values >= 128).astype(np.int64), False
+    grey = not found.coloured and found.palette is None and values.max() <= 255
+    if grey and (found.lossy or (number > 8 and np.mean(values[values > 0] > 223) >= _CORE)):
+        source.change(place, "has soft edges, pixels from value 128 on were taken", "export masks as PNG, not smoothed")
+        return (values >= 128).astype(np.int64), False
     if found.lossy or number > _MOST:
         source.leave_out(place, "is not a mask of clear values", "export it as PNG, one value per object")
         return np.zeros_like(values), False
