@@ -8,9 +8,9 @@ Shape legend: V views of an image, P prompts, N proposals kept, D token width, F
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from samif.config import ProposeParams
 from samif.masks.mask_nms import greedy, suppress
 from samif.masks.patch_pooling import mean_under
 from samif.masks.pooling import pool
-from samif.masks.rle import Rle, areas, boxes, encode, overlaps, paste
+from samif.masks.rle import Rle, areas, encode, overlaps, paste
 from samif.sam.decode import ALL_MASKS, SINGLE_MASK
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.frame import Frame, View, grid_points, split_views
@@ -141,6 +141,18 @@ class _DecoderOutput:
         """Which masks have MIN_CELLS or more (P,)."""
         return (self.logits > 0).flatten(1).sum(dim=1) >= MIN_CELLS
 
+    def boxes(self, frame: Frame) -> NDArray[np.float64]:
+        """Boxes (P, 4) as x, y, width and height in pixels of the frame's image, to the cell; all masks have cells."""
+        masks = self.logits > 0
+        ends = []
+        for cells in (masks.any(dim=1), masks.any(dim=2)):  # columns, rows
+            count = cells.shape[1]
+            first, after = cells.int().argmax(dim=1), count - cells.flip(1).int().argmax(dim=1)
+            ends.append((first, after - first))
+        (x, width), (y, height) = ends
+        cell = max(frame.height, frame.width) / masks.shape[-1]
+        return np.asarray(torch.stack([x, y, width, height], dim=1).cpu().numpy() * cell, dtype=np.float64)
+
     def overlap(self) -> NDArray[np.float64]:
         """IoU of every pair of masks (P, P), counted in cells."""
         flat = (self.logits > 0).flatten(1).float()
@@ -177,13 +189,13 @@ def _decode_prompts(
         objectness = logits.sigmoid()
         enough = objectness >= min_objectness
         output = output.take(enough)
-        tokens = list(which)
+        columns = list(which)
         rows.append(
             (
                 decoder.predict_masks(context, output, which).flatten(0, 1),
-                output.iou[:, tokens].flatten(),
-                objectness[enough].repeat_interleave(len(tokens)),
-                output.mask_tokens[:, tokens].flatten(0, 1),
+                output.iou[:, columns].flatten(),
+                objectness[enough].repeat_interleave(len(columns)),
+                output.mask_tokens[:, columns].flatten(0, 1),
             )
         )
     logits, iou, objectness, tokens = (torch.cat(column) for column in zip(*rows, strict=True))
@@ -218,8 +230,7 @@ def propose(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, params: P
     of_tile = params.model_copy(update={"points": max(1, round(TILE_POINTS * params.points))})
     parts = [found]
     for view, seen in tiles:
-        small = _propose_view(decoder, seen, view.frame, of_tile)
-        small = small.take(np.flatnonzero(small_and_whole(boxes(small.masks), view, frame)))
+        small = _propose_view(decoder, seen, view.frame, of_tile, partial(small_and_whole, view=view, frame=frame))
         parts.append(small.placed(view, frame))
     found = _joined(parts)
     rows = suppress(found.masks, found.quality.astype(np.float64), params.duplicate_iou)
@@ -248,13 +259,21 @@ def _joined(parts: Sequence[Proposals]) -> Proposals:
 
 @full_float32()
 @torch.inference_mode()
-def _propose_view(decoder: InstanceDecoder, embedding: Tensor, frame: Frame, params: ProposeParams) -> Proposals:
-    """The proposals of one view from its embedding (C, h, w), best first."""
+def _propose_view(
+    decoder: InstanceDecoder,
+    embedding: Tensor,
+    frame: Frame,
+    params: ProposeParams,
+    wanted: Callable[[NDArray[np.float64]], NDArray[np.bool_]] | None = None,
+) -> Proposals:
+    """The proposals of one view from its embedding (C, h, w), best first; only those whose boxes are `wanted`."""
     embedding = embedding.to(decoder.device)
     points = prompt_points(decoder, embedding.float(), frame, params)
     which = ALL_MASKS if params.multimask else SINGLE_MASK
     outputs = _decode_prompts(decoder, embedding, points, params.min_objectness, which)
     outputs = outputs.take(outputs.large_enough)
+    if wanted is not None:
+        outputs = outputs.take(torch.from_numpy(wanted(outputs.boxes(frame))).to(embedding.device))
     quality = (outputs.iou * outputs.objectness).cpu().numpy().astype(np.float64)
     kept = greedy(outputs.overlap(), quality, params.duplicate_iou)[: params.max_proposals]
     if not len(kept):
