@@ -93,7 +93,7 @@ def _quarantine(layout: Layout, params: Params, found: dict[Split, list[Finding]
     if quarantine.images:
         say(f"left out {quarantine.sentence}; the whole list is {layout.quarantine('dataset')}")
     for split, findings in found.items():
-        say_findings(split, findings)
+        say_findings(split, [finding for finding in findings if finding.loss != "image"])
     if quarantine.labels:
         say(f"the list of these labels is {layout.quarantine('dataset')}")
 

@@ -109,7 +109,8 @@ def remove_session(root: Path, name: str) -> Params:
 
 def read_labels(source: CocoSource, rules: ReadRules | None = None, split: str = "") -> Dataset:
     """The labels of a COCO instance file. Only images are opened whose size the file does not say. With `split`, what
-    was found is printed under that name.
+    was found is printed under that name. Images that are missing are left out, whatever the rules are: it is the
+    first run that refuses them.
 
     Raises:
         SamifError: the file is missing or no COCO instance file, or its labels cannot be used.
@@ -117,6 +118,7 @@ def read_labels(source: CocoSource, rules: ReadRules | None = None, split: str =
     from samif.dataset.check import raise_on_errors
     from samif.dataset.coco import read_coco
 
+    rules = (rules or ReadRules()).model_copy(update={"broken_images": "quarantine"})
     dataset, findings = read_coco(Path(source.images), Path(source.annotations), rules, open_images=False)
     raise_on_errors(findings)
     if split:

@@ -9,11 +9,12 @@ from samif.dataset.check import Finding, kinds
 
 
 def say_findings(split: str, findings: Iterable[Finding]) -> None:
-    """Print how many labels are not used as they are, by reason, and what concerns the whole file of a split."""
+    """Print how many images and labels are not used as they are, by reason, and what concerns the whole file of a
+    split."""
     found = list(findings)
-    for kind in kinds(finding for finding in found if finding.loss in ("label", "outline")):
-        did = "left out" if kind.loss == "label" else "changed"
-        noun = "label" if kind.count == 1 else "labels"
+    for kind in kinds(finding for finding in found if finding.loss):
+        did = "changed" if kind.loss == "outline" else "left out"
+        noun = ("image" if kind.loss == "image" else "label") + ("s" if kind.count > 1 else "")
         say(f"{split}: {did} {kind.count} {noun}, the first is {kind.places[0]}: {kind.what}; {kind.remedy}")
     for finding in found:
         if finding.image is None and not finding.loss:

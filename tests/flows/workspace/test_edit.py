@@ -11,22 +11,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.workspace.dvc_yaml import render_pipeline
-from flows.workspace.edit import add_session, count_objects, remove_session
+from flows.workspace.edit import add_session, count_objects, read_labels, remove_session
 from flows.workspace.init import init_workspace
 from flows.workspace.lock import exclusive
 from flows.workspace.params_edit import new_text, with_session, without_session
-from samif.config import CocoSource, EncoderParams, Params, SessionParams, load_params
+from samif.config import CocoSource, EncoderParams, Params, ReadRules, SessionParams, load_params
 from samif.errors import SamifError
 
 COUNTS = {"bolt": 12, "nut": 10, "gear": 9, "hook": 30}
 
 
 def coco(folder: Path, counts: dict[str, int] | None = None) -> CocoSource:
-    """A COCO file with so many objects per class (and one crowd of each, which is no object) beside its images."""
+    """A COCO file with so many objects per class (and one crowd of each, which is no object) beside its
+    images. The image is not opened, because its size is in the file."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
+    (folder / "images" / "1.png").touch()
     names = list(counts or COUNTS)
     annotations = [
-        {"id": 0, "image_id": 1, "category_id": names.index(name) + 1, "iscrowd": int(number < 0)}
+        {
+            "id": 1000 * names.index(name) + number + 1,
+            "image_id": 1,
+            "category_id": names.index(name) + 1,
+            "iscrowd": int(number < 0),
+            "segmentation": [[0, 0, 5, 0, 5, 5, 0, 5]],
+        }
         for name, count in (counts or COUNTS).items()
         for number in range(-1, count)
     ]
@@ -34,7 +42,7 @@ def coco(folder: Path, counts: dict[str, int] | None = None) -> CocoSource:
     file.write_text(
         json.dumps(
             {
-                "images": [],
+                "images": [{"id": 1, "file_name": "1.png", "width": 8, "height": 8}],
                 "categories": [{"id": i + 1, "name": n} for i, n in enumerate(names)],
                 "annotations": annotations,
             }
@@ -143,7 +151,7 @@ def test_init_refuses_a_workspace_and_wrong_files(tmp_path: Path) -> None:
     with pytest.raises(SamifError, match="is not JSON"):
         init_workspace(tmp_path / "new", source, None, [])
     Path(source.annotations).write_text('{"images": []}')
-    with pytest.raises(SamifError, match="is not a COCO instance file"):
+    with pytest.raises(SamifError, match="has no list 'annotations', a COCO file has"):
         init_workspace(tmp_path / "new", source, None, [])
     with pytest.raises(SamifError, match=r"the encoder 'vit_x' does not fit"):
         init_workspace(tmp_path / "new", coco(tmp_path / "other"), None, [], encoder="vit_x")
@@ -152,7 +160,45 @@ def test_init_refuses_a_workspace_and_wrong_files(tmp_path: Path) -> None:
 
 def test_count_objects_leaves_crowds_out_and_keeps_empty_classes(tmp_path: Path) -> None:
     source = coco(tmp_path, {"b": 2, "a": 0})
-    assert list(count_objects(Path(source.annotations)).items()) == [("b", 2), ("a", 0)]
+    assert list(count_objects(read_labels(source, ReadRules(crowds="ignore"))).items()) == [("b", 2), ("a", 0)]
+
+
+def test_classes_without_labels_are_no_base_classes_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = coco(tmp_path, {"fasteners": 0, "bolt": 12, "12": 11, "nut": 10})
+    content = json.loads(Path(source.annotations).read_text())
+    content["annotations"] = [a for a in content["annotations"] if not a["iscrowd"]]
+    content["categories"][2]["name"] = 12
+    content["annotations"].append({**content["annotations"][0], "id": 9999, "segmentation": []})
+    Path(source.annotations).write_text(json.dumps(content))
+    params = init_workspace(tmp_path / "ws", source, source, [("s1", ["nut"])])
+    assert params.dataset.base_classes == ["bolt", "12"]
+    said = capsys.readouterr().err
+    assert "train: annotations.json: class 'fasteners' has no instance; label some, or leave it so" in said
+    assert "train: left out 1 label, the first is 1.png, image 1, annotation 9999: has no outline" in said
+    assert "val: annotations.json: class 'fasteners' has no instance" in said
+
+
+def test_init_tells_of_missing_images_and_leaves_them_to_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = coco(tmp_path)
+    content = json.loads(Path(source.annotations).read_text())
+    content["images"].append({"id": 2, "file_name": "2.png", "width": 8, "height": 8})
+    Path(source.annotations).write_text(json.dumps(content))
+    init_workspace(tmp_path / "ws", source, source, [])
+    assert "train: left out 1 image, the first is 2.png, image 2: does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("background", "a class may not be named 'background'"), ("unknown", "a class may not be named 'unknown'")],
+)
+def test_init_refuses_reserved_names(tmp_path: Path, name: str, sentence: str) -> None:
+    with pytest.raises(SamifError, match=sentence):
+        init_workspace(tmp_path / "ws", coco(tmp_path, {name: 3, "bolt": 3}), None, [])
+    assert not (tmp_path / "ws").exists()
 
 
 def test_add_and_remove_give_back_the_same_bytes(tmp_path: Path) -> None:
