@@ -48,6 +48,7 @@ def run(images: Path | None = None, annotations: Path | None = None) -> Iterator
     if images is not None and annotations is not None:
         yield _compare(images.parent.name, read_coco(images, annotations)[0])
     yield _compare_vit_b()
+    yield from _compare_photo()
 
 
 def _compare(what: str, dataset: Dataset) -> Comparison:
@@ -100,6 +101,26 @@ def _compare_vit_b() -> Comparison:
     pairs = [(timed(ours)[1], timed(partial(generator.generate, image))[1]) for _ in range(VIT_ROUNDS)]
     note = f"random weights, 1024 x 768 pixels; ours with {params.points} prompts in bfloat16, {ours()} masks kept"
     return summarise("all masks of an image, vit_b architecture", GRID, pairs, note)
+
+
+def _compare_photo() -> Iterator[Comparison]:
+    """`photo` with the values of `samif init`, without tiles and with 2 x 2, against the official generator on it."""
+    loaded, device = load_sam("photo"), device_here()
+    loaded.sam.to(device)
+    decoder = InstanceDecoder.of(loaded.sam).eval()
+    generator = SamAutomaticMaskGenerator(loaded.sam)
+    params = ProposeParams(multimask=True, duplicate_iou=0.8)
+    image = np.random.default_rng(0).integers(0, 256, (768, 1024, 3), dtype=np.uint8)
+    for tiles in (1, 2):
+        encoder = ImageEncoder(loaded, device=device, tiles=tiles)
+
+        def ours(encoder: ImageEncoder = encoder) -> int:
+            return len(propose(decoder, encoder.encode([image])[0], encoder.frame(image), params))
+
+        found = ours()
+        pairs = [(timed(ours)[1], timed(partial(generator.generate, image))[1]) for _ in range(VIT_ROUNDS)]
+        what = "all masks of an image, `photo`" + (f", {tiles} x {tiles} tiles" if tiles > 1 else "")
+        yield summarise(what, GRID, pairs, f"1024 x 768 pixels, {found} masks kept")
 
 
 def _official(generator: SamAutomaticMaskGenerator) -> Segment:
