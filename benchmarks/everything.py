@@ -35,6 +35,9 @@ from samif.sam.zoo import load_sam
 IMAGES, MASKS, VIT_ROUNDS = 12, 100, 2
 GRID = "SamAutomaticMaskGenerator, 32 x 32 grid"
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)
+DEFAULTS = ProposeParams()
+OF_PHOTO = ProposeParams(multimask=True, duplicate_iou=0.8)
+"""What `samif init` sets for `photo`."""
 Pixels = NDArray[np.uint8]
 Segment = Callable[[Pixels], list[Rle]]
 
@@ -46,18 +49,21 @@ def run(images: Path | None = None, annotations: Path | None = None) -> Iterator
         val = Path(name) / "val"
         yield _compare("demo line", read_coco(val / "images", val / "annotations.json")[0])
     if images is not None and annotations is not None:
-        yield _compare(images.parent.name, read_coco(images, annotations)[0])
+        dataset = read_coco(images, annotations)[0]
+        for tiles in (1, 2):
+            yield _compare(images.parent.name, dataset, "photo", tiles, OF_PHOTO)
     yield _compare_vit_b()
-    yield from _compare_photo()
 
 
-def _compare(what: str, dataset: Dataset) -> Comparison:
-    loaded, device = load_sam("tiny"), device_here()
+def _compare(
+    what: str, dataset: Dataset, name: str = "tiny", tiles: int = 1, params: ProposeParams = DEFAULTS
+) -> Comparison:
+    loaded, device = load_sam(name), device_here()
     loaded.sam.to(device)  # whose modules ours shares
-    encoder, decoder = ImageEncoder(loaded, device=device), InstanceDecoder.of(loaded.sam)
+    encoder, decoder = ImageEncoder(loaded, device=device, tiles=tiles), InstanceDecoder.of(loaded.sam).eval()
 
     def ours(image: Pixels) -> list[Rle]:
-        return propose(decoder, encoder.encode([image])[0], encoder.frame(image), ProposeParams()).masks
+        return propose(decoder, encoder.encode([image])[0], encoder.frame(image), params).masks
 
     images = [p for p in dataset.images if any(not a.crowd for a in p.annotations)][:IMAGES]
     segmenters = [
@@ -82,7 +88,8 @@ def _compare(what: str, dataset: Dataset) -> Comparison:
         f"{recall[1]:.1f} with its thresholds, {recall[2]:.1f} without"
     )
     pairs = [(own, official) for own, official, _ in seconds]
-    return summarise(f"all masks of an image, `tiny`, {what}", GRID, pairs, note)
+    with_tiles = f" with {tiles} x {tiles} tiles" if tiles > 1 else ""
+    return summarise(f"all masks of an image, `{name}`{with_tiles}, {what}", GRID, pairs, note)
 
 
 def _compare_vit_b() -> Comparison:
@@ -101,26 +108,6 @@ def _compare_vit_b() -> Comparison:
     pairs = [(timed(ours)[1], timed(partial(generator.generate, image))[1]) for _ in range(VIT_ROUNDS)]
     note = f"random weights, 1024 x 768 pixels; ours with {params.points} prompts in bfloat16, {ours()} masks kept"
     return summarise("all masks of an image, vit_b architecture", GRID, pairs, note)
-
-
-def _compare_photo() -> Iterator[Comparison]:
-    """`photo` with the values of `samif init`, without tiles and with 2 x 2, against the official generator on it."""
-    loaded, device = load_sam("photo"), device_here()
-    loaded.sam.to(device)
-    decoder = InstanceDecoder.of(loaded.sam).eval()
-    generator = SamAutomaticMaskGenerator(loaded.sam)
-    params = ProposeParams(multimask=True, duplicate_iou=0.8)
-    image = np.random.default_rng(0).integers(0, 256, (768, 1024, 3), dtype=np.uint8)
-    for tiles in (1, 2):
-        encoder = ImageEncoder(loaded, device=device, tiles=tiles)
-
-        def ours(encoder: ImageEncoder = encoder) -> int:
-            return len(propose(decoder, encoder.encode([image])[0], encoder.frame(image), params))
-
-        found = ours()
-        pairs = [(timed(ours)[1], timed(partial(generator.generate, image))[1]) for _ in range(VIT_ROUNDS)]
-        what = "all masks of an image, `photo`" + (f", {tiles} x {tiles} tiles" if tiles > 1 else "")
-        yield summarise(what, GRID, pairs, f"1024 x 768 pixels, {found} masks kept")
 
 
 def _official(generator: SamAutomaticMaskGenerator) -> Segment:
