@@ -51,11 +51,10 @@ def read_coco(
     rules = rules or ReadRules()
     raw = load_json(annotations)
     findings = Findings(annotations.name)
-    root = images.resolve()
     classes = read_classes(raw["categories"], findings)
-    entries = read_entries(raw["images"], root, findings)
+    entries = read_entries(raw["images"], images, findings)
     opened = [entry for entry in entries.all if open_images or entry.declared is None]
-    facts = inspect(opened, root, findings, progress)
+    facts = inspect(opened, images, findings, progress)
     sizes = {entry.id: size_of(entry, facts.get(entry.id), findings) for entry in entries.all}
     labels = LabelReader(entries, classes, sizes, findings).read(raw["annotations"], rules)
     records = []

@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from samif.dataset.findings import NOTHING_TO_DO, Findings, shown
+from samif.dataset.image_names import ImageFolder, Match
 from samif.dataset.images import MAX_PIXELS, ImageError, ImageFacts, inspect_image
 from samif.dataset.values import Key, file_name_of, get, key_of, new_ids, whole
 
@@ -23,14 +24,17 @@ class Entry:
     """One image with its id and file name.
 
     Attributes:
+        file_name: path of the file relative to the image folder; the name in the record where there is no such file.
         declared: width and height in pixels as the record gives them; None where it gives none.
-        inside: whether the path stays in the image folder.
+        found: whether there is such a file.
+        listed: the name in the record.
     """
 
     id: int
     file_name: str
     declared: tuple[int, int] | None
-    inside: bool
+    found: bool
+    listed: str
 
 
 @dataclass
@@ -52,15 +56,16 @@ class Entries:
 
 
 def read_entries(records: list[Any], root: Path, findings: Findings) -> Entries:
-    """Images with an id of their own and a file name inside the folder."""
+    """Images with an id of their own and a file name."""
     entries = Entries()
     owner: dict[str, Entry] = {}
     if not records:
         findings.add("names no image ('images' is empty)", "export at least one labelled image")
     keys = [key_of(get(record, "id")) for record in records]
     fresh = new_ids({key for key in keys if isinstance(key, int)})
-    for position, (record, key) in enumerate(zip(records, keys, strict=True)):
-        name = file_name_of(get(record, "file_name"))
+    names = [file_name_of(get(record, "file_name")) for record in records]
+    matches = ImageFolder(root).find_all(name for name in names if name is not None)
+    for position, (record, key, name) in enumerate(zip(records, keys, names, strict=True)):
         if name is None:
             findings.add(
                 f"image record {position} needs a file_name, has {shown(get(record, 'file_name'))}",
@@ -68,8 +73,8 @@ def read_entries(records: list[Any], root: Path, findings: Findings) -> Entries:
                 kind="image records have no usable file_name",
             )
             continue
-        inside = _inside(root, name)
-        known = owner.get(inside or name)
+        match = matches[name]
+        known = owner.get(match.path or name)
         same = entries.by_key.get(key) if key is not None else None
         if same is not None and same is not known:
             findings.add(
@@ -83,7 +88,7 @@ def read_entries(records: list[Any], root: Path, findings: Findings) -> Entries:
                 findings.add(
                     f"is listed twice with different sizes, also as image {known.id}",
                     "keep the record whose size is that of the file",
-                    inside or name,
+                    known.file_name,
                     known.id,
                     kind="is listed twice with different sizes",
                 )
@@ -95,12 +100,8 @@ def read_entries(records: list[Any], root: Path, findings: Findings) -> Entries:
         id_ = key if isinstance(key, int) else next(fresh)
         if not isinstance(key, int):
             findings.tally("images whose id is no whole number, which were numbered", NOTHING_TO_DO, get(record, "id"))
-        if inside is None:
-            findings.add(
-                "leads out of the image folder", "copy the image into the folder and give its name relative to it",
-                name, id_, loss="image",
-            )  # fmt: skip
-        entry = Entry(id_, inside or name, declared, inside is not None)
+        _tell(match, name, id_, findings)
+        entry = Entry(id_, match.path or name, declared, bool(match.path), name)
         owner[entry.file_name] = entry
         entries.all.append(entry)
         entries.by_key[id_ if key is None else key] = entry
@@ -108,24 +109,20 @@ def read_entries(records: list[Any], root: Path, findings: Findings) -> Entries:
     return entries
 
 
+def _tell(match: Match, name: str, id_: int, findings: Findings) -> None:
+    if not match.path:
+        findings.add(match.what, match.remedy, name, id_, loss="image", kind=match.kind)
+    elif match.how:
+        findings.tally(f"file {match.how}", "look whether they are the right images", f"{name} is {match.path}")
+
+
 def _names(entries: Iterable[Entry]) -> dict[str, Entry | None]:
     names: dict[str, Entry | None] = {}
     for entry in entries:
-        path = PurePosixPath(entry.file_name.replace("\\", "/"))
-        for name in {entry.file_name, path.name, path.stem}:
-            names[name] = entry if names.get(name, entry) is entry else None
+        for path in (PurePosixPath(entry.file_name), PurePosixPath(entry.listed.replace("\\", "/"))):
+            for name in {entry.file_name, entry.listed, path.name, path.stem}:
+                names[name] = entry if names.get(name, entry) is entry else None
     return names
-
-
-def _inside(root: Path, name: str) -> str | None:
-    """Normal form of a file name relative to the root, None if it (or a link that it names) leads out."""
-    pure = PurePosixPath(name)
-    if pure.is_absolute() or PureWindowsPath(name).drive or ".." in pure.parts or pure == PurePosixPath("."):
-        return None
-    try:
-        return pure.as_posix() if (root / pure).resolve().is_relative_to(root) else None
-    except (OSError, RuntimeError):  # a link to itself, a name longer than the file system allows
-        return None
 
 
 def _declared(record: object) -> tuple[int, int] | None:
@@ -142,7 +139,7 @@ def inspect(
     facts: dict[int, ImageFacts] = {}
     problems: dict[int, tuple[Entry, ImageError]] = {}
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        jobs = {pool.submit(inspect_image, root / e.file_name): e for e in entries if e.inside}
+        jobs = {pool.submit(inspect_image, root / e.file_name): e for e in entries if e.found}
         for done, job in enumerate(as_completed(jobs), start=1):
             try:
                 facts[jobs[job].id] = job.result()

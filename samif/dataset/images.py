@@ -174,6 +174,12 @@ def _named_errors(path: Path) -> Iterator[None]:
     except ImageError:
         raise
     except FileNotFoundError:
+        if path.is_symlink():
+            raise ImageError(
+                path,
+                f"is a link to {os.readlink(path)}, which does not exist",
+                "put the file back ('dvc checkout' does, where the link leads into DVC's cache)",
+            ) from None
         raise ImageError(path, "does not exist", "copy the image there or correct its file name") from None
     except PermissionError:
         raise ImageError(path, "may not be read", "give this user the right to read it") from None
@@ -188,6 +194,8 @@ def _named_errors(path: Path) -> Iterator[None]:
             raise OutOfMemory(
                 f"{path} cannot be read now ({error.strerror}); close what holds files or memory, then try again"
             ) from None
+        if isinstance(error, OSError) and error.errno == errno.ELOOP:
+            raise ImageError(path, "is a link that leads back to itself", "put the file in its place") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(
             path,

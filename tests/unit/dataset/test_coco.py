@@ -125,10 +125,10 @@ CASES: list[tuple[str, Bend, str, Place]] = [
     ("NUL in file name", image(file_name="a\0.png"), "image record 0 needs", FILE),
     ("half a character", image(file_name="\ud800.png"), "image record 0 needs", FILE),
     ("same image id", image(1, id=1), "shares its image id with a.png", ("b.png", 1, None)),
-    ("parent folder", image(file_name="../images/a.png"), "leads out", ("../images/a.png", 1, None)),
-    ("absolute", image(file_name="/a.png"), "leads out", ("/a.png", 1, None)),
-    ("drive", image(file_name="C:\\a.png"), "leads out", ("C:\\a.png", 1, None)),
-    ("the folder itself", image(file_name="."), "leads out", (".", 1, None)),
+    ("parent folder", image(file_name="../other/z.png"), "does not exist", ("../other/z.png", 1, None)),
+    ("absolute", image(file_name="/z.png"), "does not exist", ("/z.png", 1, None)),
+    ("drive", image(file_name="C:\\z.png"), "does not exist", ("C:\\z.png", 1, None)),
+    ("the folder itself", image(file_name="."), "is the image folder itself", (".", 1, None)),
     ("no image at all", lambda raw, _: raw.update(images=[], annotations=[]), "names no image", FILE),
     ("no class at all", lambda raw, _: raw.update(categories=[], annotations=[]), "names no class", FILE),
     ("same category id", added("categories", {"id": 3, "name": "pin"}), "category id 3 is given twice", FILE),
@@ -210,11 +210,17 @@ def test_links(line: Any, tmp_path: Path) -> None:
     (line.images / "a.png").symlink_to(outside)
     os.rename(line.images / "b.png", line.images / "c.png")
     (line.images / "b.png").symlink_to("c.png")
-    _, findings = read_coco(*line.write())
-    assert [(f.image, f.what) for f in findings] == [(1, "leads out of the image folder")]
-    (line.images / "a.png").unlink()
-    (line.images / "a.png").symlink_to("a.png")
-    assert [f.image for f in read_coco(*line.write())[1]] == [1]
+    dataset, findings = read_coco(*line.write())
+    assert findings == []
+    assert [image.file_name for image in dataset.images] == ["a.png", "b.png"]
+    outside.unlink()
+    (line.images / "c.png").unlink()
+    (line.images / "b.png").unlink()
+    (line.images / "b.png").symlink_to("b.png")
+    assert [(f.image, f.what) for f in read_coco(*line.write())[1]] == [
+        (1, f"is a link to {outside}, which does not exist"),
+        (2, "is a link that leads back to itself"),
+    ]
 
 
 def test_a_turned_image_must_be_labelled_upright(line: Any) -> None:

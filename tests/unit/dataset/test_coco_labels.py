@@ -263,5 +263,5 @@ def test_labels_can_be_counted_without_opening_images(line: Any) -> None:
     (images / "b.png").unlink()
     dataset, findings = read_coco(images, annotations, open_images=False)
     assert [len(image.annotations) for image in dataset.images] == [1, 2]
-    assert [f.loss for f in findings] == ["label", ""]
-    assert "images without a valid width and height" in findings[1].what
+    assert [f.loss for f in findings] == ["image", "label", ""]
+    assert "images without a valid width and height" in findings[2].what
