@@ -27,13 +27,13 @@ def layout(tmp_path: Path) -> Layout:
     return Layout(tmp_path / "ws")
 
 
-def params_of(layout: Layout, policy: str) -> Params:
+def params_of(layout: Layout, policy: str, **more: object) -> Params:
     data = layout.root.parent / "data"
     sources = {
         split: {"images": f"{data}/{split}/images", "annotations": f"{data}/{split}/annotations.json"}
         for split in SPLITS
     }
-    dataset = {**sources, "base_classes": ["hex_nut"], "broken_images": policy}
+    dataset = {**sources, "base_classes": ["hex_nut"], "broken_images": policy, **more}
     return Params.model_validate({"line": "own", "dataset": dataset})
 
 
@@ -41,8 +41,8 @@ def images(layout: Layout, split: str) -> list[Path]:
     return sorted((layout.root.parent / "data" / split / "images").iterdir())
 
 
-def run(layout: Layout, policy: str, *stages: str) -> Params:
-    params = params_of(layout, policy)
+def run(layout: Layout, policy: str, *stages: str, **more: object) -> Params:
+    params = params_of(layout, policy, **more)
     for stage in stages:
         run_stage(stage, None, layout, params)
     return params
@@ -83,14 +83,68 @@ def test_quarantine_leaves_broken_images_out_with_their_labels(
     assert left_out(layout, "embed") == []
 
 
-def test_wrong_labels_are_refused_under_either_policy(layout: Layout) -> None:
+def test_broken_labels_have_a_policy_of_their_own(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     annotations = layout.root.parent / "data" / "train" / "annotations.json"
-    images(layout, "train")[0].write_bytes(b"")
     coco = json.loads(annotations.read_text())
-    coco["annotations"][-1]["category_id"] = 999
+    last, other = coco["annotations"][-1], coco["annotations"][-2]
+    last["category_id"] = 999
+    other["segmentation"] = [[3, 3], [1, 1, 20, 1, 20, 20]]
     annotations.write_text(json.dumps(coco))
-    with pytest.raises(SamifError, match="1 error: .*category_id 999"):
+    with pytest.raises(SamifError, match="2 errors: .*polygon of 1 point.*category_id 999"):
+        run(layout, "refuse", "dataset", broken_labels="refuse")
+    assert not layout.index("train").exists() and not layout.quarantine("dataset").exists()
+    params = run(layout, "refuse", "dataset")
+    labels = Quarantine.load(layout.quarantine("dataset")).labels
+    assert [(b.split, b.annotation, b.left_out) for b in labels] == [
+        ("train", other["id"], False), ("train", last["id"], True),
+    ]  # fmt: skip
+    assert all(label.reason and label.remedy for label in labels)
+    said = capsys.readouterr().err
+    assert "train: changed 1 label, the first is " in said and "train: left out 1 label, the first is " in said
+    assert f"the list of these labels is {layout.quarantine('dataset')}" in said
+    kept = {a.id for p in index_of(layout, params, "train").images for a in p.annotations}
+    assert other["id"] in kept and last["id"] not in kept
+
+
+def test_too_many_broken_labels_stop_the_stage(layout: Layout) -> None:
+    annotations = layout.root.parent / "data" / "train" / "annotations.json"
+    coco = json.loads(annotations.read_text())
+    for record in coco["annotations"]:
+        record["segmentation"] = []
+    annotations.write_text(json.dumps(coco))
+    with pytest.raises(SamifError, match=r"1 error: .* labels cannot be used .* limit of 50%; most often .*no outline"):
         run(layout, "quarantine", "dataset")
+    assert not layout.index("train").exists()
+
+
+def test_an_empty_class_and_other_numbers_change_nothing_that_follows(layout: Layout) -> None:
+    run(layout, "refuse", "dataset")
+    outputs = [layout.index("train"), layout.index("val"), layout.quarantine("dataset")]
+    before = [path.read_bytes() for path in outputs]
+    for split, shift in (("train", 10), ("val", 20)):
+        annotations = layout.root.parent / "data" / split / "annotations.json"
+        coco = json.loads(annotations.read_text())
+        for record in coco["annotations"]:
+            record["category_id"] += shift
+        for record in coco["categories"]:
+            record["id"] += shift
+        coco["categories"].insert(0, {"id": 0, "name": "a new class"})
+        coco["categories"].reverse()
+        annotations.write_text(json.dumps(coco))
+    run(layout, "refuse", "dataset")
+    assert [path.read_bytes() for path in outputs] == before
+
+
+def test_validation_may_list_fewer_classes(layout: Layout) -> None:
+    run(layout, "refuse", "dataset")
+    before = layout.index("val").read_bytes()
+    annotations = layout.root.parent / "data" / "val" / "annotations.json"
+    coco = json.loads(annotations.read_text())
+    used = {record["category_id"] for record in coco["annotations"]}
+    coco["categories"] = [record for record in coco["categories"] if record["id"] in used]
+    annotations.write_text(json.dumps(coco))
+    run(layout, "refuse", "dataset")
+    assert layout.index("val").read_bytes() == before
 
 
 def test_an_image_that_breaks_before_embedding_is_left_out_of_what_follows(layout: Layout) -> None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from ruamel.yaml import YAML
 
 from flows.artifacts.embedding_manifest import EmbeddingManifest
 from flows.artifacts.proposal_file import ProposalFile
@@ -27,7 +24,6 @@ from flows.registry.registry import Registry
 from flows.registry.verification import complaints, verify
 from flows.serve.settings import Settings
 from flows.serve.versions import Source as Versions
-from flows.stages import run_stage
 from flows.store.gc import stat
 from flows.watch.reference import References
 from flows.watch.stream import StreamObserver
@@ -35,80 +31,19 @@ from flows.workspace.dvc_yaml import render_pipeline
 from flows.workspace.edit import add_session
 from flows.workspace.layout import Layout
 from samif.classifier.model import Classifier
-from samif.config import CocoSource, Params, load_params
+from samif.config import CocoSource, load_params
 from samif.dataset.images import read_image
 from samif.errors import SamifError
-from samif.inference.load import ModelFiles
 from samif.inference.model import Model
 from samif.io.hashing import file_sha256
 from samif.masks.patch_pooling import mean_under
 from samif.versions.card import Card
 from tests.support.semantic_checkpoints import SMALL, checkpoint
+from tests.support.small_line import Line, draw, write
 
 SIZE, CELLS, WIDTH = 64, 4, 192
-CLASSES = {"bolt": (200, 40, 40), "gear": (40, 60, 220), "hook": (40, 200, 60)}
 REQUEST = {"who": "ann", "why": "a test", "commit": None, "dvc_lock": None, "data_revision": None}
 """What registration asks of a run's record."""
-
-
-def draw(folder: Path, seed: int, classes: tuple[str, ...] = tuple(CLASSES)) -> dict[str, str]:
-    """Two images, wide and tall, with two squares of each class, and their labels; where they lie."""
-    rng = np.random.default_rng(seed)
-    (folder / "images").mkdir(parents=True)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for number, (height, width) in enumerate(((96, 128), (128, 96)), start=1):
-        pixels = np.full((height, width, 3), 110, dtype=np.uint8)
-        places = [(top, left) for top in range(6, height - 25, 31) for left in range(6, width - 25, 31)]
-        for count, place in enumerate(rng.permutation(len(places))[: 2 * len(classes)]):
-            (top, left), name = places[place], classes[count % len(classes)]
-            pixels[top : top + 22, left : left + 22] = CLASSES[name]
-            corners = [left, top, left + 22, top, left + 22, top + 22, left, top + 22]
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": list(CLASSES).index(name) + 1,
-                    "segmentation": [corners],
-                    "bbox": [left, top, 22, 22],
-                    "area": 484,
-                    "iscrowd": 0,
-                }
-            )
-        noisy = (pixels + rng.normal(0, 6, pixels.shape)).clip(0, 255).astype(np.uint8)
-        Image.fromarray(noisy).save(folder / "images" / f"{number}.png")
-        images.append({"id": number, "file_name": f"{number}.png", "height": height, "width": width})
-    categories = [{"id": i, "name": name} for i, name in enumerate(CLASSES, start=1)]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    (folder / "labels.json").write_text(json.dumps(content))
-    return {"images": str(folder / "images"), "annotations": str(folder / "labels.json")}
-
-
-@dataclass(frozen=True)
-class Line:
-    """A workspace whose stages have run as far as a test says."""
-
-    layout: Layout
-    params: Params
-
-    def run(self, *stages: str, session: str | None = None) -> None:
-        for stage in stages:
-            run_stage(stage, session, self.layout, self.params)
-
-    def changed(self, **sections: Any) -> Line:
-        """The same workspace under other parameters."""
-        return write(self.layout.root, self.params.model_dump() | sections)
-
-    def bundle(self, name: str) -> ModelFiles:
-        return find_model(str(self.layout.classifier(name)), self.layout, None)
-
-
-def write(root: Path, content: dict[str, Any]) -> Line:
-    params = Params.model_validate(content)
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / "params.yaml").open("w", encoding="utf-8") as file:
-        YAML().dump(params.model_dump(mode="json"), file)
-    return Line(Layout(root), load_params(root / "params.yaml"))
 
 
 @pytest.fixture(scope="module")
