@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from samif.dataset.formats.label_studio import brush_mask
 from samif.errors import DataError
 from tests.support.label_formats import (
     HEIGHT,
@@ -457,3 +459,20 @@ class TestLabelStudio:
         draw_images(tmp_path / "in", ("a1.png",))
         tasks = [ls_task("a1.png", [self.polygon()]), ls_task("gone.png", [self.polygon(), self.polygon()])]
         assert run(dump(tmp_path / "in" / "p.json", tasks)).says("has no image file; 2 labels left out") == 1
+
+
+def test_brush_mask_as_label_studio_packs_it() -> None:
+    """A square with a hole in an image of 12 x 8, encoded by label-studio-converter 0.0.59."""
+    packed = [
+        0, 0, 1, 128, 57, 27, 254, 107, 0, 194, 255, 248, 92, 2, 127, 249, 192, 39, 255, 194, 224, 19, 255, 206, 1, 63,
+        254, 23, 0, 194, 255, 249, 172, 0,
+    ]  # fmt: skip
+    mask = np.zeros((8, 12), dtype=bool)
+    mask[2:6, 3:9] = True
+    mask[3:5, 5:7] = False
+    found = brush_mask(packed, 12, 8)
+    assert found is not None and np.array_equal(found, mask)
+    for broken in (packed[:-8], packed[:9], [], [*packed[:5], 255, *packed[6:]]):
+        damaged = brush_mask(broken, 12, 8)
+        assert damaged is None or not np.array_equal(damaged, mask)
+    assert brush_mask(packed, 8, 8) is None
