@@ -111,10 +111,6 @@ def _no_mask(data: Path, coco: Coco) -> None:
     coco["annotations"][0]["segmentation"] = []
 
 
-def _same_annotation_ids(data: Path, coco: Coco) -> None:
-    coco["annotations"][1]["id"] = coco["annotations"][0]["id"]
-
-
 def _same_image_ids(data: Path, coco: Coco) -> None:
     _unlabel(coco, 3)
     coco["images"][2]["id"] = coco["images"][1]["id"]
@@ -131,13 +127,6 @@ SPOILT: list[tuple[Callable[[Path, Coco], None], list[str]]] = [
     (_empty_file, ["scene_0001.jpg, image 2", "is empty (0 bytes)", "copy the image again"]),
     (_text_file, ["scene_0001.jpg, image 2", "is not an image in a known format", "save it as JPEG or PNG"]),
     (_wrong_size, ["scene_0001.jpg, image 2", "is 96 x 96, but is declared 97 x 96", "export the annotations"]),
-    (_unknown_category, ["scene_0000.jpg, image 1, annotation 1", "category_id 99", "add the class or correct"]),
-    (_unknown_image, ["annotations.json, annotation 1", "image_id 77", "add the image or delete the annotation"]),
-    (_outside, ["scene_0000.jpg, image 1, annotation 1", "lies outside the 96 x 96 image", "export them again"]),
-    (_sticks_out, ["scene_0000.jpg, image 1, annotation 1", "sticks 6 pixels out of", "export them again"]),
-    (_empty_mask, ["scene_0000.jpg, image 1, annotation 1", "has an empty mask", "outline the object again"]),
-    (_no_mask, ["scene_0000.jpg, image 1, annotation 1", "has no mask", "outline the object"]),
-    (_same_annotation_ids, ["image 1, annotation 1", "shares its annotation id", "number the annotations apart"]),
     (_same_image_ids, ["scene_0002.jpg, image 2", "shares its image id with scene_0001.jpg", "number the images"]),
     (_leads_out, ["../scene_0001.jpg, image 2", "leads out of the image folder", "copy the image into"]),
 ]
@@ -161,6 +150,43 @@ def test_spoilt_images_and_labels_are_refused_by_name(
     assert all(words in f"{found['what']}; {found['remedy']}" for words in said[1:])
 
 
+BROKEN_LABELS: list[tuple[Callable[[Path, Coco], None], list[str]]] = [
+    (_unknown_category, ["scene_0000.jpg, image 1, annotation 1", "category_id 99", "add the class or correct"]),
+    (_unknown_image, ["annotations.json, annotation 1", "image_id 77", "add the image or delete the annotation"]),
+    (_outside, ["scene_0000.jpg, image 1, annotation 1", "lies outside the 96 x 96 image", "export them again"]),
+    (_sticks_out, ["scene_0000.jpg, image 1, annotation 1", "sticks 6 pixels out of", "export them again"]),
+    (_empty_mask, ["scene_0000.jpg, image 1, annotation 1", "has an empty mask", "outline the object again"]),
+    (_no_mask, ["scene_0000.jpg, image 1, annotation 1", "has no outline", "outline the object"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"), BROKEN_LABELS, ids=[spoil.__name__.strip("_") for spoil, _ in BROKEN_LABELS]
+)
+def test_broken_labels_are_left_out_or_refused_by_name(
+    data: Path, spoil: Callable[[Path, Coco], None], said: list[str]
+) -> None:
+    root, coco = workspace(data), content(data)
+    coco["annotations"].append({**coco["annotations"][0], "id": 10**6})  # the class has another object
+    spoil(data, coco)
+    (data / "annotations.json").write_text(json.dumps(coco))
+
+    done = samif(root, "stage", "dataset")
+    assert done.code == 0, done.err
+    assert all(words in done.err for words in said), done.err
+    (label,) = json.loads((root / "artifacts" / "quarantine" / "dataset.json").read_text())["labels"]
+    assert all(words in f"{label['reason']}; {label['remedy']}" for words in said[1:])
+    checked = samif(root, "data", "check")
+    assert checked.code == 0, checked.err
+
+    edit(root, "broken_labels: quarantine", "broken_labels: refuse")
+    refusal(samif(root, "stage", "dataset"), "the data set has 1 error: ", *said)
+    checked = samif(root, "data", "check", "--json")
+    refusal(checked, "1 error")
+    (found,) = (f for f in json.loads(checked.out)[0]["findings"] if f["level"] == "error")
+    assert all(words in f"{found['what']}; {found['remedy']}" for words in said[1:])
+
+
 def test_good_images_pass_the_same_commands(data: Path) -> None:
     root = workspace(data)
     checked = samif(root, "data", "check")
@@ -170,9 +196,9 @@ def test_good_images_pass_the_same_commands(data: Path) -> None:
 
 def test_a_run_shows_the_sentence_of_its_stage_once_and_keeps_a_record(data: Path) -> None:
     root, coco = workspace(data), content(data)
-    _empty_mask(data, coco)
+    _wrong_size(data, coco)
     (data / "annotations.json").write_text(json.dumps(coco))
-    sentence = refusal(samif(root, "run"), "scene_0000.jpg, image 1, annotation 1: has an empty mask")
+    sentence = refusal(samif(root, "run"), "scene_0001.jpg, image 2: is 96 x 96, but is declared 97 x 96")
     (record,) = (root / ".samif" / "runs").iterdir()
     told = json.loads(record.read_text())
     assert (told["outcome"], f"samif: {told['error']}", told["versions"]) == ("failed", sentence, None)
@@ -212,9 +238,9 @@ def test_a_class_in_two_sessions_is_refused_by_init_and_in_params(data: Path) ->
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ("{", ["annotations.json is not JSON", "give a COCO instance file"]),
-        ("[]", ["annotations.json is not a COCO instance file", "images, categories and annotations"]),
-        (None, ["annotations.json", "No such file", "give a COCO instance file"]),
+        ("{", ["annotations.json is not JSON", "export the annotations as COCO instances again"]),
+        ("[]", ["annotations.json holds a list, not a COCO object", "export the annotations as COCO instances"]),
+        (None, ["annotations.json does not exist", "name the COCO annotation file"]),
     ],
     ids=["not JSON", "no object", "missing"],
 )
