@@ -35,5 +35,9 @@ class GateFailed(SamifError):
     """A version may not go live: a gate refuses it or waits for an approval."""
 
 
+class SystemRefused(SamifError):
+    """The operating system refuses a file or process: full disk, missing rights, read-only file system, limits."""
+
+
 class OutOfMemory(SamifError):
     """This machine's or GPU's memory is full."""

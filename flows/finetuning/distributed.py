@@ -13,6 +13,7 @@ from typing import Any, cast
 from flows.finetuning.worker import Job, ProgressActor, work
 from flows.runtime.progress import Tracker
 from flows.runtime.ray_cluster import Cluster, picklable, ray_cluster
+from flows.runtime.system_errors import system_error
 from samif.errors import ConfigError, SamifError, ServiceUnavailable
 from samif.finetune.train import TrainingResult
 
@@ -32,7 +33,7 @@ def has_gpu(address: str | None) -> bool:
     Raises:
         ServiceUnavailable: no cluster answers at the address.
     """
-    if address is None and "RAY_ADDRESS" not in os.environ:
+    if address is None and not os.environ.get("RAY_ADDRESS"):
         import torch
 
         return torch.cuda.is_available()
@@ -133,8 +134,8 @@ def _error_of(error: Exception, workers: int) -> SamifError:
     failures: Mapping[int, Exception] = getattr(error, "worker_failures", {})
     causes = [getattr(failure, "health_check_failure", failure) for failure in failures.values()]
     for cause in causes:
-        if isinstance(cause, SamifError):
-            return picklable(cause)
+        if (known := system_error(cause)) is not None:
+            return picklable(known)
     for cause in causes:
         if isinstance(cause, RayError):
             return ServiceUnavailable(

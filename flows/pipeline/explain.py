@@ -13,8 +13,10 @@ from ruamel.yaml import YAML
 
 from flows.pipeline.dvc_remote import one_line
 from flows.pipeline.reproduce import dvc_environment
+from flows.runtime.system_errors import system_error
 from flows.workspace.dvc_yaml import leftovers, render_pipeline
 from flows.workspace.layout import Layout
+from flows.workspace.lock import busy_error
 from samif.config import load_params
 from samif.errors import ConfigError
 
@@ -45,13 +47,18 @@ def why(root: Path) -> list[StageReason]:
     with dvc_environment(layout.root):
         import networkx
         from dvc.exceptions import DvcException
+        from dvc.lock import LockError
         from dvc.repo import Repo
 
         try:
             with contextlib.closing(Repo(str(layout.root))) as repo:
                 status = repo.status()
                 graph = repo.index.graph
+        except LockError:
+            raise busy_error(root) from None
         except (DvcException, OSError) as error:
+            if (known := system_error(error)) is not None:
+                raise known from None
             raise ConfigError(f"the pipeline in {root} cannot be read: {one_line(error)}") from None
         order = list(networkx.lexicographical_topological_sort(graph.reverse(), key=_order(graph)))
         parents = {stage.addressing: [p.addressing for p in graph.successors(stage)] for stage in order}

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from flows.pipeline.dvc_remote import dvc_errors, one_line, pull_run_cache, push_results, with_retry
-from flows.runtime.process import end_with
+from flows.runtime.process import RUN_VARIABLE, end_with
+from flows.runtime.system_errors import system_error
 from flows.workspace.layout import Layout
 from samif.errors import SamifError
 
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 
 FAILURE_VARIABLE = "SAMIF_FAILURE_FILE"
 """Names the file into which a stage under `samif run` writes its one sentence, so that it is shown once, last."""
-RUN_VARIABLE = "SAMIF_RUN_PID"
-"""Process id of the `samif run` that a stage belongs to."""
+_RESERVED_BYTES = 4096
+_INTERRUPTED = f"signal {int(signal.SIGINT)}"
 
 How = Literal["ran", "restored"]
 
@@ -55,8 +57,19 @@ def write_failure(error: SamifError) -> bool:
     path = os.environ.get(FAILURE_VARIABLE)
     if path is None:
         return False
-    Path(path).write_text(str(error), encoding="utf-8")
+    sentence = str(error).encode(errors="backslashreplace")
+    file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)  # into the space that is reserved: the disk may be full
+    try:
+        os.write(file, sentence)
+        os.ftruncate(file, len(sentence))
+    finally:
+        os.close(file)
     return True
+
+
+def _reserve(failure: Path) -> None:
+    """Take the space for a stage's sentence."""
+    failure.write_bytes(b" " * _RESERVED_BYTES)
 
 
 def end_with_run() -> None:
@@ -79,7 +92,7 @@ def reproduce(root: Path, say: Callable[[str], None] = lambda _: None) -> Outcom
     layout = Layout(root.resolve())
     failure = layout.state / "failure"
     layout.state.mkdir(exist_ok=True)
-    failure.unlink(missing_ok=True)
+    _reserve(failure)
     recorder = _Recorder(say)
     started = time.monotonic()
     with dvc_environment(layout.root, failure):
@@ -94,14 +107,20 @@ def reproduce(root: Path, say: Callable[[str], None] = lambda _: None) -> Outcom
                 push_results(repo, say)
         except dvc_errors() as error:
             cause = error.__cause__ or error
-            if failure.exists():
-                raise StageFailed(failure.read_text(encoding="utf-8")) from None
+            if sentence := failure.read_text(encoding="utf-8").strip():
+                raise StageFailed(sentence) from None
             if isinstance(cause, StageCmdFailedError):
+                if _exit(cause) == _INTERRUPTED:
+                    raise KeyboardInterrupt from None
                 raise StageFailed(
                     f"stage '{recorder.latest}' ended without a result ({_exit(cause)}), its messages stand above; "
                     "run 'samif run' again to go on from there"
                 ) from None
+            if (known := system_error(error)) is not None:
+                raise known from None
             raise StageFailed(f"the pipeline in {root} cannot run: {one_line(cause)}") from None
+        finally:
+            failure.unlink(missing_ok=True)
     return Outcome(tuple(recorder.outcomes), time.monotonic() - started)
 
 
@@ -113,10 +132,10 @@ def _exit(error: BaseException) -> str:
         return one_line(error)
     code = int(found[1])
     # A shell reports a signal as 128 + its number, Python as its negative.
-    signal = -code if code < 0 else code - 128
-    if signal == 9:
+    number = -code if code < 0 else code - 128
+    if number == 9:
         return "killed, possibly out of memory"
-    return f"signal {signal}" if 0 < signal < 65 else f"exit code {code}"
+    return f"signal {number}" if 0 < number < 65 else f"exit code {code}"
 
 
 class _Recorder:

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,11 +64,13 @@ def run(root: Path, request: RunRequest, say: Callable[[str], None] = lambda _: 
             _work(layout, params, record, say)
         except BaseException as error:
             record["outcome"] = "failed" if isinstance(error, Exception) else "interrupted"
-            record["error"] = str(error)
-            raise
-        finally:
+            record["error"] = str(error).encode(errors="backslashreplace").decode()
             record["ended"] = _now()
-            _write(layout, record)
+            with suppress(OSError):  # such as a full disk, which is then the reason as well
+                _write(layout, record)
+            raise
+        record["ended"] = _now()
+        _write(layout, record)
     return record
 
 

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from flows.registry.mlflow_client import RegistryUnavailable, first_line, may_pass, open_client, probe
 from flows.runtime.retry import retry_for
+from flows.runtime.system_errors import system_error
 from samif.errors import ConfigError, ObjectMissing, ServiceUnavailable
 from samif.io.address import shown
 
@@ -135,6 +136,8 @@ class MlflowStore:
         except (MlflowException, OSError) as error:  # errors of `requests` are OSErrors
             if self.database is None:
                 probe(self.uri, self.shown)
+            elif (known := system_error(error)) is not None:
+                raise known from None
             said = first_line(error).replace(self.uri, self.shown)
             if "error code 401" in said:
                 raise ServiceUnavailable(

@@ -19,6 +19,8 @@ from flows.registry.promotion import CHALLENGER, Promotions
 from flows.registry.version_files import DECODER, KEPT, REQUIRED, check, checked, is_whole
 from flows.registry.version_record import VersionRow, metrics_of, params_of, row_of, tags_of
 from flows.registry.version_ref import parse_ref
+from flows.runtime.cache_dir import cache_folder
+from flows.runtime.writable import is_writable
 from samif.config import Params
 from samif.errors import ConfigError, DataError, IntegrityError, ObjectMissing
 from samif.io.hashing import file_sha256
@@ -64,7 +66,8 @@ class Registry:
         tracking_uri: `http(s)://...` of an MLflow server or `sqlite:///FILE`; none means SQLite and a folder of
             artifacts in `<root>/.samif/`.
         root: the workspace.
-        cache: folder of downloaded versions; none means `<root>/.samif/models`.
+        cache: folder of downloaded versions; none means `<root>/.samif/models`, or `models` in this user's cache where
+            the workspace is read-only.
 
     Raises:
         ConfigError: another kind of address.
@@ -73,7 +76,8 @@ class Registry:
 
     def __init__(self, tracking_uri: str | None, root: Path, cache: Path | None = None) -> None:
         self._store = MlflowStore(tracking_uri, root)
-        self._cache = cache or root.absolute() / ".samif" / "models"
+        own = root.absolute() / ".samif" / "models"
+        self._cache = cache or (own if is_writable(own) else cache_folder("models"))
 
     def register_decoder(self, line: str, folder: Path, sha256: str) -> int:
         """Register the frozen decoder of `folder` (decoder.safetensors and the files beside it), once per digest.

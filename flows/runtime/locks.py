@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from flows.runtime.system_errors import system_error
 from samif.errors import ConfigError, SamifError
 
 
@@ -26,6 +28,8 @@ def held(path: Path, busy: SamifError) -> Iterator[None]:
     except Timeout:
         raise busy from None
     except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) and (known := system_error(error)) is not None:
+            raise known from None
         raise ConfigError(f"cannot write to {path.parent}: {error.strerror}; check its permissions") from None
     try:
         yield

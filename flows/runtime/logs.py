@@ -33,7 +33,7 @@ def set_up_logging(verbose: bool = False) -> None:
     """
     if verbose:
         os.environ.setdefault(LOG_VARIABLE, "info")
-    level = os.environ.get(LOG_VARIABLE, "warning")
+    level = os.environ.get(LOG_VARIABLE) or "warning"
     if level not in _LEVELS:
         raise ConfigError(f"{LOG_VARIABLE} is '{level}'; set it to {', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}")
     handler = _Handler()

@@ -12,6 +12,9 @@ import psutil
 
 from samif.config import Strict
 
+RUN_VARIABLE = "SAMIF_RUN_PID"
+"""Environment variable of a stage: process id of the `samif run` that it belongs to."""
+
 
 class ProcessIdentity(Strict):
     """A process: the time of its start (seconds) tells it from a later one of the same number."""

@@ -39,6 +39,8 @@ class Cluster:
 
 def set_ray_environment(address: str | None) -> None:
     """Set environment variables for Ray, which reads them once: call this before ray is first imported."""
+    if not os.environ.get("RAY_ADDRESS", "").strip():
+        os.environ.pop("RAY_ADDRESS", None)  # Ray takes an empty one for an address
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None:
@@ -64,7 +66,7 @@ def ray_cluster(address: str | None, workers: int) -> Iterator[Cluster]:
     Raises:
         ServiceUnavailable: no cluster answers at the address.
     """
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = address or os.environ.get("RAY_ADDRESS", "").strip() or None
     set_ray_environment(address)
     import ray
 

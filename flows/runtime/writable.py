@@ -11,7 +11,7 @@ from samif.errors import ConfigError
 def is_writable(folder: Path) -> bool:
     """Whether files can be made in a folder that exists, or that can be made; also False on a read-only file system."""
     existing = next((place for place in (folder, *folder.absolute().parents) if os.path.lexists(place)), Path("/"))
-    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    return os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def check_folder(folder: Path, option: str) -> None:
@@ -23,7 +23,7 @@ def check_folder(folder: Path, option: str) -> None:
     Raises:
         ConfigError: the folder cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise ConfigError(f"{folder} is a file, not a folder; give another folder with {option}")
     if not is_writable(folder):
         raise ConfigError(

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import cast
 
-from flows.runtime.tuning import out_of_memory
+from flows.runtime.system_errors import system_error
 from flows.workspace.layout import Layout
 from samif.config import Params
-from samif.errors import ConfigError
+from samif.errors import ConfigError, SamifError
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,7 @@ def run_stage(name: str, session: str | None, layout: Layout, params: Params) ->
     Raises:
         ConfigError: no such stage, or a session name is missing, unknown or not expected.
         OutOfMemory: memory ran out.
+        SystemRefused: the disk is full, or the system refuses a file.
         SamifError: the error that the stage raised.
     """
     if name not in STAGES:
@@ -37,8 +38,10 @@ def run_stage(name: str, session: str | None, layout: Layout, params: Params) ->
     module = import_module(f"flows.stages.{'evaluate' if name == 'evaluate_base' else name}")
     try:
         cast(Callable[[Layout, Params, str | None], None], module.run)(layout, params, session)
-    except (MemoryError, RuntimeError) as error:
-        if (full := out_of_memory(error)) is None:
+    except SamifError:
+        raise
+    except Exception as error:
+        if (known := system_error(error)) is None:
             raise
-        logger.info("stage %s ran out of memory", name, exc_info=True)
-        raise full from None
+        logger.info("stage %s was refused by the system", name, exc_info=True)
+        raise known from None

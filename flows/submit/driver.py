@@ -24,7 +24,9 @@ from filelock import FileLock, Timeout
 from flows.pipeline.dvc_remote import dvc_errors, one_line, push_results, with_retry
 from flows.pipeline.reproduce import dvc_environment
 from flows.pipeline.run import last_run, run
+from flows.runtime.system_errors import system_error
 from flows.runtime.tuning import tune_process
+from flows.runtime.user import prepare_user
 from flows.submit.job_artifacts import JobArtifacts
 from flows.submit.lock_file import RECORD, REQUEST
 from flows.submit.package import SUBMISSION, WORKSPACE, Submission
@@ -45,12 +47,19 @@ _STALE_SECONDS = 60.0  # a younger clone may not hold its lock yet
 def main(sent: Path) -> int:
     """Carry out the submission in the folder `sent`; the exit code."""
     tune_process()
+    prepare_user()
     try:
         submission = Submission.load(sent / SUBMISSION)
         with _clone(sent / WORKSPACE, submission) as root, _publishing(root, submission):
             _run(root, submission)
     except SamifError as error:
         _print(f"samif: {error}")
+        return 1
+    except Exception as error:
+        if (known := system_error(error)) is None:
+            raise
+        logger.info("refused by the system", exc_info=True)
+        _print(f"samif: {known}")
         return 1
     return 0
 

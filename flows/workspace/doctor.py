@@ -92,7 +92,7 @@ def _package(requirement: Requirement, modules: Iterable[str]) -> Check:
     try:
         found = importlib.metadata.version(name)
         if name == "ray":
-            set_ray_environment(os.environ.get("RAY_ADDRESS"))
+            set_ray_environment(os.environ.get("RAY_ADDRESS") or None)
         for module in modules:
             if module.isidentifier() and not module.startswith("_"):
                 importlib.import_module(module)

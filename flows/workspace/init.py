@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from flows.runtime.progress import say
+from flows.runtime.system_errors import system_error
 from flows.workspace.dvc_yaml import render_pipeline
 from flows.workspace.edit import (
     absolute_source,
@@ -25,7 +26,17 @@ from flows.workspace.edit import (
 )
 from flows.workspace.layout import Layout
 from flows.workspace.params_edit import new_text
-from samif.config import BASE, SHIPPED, CocoSource, DataProtocol, EncoderParams, Params, ReadRules, SessionParams
+from samif.config import (
+    BASE,
+    RESERVED_CLASSES,
+    SHIPPED,
+    CocoSource,
+    DataProtocol,
+    EncoderParams,
+    Params,
+    ReadRules,
+    SessionParams,
+)
 from samif.errors import ConfigError, ObjectMissing
 
 if TYPE_CHECKING:
@@ -101,6 +112,11 @@ def init_workspace(
         after = name
         taken |= set(classes)
     base = [c for c in counts if c not in taken and counts[c]] if base is None else list(base)
+    for name in sorted(RESERVED_CLASSES & {*base, *taken}):
+        raise ConfigError(
+            f"a class may not be named '{name}': results use that word for what has no class; "
+            f"rename it in {train.annotations}"
+        )
     if not base:
         raise ConfigError(
             f"every labelled class of {train.annotations} is in a session, so nothing is left for the base classifier; "
@@ -171,7 +187,8 @@ def _put(layout: Layout, text: str) -> Params:
         layout.root.mkdir(parents=True, exist_ok=True)
         build = Path(tempfile.mkdtemp(prefix=".samif-init-", dir=layout.root))
     except OSError as error:
-        raise ConfigError(f"cannot make a workspace in {layout.root}: {error.strerror}") from None
+        known = system_error(error)
+        raise known or ConfigError(f"cannot make a workspace in {layout.root}: {error.strerror}") from None
     try:
         (build / ".dvc").mkdir()
         # At the root of a git repository DVC works with git (`dvc exp`, `dvc diff`); elsewhere it needs none.

@@ -15,6 +15,11 @@ class BusyError(SamifError):
     """Another command holds the workspace."""
 
 
+def busy_error(root: Path) -> BusyError:
+    """The error of a command that does not get the workspace."""
+    return BusyError(f"another samif command is at work in {root}; try again when it has ended")
+
+
 @contextmanager
 def exclusive(root: Path) -> Iterator[None]:
     """Hold the workspace alone: a run and an edit of params.yaml must not meet.
@@ -25,6 +30,5 @@ def exclusive(root: Path) -> Iterator[None]:
     layout = Layout(root)
     if not layout.params.exists():
         raise ConfigError(f"{root} is not a workspace (no params.yaml); run 'samif init' to make one")
-    busy = BusyError(f"another samif command is at work in {root}; try again when it has ended")
-    with held(layout.state / "lock", busy):
+    with held(layout.state / "lock", busy_error(root)):
         yield

@@ -127,8 +127,9 @@ def category_ids(classes: Sequence[str], unknown: str, coco: CocoIds | None) -> 
     if coco is None:
         return {name: number for number, name in enumerate(classes, start=1)}, ()
     fresh = _after(coco.classes.values())
-    ids = {name: coco.classes[known] if (known := text_of(name)) in coco.classes else next(fresh) for name in classes}
-    new = [f"'{name}' is {ids[name]}" for name in classes if text_of(name) not in coco.classes and name != unknown]
+    known = {name: coco.classes.get(text_of(name) or name) for name in classes}
+    ids = {name: next(fresh) if id_ is None else id_ for name, id_ in known.items()}
+    new = [f"'{name}' is {ids[name]}" for name, id_ in known.items() if id_ is None and name != unknown]
     if not new:
         return ids, ()
     return ids, (f"{coco.path} does not list {len(new)} of the classes, which have new category ids: {shortened(new)}",)
