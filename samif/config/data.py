@@ -56,6 +56,10 @@ class ReadRules(Strict):
     crowds: Literal["auto", "ignore", "objects"] = "auto"
     """Labels with `iscrowd: 1`: `objects` learns them, as CVAT and Datumaro write painted masks so; `ignore` takes them
     as regions of many objects, which are neither learnt nor scored; `auto` decides by their number."""
+    labels_on: Literal["auto", "upright", "stored"] = Field(default="auto", exclude_if=lambda on: bool(on == "auto"))
+    """Labels of images that an EXIF tag turns or mirrors: `upright` if they were drawn on the images as the tag turns
+    them, `stored` if on the pixels as the file has them; `auto` decides by the sizes in the COCO file, where they
+    tell."""
 
 
 class DatasetParams(ReadRules):

@@ -7,10 +7,11 @@ from pathlib import Path
 from samif.config import ReadRules
 from samif.dataset.check import Finding, apply_rules, empty_classes, oddities
 from samif.dataset.coco_classes import read_classes
-from samif.dataset.coco_images import Progress, inspect, read_entries, size_of
+from samif.dataset.coco_images import Progress, inspect, read_entries
 from samif.dataset.coco_json import load_json
 from samif.dataset.coco_labels import LabelReader
 from samif.dataset.findings import Findings
+from samif.dataset.label_frames import label_frames, misfits, turned_upright
 from samif.dataset.model import Annotation, Category, Dataset, ImageRecord
 from samif.errors import DataError
 
@@ -30,11 +31,11 @@ def read_coco(
     Args:
         images: folder that `file_name` is relative to.
         annotations: COCO JSON with `images`, `annotations`, `categories`, also as gzip.
-        rules: what is done about images and labels that cannot be used, and about regions of many objects; None takes
-            the defaults of params.yaml.
+        rules: what is done about images and labels that cannot be used, about regions of many objects, and about labels
+            of images that an EXIF tag turns; None takes the defaults of params.yaml.
         progress: called with (images opened, images in all).
-        open_images: False opens only images whose size the file does not say, and warns of no oddities: for counting
-            labels.
+        open_images: False opens only images whose size the file does not say or whose labels do not fit it, and warns
+            of no oddities: for counting labels.
 
     Returns:
         The data set and what was found, errors in file order before warnings. The data set holds all that it
@@ -53,15 +54,18 @@ def read_coco(
     findings = Findings(annotations.name)
     classes = read_classes(raw["categories"], findings)
     entries = read_entries(raw["images"], images, findings)
-    opened = [entry for entry in entries.all if open_images or entry.declared is None]
+    odd = set() if open_images else misfits(raw["annotations"], entries)
+    opened = [entry for entry in entries.all if open_images or entry.declared is None or entry.id in odd]
     facts = inspect(opened, images, findings, progress)
-    sizes = {entry.id: size_of(entry, facts.get(entry.id), findings) for entry in entries.all}
+    frames = label_frames(entries, facts, raw["annotations"], rules.labels_on, findings)
+    sizes = {id_: frame.size for id_, frame in frames.items()}
     labels = LabelReader(entries, classes, sizes, findings).read(raw["annotations"], rules)
     records = []
     for entry in entries.all:
-        width, height = sizes[entry.id] or (0, 0)
+        width, height = frames[entry.id].upright or (0, 0)
         sha256 = facts[entry.id].sha256 if entry.id in facts else ""
-        records.append(ImageRecord(entry.id, entry.file_name, width, height, sha256, tuple(labels[entry.id])))
+        upright = tuple(turned_upright(label, frames[entry.id]) for label in labels[entry.id])
+        records.append(ImageRecord(entry.id, entry.file_name, width, height, sha256, upright))
     dataset, found = apply_rules(Dataset(images, tuple(classes.all), tuple(records)), findings.all(), rules)
     found += empty_classes(dataset, annotations.name)
     if open_images:

@@ -155,7 +155,7 @@ def inspect(
 
 
 def size_of(entry: Entry, facts: ImageFacts | None, findings: Findings) -> tuple[int, int] | None:
-    """(width, height) that the labels refer to: the declared one if there is one, else the file's."""
+    """(width, height) that the record declares, else that of the upright image; findings where they differ."""
     declared = entry.declared
     if declared is None:
         if facts is not None:
@@ -165,7 +165,8 @@ def size_of(entry: Entry, facts: ImageFacts | None, findings: Findings) -> tuple
         if declared == facts.stored_size:
             findings.add(
                 f"is {_by(facts.size)} once its EXIF orientation turns it upright, but is declared {_by(declared)}",
-                "label the upright image, or take the orientation tag out of the file",
+                "set dataset.labels_on in params.yaml (or --labels-on) to stored or upright, as the labelling tool "
+                "showed it",
                 entry.file_name,
                 entry.id,
                 kind="is of another size once its EXIF orientation turns it upright than declared",

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from samif.dataset.orientation import UPRIGHT, orientation_of, sizes_of, turn_of
 from samif.errors import DataError, OutOfMemory
 from samif.io.image_formats import formats_of
 
@@ -32,16 +33,6 @@ nothing would be left of the shorter."""
 BACKDROP = (128, 128, 128)
 """What transparent pixels show: mid grey, on which neither dark nor light parts vanish."""
 
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SWAPPING = (5, 6, 7, 8)
 _OUT_OF_MEANS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors that are not the image's: this process has too many open files, or the machine is out of memory."""
 
@@ -57,11 +48,13 @@ class ImageError(DataError):
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What `inspect_image` learns: upright size, size as stored before EXIF turns it, SHA-256 of the file."""
+    """What `inspect_image` learns: upright size, size as stored before EXIF turns it, SHA-256 of the file, and the EXIF
+    orientation."""
 
     size: tuple[int, int]
     stored_size: tuple[int, int]
     sha256: str
+    orientation: int = UPRIGHT
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS, sha256: str | None = None) -> npt.NDArray[np.uint8]:
@@ -93,7 +86,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS, sha256: str | None = No
 
 def upright_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
     """A PIL image as `read_image` gives it: (H, W, 3) uint8 RGB, upright, writable, C-contiguous."""
-    turn = _TURNS.get(_orientation(image))
+    turn = turn_of(image)
     rgb = _to_rgb(image)
     return np.array(rgb if turn is None else rgb.transpose(turn))
 
@@ -118,10 +111,10 @@ def inspect_image(path: Path) -> ImageFacts:
     """
     with _opened(path) as file:
         with _decoder(path, file, MAX_PIXELS) as image:
-            orientation, stored = _orientation(image), image.size
+            orientation, (upright, stored) = orientation_of(image), sizes_of(image)
             image.draft(None, (max(stored[0] // 8, 1), max(stored[1] // 8, 1)))
             _to_rgb(image)
-        return ImageFacts(_upright(stored, orientation), stored, _digest(file))
+        return ImageFacts(upright, stored, _digest(file), orientation)
 
 
 @contextmanager
@@ -206,21 +199,6 @@ def _named_errors(path: Path) -> Iterator[None]:
 
 def _too_large(path: Path, size: str, max_pixels: int) -> ImageError:
     return ImageError(path, f"has {size}, the limit is {max_pixels / 1e6:g} million", "make it smaller or cut it")
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8 that is still to be applied; 1 where there is none or the EXIF block is damaged."""
-    if image.format == "TIFF":  # Pillow turns these itself, in size and in pixels
-        return 1
-    try:
-        # PNG's own getexif decodes the whole image to look behind the pixels: use the plain one.
-        return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a broken EXIF block may raise anything, and must not cost the image
-        return 1
-
-
-def _upright(stored: tuple[int, int], orientation: int) -> tuple[int, int]:
-    return (stored[1], stored[0]) if orientation in _SWAPPING else stored
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

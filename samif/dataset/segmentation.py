@@ -110,6 +110,24 @@ def read_mask(segmentation: object, width: int, height: int) -> Mask:
     return Mask({"size": [height, width], "counts": rle["counts"].decode("ascii")}, tuple(changes))
 
 
+def reach(segmentation: object) -> tuple[float, float]:
+    """Largest x and y of polygons, width and height of run lengths, in pixels; 0 where there is none."""
+    x = y = 0.0
+    for part in _parts(_parsed(segmentation)):
+        if isinstance(part, dict):
+            size = part.get("size")
+            right, low = (size[1:], size[:1]) if isinstance(size, list) and len(size) == 2 else ([], [])
+        else:
+            right, low = part[0::2], part[1::2]
+        x = max(x, _largest(right))
+        y = max(y, _largest(low))
+    return x, y
+
+
+def _largest(values: list[Any]) -> float:
+    return max((number for value in values if (number := number_of(value)) is not None), default=0.0)
+
+
 def _parsed(segmentation: object) -> object:
     """A value that a table turned into text, as the value that it was."""
     if isinstance(segmentation, str) and segmentation.strip()[:1] in ("[", "{"):
