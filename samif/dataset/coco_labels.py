@@ -93,10 +93,10 @@ class LabelReader:
             self._leave_out(position, place, problem.what, problem.remedy, problem.kind)
             return entry, None
         for change in mask.changes:
-            how = "cut to the image" if change.cut else "left out of the outline"
+            how = "the polygon was cut to the image" if change.cut else "the polygon was left out of the outline"
             self._findings.add(
-                f"{change.what}, which was {how}", change.remedy, *place, loss="outline",
-                kind=f"{change.kind or change.what}, which was {how}",
+                f"{change.what}; {how}", change.remedy, *place, loss="outline",
+                kind=f"{change.kind or change.what}; {how}",
             )  # fmt: skip
             if change.cut:
                 self._lost.add(position)
