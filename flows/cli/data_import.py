@@ -34,6 +34,9 @@ def import_(
         str | None, typer.Option(help="Attribute of VGG VIA that holds the class.", show_default="found")
     ] = None,
     default_class: Annotated[str | None, typer.Option(help="Class of labels that name none.")] = None,
+    labels_on: Annotated[
+        Literal["auto", "upright", "stored"], typer.Option(help="What labels of EXIF-turned images were drawn on.")
+    ] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace the COCO file if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -42,7 +45,9 @@ def import_(
     from samif.dataset.check import class_counts
     from samif.dataset.formats import ImportOptions, import_labels
 
-    options = ImportOptions(boxes=boxes, split=split, class_key=class_key, default_class=default_class)
+    options = ImportOptions(
+        boxes=boxes, split=split, class_key=class_key, default_class=default_class, labels_on=labels_on
+    )
     with track(1, "files", f"import {source.name}") as progress:
         done = import_labels(source, out, format_, images, options, force=force)
         progress.advance()

@@ -107,10 +107,11 @@ def import_labels(
         raise DataError(f"{path} holds no labelled image that can be imported{_told(source.findings.all())}")
     if not content["annotations"]:
         raise DataError(f"{path} holds no outline that can be imported{_told(source.findings.all())}")
+    rules = _RULES.model_copy(update={"labels_on": source.options.labels_on})
     with TemporaryDirectory(prefix="samif-") as folder:
         draft = Path(folder) / out.name
         draft.write_text(json.dumps(content), encoding="utf-8")
-        dataset, found = read_coco(root, draft, _RULES, progress)
+        dataset, found = read_coco(root, draft, rules, progress)
     polygons = {whole(get(r, "id")): get(r, "segmentation") for r in content["annotations"]}
     if guessed != "coco":
         dataset, polygons = _numbered(dataset, polygons)

@@ -7,6 +7,7 @@ from xml.etree.ElementTree import Element
 
 from samif.dataset.findings import NOTHING_TO_DO
 from samif.dataset.formats.documents import read_xml
+from samif.dataset.formats.image_files import sizes
 from samif.dataset.formats.labels import LabelledImage, Labels, Outline, Source
 from samif.dataset.formats.outlines import ellipse, numbers, pasted, rectangle, row_runs
 from samif.dataset.values import whole
@@ -43,10 +44,13 @@ def read(source: Source) -> Labels:
         image = source.image(element.get("name", ""), path.parent, len(element))
         if image is None:
             continue
-        size = (whole(element.get("width")) or 0, whole(element.get("height")) or 0)
+        width, height = whole(element.get("width")), whole(element.get("height"))
+        size = (width, height) if width and height else None
+        actual = sizes(image)
+        frame = size or (actual[0] if actual else (0, 0))
         place = element.get("name", "")
-        outlines = [outline for shape in element for outline in _outlines(source, place, shape, size)]
-        images.append(LabelledImage(image, size if min(size) else None, outlines))
+        outlines = [outline for shape in element for outline in _outlines(source, place, shape, frame)]
+        images.append(LabelledImage(image, size, outlines))
     return Labels(classes, images)
 
 

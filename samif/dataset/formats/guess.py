@@ -12,7 +12,7 @@ from samif.errors import DataError, ObjectMissing
 FORMATS = ("coco", "yolo", "labelme", "voc", "via", "cvat", "label-studio", "masks")
 
 _MOST = 20
-"""JSON files of a folder that are opened for the guess."""
+"""Files of a kind in a folder that are opened for the guess."""
 
 
 def guess_format(path: Path) -> tuple[str, str]:
@@ -78,12 +78,9 @@ def _of_folder(path: Path) -> tuple[str, str] | None:
     config = yolo.config_of(path)
     if config is not None:
         return "yolo", f"the 'names' in {config.name}"
-    for file in _near(path, "*.xml"):
-        if read_xml(file).tag == "annotations":
-            return "cvat", f"the element 'annotations' in {file.name}"
-    for file in _near(path, "*.json"):
+    for file in [*_first(path, "*.xml"), *_first(path, "*.json")]:
         try:
-            found = _of_json(file, read_json(file))
+            found = _of_file(file)
         except DataError:
             continue
         if found is not None:
@@ -92,14 +89,14 @@ def _of_folder(path: Path) -> tuple[str, str] | None:
             return found
     if mask_roots(path):
         return "masks", f"the folder {mask_roots(path)[0].name}"
-    if any(path.glob("labels/*.txt")) or any(path.glob("labels/*/*.txt")):
-        return "yolo", "the text files in labels"
+    if (path / "classes.txt").is_file() or any(path.glob("labels/**/*.txt")):
+        return "yolo", "the text files of labels"
     return None
 
 
 _VOC_FOLDERS = (voc.CLASSES, voc.OBJECTS)
 
 
-def _near(path: Path, pattern: str) -> list[Path]:
+def _first(path: Path, pattern: str) -> list[Path]:
     """The first files of a pattern in a folder and below it."""
-    return [*sorted(path.glob(pattern)), *sorted(path.glob(f"*/{pattern}"))][:_MOST]
+    return sorted(path.rglob(pattern), key=lambda file: (len(file.parts), file))[:_MOST]

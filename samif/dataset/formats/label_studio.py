@@ -43,6 +43,8 @@ def read(source: Source) -> Labels:
             continue
         size, regions = _regions(results)
         actual = sizes(path)
+        if actual is not None and size == actual[1] and source.options.labels_on != "stored":
+            size = actual[0]  # per cent are of the upright image, but the size is the one of the file as stored
         frame = size or (actual[0] if actual else None)
         if frame is not None:
             outlines = [o for region in regions for o in _outlines(source, name, region, frame)]

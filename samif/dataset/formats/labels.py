@@ -63,12 +63,14 @@ class ImportOptions:
         split: part of a data set that is split; None takes all parts.
         class_key: attribute of VGG VIA that holds the class; None finds it.
         default_class: class of objects whose labels name none; None leaves them out, masks apart.
+        labels_on: what outlines on an image that an EXIF tag turns were drawn on; `auto` decides by the sizes.
     """
 
     boxes: Literal["leave-out", "outline"] = "leave-out"
     split: str | None = None
     class_key: str | None = None
     default_class: str | None = None
+    labels_on: Literal["auto", "upright", "stored"] = "auto"
 
 
 @dataclass

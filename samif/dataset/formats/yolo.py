@@ -33,10 +33,11 @@ def read(source: Source) -> Labels:
     config = config_of(source.path)
     content = load_config(config) if config is not None else {}
     classes = _classes(config, content, source.folder)
+    apart = _label_files(source.folder) if source.finder.given else {}
     read_files: set[Path] = set()
     images, without = [], 0
     for image in _images(source, config, content):
-        labels = _label_file(image)
+        labels = _label_file(image) or apart.get(image.stem)
         if labels is None:
             without += 1
             images.append(LabelledImage(image, None))
@@ -133,6 +134,14 @@ def _listed(source: Source, file: Path) -> list[Path]:
         return []
     lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
     return [path for line in lines if (path := source.image(line, file.parent, 0)) is not None]
+
+
+def _label_files(folder: Path) -> dict[str, Path]:
+    """Text files below a folder by their stem, where no two share it: for images in a folder that a person named."""
+    by_stem: dict[str, list[Path]] = {}
+    for file in sorted(folder.rglob("*.txt")):
+        by_stem.setdefault(file.stem, []).append(file)
+    return {stem: same[0] for stem, same in by_stem.items() if len(same) == 1}
 
 
 def _label_file(image: Path) -> Path | None:

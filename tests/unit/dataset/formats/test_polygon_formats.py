@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from samif.dataset.formats.label_studio import brush_mask
 from samif.errors import DataError
@@ -37,6 +38,15 @@ AREA = 400
 
 def shape(points: list[list[float]], kind: str | None = "polygon", label: Any = "bolt", **more: Any) -> dict[str, Any]:
     return {"label": label, "points": points, "shape_type": kind, "group_id": None, **more}
+
+
+def turn(old: Path, new: Path) -> None:
+    """The image as a JPEG file with the EXIF tag of a quarter turn clockwise."""
+    image = Image.open(old)
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(new, exif=exif)
+    old.unlink()
 
 
 class TestYolo:
@@ -126,6 +136,14 @@ class TestYolo:
         (root / "data.yaml").unlink()
         (root / "classes.txt").write_text("hex bolt, M8\r\nnut\r\n")
         assert run(root).labels == {"hex bolt, M8": 1}
+
+    def test_labels_and_images_in_folders_of_their_own(self, run: Run, tmp_path: Path) -> None:
+        draw_images(tmp_path / "photos", ("a1.png", "b2.png"))
+        (tmp_path / "text").mkdir()
+        (tmp_path / "text" / "classes.txt").write_text("bolt\n")
+        (tmp_path / "text" / "a1.txt").write_text(self.GOOD)
+        result = run(tmp_path / "text", images=tmp_path / "photos")
+        assert result.labels == {"bolt": 1} and set(result.areas) == {"a1.png", "b2.png"}
 
     def test_splits_are_joined_or_one_is_taken(self, run: Run, tmp_path: Path) -> None:
         root = write_yolo(tmp_path / "in")
@@ -233,6 +251,18 @@ class TestLabelme:
     def test_labels_of_another_size_are_left_out(self, run: Run, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="labels of another size than the image|labels of 192 x 128"):
             run(self.write(tmp_path / "in", shape(SQUARE), imageWidth=2 * WIDTH, imageHeight=2 * HEIGHT))
+
+    @pytest.mark.parametrize("labels_on", ["upright", "stored"])
+    def test_image_that_a_tag_turns(self, run: Run, tmp_path: Path, labels_on: str) -> None:
+        """A quarter turn clockwise; the labels declare the size of the file as it is stored."""
+        root = self.write(tmp_path / "in", shape(SQUARE))
+        turn(root / "a1.png", root / "a1.jpg")
+        dump(root / "a1.json", labelme("a1.jpg", [shape(SQUARE)]))
+        with pytest.raises(DataError, match="labels-on"):
+            run(root)
+        (found,) = run(root, labels_on=labels_on).done.dataset.images
+        x = 10 if labels_on == "upright" else HEIGHT - 30
+        assert (found.width, found.height, found.annotations[0].bbox) == (HEIGHT, WIDTH, (x, 10, 20, 20))
 
     def test_class_names_are_kept_and_cleaned(self, run: Run, tmp_path: Path) -> None:
         result = run(
@@ -431,6 +461,14 @@ class TestLabelStudio:
     )  # fmt: skip
     def test_ways_to_name_the_image(self, run: Run, tmp_path: Path, image: str) -> None:
         assert run(self.write(tmp_path / "in", self.polygon(), image=image)).areas == {"a1.png": [AREA]}
+
+    def test_image_that_a_tag_turns(self, run: Run, tmp_path: Path) -> None:
+        """Per cent are of the upright image, the size is the one of the file as it is stored."""
+        points = [[100 * x / HEIGHT, 100 * y / WIDTH] for x, y in SQUARE]
+        source = self.write(tmp_path / "in", self.polygon(points=points), image="a1.jpg")
+        turn(source.parent / "a1.png", source.parent / "a1.jpg")
+        (found,) = run(source).done.dataset.images
+        assert (found.width, found.height, found.annotations[0].bbox) == (HEIGHT, WIDTH, (10, 10, 20, 20))
 
     def test_brush_mask_with_a_hole(self, run: Run, tmp_path: Path) -> None:
         mask = SCENES["c3.png"][0].mask.copy()
