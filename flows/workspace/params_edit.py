@@ -22,7 +22,7 @@ from samif.dataset.coco2014 import CLAIMS
 _WIDTH = 110
 _FOR_ENCODER = {
     "photo": {
-        "pretrain_decoder": {"interpolation": 0.7},
+        "pretrain_decoder": {"multimask": True, "interpolation": 0.7},
         "propose": {"multimask": True, "duplicate_iou": 0.8},
     }
 }
@@ -38,6 +38,7 @@ def new_text(
     val: CocoSource | None = None,
     protocol: DataProtocol | None = None,
     workspace: str | None = None,
+    labels_on: str = "auto",
 ) -> str:
     """The text of a commented params.yaml; without `train` the images are the drawn demo line's."""
     yaml = _yaml()
@@ -53,6 +54,7 @@ def new_text(
     if protocol is not None:
         tree["dataset"].insert(0, "protocol", protocol, comment=CLAIMS[protocol])
         tree["dataset"]["crowds"] = "ignore"
+    tree["dataset"]["labels_on"] = labels_on
     tree["encoder"].update(encoder.model_dump())
     for section, values in _FOR_ENCODER.get(encoder.name, {}).items():
         tree[section].update(values)

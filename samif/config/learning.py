@@ -36,6 +36,8 @@ class PretrainDecoderParams(Strict):
     """Peak learning rate."""
     erosion: Fraction = 0.15
     """Margin between prompts and an object's border, as a share of the object's depth."""
+    multimask: bool = False
+    """Whether the three multimask answers are finetuned too, for `propose.multimask`."""
     interpolation: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of the finetuned weights in their mean with the weights before; below 1, classes that are not learned keep
     more of their masks."""

@@ -25,7 +25,7 @@ from samif.dataset.model import ImageRecord
 from samif.finetune.quality import Quality, measure
 from samif.finetune.targets import ImageTargets
 from samif.finetune.training_set import Batch, ReadEmbeddings, TrainingSet, choose, draw, read_views
-from samif.sam.decode import SINGLE_MASK
+from samif.sam.decode import ALL_MASKS, SINGLE_MASK
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.precision import training_autocast
 
@@ -165,7 +165,7 @@ def _train(
         embeddings = read_views(training_set, chosen[share]).float().to(distributed.device)
         batch = draw(finetuned, chosen, embeddings.shape[-1], training_set, targets).to(distributed.device)
         optimiser.zero_grad(set_to_none=True)
-        sums = _accumulate(finetuned, embeddings, batch, share)
+        sums = _accumulate(finetuned, embeddings, batch, share, params.multimask)
         loss, iou = _over_all_workers(weights, sums, distributed)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
@@ -177,7 +177,9 @@ def _train(
     return finetuned.eval().requires_grad_(False), curve
 
 
-def _accumulate(decoder: InstanceDecoder, embeddings: Tensor, batch: Batch, share: slice) -> tuple[float, float]:
+def _accumulate(
+    decoder: InstanceDecoder, embeddings: Tensor, batch: Batch, share: slice, multimask: bool
+) -> tuple[float, float]:
     """Add the gradients of some images of a batch, a few at a time where prompts times grid cells would fill the
     memory. Over all workers they add up to those of the batch, whose parts are the same however many workers there are.
 
@@ -196,7 +198,7 @@ def _accumulate(decoder: InstanceDecoder, embeddings: Tensor, batch: Batch, shar
         if mine.start >= mine.stop:
             continue
         own = embeddings[mine.start - share.start : mine.stop - share.start]
-        loss, iou = _loss(decoder, own, batch.images(mine), batch.images(slice(start, stop)))
+        loss, iou = _loss(decoder, own, batch.images(mine), batch.images(slice(start, stop)), multimask)
         weight = (stop - start) / images
         (loss * weight).backward()  # type: ignore[no-untyped-call]
         sums += weight * np.array([float(loss.detach()), iou])
@@ -218,26 +220,44 @@ def _over_all_workers(
     return float(loss), float(iou)
 
 
-def _loss(decoder: InstanceDecoder, embeddings: Tensor, batch: Batch, whole: Batch) -> tuple[Tensor, float]:
+def _loss(
+    decoder: InstanceDecoder, embeddings: Tensor, batch: Batch, whole: Batch, multimask: bool
+) -> tuple[Tensor, float]:
     """What the images of `batch` add to loss and mean mask IoU of `whole`, which they are some or all images of."""
     with training_autocast(embeddings.device.type):
-        answer, objectness = decoder(embeddings, batch.points, SINGLE_MASK)
+        answer, objectness = decoder(embeddings, batch.points, ALL_MASKS if multimask else SINGLE_MASK)
         centre_logits = decoder.heads.centres(embeddings).float()
     logits, targets, weight = answer.masks[:, 0].float(), batch.targets, batch.is_object.float()
     if targets.shape[-1] != logits.shape[-1]:
         raise ValueError(f"expected targets of {logits.shape[-1]} cells, got {targets.shape[-1]}")
     objects = whole.is_object.float().sum().clamp_min(1.0)
-    bce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean((-2, -1))
-    probability = logits.sigmoid()
-    dice = 1 - (2 * (probability * targets).sum((-2, -1)) + 1) / (probability.sum((-2, -1)) + targets.sum((-2, -1)) + 1)
-    mask = ((4 * bce + 2 * dice) * weight).sum() / objects
-    with torch.no_grad():
-        found, true = logits > 0, targets > 0.5
-        iou = (found & true).sum((-2, -1)) / (found | true).sum((-2, -1)).clamp_min(1)
+    mask = (_mask_loss(logits, targets) * weight).sum() / objects
+    iou = _iou(logits, targets)
     regression = (((answer.iou[:, 0].float() - iou) ** 2) * weight).sum() / objects
+    if multimask:  # as SAM is trained: the best of the three learns, and each learns how good it is
+        several, aims = answer.masks[batch.is_object, 1:].float(), targets[batch.is_object, None]
+        aims = aims.expand_as(several)
+        mask = mask + 0.5 * _mask_loss(several, aims).min(dim=1).values.sum() / objects
+        errors = (answer.iou[batch.is_object, 1:].float() - _iou(several, aims)) ** 2
+        regression = regression + errors.mean(dim=1).sum() / objects
     seen = F.binary_cross_entropy_with_logits(objectness.float(), weight) * (len(weight) / len(whole.is_object))
     centres = F.binary_cross_entropy_with_logits(centre_logits, batch.depth, reduction="none")
     learnable = (~batch.ignored).float()
     proposal = (centres * learnable).sum() / (~whole.ignored).float().sum().clamp_min(1.0)
     total = mask + 2 * regression + 0.5 * seen + proposal
     return total, float((iou * weight).sum() / objects)
+
+
+def _mask_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """4 BCE + 2 dice of each mask: (..., r, r) -> (...)."""
+    bce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean((-2, -1))
+    probability = logits.sigmoid()
+    dice = 1 - (2 * (probability * targets).sum((-2, -1)) + 1) / (probability.sum((-2, -1)) + targets.sum((-2, -1)) + 1)
+    return 4 * bce + 2 * dice
+
+
+@torch.no_grad()
+def _iou(logits: Tensor, targets: Tensor) -> Tensor:
+    """IoU of each mask with its target: (..., r, r) -> (...)."""
+    found, true = logits > 0, targets > 0.5
+    return (found & true).sum((-2, -1)) / (found | true).sum((-2, -1)).clamp_min(1)

@@ -343,3 +343,21 @@ def test_a_decoder_learns_from_tiles(
     finetuned = finetune(start, scenes.images[:3], everything, read_tiled, params(15), tiles=2)
     losses = [row["loss"] for row in finetuned.curve]
     assert finetuned.kept == "after" and losses[-1] < 0.8 * losses[0]
+
+
+def test_multimask_answers_are_finetuned_where_wanted(
+    decoder: InstanceDecoder, scenes: Dataset, read: Read, everything: frozenset[str]
+) -> None:
+    """The best of the three moves; without, all three stay as they are."""
+    start = with_objectness(decoder, 5.0, masks=False)
+    single, several = (
+        finetune(start, scenes.images[:3], everything, read, params(20, multimask=more)) for more in (False, True)
+    )
+    heads = [f"mask_decoder.output_hypernetworks_mlps.{n}.layers.2.weight" for n in (1, 2, 3)]
+    moved = [
+        {head for head in heads if not torch.equal(state(found.decoder)[head], state(start)[head])}
+        for found in (single, several)
+    ]
+    assert not moved[0] and moved[1]
+    losses = [row["loss"] for row in several.curve]
+    assert several.kept == "after" and losses[-1] < 0.8 * losses[0]
