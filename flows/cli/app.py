@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -26,6 +26,10 @@ app = typer.Typer(
 
 Workspace = Annotated[Path, typer.Option("--workspace", "-w", help="Folder with params.yaml.", show_default="here")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")]
+LabelsOn = Annotated[
+    Literal["auto", "upright", "stored"],
+    typer.Option(help="What labels of images that an EXIF tag turns were drawn on: the upright or the stored pixels."),
+]
 HERE = Path(".")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from flows.cli.app import HERE, AsJson, Workspace, console, group, print_json, print_rows
+from flows.runtime.progress import say
 from flows.workspace.layout import Layout
+from flows.workspace.source_paths import check_sources, source_at
 from samif.config import CocoSource, ReadRules, load_params
 from samif.errors import DataError, ObjectMissing
 
@@ -22,6 +24,10 @@ data_app = group("data", "Check images and labels.")
 def check(
     images: Annotated[Path | None, typer.Option(help="Folder of images.", show_default="the workspace's")] = None,
     annotations: Annotated[Path | None, typer.Option(help="COCO instance file.")] = None,
+    labels_on: Annotated[
+        Literal["auto", "upright", "stored"] | None,
+        typer.Option(help="As dataset.labels_on.", show_default="the workspace's, or auto"),
+    ] = None,
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
@@ -34,6 +40,8 @@ def check(
         raise typer.BadParameter("give --images and --annotations together, or neither")
     reports = []
     rules, sources = _sources(images, annotations, workspace)
+    if labels_on is not None:
+        rules = rules.model_copy(update={"labels_on": labels_on})
     for source in sources:
         with track(1, "files", f"check {Path(source.annotations).name}") as progress:
             dataset, findings = read_coco(Path(source.images), Path(source.annotations), rules)
@@ -78,17 +86,18 @@ def _told(kind: Kind) -> str:
     return f"{effect}{kind.what}; {kind.remedy}"
 
 
-def _sources(
-    images: Path | None, annotations: Path | None, workspace: Path
-) -> tuple[ReadRules | None, list[CocoSource]]:
+def _sources(images: Path | None, annotations: Path | None, workspace: Path) -> tuple[ReadRules, list[CocoSource]]:
     """Rules and files of the workspace, or the files that are named."""
     if images is not None and annotations is not None:
-        return None, [CocoSource(images=str(images), annotations=str(annotations))]
+        return ReadRules(), [CocoSource(images=str(images), annotations=str(annotations))]
     layout = Layout(workspace.resolve())
-    dataset = load_params(layout.params).dataset
+    params = load_params(layout.params)
+    dataset = params.dataset
     if dataset.train is None:
         if not layout.drawn.is_dir():
             raise ObjectMissing("the first 'samif run' draws the demo line; run it, or give --images and --annotations")
         folders = [layout.drawn / split for split in ("train", "val")]
         return dataset, [CocoSource(images=str(f / "images"), annotations=str(f / "annotations.json")) for f in folders]
-    return dataset, [dataset.train, *([dataset.val] if dataset.val else [])]
+    for note in check_sources(layout, params):
+        say(note)
+    return dataset, [source_at(layout.root, source) for source in (dataset.train, dataset.val) if source is not None]

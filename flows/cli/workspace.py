@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.app import HERE, AsJson, Workspace, app, console, group, print_json, print_rows, whoami
+from flows.cli.app import HERE, AsJson, LabelsOn, Workspace, app, console, group, print_json, print_rows, whoami
 from flows.workspace.layout import Layout
 from samif.config import CocoSource, load_params
 from samif.errors import ConfigError, ObjectMissing, SamifError
@@ -24,7 +24,10 @@ def init(
     train_annotations: Annotated[Path, typer.Option(help="COCO instance file of the training images.")],
     val_images: Annotated[Path | None, typer.Option(help="Folder of validation images.")] = None,
     val_annotations: Annotated[Path | None, typer.Option(help="COCO instance file of the validation images.")] = None,
-    session: Annotated[list[str] | None, typer.Option(help="NAME=CLASS,CLASS; repeat for several sessions.")] = None,
+    session: Annotated[
+        list[str] | None,
+        typer.Option(help='NAME=CLASS,CLASS; repeat for several sessions. NAME="A, B",C where a name has a comma.'),
+    ] = None,
     shots: Annotated[int, typer.Option(help="Labelled objects per new class.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the shot draw.")] = 0,
     encoder: Annotated[str, typer.Option(help="photo, tiny, mobile_sam, vit_b, vit_l or vit_h.")] = "photo",
@@ -35,6 +38,7 @@ def init(
         str | None, typer.Option(help="SHA-256 of the checkpoint; another file is refused.")
     ] = None,
     line: Annotated[str | None, typer.Option(help="Name of the line in the registry.", show_default="folder")] = None,
+    labels_on: LabelsOn = "auto",
 ) -> None:
     """Create a workspace for your own images; classes of no session are base classes."""
     from flows.workspace.init import init_workspace
@@ -48,6 +52,7 @@ def init(
     params = init_workspace(
         folder, train, val, [_session(text) for text in session or []], shots=shots, seed=seed,
         encoder=encoder, checkpoint=checkpoint, checkpoint_sha256=checkpoint_sha256, line=line,
+        labels_on=labels_on,
     )  # fmt: skip
     names = ", ".join(f"{n} ({len(s.classes)})" for n, s in params.sessions.items()) or "none"
     out = console()
@@ -211,10 +216,9 @@ def stage(
         raise
 
 
-def _session(text: str) -> tuple[str, list[str]]:
-    """NAME=CLASS,CLASS."""
+def _session(text: str) -> tuple[str, str]:
+    """Name and classes of NAME=CLASS,CLASS; which commas separate is decided by the classes of the annotation file."""
     name, equals, classes = text.partition("=")
-    names = [part.strip() for part in classes.split(",") if part.strip()]
-    if not equals or not name.strip() or not names:
+    if not equals or not name.strip() or not classes.strip(" ,"):
         raise typer.BadParameter(f"'{text}' is not NAME=CLASS,CLASS")
-    return name.strip(), names
+    return name.strip(), classes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from flows.artifacts.quarantine import BrokenImage, BrokenLabel, Quarantine
 from flows.runtime.progress import say, track
 from flows.workspace.findings import say_findings
 from flows.workspace.layout import SPLITS, Layout, Split
+from flows.workspace.shots import Available, count_objects
+from flows.workspace.source_paths import source_at
 from samif.config import Params
 from samif.dataset import coco2014
 from samif.dataset.check import Finding, class_counts, raise_on_errors
@@ -28,6 +31,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
 
     Raises:
         DataError: images or annotations cannot be used.
+        ConfigError: a session has too few objects once images are held out.
     """
     shutil.rmtree(layout.drawn, ignore_errors=True)
     layout.drawn.mkdir(parents=True)
@@ -42,6 +46,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     else:
         train, val = split_by_image(train, params.dataset.holdout, params.dataset.seed)
     _check_classes(train, params)
+    _check_shots(layout, train, None if "val" in read else val, params)
     if params.dataset.protocol == coco2014.PROTOCOL:
         _check_protocol(train, val)
     _quarantine(layout, params, {split: findings for split, (_, findings) in read.items()})
@@ -63,7 +68,8 @@ def _sources(layout: Layout, params: Params) -> Iterator[tuple[Split, Path, Path
         if drawn is not None:
             yield split, layout.drawn / split / "images", layout.drawn / split / "annotations.json"
         elif source is not None:
-            yield split, Path(source.images), Path(source.annotations)
+            found = source_at(layout.root, source)
+            yield split, Path(found.images), Path(found.annotations)
 
 
 def _quarantine(layout: Layout, params: Params, found: dict[Split, list[Finding]]) -> None:
@@ -106,6 +112,17 @@ def _check_classes(train: Dataset, params: Params) -> None:
                 f"base class '{name}' has no instance in the training images; "
                 "label some, or take it out of dataset.base_classes in params.yaml"
             )
+
+
+def _check_shots(layout: Layout, train: Dataset, held_out: Dataset | None, params: Params) -> None:
+    """Refuse sessions that the training images have too few objects for, before anything is computed."""
+    out = Counter[str]() if held_out is None else count_objects(held_out)
+    source = params.dataset.train
+    place = layout.drawn if source is None else layout.root / source.annotations
+    found = Available(count_objects(train), out, place)
+    for name, session in params.sessions.items():
+        if session.source is None and not session.background:
+            found.check(name, session.classes, session.shots)
 
 
 def _check_protocol(train: Dataset, val: Dataset) -> None:

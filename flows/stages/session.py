@@ -11,6 +11,8 @@ from flows.loaders.inputs import check_encoder, check_semantic, dataset_of, deco
 from flows.runtime.device import device_here
 from flows.runtime.progress import track
 from flows.workspace.layout import Layout
+from flows.workspace.shots import available
+from flows.workspace.source_paths import source_at
 from samif.classifier.incremental import extract_shot_features, learn_session
 from samif.classifier.model import Classifier
 from samif.config import Params, SessionParams
@@ -27,7 +29,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     assert session is not None  # checked by run_stage
     started = time.monotonic()
     section = params.sessions[session]
-    dataset = _shots_from(layout, params, section)
+    dataset = _shots_from(layout, params, session, section)
     shots = draw_shots(dataset, section.classes, section.shots, section.seed)
     if section.background:
         shots = {BACKGROUND: [(p.id, a.id) for p in dataset.images for a in p.annotations if not a.crowd]}
@@ -54,11 +56,13 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     SessionRecord.of_session(session, section, shots, time.monotonic() - started).save(folder / "session.json")
 
 
-def _shots_from(layout: Layout, params: Params, section: SessionParams) -> Dataset:
+def _shots_from(layout: Layout, params: Params, name: str, section: SessionParams) -> Dataset:
     """The training images, or the session's own images if their digest is the one in params.yaml."""
     if section.source is None:
+        available(layout, params).check(name, section.classes, section.shots)
         return dataset_of(layout, params, "train")
-    dataset, findings = read_coco(Path(section.source.images), Path(section.source.annotations), params.dataset)
+    source = source_at(layout.root, section.source)
+    dataset, findings = read_coco(Path(source.images), Path(source.annotations), params.dataset)
     raise_on_errors(findings)
     if dataset.digest != section.source.digest:
         raise DataError(

@@ -7,31 +7,29 @@ import re
 import secrets
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
 from flows.runtime.progress import say
 from flows.runtime.system_errors import system_error
+from flows.workspace.class_list import resolved
 from flows.workspace.dvc_yaml import render_pipeline
-from flows.workspace.edit import (
-    absolute_source,
-    check_classes,
-    count_objects,
-    make_session,
-    read_labels,
-    replace_params,
-)
+from flows.workspace.edit import make_session, replace_params
 from flows.workspace.layout import Layout
 from flows.workspace.params_edit import new_text
+from flows.workspace.shots import Available, after_holdout, count_objects, read_labels
+from flows.workspace.source_paths import written
 from samif.config import (
     BASE,
     RESERVED_CLASSES,
     SHIPPED,
     CocoSource,
     DataProtocol,
+    DatasetParams,
     EncoderParams,
     Params,
     ReadRules,
@@ -62,7 +60,7 @@ def init_workspace(
     root: Path,
     train: CocoSource,
     val: CocoSource | None,
-    sessions: Sequence[tuple[str, Sequence[str]]],
+    sessions: Sequence[tuple[str, Sequence[str] | str]],
     *,
     shots: int = 10,
     seed: int = 0,
@@ -72,6 +70,7 @@ def init_workspace(
     line: str | None = None,
     base: Sequence[str] | None = None,
     protocol: DataProtocol | None = None,
+    labels_on: Literal["auto", "upright", "stored"] = "auto",
 ) -> Params:
     """Make a workspace for somebody's own line; the images stay where they are.
 
@@ -81,33 +80,40 @@ def init_workspace(
         root: folder of the workspace; made if missing. Files in it that are not a workspace's are left alone.
         train: images and COCO instance file to learn from; paths relative to the current directory are fine.
         val: the same for validation; None holds a part of the training images out.
-        sessions: (name, classes) in the order in which they build on each other.
+        sessions: (name, classes) in the order in which they build on each other; classes may be the text of a list (see
+            `class_list.class_names`).
         shots: objects per class of a session.
         line: the line's name in the registry; None derives it from the folder's name.
         base: the base classes; None takes every labelled class of the training file that is in no session.
         protocol: the published protocol, or the part of one, that the data are.
+        labels_on: see `samif.config.ReadRules`.
 
     Raises:
         SamifError: `root` is a workspace already, a file is missing or not COCO, a class is unknown, is in two
-            sessions or has fewer objects than `shots`; nothing is left behind then.
+            sessions or has fewer objects than `shots` outside the hold-out; nothing is left behind then.
     """
     root = root.absolute()
     layout = Layout(root)
     refuse_workspace(root)
-    train = absolute_source(train)
-    val = absolute_source(val) if val else None
-    rules = ReadRules(crowds="ignore") if protocol is not None else ReadRules()
+    named, named_val = written(root, train), written(root, val) if val else None
+    rules = ReadRules(labels_on=labels_on, crowds="auto" if protocol is None else "ignore")
     labelled = read_labels(train, rules, "train")
     counts = count_objects(labelled)
+    place = Path(train.annotations)
     if val:
         read_labels(val, rules, "val")
+        found = Available(counts, Counter(), place)
+    else:
+        share, split_seed = (DatasetParams.model_fields[key].default for key in ("holdout", "seed"))
+        found = after_holdout(labelled, share, split_seed, place)
 
     chain: dict[str, SessionParams] = {}
     after, taken = BASE, set[str]()
     for name, classes in sessions:
         if name in chain:
             raise ConfigError(f"session '{name}' is given twice; put its classes into one list")
-        check_classes(name, classes, shots, counts, Path(train.annotations))
+        classes = resolved(classes, counts)
+        found.check(name, classes, shots)
         chain[name] = make_session(name, after, classes, shots, seed)
         after = name
         taken |= set(classes)
@@ -138,7 +144,7 @@ def init_workspace(
         key = {"name": "encoder", "sha256": "checkpoint SHA-256"}.get(str(first["loc"][0]), str(first["loc"][0]))
         raise ConfigError(f"the {key} {first['input']!r} does not fit: {first['msg'].lower()}") from None
     name, own = line or _line_name(root.name), secrets.token_hex(8)
-    return _put(layout, new_text(name, base, encoder_params, chain, train, val, protocol, own))
+    return _put(layout, new_text(name, base, encoder_params, chain, named, named_val, protocol, own, labels_on))
 
 
 def _tiles(labelled: Dataset) -> int:

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.workspace.dvc_yaml import render_pipeline
-from flows.workspace.edit import add_session, count_objects, read_labels, remove_session
+from flows.workspace.edit import add_session, remove_session
 from flows.workspace.init import init_workspace
 from flows.workspace.lock import exclusive
 from flows.workspace.params_edit import new_text, with_session, without_session
+from flows.workspace.shots import count_objects, read_labels
 from samif.config import CocoSource, EncoderParams, Params, ReadRules, SessionParams, load_params
 from samif.errors import SamifError
 
@@ -23,9 +24,11 @@ COUNTS = {"bolt": 12, "nut": 10, "gear": 9, "hook": 30}
 
 def coco(folder: Path, counts: dict[str, int] | None = None) -> CocoSource:
     """A COCO file with so many objects per class (and one crowd of each, which is no object) beside its
-    images. The image is not opened, because its size is in the file."""
+    images. All of them are in the first one, so that the hold-out takes none: it takes the second. No image is opened,
+    because the sizes are in the file."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    (folder / "images" / "1.png").touch()
+    for number in (1, 2):
+        (folder / "images" / f"{number}.png").write_text(str(number))
     names = list(counts or COUNTS)
     annotations = [
         {
@@ -42,7 +45,7 @@ def coco(folder: Path, counts: dict[str, int] | None = None) -> CocoSource:
     file.write_text(
         json.dumps(
             {
-                "images": [{"id": 1, "file_name": "1.png", "width": 8, "height": 8}],
+                "images": [{"id": i, "file_name": f"{i}.png", "width": 8, "height": 8} for i in (1, 2)],
                 "categories": [{"id": i + 1, "name": n} for i, n in enumerate(names)],
                 "annotations": annotations,
             }
@@ -88,6 +91,7 @@ def test_template_agrees_with_the_defaults() -> None:
     written = YAML(typ="safe").load(text)
     # a dump leaves these out, so that older digests hold
     assert written.pop("semantic") is None and written["pretrain_decoder"].pop("workers") == 1
+    assert written["dataset"].pop("labels_on") == "auto"
     for section in ("drawn", "val", "protocol"):
         expected["dataset"].pop(section)
     assert written == expected
@@ -185,10 +189,10 @@ def test_init_tells_of_missing_images_and_leaves_them_to_the_run(
 ) -> None:
     source = coco(tmp_path)
     content = json.loads(Path(source.annotations).read_text())
-    content["images"].append({"id": 2, "file_name": "2.png", "width": 8, "height": 8})
+    content["images"].append({"id": 3, "file_name": "3.png", "width": 8, "height": 8})
     Path(source.annotations).write_text(json.dumps(content))
     init_workspace(tmp_path / "ws", source, source, [])
-    assert "train: left out 1 image, the first is 2.png, image 2: does not exist" in capsys.readouterr().err
+    assert "train: left out 1 image, the first is 3.png, image 3: does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
