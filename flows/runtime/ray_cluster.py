@@ -13,11 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
+from flows.runtime.ray_start import start_cluster
 from samif import errors
 from samif.errors import SamifError, ServiceUnavailable
-
-_OBJECT_STORE_BYTES = 512 * 2**20
-"""Stages pass names and paths through Ray, no images."""
 
 _CONNECT_SECONDS = 10.0
 
@@ -64,7 +62,7 @@ def ray_cluster(address: str | None, workers: int) -> Iterator[Cluster]:
         workers: number of equal workers that the caller will start.
 
     Raises:
-        ServiceUnavailable: no cluster answers at the address.
+        ServiceUnavailable: no cluster answers at the address, or a private one does not start.
     """
     address = address or os.environ.get("RAY_ADDRESS", "").strip() or None
     set_ray_environment(address)
@@ -90,15 +88,7 @@ def ray_cluster(address: str | None, workers: int) -> Iterator[Cluster]:
         # Not in TMPDIR: Ray puts sockets there, whose paths may have 107 characters.
         folder = tempfile.mkdtemp(prefix="samif-", dir="/tmp")
         try:
-            ray.init(
-                address="local",
-                num_cpus=max(2, _cores(), workers),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                _temp_dir=folder,
-            )
+            start_cluster(max(2, _cores(), workers), folder)
             yield _fit_cluster(workers)
         finally:
             ray.shutdown()
