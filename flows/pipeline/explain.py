@@ -17,6 +17,7 @@ from flows.runtime.system_errors import system_error
 from flows.workspace.dvc_yaml import leftovers, render_pipeline
 from flows.workspace.layout import Layout
 from flows.workspace.lock import busy_error
+from flows.workspace.source_paths import check_sources
 from samif.config import load_params
 from samif.errors import ConfigError
 
@@ -40,6 +41,7 @@ def why(root: Path) -> list[StageReason]:
     """
     layout = Layout(root.resolve())
     params = load_params(layout.params)
+    check_sources(layout, params)
     # Before the first run, or after an upgrade, dvc.yaml is not yet what a run would make of it.
     outdated = not layout.pipeline.exists() or layout.pipeline.read_text(encoding="utf-8") != render_pipeline(params)
     if outdated:

@@ -19,6 +19,7 @@ from flows.workspace.layout import Layout
 from flows.workspace.lock import exclusive
 from flows.workspace.revision import data_revision_of
 from flows.workspace.run_request import RunRequest, check_unmoved
+from flows.workspace.source_paths import check_sources
 from samif.config import Params, load_params
 from samif.errors import ObjectMissing
 from samif.io import files
@@ -44,7 +45,9 @@ def run(root: Path, request: RunRequest, say: Callable[[str], None] = lambda _: 
 
     Raises:
         BusyError: another run is under way.
-        ConfigError: params.yaml is wrong or has changed since the request.
+        ConfigError: params.yaml is wrong or has changed since the request, or takes data from another copy of the
+            workspace.
+        ObjectMissing: images or annotations are not where params.yaml says.
         ForeignLineError: the line is another workspace's.
         StageFailed: a stage refused or died; the record says failed.
         ServiceUnavailable: the registry or DVC's remote does not answer; what was computed is kept.
@@ -53,6 +56,8 @@ def run(root: Path, request: RunRequest, say: Callable[[str], None] = lambda _: 
     with exclusive(layout.root):
         params = load_params(layout.params)
         check_unmoved(request, params, layout.params)
+        for note in check_sources(layout, params):
+            say(note)
         if sync_pipeline(layout, params):
             say("dvc.yaml renewed: it was not what this version of samif writes")
         for path in prune(layout, params):

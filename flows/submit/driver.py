@@ -78,6 +78,8 @@ def _clone(small_files: Path, submission: Submission) -> Iterator[Path]:
             shutil.copytree(small_files, root)
             if submission.here is not None:
                 _link_workspace(root, Path(submission.here), submission.links)
+            elif submission.seen_at is not None:
+                _link(root, Path(submission.seen_at), submission.links)
             yield root
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -102,6 +104,10 @@ def _link_workspace(root: Path, here: Path, links: tuple[str, ...]) -> None:
         )
     (here / ".samif").mkdir(exist_ok=True)
     (root / ".samif").symlink_to(here / ".samif")
+    _link(root, here, links)
+
+
+def _link(root: Path, here: Path, links: tuple[str, ...]) -> None:
     for link in links:
         if not (here / link).exists():  # the embedding store before the first run
             (here / link).mkdir(parents=True)

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from flows.submit.reachability import check_tracked, is_local, unreachable
 from flows.submit.wheel import build_wheel
-from flows.workspace.data_state import sources_of
+from flows.workspace.data_state import dvc_file_of, sources_of
 from flows.workspace.dvc_config import check_secrets, read_config
 from flows.workspace.dvc_yaml import render_pipeline
 from flows.workspace.layout import Layout
@@ -37,7 +37,8 @@ class Submission(Strict):
         id: of the job: the digest of what is asked for and sent, and the attempt.
         here: the workspace itself, where the cluster is this machine: the job then uses its registry, embeddings and
             DVC cache. None anywhere else.
-        links: paths of the workspace, inside it, that the job reads from `here`.
+        seen_at: the workspace itself, where it lies in a folder that another machine sees: only its data are used.
+        links: paths of the workspace, inside it, that the job reads from `here` or `seen_at`.
         shared: folders that must exist on the cluster.
     """
 
@@ -49,6 +50,7 @@ class Submission(Strict):
     attempt: int
     request: RunRequest
     here: str | None
+    seen_at: str | None = None
     links: tuple[str, ...]
     shared: tuple[str, ...]
 
@@ -106,6 +108,7 @@ def build_package(root: Path, request: RunRequest, address: str, shared: Sequenc
     check_secrets(layout)
     shared = [path.absolute() for path in shared]
     here: str | None = None
+    seen_at: str | None = None
     links: tuple[str, ...] = ()
     if (sentence := unreachable(layout, params, shared)) is not None:
         if not is_local(address):
@@ -113,6 +116,8 @@ def build_package(root: Path, request: RunRequest, address: str, shared: Sequenc
         here, links = str(layout.root), _links(layout, params)
     else:
         check_tracked(layout, params)
+        links = tuple(path for path in _inside(params) if dvc_file_of(layout, path) is None)
+        seen_at = str(layout.root) if links else None
     folder = build / "package"
     files = _copy(layout, params, folder / WORKSPACE, here)
     files.pop(layout.lock.name, None)
@@ -124,6 +129,7 @@ def build_package(root: Path, request: RunRequest, address: str, shared: Sequenc
         attempt=1,
         request=request,
         here=here,
+        seen_at=seen_at,
         links=links,
         shared=tuple(map(str, shared)),
     )
@@ -183,8 +189,13 @@ def _links(layout: Layout, params: Params) -> tuple[str, ...]:
             f"'registry.tracking_uri' in {layout.params} is relative to the workspace, a job lies elsewhere; write the "
             "whole path (sqlite:////...), or null for the workspace's own registry"
         )
-    paths = {path for source in sources_of(params) for path in (source.images, source.annotations)}
-    if "://" not in params.embed.store:
-        paths.add(params.embed.store)
-    inside = (Path(path) for path in paths if not Path(path).is_absolute())
-    return tuple(sorted(path.as_posix() for path in inside if path.parts[0] != layout.state.name))
+    inside = {*_inside(params)}
+    if "://" not in params.embed.store and not Path(params.embed.store).is_absolute():
+        inside.add(Path(params.embed.store).as_posix())
+    return tuple(sorted(path for path in inside if Path(path).parts[0] != layout.state.name))
+
+
+def _inside(params: Params) -> list[str]:
+    """Images and annotations that params.yaml names relative to the workspace."""
+    paths = {Path(path) for source in sources_of(params) for path in (source.images, source.annotations)}
+    return sorted(path.as_posix() for path in paths if not path.is_absolute())

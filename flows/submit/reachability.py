@@ -65,13 +65,14 @@ def _unreachable(layout: Layout, params: Params, shared: Sequence[Path]) -> Iter
         for path in (source.images, source.annotations):
             if remote_reached and dvc_file_of(layout, path) is not None:
                 continue
-            if not _is_under(path, shared):
+            place = layout.root / path
+            if not _is_under(str(place), shared):
                 yield (
                     f"{path} is only on this machine, the cluster cannot read it; put it in a folder that the cluster "
                     "sees at the same path and name that with --shared, or keep it inside the workspace by 'dvc add' "
                     "with a DVC remote"
                 )
-            elif not Path(path).exists():
+            elif not place.exists():
                 yield (
                     f"{path} does not exist on this machine, so a change of it could not be noticed; mount its folder "
                     "at the same path here, or correct params.yaml"

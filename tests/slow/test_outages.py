@@ -37,7 +37,9 @@ pytestmark = pytest.mark.slow
 
 TABLE = Path(__file__).parents[2] / "benchmarks" / "OUTAGES.md"
 COMMAND = "SAMIF_RECORD=1 python -m pytest -m slow tests/slow/test_outages.py"
-OUTAGE_SECONDS, RUN_SECONDS = 30.0, 600.0
+OUTAGE_SECONDS = 30.0
+RUN_SECONDS = 3600.0
+"""For one run: no measurement, and so long that other work on the machine does not matter."""
 SAMIF = Path(sys.executable).with_name("samif")
 DAEMONS = {"PostgreSQL": "postgres", "S3": "ceph-rgw", "MLflow": "mlflow"}
 SESSIONS = {

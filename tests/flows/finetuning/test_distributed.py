@@ -162,7 +162,7 @@ def test_one_worker_goes_where_a_gpu_is(layout: Layout, monkeypatch: pytest.Monk
         raise SamifError(words)
 
     monkeypatch.setattr(pretrain_decoder, "has_gpu", lambda address: gpu)
-    monkeypatch.setattr(pretrain_decoder, "finetune", lambda *_: stop("here"))
+    monkeypatch.setattr(pretrain_decoder, "finetune", lambda *_, **__: stop("here"))
     monkeypatch.setattr(pretrain_decoder, "finetune_distributed", lambda _, workers, *__: stop(f"{workers} worker"))
     with pytest.raises(SamifError, match=f"^{where}$"):
         run_stage("pretrain_decoder", None, layout, parameters())
@@ -184,7 +184,7 @@ def test_a_killed_worker_changes_nothing(
     again = finetune_distributed(
         replace(job, open_reader=functools.partial(deadly, job.open_reader, marker)), 2, None, noted
     )
-    assert marker.exists() and noted.notes == ["a worker was lost; all start again, attempt 2 of 3"]
+    assert marker.exists() and noted.notes == ["a worker died; all start again, attempt 2 of 3"]
     assert noted.advanced == STEPS
     undisturbed = together[0].decoder.state_dict()
     assert all(torch.equal(tensor, undisturbed[name]) for name, tensor in again.decoder.state_dict().items())
@@ -202,7 +202,9 @@ def test_what_a_worker_refuses_ends_the_stage_in_its_sentence(
         shard.write_bytes(b"not any more")
     with pytest.raises(SamifError) as refusal:
         run_stage("pretrain_decoder", None, damaged, parameters(workers=2))
-    assert re.search(r"^no shard in .* damaged shards there: .* rerun 'samif run'", str(refusal.value))
+    assert re.search(
+        r"^no shard in .* damaged shards there: .* run 'samif run', which computes it again$", str(refusal.value)
+    )
     assert "\n" not in str(refusal.value)
     assert not damaged.decoder.exists()
 
@@ -224,17 +226,17 @@ def worker_died() -> Exception:
         ),
         (
             WorkerGroupError("", {1: ValueError("no such cell.\nSee above")}),
-            r"^2 workers could not fine-tune the decoder \(ValueError: no such cell\); see that",
+            r"^2 workers could not fine-tune the decoder \(ValueError: no such cell\); check that",
         ),
         (
             ControllerError(WorkerGroupStartupTimeoutError(2)),
-            r"^2 workers could not fine-tune the decoder \(WorkerGroupStartupTimeoutError: .+\); see that the cluster "
-            "has",
+            r"^2 workers could not fine-tune the decoder \(WorkerGroupStartupTimeoutError: .+\); check that "
+            "the cluster has",
         ),
     ],
 )
 def test_a_failure_is_one_sentence(error: Exception, sentence: str) -> None:
-    said = str(distributed._sentence(error, 2))
+    said = str(distributed._error_of(error, 2))
     assert re.search(sentence, said) and "\n" not in said
 
 
@@ -244,7 +246,10 @@ def test_more_workers_than_images_in_a_step_are_refused(job: Job) -> None:
 
 
 def test_fewer_workers_than_asked_for_are_refused(job: Job, ray_here: None) -> None:
-    with pytest.raises(SamifError, match=r"workers is 3, but the cluster has CPUs for 2; the number decides"):
+    with pytest.raises(
+        SamifError,
+        match=r"workers is 3, but the cluster has CPUs for 2; the number changes the decoder in its last bits",
+    ):
         finetune_distributed(job, 3, None, Noted())
 
 

@@ -43,6 +43,8 @@ if pathlib.Path("fail").exists():
     sys.exit(1)
 while stage == "report" and pathlib.Path("hold").exists():
     time.sleep(0.05)
+if pathlib.Path("interrupt").exists():  # as Ctrl-C reaches the stage, which ends as `samif` does
+    sys.exit(130)
 if pathlib.Path("die").exists():
     os.kill(os.getpid(), signal.SIGKILL)
 params = pathlib.Path("params.yaml").read_text()
@@ -266,6 +268,15 @@ def test_how_a_stage_ended_is_told(workspace: Path, ending: str, monkeypatch: py
     script.write_text("#!/bin/sh\n" + ("kill -15 $$\n" if ending.startswith("signal") else "exit 3\n"))
     with pytest.raises(SamifError, match=f"^stage 'dataset' ended without a result .{ending}.,"):
         go(workspace)
+
+
+def test_ctrl_c_in_a_stage_interrupts_the_run(workspace: Path) -> None:
+    (workspace / "interrupt").touch()
+    with pytest.raises(KeyboardInterrupt):
+        go(workspace)
+    assert not (workspace / ".samif" / "failure").exists()
+    (workspace / "interrupt").unlink()
+    assert go(workspace).stages[0].stage == "dataset"
 
 
 def test_death_and_a_broken_pipeline_are_told_in_one_sentence(workspace: Path, tmp_path: Path) -> None:
