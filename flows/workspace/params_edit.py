@@ -22,7 +22,7 @@ from samif.dataset.coco2014 import CLAIMS
 _WIDTH = 110
 _FOR_ENCODER = {
     "photo": {
-        "pretrain_decoder": {"multimask": True, "interpolation": 0.7},
+        "pretrain_decoder": {"multimask": True},
         "propose": {"multimask": True, "duplicate_iou": 0.8},
     }
 }

@@ -38,9 +38,6 @@ class PretrainDecoderParams(Strict):
     """Margin between prompts and an object's border, as a share of the object's depth."""
     multimask: bool = False
     """Whether the three multimask answers are finetuned too, for `propose.multimask`."""
-    interpolation: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Share of the finetuned weights in their mean with the weights before; below 1, classes that are not learned keep
-    more of their masks."""
     seed: int = 0
     """Seed of prompts and batches."""
     workers: Positive = Field(default=1, exclude_if=lambda workers: bool(workers == 1))

@@ -100,23 +100,12 @@ def finetune(
     there = copy.deepcopy(decoder).to(distributed.device)
     before = measure(there, training_set.check, classes, read, params.seed, tiles)
     finetuned, curve = _train(decoder, training_set, distributed, advance)
-    _interpolate(finetuned, decoder, params.interpolation)
     after = measure(finetuned, training_set.check, classes, read, params.seed, tiles)
     better = after.score >= before.score
     if not better:
         logger.warning("fine-tuning did not help (%.3f before, %.3f after): kept as it was", before.score, after.score)
     best, kept = (finetuned.cpu(), "after") if better else (decoder, "before")
     return TrainingResult(best, curve, before, after, kept, time.monotonic() - started)
-
-
-@torch.no_grad()
-def _interpolate(finetuned: InstanceDecoder, before: InstanceDecoder, share: float) -> None:
-    """Move the fine-tuned weights back towards those before: the weighted mean often loses nothing on what was learned
-    and keeps more of what was not (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022)."""
-    if share == 1.0:
-        return
-    for weight, start in zip(finetuned.parameters(), before.parameters(), strict=True):
-        weight.lerp_(start.to(weight.device), 1.0 - share)
 
 
 def run_worker(

@@ -36,7 +36,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
                 "base_classes": ["bolt", "gear"],
             },
             "encoder": {"name": "tiny", "tiles": 2},
-            "pretrain_decoder": {"steps": 2, "images_per_step": 2, "interpolation": 0.5},
+            "pretrain_decoder": {"steps": 2, "images_per_step": 2, "multimask": True},
             "propose": {"points": 12, "min_objectness": 0.0, "multimask": True},
             "train_base": {"background_prototypes": 2},
             "incremental": {"prompts_per_shot": 2, "rotations": [90]},

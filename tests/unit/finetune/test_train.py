@@ -295,19 +295,6 @@ def test_quality_is_told_apart_by_learnt_and_other_classes(
     assert both == pytest.approx(whole.iou_base)
 
 
-def test_interpolated_weights_lie_between_those_before_and_after(
-    decoder: InstanceDecoder, scenes: Dataset, read: Read, everything: frozenset[str]
-) -> None:
-    start = with_objectness(decoder, 5.0, masks=False)
-    whole, half = (
-        finetune(start, scenes.images[:3], everything, read, params(3, interpolation=share)) for share in (1.0, 0.5)
-    )
-    assert whole.kept == half.kept == "after"
-    for name, before in start.state_dict().items():
-        expected = (before + whole.decoder.state_dict()[name]) / 2
-        torch.testing.assert_close(half.decoder.state_dict()[name], expected, atol=1e-6, rtol=1e-5)
-
-
 def test_half_of_a_steps_views_are_tiles(scenes: Dataset, encoder: ImageEncoder, everything: frozenset[str]) -> None:
     """Labels, embedding and targets of a chosen tile are those of the same crop."""
     tiled = ImageEncoder(loaded(encoder.sam), tiles=2)
