@@ -275,8 +275,6 @@ def test_ctrl_c_in_a_stage_interrupts_the_run(workspace: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         go(workspace)
     assert not (workspace / ".samif" / "failure").exists()
-    (workspace / "interrupt").unlink()
-    assert go(workspace).stages[0].stage == "dataset"
 
 
 def test_death_and_a_broken_pipeline_are_told_in_one_sentence(workspace: Path, tmp_path: Path) -> None:
