@@ -312,6 +312,17 @@ def test_images_that_were_not_pushed_are_named(sent: Path, tmp_path: Path, capfd
     assert "the images of photos.dvc are not in the DVC remote" in capfd.readouterr().out
 
 
+def test_relative_images_of_a_workspace_in_a_shared_folder_are_linked(root: Path, tmp_path: Path) -> None:
+    (root / "photos.dvc").unlink()
+    (tmp_path / "build").mkdir()
+    sent = build_package(root, request_of(root, "ann", ""), HEAD, [tmp_path], tmp_path / "build")
+    links = ("photos/annotations.json", "photos/images")
+    assert (sent.submission.here, sent.submission.seen_at, sent.submission.links) == (None, str(root), links)
+    with driver._clone(sent.folder / "workspace", sent.submission) as clone:
+        assert (clone / "photos" / "images" / "2.png").read_text() == "2"
+        assert not (clone / ".samif").exists()
+
+
 def test_relative_images_of_a_workspace_on_this_machine_are_linked(root: Path) -> None:
     edit(root, "http://registry.example:5000", "null")
     sent = packed(root, "http://localhost:8265").submission
