@@ -36,7 +36,7 @@ IMAGES, MASKS, VIT_ROUNDS = 12, 100, 2
 GRID = "SamAutomaticMaskGenerator, 32 x 32 grid"
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)
 DEFAULTS = ProposeParams()
-OF_PHOTO = ProposeParams(multimask=True, duplicate_iou=0.8)
+OF_PHOTO = ProposeParams(multimask=True, duplicate_iou=0.65, max_proposals=200)
 """What `samif init` sets for `photo`."""
 Pixels = NDArray[np.uint8]
 Segment = Callable[[Pixels], list[Rle]]

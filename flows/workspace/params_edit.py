@@ -23,7 +23,7 @@ _WIDTH = 110
 _FOR_ENCODER = {
     "photo": {
         "pretrain_decoder": {"multimask": True},
-        "propose": {"multimask": True, "duplicate_iou": 0.8},
+        "propose": {"multimask": True, "duplicate_iou": 0.65, "max_proposals": 200},
     }
 }
 """Values that differ from the template's by encoder, as measured (benchmarks/PHOTO.md)."""
