@@ -15,7 +15,8 @@ from typer.core import TyperCommand, TyperGroup
 PAGE = "reference/cli.md"
 INTRODUCTION = """# Command line
 
-Exit codes: 0 success, 1 refused or failed with one sentence on standard error, 2 wrong usage, 130 interrupted by Ctrl-C.
+Exit codes: 0 success, 1 refused or failed with one sentence on standard error, 2 wrong usage, 130 interrupted by
+Ctrl-C.
 Commands with `--json` write one JSON document to standard output.
 """
 

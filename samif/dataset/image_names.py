@@ -110,11 +110,11 @@ class ImageFolder:
                 kind="fits several files of the folder",
                 remedy="give its path relative to the image folder",
             )
-        own = PurePosixPath(best[0]).parts
-        if len(own) == len(parts):
+        depth = len(PurePosixPath(best[0]).parts)
+        if depth == len(parts):
             composed = "/".join(_composed(part) for part in wanted.parts)
             return Match(best[0], "" if composed == _composed(best[0]) else CASE)
-        return Match(best[0], DEEPER if len(own) > len(parts) else BY_END)
+        return Match(best[0], DEEPER if depth > len(parts) else BY_END)
 
     def _nowhere(self, wanted: PurePosixPath, same: list[str]) -> Match:
         if same:
