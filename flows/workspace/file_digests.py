@@ -101,4 +101,4 @@ def _store(cache: Path, rows: Iterable[tuple[bytes, str, str]], gone: Iterable[b
             database.executemany("delete from files where path = ?", [(path,) for path in gone])
             database.executemany("insert or replace into files values (?, ?, ?)", rows)
     except (sqlite3.Error, OSError) as error:
-        logger.warning("data files will be read again: %s cannot be written (%s)", cache, error)
+        logger.info("data files will be read again: %s cannot be written (%s)", cache, error)

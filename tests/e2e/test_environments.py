@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -126,13 +127,22 @@ def test_an_output_that_is_closed_early_or_full(place: Path) -> None:
 # Users
 
 
+@pytest.fixture(scope="module")
+def own(place: Path) -> Path:
+    """A workspace that belongs to the user without a name."""
+    copied = shutil.copytree(place / "ws", place / "own")
+    for path in (copied, *copied.rglob("*")):
+        os.chown(path, STRANGER, STRANGER)
+    return copied
+
+
 @pytest.mark.parametrize("home", [{}, {"HOME": ""}, {"HOME": "/"}, {"HOME": "/nonexistent"}])
-def test_a_user_without_a_name(place: Path, home: dict[str, str]) -> None:
-    for words in (["why", "-w", "ws"], ["registry", "list", "-w", "ws"], ["data", "check", "-w", "ws"]):
+def test_a_user_without_a_name(place: Path, own: Path, home: dict[str, str]) -> None:
+    for words in (["why", "-w", own], ["registry", "list", "-w", own], ["data", "check", "-w", own]):
         done = clean(as_stranger(place, *words, **home))
         assert done.code == (1 if words[0] == "registry" else 0), done.err
         assert "atplotlib" not in done.err
-    told = clean(as_stranger(place, "doctor", "-w", "ws", **home)).out
+    told = clean(as_stranger(place, "doctor", "-w", own, **home)).out
     assert "does not import" not in told
 
 
