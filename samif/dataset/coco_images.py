@@ -113,7 +113,7 @@ def _tell(match: Match, name: str, id_: int, findings: Findings) -> None:
     if not match.path:
         findings.add(match.what, match.remedy, name, id_, loss="image", kind=match.kind)
     elif match.how:
-        findings.tally(f"file {match.how}", "look whether they are the right images", f"{name} is {match.path}")
+        findings.tally(f"file {match.how}", "look whether they are the right images", f"{match.path} for {name}")
 
 
 def _names(entries: Iterable[Entry]) -> dict[str, Entry | None]:

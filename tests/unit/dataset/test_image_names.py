@@ -160,7 +160,7 @@ def test_a_coco_file_of_such_names_is_the_same_data_set(line: Any, name: str) ->
     dataset, findings = read_coco(*line.write())
     assert dataset == before
     assert [f.level for f in findings] == ["warning"] * (name not in ("{}", "../images/{}"))
-    assert all(f.count == 2 and "is a.png" in f.what for f in findings)
+    assert all(f.count == 2 and "such as 'a.png for" in f.what for f in findings)
 
 
 def test_capital_letters_and_missing_files_in_a_coco_file(line: Any) -> None:
