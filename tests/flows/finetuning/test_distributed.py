@@ -87,9 +87,11 @@ def alone(job: Job) -> TrainingResult:
 
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[None]:
-    """A private cluster of two CPUs, wherever the tests run."""
-    with ray_cluster(None, 2):
-        yield
+    """A private cluster of two CPUs, wherever the tests run, with time to start workers beside other work."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1800")
+        with ray_cluster(None, 2):
+            yield
 
 
 @pytest.fixture(scope="module")
