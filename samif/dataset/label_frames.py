@@ -81,13 +81,15 @@ def label_frames(
     told = {id_: _told(entry, facts[id_], reached.get(id_, (0.0, 0.0))) for id_, entry in turned.items()}
     votes = Counter(side for side in told.values() if side is not None)
     common: Side = "stored" if rule == "stored" or (rule == "auto" and set(votes) == {"stored"}) else "upright"
-    frames = {}
+    frames, asked = {}, False
     for entry in entries.all:
         fact = facts.get(entry.id)
         side = told[entry.id] if entry.id in turned and rule == "auto" and len(votes) > 1 else None
-        unclear = rule == "auto" and len(votes) != 1
-        frames[entry.id] = _frame(entry, fact, side or common, unclear and side is None, findings)
-    if turned:
+        unclear = rule == "auto" and len(votes) != 1 and side is None
+        ask = unclear and entry.id in reached and fact is not None and entry.declared == fact.stored_size != fact.size
+        asked = asked or ask
+        frames[entry.id] = _frame(entry, fact, side or common, ask, findings)
+    if turned and not asked:
         _say(list(turned.values()), rule, common, votes, findings)
     return frames
 
@@ -109,11 +111,11 @@ def _exceeds(reached: tuple[float, float], size: Size) -> bool:
     return reached[0] > size[0] + OVERSHOOT or reached[1] > size[1] + OVERSHOOT
 
 
-def _frame(entry: Entry, facts: ImageFacts | None, side: Side, unclear: bool, findings: Findings) -> Frame:
+def _frame(entry: Entry, facts: ImageFacts | None, side: Side, ask: bool, findings: Findings) -> Frame:
     if facts is None or entry.declared not in (None, facts.size, facts.stored_size):
         size = size_of(entry, facts, findings)
         return Frame(size, size)
-    if entry.declared is None or (unclear and entry.declared != facts.size):
+    if entry.declared is None or ask:
         size_of(entry, facts, findings)
     if side == "stored":
         return Frame(facts.stored_size, facts.size, facts.orientation)

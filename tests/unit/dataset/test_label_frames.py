@@ -149,10 +149,21 @@ def test_what_sizes_do_not_tell_is_said(tmp_path: Path, orientations: tuple[int,
 def test_a_stored_size_alone_is_asked_about(tmp_path: Path, orientation: int) -> None:
     """The object fits both frames: the labels may be those of a tool that shows images upright, too."""
     source = Turned(tmp_path, "stored", "stored", far=False).write([orientation, 3])
+    assert not [f for f in read_coco(*source)[1] if "are taken" in f.what]
     with pytest.raises(DataError, match="is 40 x 64 once its EXIF .*set dataset.labels_on .* to stored or upright"):
         rightly_placed(source)
     assert all(rightly_placed(source, ReadRules(labels_on="stored")))
     assert len(rightly_placed(source, ReadRules(labels_on="upright"))) == 2
+
+
+def test_images_without_labels_are_not_asked_about(tmp_path: Path) -> None:
+    folder, file = Turned(tmp_path, "stored", "stored").write([6, 1])
+    raw = json.loads(file.read_text())
+    del raw["annotations"][0]
+    file.write_text(json.dumps(raw))
+    dataset, findings = read_coco(folder, file)
+    assert not [f for f in findings if f.level == "error"]
+    assert [(image.width, image.height) for image in dataset.images] == [(40, 64), (64, 40)]
 
 
 def test_two_tools_in_one_file(tmp_path: Path) -> None:
