@@ -28,7 +28,7 @@ class EncoderParams(Strict):
     """SHA-256 of the checkpoint; another file is refused. `null` accepts a local file or the published one."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the encoder's matrix products; part of the key of an embedding."""
-    tiles: Annotated[int, Field(ge=1, le=4)] = 1
+    tiles: Annotated[int, Field(ge=1, le=4)] = Field(default=1, exclude_if=lambda tiles: bool(tiles == 1))
     """Overlapping tiles per image side that are encoded beside the whole image, for small objects; 1 for none. 2 takes
     5 times the time and space of 1, 3 takes 10 times; part of the key of an embedding."""
     stored_as: StoredAs = "float16"

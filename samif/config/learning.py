@@ -36,7 +36,7 @@ class PretrainDecoderParams(Strict):
     """Peak learning rate."""
     erosion: Fraction = 0.15
     """Margin between prompts and an object's border, as a share of the object's depth."""
-    multimask: bool = False
+    multimask: bool = Field(default=False, exclude_if=is_false)
     """Whether the three multimask answers are finetuned too, for `propose.multimask`."""
     seed: int = 0
     """Seed of prompts and batches."""
@@ -53,7 +53,7 @@ class ProposeParams(Strict):
     """Prompts per image, for `points`."""
     grid: Annotated[int, Field(ge=1, le=64)] = 16
     """Prompts per image side, for `grid`."""
-    multimask: bool = False
+    multimask: bool = Field(default=False, exclude_if=is_false)
     """Whether each prompt also proposes its three multimask answers: parts and wholes, at more time per image."""
     min_objectness: Fraction = 0.2
     """Objectness below which a mask is discarded."""

@@ -43,7 +43,7 @@ class EncoderCard(Strict):
     digest: Sha256
     checkpoint: Sha256 | None
     precision: Literal["float32", "bfloat16"] = "float32"
-    tiles: int = 1
+    tiles: int = Field(default=1, exclude_if=lambda tiles: bool(tiles == 1))
 
 
 class SemanticCard(Strict):
