@@ -117,7 +117,7 @@ def _same_image_ids(data: Path, coco: Coco) -> None:
 
 
 def _leads_out(data: Path, coco: Coco) -> None:
-    shutil.copy(data / "images" / "scene_0001.jpg", data / "scene_0001.jpg")
+    shutil.move(data / "images" / "scene_0001.jpg", data / "scene_0001.jpg")
     coco["images"][1]["file_name"] = "../scene_0001.jpg"
 
 
@@ -128,7 +128,7 @@ SPOILT: list[tuple[Callable[[Path, Coco], None], list[str]]] = [
     (_text_file, ["scene_0001.jpg, image 2", "is not an image in a known format", "save it as JPEG or PNG"]),
     (_wrong_size, ["scene_0001.jpg, image 2", "is 96 x 96, but is declared 97 x 96", "export the annotations"]),
     (_same_image_ids, ["scene_0002.jpg, image 2", "shares its image id with scene_0001.jpg", "number the images"]),
-    (_leads_out, ["../scene_0001.jpg, image 2", "leads out of the image folder", "copy the image into"]),
+    (_leads_out, ["../scene_0001.jpg, image 2", "does not exist", "copy the image there"]),
 ]
 """How to spoil the data, and what the sentence must say: the place, what is wrong with it, the remedy."""
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 SAMIF = Path(sys.executable).parent / "samif"
-PROGRESS = re.compile(r"[\w. @-]+: \d+/\d+ .*")
-"""Lines such as "propose val: 3/12 images" that a stage leaves on standard error where that is no terminal."""
+PROGRESS = re.compile(r"[\w. @-]+: \d+/\d+ .*|(train|val): .*")
+"""Lines such as "propose val: 3/12 images" that a stage leaves on standard error where that is no terminal, and what
+reading a split found."""
 
 
 @dataclass(frozen=True)
