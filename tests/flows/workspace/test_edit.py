@@ -37,6 +37,8 @@ def coco(folder: Path, counts: dict[str, int] | None = None) -> CocoSource:
             "category_id": names.index(name) + 1,
             "iscrowd": int(number < 0),
             "segmentation": [[0, 0, 5, 0, 5, 5, 0, 5]],
+            "bbox": [0, 0, 5, 5],
+            "area": 25,
         }
         for name, count in (counts or COUNTS).items()
         for number in range(-1, count)
@@ -45,7 +47,9 @@ def coco(folder: Path, counts: dict[str, int] | None = None) -> CocoSource:
     file.write_text(
         json.dumps(
             {
-                "images": [{"id": i, "file_name": f"{i}.png", "width": 8, "height": 8} for i in (1, 2)],
+                "images": [
+                    {"id": i, "file_name": f"{i}.png", "width": 8, "height": 8, "sha256": "of an index"} for i in (1, 2)
+                ],
                 "categories": [{"id": i + 1, "name": n} for i, n in enumerate(names)],
                 "annotations": annotations,
             }
