@@ -19,6 +19,7 @@ from flows.runtime.system_errors import system_error
 from flows.workspace.class_list import resolved
 from flows.workspace.dvc_yaml import render_pipeline
 from flows.workspace.edit import make_session, replace_params
+from flows.workspace.findings import say_findings
 from flows.workspace.layout import Layout
 from flows.workspace.params_edit import new_text
 from flows.workspace.shots import Available, after_holdout, count_objects, read_labels
@@ -97,11 +98,12 @@ def init_workspace(
     refuse_workspace(root)
     named, named_val = written(root, train), written(root, val) if val else None
     rules = ReadRules(labels_on=labels_on, crowds="auto" if protocol is None else "ignore")
-    labelled = read_labels(train, rules, "train")
+    labelled, findings = read_labels(train, rules)
+    notes = {"train": findings}
     counts = count_objects(labelled)
     place = Path(train.annotations)
     if val:
-        read_labels(val, rules, "val")
+        notes["val"] = read_labels(val, rules)[1]
         found = Available(counts, Counter(), place)
     else:
         share, split_seed = (DatasetParams.model_fields[key].default for key in ("holdout", "seed"))
@@ -128,6 +130,7 @@ def init_workspace(
             f"every labelled class of {train.annotations} is in a session, so nothing is left for the base classifier; "
             "leave at least one class out of the sessions"
         )
+    small = _small_classes(labelled) if encoder == "photo" else []
     try:
         encoder_params = EncoderParams.model_validate(
             {
@@ -136,7 +139,7 @@ def init_workspace(
                 "sha256": checkpoint_sha256,
                 # over twice as fast at a relative difference of 0.7 %; the small ones are fast enough as they are
                 "precision": "float32" if encoder in SHIPPED else "bfloat16",
-                "tiles": _tiles(labelled) if encoder == "photo" else 1,
+                "tiles": 2 if small else 1,
             }
         )
     except ValidationError as error:
@@ -144,19 +147,20 @@ def init_workspace(
         key = {"name": "encoder", "sha256": "checkpoint SHA-256"}.get(str(first["loc"][0]), str(first["loc"][0]))
         raise ConfigError(f"the {key} {first['input']!r} does not fit: {first['msg'].lower()}") from None
     name, own = line or _line_name(root.name), secrets.token_hex(8)
-    return _put(layout, new_text(name, base, encoder_params, chain, named, named_val, protocol, own, labels_on))
+    params = _put(layout, new_text(name, base, encoder_params, chain, named, named_val, protocol, own, labels_on))
+    for split, found_there in notes.items():
+        say_findings(split, found_there)
+    if small:
+        names = ", ".join(small[:5]) + (f" and {len(small) - 5} more" if len(small) > 5 else "")
+        say(f"encoder.tiles: 2, because objects of {names} are small; embedding takes 5 times as long as without tiles")
+    return params
 
 
-def _tiles(labelled: Dataset) -> int:
-    """Tiles per image side for `photo`: 2, and said so, where a class is small to it."""
+def _small_classes(labelled: Dataset) -> list[str]:
+    """The classes for which `photo` takes tiles."""
     from samif.dataset.object_sizes import small_classes
 
-    small = small_classes(labelled, PHOTO_SIZE)
-    if not small:
-        return 1
-    names = ", ".join(small[:5]) + (f" and {len(small) - 5} more" if len(small) > 5 else "")
-    say(f"encoder.tiles: 2, because objects of {names} are small; embedding takes 5 times as long as without tiles")
-    return 2
+    return small_classes(labelled, PHOTO_SIZE)
 
 
 def refuse_workspace(root: Path) -> None:

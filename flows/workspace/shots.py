@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.runtime.progress import track
-from flows.workspace.findings import say_findings
 from flows.workspace.layout import Layout
 from flows.workspace.source_paths import source_at
 from samif.config import CocoSource, Params, ReadRules
 from samif.errors import ConfigError
 
 if TYPE_CHECKING:
+    from samif.dataset.check import Finding
     from samif.dataset.model import Dataset, ImageRecord
 
 
@@ -60,10 +60,10 @@ class Available:
             )
 
 
-def read_labels(source: CocoSource, rules: ReadRules | None = None, split: str = "") -> Dataset:
-    """The labels of a COCO instance file. Only images are opened whose size the file does not say or whose labels do
-    not fit it. With `split`, what was found is printed under that name. Images that are missing are left out, whatever
-    the rules are: it is the first run that refuses them.
+def read_labels(source: CocoSource, rules: ReadRules | None = None) -> tuple[Dataset, list[Finding]]:
+    """The labels of a COCO instance file, and what was found. Only images are opened whose size the file does not say
+    or whose labels do not fit it. Images that are missing are left out, whatever the rules are: it is the first run
+    that refuses them.
 
     Raises:
         SamifError: the file is missing or no COCO instance file, or its labels cannot be used.
@@ -74,9 +74,7 @@ def read_labels(source: CocoSource, rules: ReadRules | None = None, split: str =
     rules = (rules or ReadRules()).model_copy(update={"broken_images": "quarantine"})
     dataset, findings = read_coco(Path(source.images), Path(source.annotations), rules, open_images=False)
     raise_on_errors(findings)
-    if split:
-        say_findings(split, findings)
-    return dataset
+    return dataset, findings
 
 
 def count_objects(dataset: Dataset) -> Counter[str]:
@@ -126,7 +124,7 @@ def available(layout: Layout, params: Params) -> Available:
         return Available(counts["train"], counts["val"] if held_out else Counter(), layout.index("train"))
     if params.dataset.train is not None:
         source = source_at(layout.root, params.dataset.train)
-        dataset, place = read_labels(source, params.dataset), Path(source.annotations)
+        dataset, place = read_labels(source, params.dataset)[0], Path(source.annotations)
         if held_out:
             return after_holdout(dataset, params.dataset.holdout, params.dataset.seed, place)
         return Available(count_objects(dataset), Counter(), place)

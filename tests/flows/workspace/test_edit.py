@@ -95,7 +95,8 @@ def test_template_agrees_with_the_defaults() -> None:
     written = YAML(typ="safe").load(text)
     # a dump leaves these out, so that older digests hold
     assert written.pop("semantic") is None and written["pretrain_decoder"].pop("workers") == 1
-    assert written["dataset"].pop("labels_on") == "auto"
+    assert written["dataset"].pop("labels_on") == "auto" and written["encoder"].pop("tiles") == 1
+    assert [written[section].pop("multimask") for section in ("pretrain_decoder", "propose")] == [False, False]
     for section in ("drawn", "val", "protocol"):
         expected["dataset"].pop(section)
     assert written == expected
@@ -168,7 +169,7 @@ def test_init_refuses_a_workspace_and_wrong_files(tmp_path: Path) -> None:
 
 def test_count_objects_leaves_crowds_out_and_keeps_empty_classes(tmp_path: Path) -> None:
     source = coco(tmp_path, {"b": 2, "a": 0})
-    assert list(count_objects(read_labels(source, ReadRules(crowds="ignore"))).items()) == [("b", 2), ("a", 0)]
+    assert list(count_objects(read_labels(source, ReadRules(crowds="ignore"))[0]).items()) == [("b", 2), ("a", 0)]
 
 
 def test_classes_without_labels_are_no_base_classes_and_named(

@@ -138,7 +138,7 @@ def absolute(root: Path, data: Path) -> None:
     """params.yaml as earlier versions wrote it."""
     text = (root / "params.yaml").read_text()
     for name in ("images", "annotations"):
-        text = re.sub(rf"(?m)^(    {name}): (?!/)", rf"\1: {data}/", text)
+        text = re.sub(rf"(?m)^(    {name}): (?!\s*/)", rf"\1: {data}/", text)
     (root / "params.yaml").write_text(text)
 
 
