@@ -18,7 +18,7 @@ from flows.workspace.dvc_yaml import leftovers, render_pipeline
 from flows.workspace.layout import Layout
 from flows.workspace.lock import busy_error
 from flows.workspace.source_paths import check_sources
-from samif.config import load_params
+from samif.config import Params, load_params
 from samif.errors import ConfigError
 
 
@@ -37,11 +37,21 @@ def why(root: Path) -> list[StageReason]:
     """Every stage of the workspace in running order, with the reasons for which `samif run` would run it.
 
     Raises:
-        SamifError: `root` is no workspace, or its pipeline cannot be read.
+        SamifError: `root` is no workspace, its images or labels are missing, or its pipeline cannot be read.
     """
     layout = Layout(root.resolve())
     params = load_params(layout.params)
     check_sources(layout, params)
+    return stage_reasons(layout, params)
+
+
+def stage_reasons(layout: Layout, params: Params) -> list[StageReason]:
+    """As `why`, also where images or labels are missing.
+
+    Raises:
+        SamifError: the pipeline cannot be read.
+    """
+    root = layout.root
     # Before the first run, or after an upgrade, dvc.yaml is not yet what a run would make of it.
     outdated = not layout.pipeline.exists() or layout.pipeline.read_text(encoding="utf-8") != render_pipeline(params)
     if outdated:

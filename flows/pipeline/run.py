@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flows.pipeline.explain import StageReason, why
+from flows.pipeline.explain import StageReason, stage_reasons
 from flows.pipeline.reproduce import reproduce
 from flows.workspace.dvc_yaml import prune, sync_pipeline
 from flows.workspace.layout import Layout
@@ -56,14 +56,12 @@ def run(root: Path, request: RunRequest, say: Callable[[str], None] = lambda _: 
     with exclusive(layout.root):
         params = load_params(layout.params)
         check_unmoved(request, params, layout.params)
-        for note in check_sources(layout, params):
-            say(note)
         if sync_pipeline(layout, params):
             say("dvc.yaml renewed: it was not what this version of samif writes")
         for path in prune(layout, params):
             say(f"removed {path.relative_to(layout.root)}: no session of that name in params.yaml")
         _mark_interrupted(layout)
-        record = _new_record(request, why(layout.root))
+        record = _new_record(request, stage_reasons(layout, params))
         _write(layout, record)
         try:
             _work(layout, params, record, say)
@@ -87,6 +85,8 @@ def last_run(root: Path) -> Record | None:
 
 def _work(layout: Layout, params: Params, record: Record, say: Callable[[str], None]) -> None:
     started = time.monotonic()
+    for note in check_sources(layout, params):
+        say(note)
     _check_ownership(layout, params)
     recomputed = _recompute_missing(layout, params, say)
     record["stages"] = [asdict(stage) for stage in reproduce(layout.root, say).stages]

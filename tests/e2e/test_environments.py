@@ -191,12 +191,13 @@ def test_a_name_that_is_too_long(place: Path) -> None:
 
 
 def test_ctrl_c_ends_with_a_sentence_and_130(place: Path, tmp_path: Path) -> None:
-    for number in range(400):
-        Image.effect_noise((96, 72), 60).save(tmp_path / f"{number:03}.png")
+    Image.effect_noise((96, 72), 60).save(tmp_path / "0.png")
+    for number in range(1, 2000):
+        shutil.copy(tmp_path / "0.png", tmp_path / f"{number}.png")
     command = [SAMIF, "predict", tmp_path, "--model", "model", "--out", tmp_path / "out"]
     with subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None
-        assert "0/400 images" in process.stderr.readline()
+        assert "0/2000 images" in process.stderr.readline()
         time.sleep(1.0)
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()

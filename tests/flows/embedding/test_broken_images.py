@@ -20,6 +20,7 @@ from flows.embedding.flow import embed_images
 from flows.store import EmbeddingReader, open_store
 from samif.config import EmbedParams, EncoderParams
 from samif.dataset.images import ImageError, image_sha256
+from samif.sam.zoo import load_sam
 from tests.support.unprivileged import unprivileged_folder
 
 Make = Callable[[Path], object]
@@ -130,8 +131,8 @@ BROKEN: dict[str, tuple[Make, str]] = {
     "pixel bomb.png": (written(png(50_000, 50_000, (b"IDAT", zlib.compress(bytes(10**7))))), TOO_LARGE),
     "folder.jpg": (Path.mkdir, "is a folder, not an image"),
     "pipe.jpg": (os.mkfifo, "is a pipe or a device, not a file"),
-    "link to nothing.jpg": (lambda path: path.symlink_to("nothing"), "does not exist"),
-    "link to itself.jpg": (lambda path: path.symlink_to(path), "cannot be decoded .*symbolic links"),
+    "link to nothing.jpg": (lambda path: path.symlink_to("nothing"), "is a link to nothing, which does not exist"),
+    "link to itself.jpg": (lambda path: path.symlink_to(path), "is a link that leads back to itself"),
     "forbidden.png": (forbidden, "may not be read"),
     "vanished.png": (photo(2).save, "does not exist"),
     "changed.png": (photo(3).save, "has changed since it was indexed"),
@@ -177,6 +178,7 @@ ODD: dict[str, Make] = {
 
 def test_broken_images_are_named_and_the_rest_is_embedded() -> None:
     assert len(BROKEN) >= 30
+    load_sam("tiny")  # imports what somebody else may not read
     with unprivileged_folder() as root:
         folder = root / "images"
         folder.mkdir()
