@@ -195,7 +195,10 @@ def test_ctrl_c_ends_with_a_sentence_and_130(place: Path, tmp_path: Path) -> Non
     for number in range(1, 2000):
         shutil.copy(tmp_path / "0.png", tmp_path / f"{number}.png")
     command = [SAMIF, "predict", tmp_path, "--model", "model", "--out", tmp_path / "out"]
-    with subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background job ignores
+    ) as process:  # fmt: skip
         assert process.stderr is not None
         assert "0/2000 images" in process.stderr.readline()
         time.sleep(1.0)
