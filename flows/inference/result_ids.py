@@ -9,7 +9,7 @@ from pathlib import Path
 from flows.inference.image_files import ImageFile
 from flows.workspace.layout import SPLITS, Layout
 from samif.config import CocoSource, Params
-from samif.errors import SamifError
+from samif.errors import DataError, ObjectMissing
 from samif.inference.coco_ids import CocoIds, ResultIds, category_ids, ids_of_file, read_ids, shortened
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def _files_of(layout: Layout, params: Params) -> Iterator[tuple[CocoIds, Path]]:
     for source in sources:
         try:
             yield read_ids(layout.root / source.annotations), (layout.root / source.images).resolve()
-        except SamifError as error:
+        except (DataError, ObjectMissing) as error:
             logger.info("ids are not taken from it: %s", error)
 
 

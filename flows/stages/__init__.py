@@ -38,10 +38,9 @@ def run_stage(name: str, session: str | None, layout: Layout, params: Params) ->
     module = import_module(f"flows.stages.{'evaluate' if name == 'evaluate_base' else name}")
     try:
         cast(Callable[[Layout, Params, str | None], None], module.run)(layout, params, session)
-    except SamifError:
-        raise
     except Exception as error:
-        if (known := system_error(error)) is None:
+        known = None if isinstance(error, SamifError) else system_error(error)
+        if known is None:
             raise
         logger.info("stage %s was refused by the system", name, exc_info=True)
         raise known from None

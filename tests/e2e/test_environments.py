@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 
 from tests.support.console import SAMIF, Done, refusal, samif
 from tests.support.random_model import save_random_model
-from tests.support.unprivileged import STRANGER, as_stranger
+from tests.support.unprivileged import OTHER_USER, as_other_user
 
 CLASSES = ("bolt [M4]", "ネジ :smile:", "clip")
 ODD_NAMES = ("Linie [alt] #2", "工場 ライン", "a$b", "it's", "[bold]x[/bold]", ":warning: 100%")
@@ -132,24 +132,26 @@ def own(place: Path) -> Path:
     """A workspace that belongs to the user without a name."""
     copied = shutil.copytree(place / "ws", place / "own")
     for path in (copied, *copied.rglob("*")):
-        os.chown(path, STRANGER, STRANGER)
+        os.chown(path, OTHER_USER, OTHER_USER)
     return copied
 
 
 @pytest.mark.parametrize("home", [{}, {"HOME": ""}, {"HOME": "/"}, {"HOME": "/nonexistent"}])
 def test_a_user_without_a_name(place: Path, own: Path, home: dict[str, str]) -> None:
     for words in (["why", "-w", own], ["registry", "list", "-w", own], ["data", "check", "-w", own]):
-        done = clean(as_stranger(place, *words, **home))
+        done = clean(as_other_user(place, *words, **home))
         assert done.code == (1 if words[0] == "registry" else 0), done.err
         assert "atplotlib" not in done.err
-    told = clean(as_stranger(place, "doctor", "-w", own, **home)).out
+    told = clean(as_other_user(place, "doctor", "-w", own, **home)).out
     assert "does not import" not in told
 
 
 def test_a_user_without_a_name_predicts(place: Path) -> None:
     with TemporaryDirectory(prefix="samif-out-") as name:
-        os.chown(name, STRANGER, STRANGER)
-        done = clean(as_stranger(place, "predict", place / "train", "--model", place / "model", "--out", f"{name}/new"))
+        os.chown(name, OTHER_USER, OTHER_USER)
+        done = clean(
+            as_other_user(place, "predict", place / "train", "--model", place / "model", "--out", f"{name}/new")
+        )
         assert done.code == 0, done.err
         assert (Path(name) / "new" / "results.json").exists()
 
@@ -160,11 +162,11 @@ def test_a_user_without_a_name_predicts(place: Path) -> None:
 def test_folders_that_may_not_be_written(place: Path) -> None:
     options = labelled(place / "more") if not (place / "more").exists() else []
     before = sorted(path.name for path in place.iterdir())
-    refusal(as_stranger(place, "init", "new", *options), "permission denied")
-    refusal(as_stranger(place, "run", "-w", "ws"), "cannot write to", "check its permissions")
-    refusal(as_stranger(place, "session", "add", "w2=clip", "-w", "ws"), "cannot write to")
+    refusal(as_other_user(place, "init", "new", *options), "permission denied")
+    refusal(as_other_user(place, "run", "-w", "ws"), "cannot write to", "check its permissions")
+    refusal(as_other_user(place, "session", "add", "w2=clip", "-w", "ws"), "cannot write to")
     words = ["predict", "train", "--model", "model", "--out", "out/new"]
-    refusal(as_stranger(place, *words), "nothing can be written to out/new", "give another folder with --out")
+    refusal(as_other_user(place, *words), "nothing can be written to out/new", "give another folder with --out")
     assert sorted(path.name for path in place.iterdir()) == before
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.console import SAMIF, Done
 
-STRANGER = 54321
+OTHER_USER = 54321
 """A user id that has no entry in the password database."""
 
 
@@ -35,7 +35,7 @@ def unprivileged_folder() -> Iterator[Path]:
             os.seteuid(0)
 
 
-def as_stranger(cwd: Path, *words: str | Path, **environment: str) -> Done:
+def as_other_user(cwd: Path, *words: str | Path, **environment: str) -> Done:
     """Run `samif WORDS` as a user id without an entry in the password database and with no other environment.
 
     It may read everything, as the interpreter may lie in root's home folder, but write only what is everybody's.
@@ -43,7 +43,7 @@ def as_stranger(cwd: Path, *words: str | Path, **environment: str) -> Done:
     if os.getuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs root and setpriv to become another user")
     rights = ["--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"]
-    become = ["setpriv", "--reuid", str(STRANGER), "--regid", str(STRANGER), "--clear-groups", *rights]
+    become = ["setpriv", "--reuid", str(OTHER_USER), "--regid", str(OTHER_USER), "--clear-groups", *rights]
     command = [*become, str(SAMIF), *map(str, words)]
     bare = {"PATH": os.defpath, "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment
     ended = subprocess.run(command, cwd=cwd, env=bare, capture_output=True, text=True, timeout=900)
