@@ -59,7 +59,7 @@ def predict(
                 "instances": out / "instances.json",
                 "images": len(done.predictions),
                 "ids": done.ids.file,
-                "notes": done.ids.notes,
+                "notes": done.notes,
                 "skipped": skipped,
             }
         )
@@ -75,5 +75,5 @@ def predict(
     say.print(f"{out / 'results.json'}, {out / 'instances.json'} and {overlays}", soft_wrap=True)
     if done.ids.file is not None:
         say.print(f"image and category ids are those of {done.ids.file}", soft_wrap=True)
-    for note in done.ids.notes:
+    for note in done.notes:
         say.print(note, soft_wrap=True)

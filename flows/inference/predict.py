@@ -41,11 +41,19 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What `predict` did: predictions in the order of the images, images that could not be read, ids of the results."""
+    """What `predict` did: predictions in the order of the images, images that could not be read, ids of the results
+    and their number."""
 
     predictions: tuple[Prediction, ...]
     skipped: tuple[Skipped, ...]
     ids: ResultIds
+    results: int
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to tell of the results: about their ids, and that there is none."""
+        nothing = () if self.results else ("results.json is an empty list, which COCO.loadRes refuses",)
+        return (*self.ids.notes, *nothing)
 
 
 def load_segmenter(
@@ -121,7 +129,7 @@ def predict(
     content = {"schema": 1, "images": records, "categories": categories, "annotations": instances}
     files.commit(out / "instances.json", (json.dumps(content) + "\n").encode())
     files.commit(out / "results.json", (json.dumps(results) + "\n").encode())
-    return Predicted(tuple(predictions), tuple(skipped), ids)
+    return Predicted(tuple(predictions), tuple(skipped), ids, len(results))
 
 
 def _readable(images: Sequence[ImageFile]) -> tuple[list[ImageFile], list[tuple[int, int]], list[Skipped]]:

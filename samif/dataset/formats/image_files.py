@@ -10,14 +10,13 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from PIL import ExifTags, Image
+from PIL import Image
 
+from samif.dataset.orientation import sizes_of
 from samif.io.image_formats import formats_of, is_image_name
 
 SIBLINGS = ("images", "imgs", "img", "image", "jpegimages")
 """Folders beside the one of the labels that are looked into for images."""
-
-_SWAPPING = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
@@ -111,18 +110,9 @@ def sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """(width, height) upright and as stored, by the header; None where it cannot be read."""
     try:
         with Image.open(path, formats=formats_of(path)) as image:
-            stored = image.size
-            turned = image.format != "TIFF" and _orientation(image) in _SWAPPING
+            return sizes_of(image)
     except Exception:  # decoders of damaged files raise a dozen kinds; the reader of COCO files says what is wrong
         return None
-    return ((stored[1], stored[0]) if turned else stored), stored
-
-
-def _orientation(image: Image.Image) -> object:
-    try:
-        return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
-    except Exception:  # a broken EXIF block may raise anything
-        return 1
 
 
 def _plain(name: str) -> str:

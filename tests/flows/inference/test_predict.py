@@ -91,6 +91,14 @@ def test_the_minimum_score_is_kept_to(model: Model, tmp_path: Path) -> None:
         assert len([a for a in written if a["category_id"] < 3]) == count
 
 
+def test_empty_results_are_told(model: Model, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "plain.png")
+    for image, told in ((tmp_path / "plain.png", True), (draw(tmp_path / "a.png"), False)):
+        done = predict(model, find_images([image]).images, tmp_path / image.stem, 0.0)
+        assert (json.loads((tmp_path / image.stem / "results.json").read_text(encoding="utf-8")) == []) == told
+        assert any("empty list" in note for note in done.notes) == told
+
+
 def test_images_of_one_name_get_overlays_of_their_own(model: Model, tmp_path: Path) -> None:
     images = [draw(tmp_path / folder / "scene.png", seed=i) for i, folder in enumerate(("x", "y"))]
     images.append(draw(tmp_path / "z" / "other.png"))
