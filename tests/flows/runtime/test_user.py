@@ -55,6 +55,24 @@ def test_a_user_without_name_and_home(environment: dict[str, str]) -> None:
     assert cache == f"{PRIVATE}/.cache/samif/models" and matplotlib == "None"
 
 
+@pytest.mark.parametrize("home", ["home", "../home", "~"])
+def test_a_relative_home_is_one_of_the_current_folder(home: str) -> None:
+    _, told, _, _ = prepared(HOME=home, LOGNAME="ann")
+    assert told == os.path.abspath(home)
+
+
+@pytest.mark.parametrize("setting", ["error", "error::DeprecationWarning", "default,error::UserWarning"])
+def test_warnings_of_libraries_are_no_errors(setting: str) -> None:
+    code = (
+        "import os, sys, warnings\nfrom flows.runtime.user import prepare_user\n"
+        "prepare_user()\nfor kind in (UserWarning, DeprecationWarning): warnings.warn('old', kind)\n"
+        "assert 'PYTHONWARNINGS' not in os.environ\n"
+    )
+    environment = os.environ | {"PYTHONWARNINGS": setting, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+
+
 @pytest.mark.parametrize("home", ["/", "/nonexistent/home", "/proc"])
 def test_a_home_that_cannot_be_written_stays_for_reading(home: str) -> None:
     name, told, cache, matplotlib = prepared(HOME=home, LOGNAME="ann")
