@@ -5,18 +5,15 @@ One self-contained HTML file in the style of the report, no script, nothing from
 
 from __future__ import annotations
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from flows.comparison.examiner import Examination
-from flows.report.images import JPEG_QUALITY, draw_detections, draw_truth, shrink
-from flows.report.page import IMAGE_BUDGET, environment
+from flows.report.images import draw_detections, draw_truth, shrink, to_jpeg
+from flows.report.page import IMAGE_BUDGET, data_uri, environment
 from samif.dataset.model import Dataset
 from samif.evaluate.matching import Matched, match_all
 from samif.versions.compare import Change, Comparison, Disagreement, ScoredVersion, disagreements
@@ -169,7 +166,7 @@ def _card(dataset: Dataset, item: Disagreement) -> tuple[dict[str, Any], int]:
         "before": draw_detections(small, item.before, _shown(item.before, moved, item.gone_false_positives)),
         "after": draw_detections(small, item.after, _shown(item.after, moved, item.new_false_positives)),
     }
-    jpegs = {name: _jpeg(pixels) for name, pixels in panels.items()}
+    jpegs = {name: to_jpeg(pixels) for name, pixels in panels.items()}
     names = {a.id: a.category for a in (*item.before.truth, *item.after.truth)}
     card = {
         "image": item.image.file_name,
@@ -181,7 +178,7 @@ def _card(dataset: Dataset, item: Disagreement) -> tuple[dict[str, Any], int]:
             "new false positives": _counted(item.after.detections[i].category for i in item.new_false_positives),
             "false positives gone": _counted(item.before.detections[i].category for i in item.gone_false_positives),
         },
-        **{name: f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" for name, jpeg in jpegs.items()},
+        **{name: data_uri(jpeg) for name, jpeg in jpegs.items()},
     }
     return card, sum(map(len, jpegs.values()))
 
@@ -196,9 +193,3 @@ def _shown(side: Matched, moved: frozenset[int], false_positives: frozenset[int]
 
 def _counted(names: Iterable[str]) -> str:
     return ", ".join(f"{name} ×{count}" if count > 1 else name for name, count in sorted(Counter(names).items()))
-
-
-def _jpeg(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="JPEG", quality=JPEG_QUALITY, optimize=True)
-    return file.getvalue()

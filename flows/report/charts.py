@@ -83,6 +83,18 @@ def over_false_names(naming: Mapping[str, Any]) -> str:
     return _chart(draw)
 
 
+def over_shots(shots: Sequence[int], right: Sequence[float], low: Sequence[float], high: Sequence[float]) -> str:
+    """The share of rightly named objects (0..1) over the images of a class, with the range of the draws."""
+
+    def draw(axes: Axes) -> None:
+        axes.fill_between(shots, [100.0 * v for v in low], [100.0 * v for v in high], color=COLOURS["base"], alpha=0.15)
+        axes.plot(shots, [100.0 * value for value in right], marker="o", color=COLOURS["base"])
+        axes.set(xlabel="images of the class", ylabel="rightly named (%)", ylim=(0, 102))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+
+    return _chart(draw)
+
+
 def _chart(draw: Callable[[Axes], None]) -> str:
     import matplotlib
     from matplotlib.figure import Figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -109,6 +110,13 @@ def draw_detections(small: np.ndarray, item: Matched, emphasis: Sequence[bool] |
         [detection.score for detection in item.detections],
         emphasis=emphasis,
     )
+
+
+def to_jpeg(pixels: np.ndarray) -> bytes:
+    """An image (H, W, 3) uint8 RGB as JPEG."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="JPEG", quality=JPEG_QUALITY, optimize=True)
+    return file.getvalue()
 
 
 def _resize(rle: Rle, size: tuple[int, int]) -> np.ndarray:

@@ -223,11 +223,12 @@ def _albums(
                     dropped += 1
                     continue
                 left -= size
-                cards.append({**item, "truth": _data_uri(both[0]), "prediction": _data_uri(both[1])})
+                cards.append({**item, "truth": data_uri(both[0]), "prediction": data_uri(both[1])})
             kinds.append({"kind": kind, "title": KIND_TITLES[kind], "cards": cards})
         albums.append({"entry": entry, "kinds": kinds, "dropped": dropped})
     return albums
 
 
-def _data_uri(jpeg: bytes) -> str:
+def data_uri(jpeg: bytes) -> str:
+    """A JPEG as the source of an image inside a page."""
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"

@@ -21,23 +21,25 @@ from samif.sam.frame import Frame, View, split_views
 Array = NDArray[np.float32]
 
 
-def label_features(embedding: Tensor, frame: Frame, masks: Sequence[Rle], semantic: Tensor | None = None) -> Array:
+def label_features(embedding: Tensor, masks: Sequence[Rle], tiles: int = 1, semantic: Tensor | None = None) -> Array:
     """Features (N, D) of the masks of one image, with `semantic` features behind them where there are any.
 
     An object that is small is taken from the tiles that show it whole, others from the whole image.
 
     Args:
         embedding: (V * C, h, w) of the image.
-        frame: of the image, with the tiles that `embedding` was made with.
         masks: N run-length codes in image pixels.
+        tiles: tiles per image side that `embedding` was made with.
         semantic: (S, g, g).
     """
     if not masks:
         return np.zeros((0, 0), dtype=np.float32)
-    (whole, seen), *tiles = split_views(embedding, frame)
+    height, width = masks[0]["size"]
+    frame = Frame(height, width, max(height, width), tiles)  # pooling takes no notice of the encoder's pixels
+    (whole, seen), *parts = split_views(embedding, frame)
     pooled = _pooled(seen, whole, masks)
     total, count = np.zeros_like(pooled), np.zeros((len(masks), 1), dtype=np.float32)
-    for view, seen in tiles:
+    for view, seen in parts:
         inside = boxes(masks) - np.array([view.x, view.y, 0.0, 0.0])
         shown = (inside[:, :2] >= 0).all(axis=1)
         shown &= (inside[:, :2] + inside[:, 2:] <= (view.frame.width, view.frame.height)).all(axis=1)

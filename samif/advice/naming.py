@@ -117,4 +117,4 @@ def calibrated(scores: Array, category: NDArray[np.int64]) -> Array:
 
 
 def _centred(values: Array) -> Array:
-    return values - values.mean(axis=0)
+    return np.asarray(values - values.mean(axis=0))

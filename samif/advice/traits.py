@@ -79,7 +79,7 @@ def _traits(
 ) -> Traits:
     height, width = small.shape[:2]
     reach = max(NEIGHBOUR_REACH, round(RING * math.sqrt(label.area) / step))
-    x, y, w, h = (int(round(v)) for v in label.bbox)
+    x, y, w, h = (round(v) for v in label.bbox)
     left, top = max(0, x // step - reach - 1), max(0, y // step - reach - 1)
     right, bottom = min(width, (x + w) // step + reach + 2), min(height, (y + h) // step + reach + 2)
     window = (slice(top, bottom), slice(left, right))

@@ -1,0 +1,1 @@
+"""Advice about the images and labels of a workspace, with what a run left of them."""
