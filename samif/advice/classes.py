@@ -153,10 +153,10 @@ def _lacking_images(images: int, distinct: int) -> list[tuple[str, str]]:
         reason = (
             f"its {_count(images, 'image')} show {_count(distinct, 'different view')}: the rest are near-duplicates"
         )
-        remedy = f"move the part or the camera between photographs; {goal - distinct} more different images"
+        remedy = f"move the part or the camera between images; {_count(goal - distinct, 'more different image')}"
     else:
         reason = f"{_count(images, 'image')}" if images else "no image shows it"
-        remedy = f"photograph it in {goal - distinct} more images"
+        remedy = f"photograph it in {_count(goal - distinct, 'more image')}"
     return [(reason, remedy)]
 
 
