@@ -29,8 +29,8 @@ DIFFERENT = 0.7
 """Difference of the most different block, in standard deviations of an image's colours, from which two images are
 different. Re-encoded, resized, brighter, moved by 1 %, cropped by 2 % or turned by 2 degrees, all of 300 copies of
 images of tote_dev and of microcontrollers stay below 0.7; on the demo line, whose textures are finer, so do 96 % of the
-moved and cropped copies and seven of ten of the turned ones. Different images differ by 0.75 or more on tote_dev, under a fixed
-camera, by 1.18 on microcontrollers and by 1.41 on the demo line."""
+moved and cropped copies and seven of ten of the turned ones. Different images differ by 0.75 or more on tote_dev, under
+a fixed camera, by 1.18 on microcontrollers and by 1.41 on the demo line."""
 COARSE_DIFFERENT = 0.45
 """Mean difference at an eighth of the resolution above which two images are not laid over each other at all."""
 NEAREST = 6
