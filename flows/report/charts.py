@@ -85,12 +85,13 @@ def over_false_names(naming: Mapping[str, Any]) -> str:
 
 def over_shots(shots: Sequence[int], right: Sequence[float], low: Sequence[float], high: Sequence[float]) -> str:
     """The share of rightly named objects (0..1) over the images of a class, with the range of the draws."""
+    from matplotlib.ticker import MaxNLocator
 
     def draw(axes: Axes) -> None:
         axes.fill_between(shots, [100.0 * v for v in low], [100.0 * v for v in high], color=COLOURS["base"], alpha=0.15)
         axes.plot(shots, [100.0 * value for value in right], marker="o", color=COLOURS["base"])
         axes.set(xlabel="images of the class", ylabel="rightly named (%)", ylim=(0, 102))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     return _chart(draw)
 

@@ -43,8 +43,8 @@ def label_features(embedding: Tensor, masks: Sequence[Rle], tiles: int = 1, sema
         inside = boxes(masks) - np.array([view.x, view.y, 0.0, 0.0])
         shown = (inside[:, :2] >= 0).all(axis=1)
         shown &= (inside[:, :2] + inside[:, 2:] <= (view.frame.width, view.frame.height)).all(axis=1)
-        rows = np.flatnonzero(shown & small_and_whole(inside, view, frame))
-        if len(rows):
+        rows = np.flatnonzero(shown & small_and_whole(inside, view, frame)).tolist()
+        if rows:
             total[rows] += _pooled(seen, view, [masks[row] for row in rows])
             count[rows] += 1.0
     pooled = np.where(count > 0, total / np.maximum(count, 1.0), pooled)
