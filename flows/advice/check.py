@@ -46,8 +46,15 @@ def advise_workspace(layout: Layout, params: Params, read: Mapping[Split, Datase
     except MISSING as error:
         say(f"names and masks are not judged: {error}; 'samif run' computes what they are judged by")
     advice = give_advice(train, splits, outputs, held_out)
-    page = page or layout.reports / PAGE
-    write_page(page, advice, splits, params.line)
+    if page is not None:
+        write_page(page, advice, splits, params.line)
+        return Advised(advice, page)
+    page = layout.reports / PAGE
+    try:
+        write_page(page, advice, splits, params.line)
+    except OSError as error:  # checking somebody else's workspace must not need the right to write there
+        say(f"the page {page} was not written ({error.strerror}); --page FILE writes it elsewhere")
+        return Advised(advice, None)
     return Advised(advice, page)
 
 

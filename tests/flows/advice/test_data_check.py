@@ -183,3 +183,11 @@ def test_held_out_images_count_as_training_images(line: Line, tmp_path: Path) ->
     assert found["images"] == 2 * count and found["leaks"]
     assert len(found["leaks"]) + len(found["duplicates"]) == count
     assert all(entry["distinct_images"] * 2 == entry["images"] for entry in found["classes"])
+
+
+def test_a_workspace_that_takes_no_page_is_checked_all_the_same(line: Line, tmp_path: Path) -> None:
+    other = write(tmp_path / "ws", line.params.model_dump(mode="json"))
+    other.layout.reports.write_text("a file where the folder of pages would be")
+    result = check("-w", other.layout.root)
+    assert result.exit_code == 0 and "images in question" not in result.stdout
+    assert "was not written" in result.stderr and "--page FILE" in result.stderr
