@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from samif.advice.classes import ClassAdvice, Naming, advise_class, variety_of
 from samif.advice.label_errors import BadMask, wrong_names
-from samif.advice.look_alikes import LookAlikes, look_alikes, rightly_named
+from samif.advice.look_alikes import LookAlikes, look_alikes, rightly_named, view_shares
 from samif.advice.naming import LabelledObjects, out_of_fold
 from samif.advice.near_duplicates import Array, NearDuplicates, groups_of, near_duplicates
 from samif.advice.shots_curve import shots_curve
@@ -94,6 +95,7 @@ def advise(train: Dataset, measured: Sequence[Measured], held_out: bool = False)
     objects, places = _objects(measured, group)
     errors = _bad_masks(measured)
     naming: Mapping[str, Naming] = {}
+    views: Mapping[str, float] = {}
     alike: list[LookAlikes] = []
     if objects is not None:
         log_probability = out_of_fold(objects)
@@ -102,6 +104,8 @@ def advise(train: Dataset, measured: Sequence[Measured], held_out: bool = False)
             _wrong_name(measured[places[found.row][0]], places[found.row][1], found.suggested, found.score)
             for found in wrong_names(objects, log_probability)
         ]
+        seen = [m.split in counted for m in measured]
+        views = view_shares(objects.take(np.array([seen[at] for at, _ in places])))
         naming = _naming(objects, rightly_named(objects, log_probability), alike, errors)
     leaks = [pair for pair in pairs if len(_splits(measured, pair)) > 1]
     same = [pair for pair in pairs if pair not in leaks and _splits(measured, pair) <= counted]
@@ -110,7 +114,7 @@ def advise(train: Dataset, measured: Sequence[Measured], held_out: bool = False)
         measured_images=sum(m.split in counted for m in measured),
         background_images=sum(not image.annotations for image in train.images),
         with_features=objects is not None,
-        classes=tuple(_classes(train, [m.split in counted for m in measured], measured, group, naming)),
+        classes=tuple(_classes(train, [m.split in counted for m in measured], measured, group, naming, views)),
         duplicates=tuple(_pair(measured, pair) for pair in same),
         leaks=tuple(_pair(measured, pair) for pair in leaks),
         look_alikes=tuple(alike),
@@ -161,6 +165,7 @@ def _classes(
     measured: Sequence[Measured],
     group: NDArray[np.int64],
     naming: Mapping[str, Naming],
+    views: Mapping[str, float],
 ) -> list[ClassAdvice]:
     traits: defaultdict[str, list[Traits]] = defaultdict(list)
     shown: defaultdict[str, list[int]] = defaultdict(list)
@@ -176,9 +181,8 @@ def _classes(
         if not instances:
             continue
         repeated = len(shown[name]) - len(set(shown[name]))
-        found.append(
-            advise_class(name, instances, images, images - repeated, variety_of(traits[name]), naming.get(name))
-        )
+        distinct = min(images - repeated, math.ceil(images * views.get(name, 1.0)))
+        found.append(advise_class(name, instances, images, distinct, variety_of(traits[name]), naming.get(name)))
     return found
 
 

@@ -94,8 +94,11 @@ class Naming:
 
 @dataclass(frozen=True)
 class ClassAdvice:
-    """A class. `distinct_images` counts near-duplicates once; `reasons` and `next` begin with what matters most;
-    `naming` is None where there are no features."""
+    """A class.
+
+    `distinct_images` counts near-duplicates once, and where there are features also objects that are one view;
+    `reasons` and `next` begin with what matters most; `naming` is None where there are no features.
+    """
 
     name: str
     instances: int

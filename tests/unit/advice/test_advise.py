@@ -96,6 +96,20 @@ def test_ten_photographs_of_one_view() -> None:
     assert not found.with_features, "nothing is left to be named from"
 
 
+def test_one_view_among_other_parts() -> None:
+    """The images differ, and the part lies unmoved in all of them."""
+    train = measured(12)
+    features = train[0].features
+    assert features is not None
+    for at in range(12):
+        own = train[at].features
+        assert own is not None
+        train[at] = replace(train[at], features=np.stack([features[0], *own[1:]]))
+    bolt, gear, nut = advise(dataset(train), train).classes
+    assert (bolt.verdict, bolt.distinct_images) == ("not yet", 1)
+    assert (gear.verdict, gear.distinct_images, nut.distinct_images) == ("ready", 12, 12)
+
+
 def test_identical_files_are_called_so() -> None:
     train = measured(6)
     train.append(replace(train[1], image=replace(train[1].image, id=50, file_name="same.png")))

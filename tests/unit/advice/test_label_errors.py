@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from samif.advice.label_errors import MIN_IMAGES, bad_masks, wrong_names
-from samif.advice.look_alikes import look_alikes, rightly_named
+from samif.advice.look_alikes import look_alikes, rightly_named, view_shares
 from samif.advice.naming import LabelledObjects, folds_of, out_of_fold
 from tests.support.handmade import annotation, proposals, rectangle
 
@@ -96,6 +96,16 @@ def test_look_alike_classes() -> None:
     alike = LabelledObjects(features, NAMES, right.category, right.group)
     (pair,) = look_alikes(alike, out_of_fold(alike))
     assert (pair.first, pair.second) == ("hook", "nut") and pair.confused > 0.2
+
+
+def test_objects_of_one_view_count_once() -> None:
+    right = objects(2)
+    assert view_shares(right) == dict.fromkeys(NAMES, 1.0)
+    features = right.features.copy()
+    rows = np.flatnonzero(right.category == 1)
+    features[rows[:20]] = features[rows[0]] + 0.05 * np.random.default_rng(0).normal(size=(20, features.shape[1]))
+    same = LabelledObjects(features, NAMES, right.category, right.group)
+    assert view_shares(same) == {**dict.fromkeys(NAMES, 1.0), "gear": 11 / 30}
 
 
 TRUE = rectangle(SHAPE, 20, 20, 30, 40)
