@@ -25,8 +25,8 @@ MIN_CONFUSED = 3
 SAME_VIEW = 0.4
 """Distance of two objects of a class in different images, relative to the median of such distances in the other
 classes, below which they are one view. Of copies saved anew or made brighter 95 % or more are below it on tote_dev,
-microcontrollers and the demo line, of copies moved by 1 % half or more. Of pairs from different images 0.5 % are below it
-on tote_dev, where parts lie unmoved in several scenes, 0.1 % on the demo line and none on microcontrollers."""
+microcontrollers and the demo line, of copies moved by 1 % half or more. Of pairs from different images 0.5 % are below
+it on tote_dev, where parts lie unmoved in several scenes, 0.1 % on the demo line and none on microcontrollers."""
 
 
 @dataclass(frozen=True)
