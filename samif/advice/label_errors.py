@@ -19,8 +19,8 @@ from samif.masks.rle import Rle, overlaps
 NAME_MARGIN = 0.5
 """By how much another class must be more probable than the given one. With 5 % of the names exchanged, precision and
 recall are 0.87 and 0.85 on tote_dev, 0.96 and 0.85 on the demo line, 0.95 and 0.89 on microcontrollers
-(benchmarks/LABEL_ERRORS.md); a margin of 0.9 finds half as many, one of 0.3 is right in six of ten cases on
-tote_dev."""
+(benchmarks/LABEL_ERRORS.md); a margin of 0.9 finds half as many, one of 0.3 is right in three of four cases
+on tote_dev."""
 NEIGHBOURS = 5
 """Nearest objects of other images, none of which may have the given name. Without this condition the precision on
 tote_dev is 0.77 instead of 0.88, at the same recall. Objects whose own names are doubted do not count: where a fifth of
@@ -33,7 +33,8 @@ RIVAL_QUALITY = 0.75
 """Predicted IoU times objectness of the proposal that the decoder draws instead. With 5 % bad masks, precision and
 recall are 0.55 and 0.41 on tote_dev (heaps, many covered parts), 0.74 and 0.72 on the demo line, 0.88 and 0.71 on
 microcontrollers. On tote_dev 9 of 622 given masks are doubted; at 0.7 twice as many, at 0.8 half as many and a seventh
-less of the planted ones. Prompting the decoder again inside each mask changed neither number."""
+less of the planted ones. Prompting the decoder again inside each mask hardly changed
+either number."""
 RIVAL_IOU = 0.1
 """IoU with the label from which a proposal may show the same object."""
 OWNED_IOU = 0.5

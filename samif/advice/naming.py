@@ -17,8 +17,8 @@ from sklearn.covariance import ledoit_wolf
 Array = NDArray[np.float64]
 
 FOLDS = 10
-"""Parts into which the images are divided; each is named by what the others teach. Ten keep nine tenths of the labels,
-and doubling them changed the accuracy on three data sets by less than a point."""
+"""Parts into which the images are divided; each is named by what the others teach. Ten keep nine tenths of the
+labels."""
 COMPONENTS = 128
 """Most principal components kept: covariances of more are not estimated well from some hundred objects."""
 SEED = 0
