@@ -76,15 +76,18 @@ def import_(
 
 @data_app.command("export")
 def export(
-    out: Annotated[Path, typer.Option(help="COCO file to write.")],
+    out: Annotated[Path, typer.Option(help="COCO file, or the folder of another format or with images, to write.")],
     images: Annotated[Path | None, typer.Option(help="Folder of images.", show_default="the workspace's")] = None,
     annotations: Annotated[Path | None, typer.Option(help="COCO instance file.")] = None,
     split: Annotated[Literal["train", "val"], typer.Option(help="Part of the workspace's data set.")] = "train",
-    force: Annotated[bool, typer.Option("--force", help="Replace the COCO file if it exists.")] = False,
+    format_: Annotated[FormatName, typer.Option("--format", help="Format of the labels.")] = "coco",
+    with_images: Annotated[bool, typer.Option("--with-images", help="Copy the images beside the labels.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     workspace: Workspace = HERE,
 ) -> None:
-    """Write the labels as samif uses them, after all corrections, as a COCO file with exact masks."""
-    from samif.config import ReadRules
+    """Write the labels as samif uses them, after all corrections, in any format that `data import` reads."""
+    from flows.workspace.image_roots import images_root
+    from samif.config import ReadRules, load_params
     from samif.dataset.check import raise_on_errors
     from samif.dataset.coco import read_coco
     from samif.dataset.formats import export_labels
@@ -98,12 +101,16 @@ def export(
         dataset, findings = read_coco(images, annotations, ReadRules(broken_images="quarantine"))
         raise_on_errors(findings)
     else:
-        index = Layout(workspace.resolve()).index(split)
-        if not index.is_file():
-            raise ObjectMissing(f"{index} does not exist; run 'samif run', or give --images and --annotations")
-        dataset = Dataset.load(index, workspace)
-    export_labels(dataset, out, force=force)
+        layout = Layout(workspace.resolve())
+        if not layout.index(split).is_file():
+            raise ObjectMissing(
+                f"{layout.index(split)} does not exist; run 'samif run', or give --images and --annotations"
+            )
+        dataset = Dataset.load(layout.index(split), images_root(layout, load_params(layout.params), split))
+    lost = export_labels(dataset, out, format_, images=with_images, force=force)
     _print_dataset(dataset, findings)
+    for sentence in lost:
+        console().print(sentence, soft_wrap=True)
     console().print(f"annotations: {out}", markup=False, soft_wrap=True)
 
 

@@ -5,7 +5,8 @@ The functions that a caller needs are `guess_format`, `import_labels` and `expor
 
 from __future__ import annotations
 
-from samif.dataset.formats.convert import Imported, export_labels, import_labels
+from samif.dataset.formats.convert import Imported, import_labels
+from samif.dataset.formats.export import export_labels
 from samif.dataset.formats.guess import FORMATS, guess_format
 from samif.dataset.formats.labels import ImportOptions
 

@@ -1,8 +1,10 @@
-"""COCO instances: the records are left to the reader of COCO files, image names apart."""
+"""COCO instances: read, where the records are left to the reader of COCO files, image names apart; and written."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,13 @@ from samif.dataset.findings import NOTHING_TO_DO
 from samif.dataset.formats.documents import read_json
 from samif.dataset.formats.labels import Outline, Source
 from samif.dataset.formats.outlines import numbers, rectangle
+from samif.dataset.model import Dataset
+from samif.dataset.segmentation import BadSegmentation, Rle, read_mask
 from samif.dataset.values import file_name_of, get, key_of
 from samif.errors import DataError
+
+Polygons = dict[int | None, Any]
+"""The `segmentation` of labels by their id."""
 
 _KEYS = ("images", "annotations", "categories")
 
@@ -81,3 +88,40 @@ def _annotation(source: Source, record: Any) -> Any:
         )
         return {**record, "segmentation": list(outline.parts) if outline is not None else []}
     return record
+
+
+def content_of(dataset: Dataset, polygons: Mapping[int | None, Any] | None = None) -> bytes:
+    """A data set as a COCO file of compressed RLE; `polygons`, by annotation id, that need no change stay polygons."""
+    id_of = {category.name: category.id for category in dataset.categories}
+    annotations = [
+        {
+            "id": a.id,
+            "image_id": image.id,
+            "category_id": id_of[a.category],
+            "segmentation": _unchanged((polygons or {}).get(a.id), a.rle) or a.rle,
+            "bbox": list(a.bbox),
+            "area": a.area,
+            "iscrowd": int(a.crowd),
+        }
+        for image in dataset.images
+        for a in image.annotations
+    ]
+    images = [
+        {"id": p.id, "file_name": p.file_name, "width": p.width, "height": p.height, "sha256": p.sha256}
+        for p in dataset.images
+    ]
+    categories = [{"id": category.id, "name": category.name} for category in dataset.categories]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _unchanged(segmentation: Any, rle: Rle) -> Any:
+    """Polygons that give exactly that mask without a change, else None."""
+    if not isinstance(segmentation, list) or not all(isinstance(part, list) for part in segmentation):
+        return None
+    try:
+        mask = read_mask(segmentation, rle["size"][1], rle["size"][0])
+    except BadSegmentation:
+        return None
+    plain = all(isinstance(value, int | float) for part in segmentation for value in part)
+    return segmentation if plain and mask.rle == rle and not mask.changes else None

@@ -17,17 +17,15 @@ from samif.dataset.check import Finding, kinds, raise_on_errors
 from samif.dataset.coco import read_coco
 from samif.dataset.findings import NOTHING_TO_DO, Findings
 from samif.dataset.formats import coco, cvat, label_studio, labelme, mask_folder, via, voc, yolo
+from samif.dataset.formats.export import check_output, commit_labels
 from samif.dataset.formats.guess import guess_format
 from samif.dataset.formats.image_files import ImageFinder, sizes
 from samif.dataset.formats.labels import ImportOptions, LabelledImage, Labels, Outline, Source
 from samif.dataset.model import Dataset
-from samif.dataset.segmentation import BadSegmentation, read_mask
 from samif.dataset.values import get, whole
 from samif.errors import DataError
-from samif.io import files
 
 Progress = Callable[[int, int], None]
-_Polygons = dict[int | None, Any]
 
 _RULES = ReadRules(broken_images="quarantine", broken_labels="quarantine", max_broken_labels=1.0)
 """Everything is reported, so that nothing has to be refused."""
@@ -119,26 +117,8 @@ def import_labels(
     raise_on_errors(found)
     if not any(image.annotations for image in dataset.images):
         raise DataError(f"{path} holds no outline that can be imported{_told(findings)}")
-    _write(out, dataset, polygons)
+    commit_labels(out, coco.content_of(dataset, polygons))
     return Imported(guessed, recognised, root, out, dataset, findings)
-
-
-def export_labels(dataset: Dataset, out: Path, *, force: bool = False) -> None:
-    """Write a data set as COCO instances whose masks are compressed RLE, exact to the pixel.
-
-    Raises:
-        DataError: `out` is there or cannot be written.
-    """
-    check_output(out, force)
-    _write(out, dataset, {})
-
-
-def check_output(out: Path, force: bool) -> None:
-    """Raises DataError: `out` is a folder, or a file that may not be replaced."""
-    if out.is_dir():
-        raise DataError(f"{out} is a folder; name the COCO file to write, such as {out / 'annotations.json'}")
-    if out.exists() and not force:
-        raise DataError(f"{out} exists; name another file, or replace it with --force")
 
 
 def _to_coco(labels: Labels, root: Path, source: Source) -> dict[str, list[Any]]:
@@ -228,10 +208,10 @@ def _relative(path: Path, root: Path) -> str:
     return Path(os.path.relpath(path, root)).as_posix()
 
 
-def _numbered(dataset: Dataset, polygons: _Polygons) -> tuple[Dataset, _Polygons]:
+def _numbered(dataset: Dataset, polygons: coco.Polygons) -> tuple[Dataset, coco.Polygons]:
     """Labels numbered by image, class and place, so that the same labels give the same ids from every format."""
     fresh = count(1)
-    renamed: _Polygons = {}
+    renamed: coco.Polygons = {}
     images = []
     for image in dataset.images:
         ordered = sorted(image.annotations, key=lambda a: (a.category, a.bbox[1], a.bbox[0], a.rle["counts"]))
@@ -239,46 +219,6 @@ def _numbered(dataset: Dataset, polygons: _Polygons) -> tuple[Dataset, _Polygons
         renamed |= {new.id: polygons.get(old.id) for old, new in zip(ordered, numbered, strict=True)}
         images.append(replace(image, annotations=tuple(numbered)))
     return replace(dataset, images=tuple(images)), renamed
-
-
-def _write(out: Path, dataset: Dataset, polygons: _Polygons) -> None:
-    """The data set as COCO instances. Polygons, by annotation id, that need no change stay polygons."""
-    id_of = {category.name: category.id for category in dataset.categories}
-    annotations = [
-        {
-            "id": a.id,
-            "image_id": image.id,
-            "category_id": id_of[a.category],
-            "segmentation": _unchanged(polygons.get(a.id), a.rle) or a.rle,
-            "bbox": list(a.bbox),
-            "area": a.area,
-            "iscrowd": int(a.crowd),
-        }
-        for image in dataset.images
-        for a in image.annotations
-    ]
-    images = [
-        {"id": p.id, "file_name": p.file_name, "width": p.width, "height": p.height, "sha256": p.sha256}
-        for p in dataset.images
-    ]
-    categories = [{"id": category.id, "name": category.name} for category in dataset.categories]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    try:
-        files.commit(out, json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode())
-    except OSError as error:
-        raise DataError(f"{out} cannot be written ({error.strerror}); name another file") from None
-
-
-def _unchanged(segmentation: Any, rle: dict[str, Any]) -> Any:
-    """Polygons that give exactly that mask without a change, else None."""
-    if not isinstance(segmentation, list) or not all(isinstance(part, list) for part in segmentation):
-        return None
-    try:
-        mask = read_mask(segmentation, rle["size"][1], rle["size"][0])
-    except BadSegmentation:
-        return None
-    plain = all(isinstance(value, int | float) for part in segmentation for value in part)
-    return segmentation if plain and mask.rle == rle and not mask.changes else None
 
 
 def _told(findings: Iterable[Finding]) -> str:

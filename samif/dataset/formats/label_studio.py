@@ -198,3 +198,21 @@ def brush_mask(packed: object, width: int, height: int) -> npt.NDArray[np.bool_]
     except ValueError:
         return None
     return values.reshape(height, width, 4)[..., 3] > 127
+
+
+def pack_brush(mask: npt.NDArray[np.bool_]) -> list[int]:
+    """A mask (H, W) as the packed runs that `brush_mask` reads: blocks of one repeated value each."""
+    flat = np.repeat(mask.ravel(), 4)
+    ends = np.append(np.flatnonzero(np.diff(flat)) + 1, len(flat))
+    lengths = (4, 8, 12, 16)
+    bits = [f"{len(flat):032b}{8 - 1:05b}", *(f"{length - 1:04b}" for length in lengths)]
+    at = 0
+    for end in ends.tolist():
+        value = 255 * int(flat[at])
+        while at < end:
+            count = min(end - at, 1 << lengths[-1])
+            index = next(i for i, length in enumerate(lengths) if count <= 1 << length)
+            bits.append(f"1{index:02b}{count - 1:0{lengths[index]}b}{value:08b}")
+            at += count
+    text = "".join(bits)
+    return list(np.packbits(np.frombuffer(text.encode(), dtype=np.uint8) - 48).tolist())

@@ -89,9 +89,9 @@ def _masks(source: Source, roots: list[Path]) -> Iterator[_Mask]:
             own = file.stem if file.stem in stems else _SUFFIX.sub("", file.stem)
             folder = next((name for name in above if name in stems), None)
             if len(near) == 1:  # a folder per image, with one image and its masks
-                images, category, whole = near, _class_of(file.stem), True
+                images, category, whole = near, class_of(file.stem), True
             elif folder is not None and len(stems[folder]) == 1:
-                images, category, whole = stems[folder], _class_of(file.stem), True
+                images, category, whole = stems[folder], class_of(file.stem), True
             else:
                 images, category, whole = stems[own], above[0] if above else None, False
             if len(images) == 1:
@@ -103,7 +103,7 @@ def _masks(source: Source, roots: list[Path]) -> Iterator[_Mask]:
                 source.no_file(file.relative_to(root).as_posix(), why, 1)
 
 
-def _class_of(stem: str) -> str | None:
+def class_of(stem: str) -> str | None:
     """The class in the name of a mask file of one object; None where it is only a number or a digest."""
     name = _NUMBER.sub("", stem)
     return None if _NO_CLASS.fullmatch(stem) or _NO_CLASS.fullmatch(name) else name

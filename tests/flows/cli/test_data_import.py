@@ -50,3 +50,15 @@ def test_refusals_are_one_sentence(tmp_path: Path) -> None:
     assert (tmp_path / "taken.json").read_text() == "mine"
     refusal(samif(tmp_path, "data", "export", "--out", "o.json"), "run 'samif run'")
     assert samif(tmp_path, "data", "import", "coco", "--out", "o.json", "--format", "yolov5").code == 2
+
+
+def test_export_in_another_format_with_images_is_imported_again(tmp_path: Path) -> None:
+    write_coco(tmp_path / "coco")
+    given = ("data", "export", "--images", "coco/images", "--annotations", "coco/instances.json")
+    for format_, source in (("yolo", "out-yolo"), ("cvat", "out-cvat/annotations.xml")):
+        done = samif(tmp_path, *given, "--format", format_, "--with-images", "--out", f"out-{format_}")
+        assert done.code == 0, done.err
+        again = samif(tmp_path, "data", "import", source, "--out", f"{format_}.json", "--json").json
+        assert (again["format"], again["image_count"]) == (format_, 3)
+        assert again["classes"]["bolt"] == {"instances": 3, "images": 2}
+    refusal(samif(tmp_path, *given, "--format", "yolo", "--out", "out-yolo"), "not empty", "--force")
