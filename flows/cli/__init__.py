@@ -58,6 +58,7 @@ def _run() -> None:
         store,
         store_add,
         submit,
+        suggest,
         trigger,
         watch,
         weights,

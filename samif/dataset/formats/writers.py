@@ -72,7 +72,7 @@ def _labelme(dataset: Dataset, lost: Lost) -> Files:
                 continue
             shape |= {"shape_type": "polygon", "group_id": group if len(found.polygons) > 1 else None}
             shapes += [shape | {"points": _pairs(polygon)} for polygon in found.polygons]
-        content = {
+        content: dict[str, Any] = {
             "version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": PurePosixPath(image.file_name).name,
             "imageData": None, "imageHeight": image.height, "imageWidth": image.width,
         }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Suggest which images to label next."""

@@ -1,0 +1,148 @@
+"""`samif suggest` with a model from a folder: a random decoder behind the shipped encoder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flows.inference.source import find
+from flows.suggest.suggest import newest_classifier, workspace_features
+from samif.dataset.formats import import_labels
+from samif.inference.load import load_segmenter
+from samif.inference.segment import UNKNOWN
+from samif.io.hashing import file_sha256
+from tests.support.console import refusal, samif
+from tests.support.random_model import save_random_model
+from tests.support.small_line import Line, write
+from tests.support.small_line import draw as draw_labelled
+
+COLOURS = ((220, 40, 40), (40, 220, 40), (40, 40, 220))
+
+
+def draw(path: Path, kind: int, seed: int) -> Path:
+    """A scene of one of three kinds: squares of a colour on noise."""
+    rng = np.random.default_rng([kind, seed])
+    pixels = rng.integers(60, 70, (64, 96, 3), dtype=np.uint8)
+    for _ in range(3):
+        y, x = rng.integers(0, 40), rng.integers(0, 70)
+        pixels[y : y + 20, x : x + 20] = COLOURS[kind]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, a folder of images of three kinds with copies and files that are no images, and labelled images."""
+    root = tmp_path_factory.mktemp("place")
+    save_random_model(root / "model")
+    for kind in range(3):
+        for seed in range(3):
+            draw(root / "photos" / f"{kind}-{seed}.png", kind, seed)
+    shutil.copy(root / "photos" / "0-0.png", root / "photos" / "copy of 0-0.png")
+    with Image.open(root / "photos" / "1-1.png") as image:
+        image.save(root / "photos" / "1-1 smaller.jpg", quality=90)
+    (root / "photos" / "broken.png").write_bytes(b"no image")
+    (root / "photos" / "notes.txt").write_text("notes")
+    (root / "labelled").mkdir()
+    shutil.copy(root / "photos" / "2-0.png", root / "labelled" / "x.png")
+    return root
+
+
+def test_suggestions_are_unlabelled_and_no_copies(place: Path) -> None:
+    found = samif(place, "suggest", "photos", "--model", "model", "-n", "20", "--labelled", "labelled", "--json").json
+    names = [image["name"] for image in found["images"]]
+    assert len(names) == len(set(names)) and (found["candidates"], found["labelled"]) == (10, 1)
+    assert "2-0.png" not in names
+    assert len({"0-0.png", "copy of 0-0.png"} & set(names)) <= 1
+    assert len({"1-1.png", "1-1 smaller.jpg"} & set(names)) <= 1
+    reasons = {Path(s["path"]).name: s["reason"] for s in found["skipped"]}
+    assert reasons["2-0.png"] == "labelled already" and set(reasons) == {"2-0.png", "broken.png", "notes.txt"}
+    assert all(image["why"] and image["by"] in ("typical", "uncertain") for image in found["images"])
+
+
+@pytest.mark.parametrize("strategy", ["typical", "uncertain", "random"])
+def test_the_table_says_why_and_a_seed_repeats_it(strategy: str, place: Path) -> None:
+    words = ("suggest", "photos", "--model", "model", "-n", "3", "--strategy", strategy)
+    done = samif(place, *words)
+    assert done.code == 0, done.err
+    assert done.out == samif(place, *words).out
+    assert "3 of 11 images; 0 are labelled already" in done.out
+    assert "skipped 1 (no image by the extension): photos/notes.txt" in done.out
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
+    """A workspace whose stages have run, and a folder of images beside it, two of which are its own."""
+    root = tmp_path_factory.mktemp("line")
+    line = write(
+        root / "ws",
+        {
+            "line": "demo",
+            "dataset": {
+                "train": draw_labelled(root / "train", 0),
+                "val": draw_labelled(root / "val", 1),
+                "base_classes": ["bolt", "gear"],
+            },
+            "encoder": {"name": "tiny"},
+            "pretrain_decoder": {"steps": 2, "images_per_step": 2},
+            "propose": {"points": 12, "min_objectness": 0.0},
+            "train_base": {"background_prototypes": 2},
+        },
+    )
+    line.run("dataset", "embed", "pretrain_decoder", "propose", "train_base")
+    for number in range(3):
+        shutil.copytree(draw_labelled(root / f"more {number}", 10 + number)["images"], root / "photos" / str(number))
+    shutil.copy(root / "train" / "images" / "1.png", root / "photos" / "known.png")
+    shutil.copy(root / "val" / "images" / "2.png", root / "photos" / "known too.png")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("format_", "source"), [("coco", "instances.json"), ("labelme", "."), ("cvat", "annotations.xml")]
+)
+def test_proposed_labels_of_the_newest_classifier_are_imported(
+    format_: str, source: str, line: Line, tmp_path: Path
+) -> None:
+    out = tmp_path / "next"
+    photos = line.layout.root.parent / "photos"
+    words = ("suggest", photos, "--recursive", "-n", "3", "--out", out, "--format", format_, "--json")
+    found = samif(line.layout.root, *words).json
+    assert (found["candidates"], found["labelled"]) == (6, 4)
+    assert {Path(s["path"]).name for s in found["skipped"]} == {"known.png", "known too.png"}
+    done = import_labels(out / source, tmp_path / "labels.json")
+    assert done.format == format_
+    digests = {file_sha256(Path(image["image"])) for image in found["images"]}
+    assert {image.sha256 for image in done.dataset.images} == digests and len(digests) >= 2
+    names = {a.category for image in done.dataset.images for a in image.annotations}
+    assert names and names <= {"bolt", "gear", UNKNOWN}
+
+
+def test_stored_embeddings_give_the_features_of_the_files(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for what float16 in the store rounds."""
+    model = find(newest_classifier(line.layout, line.params), line.layout.root)
+    segmenter = load_segmenter(model)
+    stored = dict(workspace_features(segmenter, model, line.layout, line.params))
+    monkeypatch.setattr("flows.suggest.suggest._is_own", lambda *_: False)
+    computed = dict(workspace_features(segmenter, model, line.layout, line.params))
+    assert stored.keys() == computed.keys() and len(stored) == 4
+    for sha256, vector in stored.items():
+        half = len(vector) // 2  # the whole image; of the proposals, one may pass a threshold on one side only
+        assert np.allclose(vector[:half], computed[sha256][:half], atol=1e-3)
+        assert vector @ computed[sha256] >= 0.99 * 2
+
+
+def test_files_of_a_pattern_and_refusals(place: Path, tmp_path: Path) -> None:
+    files = sorted((place / "photos").glob("0-*.png"))
+    found = samif(place, "suggest", *files, "--model", "model", "-n", "2", "--json").json
+    assert found["candidates"] == 3
+    refusal(samif(place, "suggest", "nowhere", "--model", "model"), "nowhere does not exist")
+    refusal(samif(place, "suggest", "photos"), "params.yaml", "does not exist")
+    (tmp_path / "mine.txt").write_text("mine")
+    refusal(samif(place, "suggest", "photos", "--model", "model", "--out", tmp_path), "is not empty")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    assert samif(place, "suggest", "photos", "--model", "model", "-n", "0").code == 2
