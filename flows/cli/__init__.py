@@ -49,6 +49,7 @@ def _run() -> None:
     from flows.cli import (  # noqa: F401
         data,
         data_import,
+        errors,
         init_coco2014,
         predict,
         promotion,

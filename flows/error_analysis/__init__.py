@@ -1,0 +1,1 @@
+"""Errors of a classifier on the validation images, and accepted ones as a session."""

@@ -1,0 +1,108 @@
+"""Accepted errors as a session of their own: hard negatives, or shots of a class that was not taught."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from flows.error_analysis.collect import Errors
+from flows.workspace.edit import add_background, add_session
+from flows.workspace.layout import Layout
+from samif.config import CocoSource
+from samif.config.learning import Name
+from samif.dataset.formats import export_labels
+from samif.dataset.model import Annotation, Category, Dataset
+from samif.errors import ConfigError, SamifError
+from samif.evaluate.errors import Cause, ErrorCase
+from samif.masks.rle import areas, boxes
+
+Use = Literal["background", "shots"]
+ACCEPTED = "accepted"
+"""Folder of a workspace for images and labels of accepted errors, by session."""
+
+_USES: dict[Use, tuple[Cause, ...]] = {
+    "background": ("unknown object", "background", "part of an object"),
+    "shots": ("unknown object",),
+}
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A session that was added: its objects, new classes and shots per class (none for hard negatives)."""
+
+    objects: int
+    classes: tuple[str, ...]
+    shots: int | None
+    folder: Path
+
+
+def accept(layout: Layout, errors: Errors, ids: Sequence[str], name: str, use: Use) -> Accepted:
+    """Add a session that learns from these errors. Their images are copied into the workspace, with the masks.
+
+    Raises:
+        ConfigError: an id is unknown, the cause of an error cannot be mended in this way, or the session exists.
+        SamifError: the session cannot be added; nothing is changed then.
+    """
+    cases = [_find(errors, id_) for id_ in dict.fromkeys(ids)]
+    for case in cases:
+        if case.cause not in _USES[use]:
+            raise ConfigError(
+                f"error {case.id} cannot become {_WORDS[use]}: its cause is '{case.cause}'; {_remedy(case)}"
+            )
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError:
+        raise ConfigError(f"'{name}' cannot be the name of a session; use letters, digits, - and _") from None
+    folder = layout.root / ACCEPTED / name
+    if folder.exists():
+        raise ConfigError(f"{folder} exists; choose another name for the session, or remove that folder")
+    dataset = _labelled(errors.dataset, cases, use)
+    export_labels(dataset, folder, "coco", images=True)
+    source = CocoSource(images=str(folder / "images"), annotations=str(folder / "instances.json"))
+    try:
+        if use == "background":
+            return Accepted(add_background(layout.root, name, source), (), None, folder)
+        counts = Counter(case.label for case in cases if case.label is not None)
+        classes, shots = tuple(sorted(counts)), min(counts.values())
+        add_session(layout.root, name, classes, shots, source=source)
+        return Accepted(len(cases), classes, shots, folder)
+    except SamifError:
+        shutil.rmtree(folder)
+        raise
+
+
+_WORDS: dict[Use, str] = {"background": "a background sample", "shots": "a shot of a new class"}
+
+
+def _remedy(case: ErrorCase) -> str:
+    if case.cause in ("background", "part of an object"):
+        return "accept it as background"
+    if case.cause == "double":
+        return "choose another evaluate.duplicates or a lower evaluate.duplicate_iou in params.yaml"
+    return f"label more images of '{case.label}' and add them to the images that it is learnt from"
+
+
+def _find(errors: Errors, id_: str) -> ErrorCase:
+    for case in errors.cases:
+        if case.id == id_:
+            return case
+    raise ConfigError(f"'{errors.name}' has no error {id_}; 'samif errors list --session {errors.name}' lists them")
+
+
+def _labelled(dataset: Dataset, cases: Sequence[ErrorCase], use: Use) -> Dataset:
+    """The images of the errors, with the masks of these errors alone, under the false name or the object's class."""
+    of_image: defaultdict[int, list[Annotation]] = defaultdict(list)
+    for number, case in enumerate(cases, start=1):
+        name = (case.name if use == "background" else case.label) or ""
+        x, y, width, height = boxes([case.rle])[0].tolist()
+        mask = Annotation(number, name, case.rle, False, (x, y, width, height), float(areas([case.rle])[0]))
+        of_image[case.image.id].append(mask)
+    images = [replace(dataset.image(id_), annotations=tuple(found)) for id_, found in of_image.items()]
+    names = sorted({a.category for found in of_image.values() for a in found})
+    return Dataset(dataset.root, tuple(Category(i, n) for i, n in enumerate(names, start=1)), tuple(images))

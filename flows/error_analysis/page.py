@@ -1,0 +1,64 @@
+"""The page of errors: a crop of each, by cause and class. One self-contained HTML file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from flows.error_analysis.collect import Errors
+from flows.report.images import JPEG_QUALITY
+from flows.report.page import IMAGE_BUDGET, environment
+from samif.dataset.images import read_image
+from samif.dataset.model import Dataset
+from samif.evaluate.errors import DEFINITIONS, ErrorCase
+from samif.inference.overlay import draw_instances
+from samif.io import files
+from samif.masks.rle import boxes, part
+
+SIDE = 240
+"""Longer side of a crop in pixels."""
+MARGIN = 0.5
+"""What a crop shows on each side of the mask's box, as a share of its longer side."""
+
+
+def write_page(errors: Errors, path: Path) -> None:
+    """Write the page; crops are left out once its budget is spent, the list stays whole."""
+    left, groups = IMAGE_BUDGET, []
+    for cause, cases in groupby(errors.cases, key=lambda case: case.cause):
+        cards: list[dict[str, Any]] = []
+        for case in cases:
+            jpeg = _jpeg(_crop(errors.dataset, case)) if left > 0 else b""
+            left -= len(jpeg)
+            uri = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" if jpeg else ""
+            cards.append({"case": case, "crop": uri})
+        groups.append({"cause": cause, "definition": DEFINITIONS[cause], "cards": cards})
+    template = environment().get_template("errors.html.j2")
+    html = template.render(name=errors.name, images=len(errors.dataset.images), rows=errors.rows(), groups=groups)
+    files.commit(path, html.encode())
+
+
+def _crop(dataset: Dataset, case: ErrorCase) -> np.ndarray:
+    """The surroundings of an error with its mask, (H, W, 3)."""
+    pixels = read_image(dataset.path_of(case.image))
+    x, y, width, height = boxes([case.rle])[0]
+    margin = MARGIN * max(width, height) + 4
+    left, top = max(0, int(x - margin)), max(0, int(y - margin))
+    right, bottom = min(pixels.shape[1], int(x + width + margin)), min(pixels.shape[0], int(y + height + margin))
+    scale = SIDE / max(right - left, bottom - top)
+    size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
+    shown = np.asarray(Image.fromarray(pixels[top:bottom, left:right]).resize(size, Image.Resampling.LANCZOS))
+    inside = part(case.rle, left, top, right - left, bottom - top)
+    mask = np.asarray(Image.fromarray(inside).resize(size, Image.Resampling.NEAREST))
+    return draw_instances(shown, [mask], [case.category], None if case.score is None else [case.score])
+
+
+def _jpeg(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="JPEG", quality=JPEG_QUALITY, optimize=True)
+    return file.getvalue()

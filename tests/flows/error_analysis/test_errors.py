@@ -1,0 +1,137 @@
+"""`samif errors` on a small workspace: planted detections are listed by cause, and accepted ones become a session."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from flows.loaders.inputs import dataset_of
+from samif.classifier.model import Classifier
+from samif.config import load_params
+from tests.support.browser import look
+from tests.support.console import Done, refusal, samif
+from tests.support.handmade import rectangle, rle
+from tests.support.small_line import Line, draw, write
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Line:
+    """A line that knows bolt and gear. On the validation images all hooks and one corner are named bolt; nothing else
+    is found."""
+    root = tmp_path_factory.mktemp("errors")
+    line = write(
+        root / "ws",
+        {
+            "line": "demo",
+            "dataset": {
+                "train": draw(root / "train", 0),
+                "val": draw(root / "val", 1),
+                "base_classes": ["bolt", "gear"],
+            },
+            "encoder": {"name": "tiny"},
+            "pretrain_decoder": {"steps": 2, "images_per_step": 2},
+            "propose": {"points": 12, "min_objectness": 0.0},
+            "train_base": {"background_prototypes": 2},
+            "incremental": {"prompts_per_shot": 2, "rotations": [90]},
+        },
+    )
+    line.run("dataset", "embed", "pretrain_decoder", "propose", "train_base", "evaluate_base")
+    val = dataset_of(line.layout, line.params, "val")
+    bolt = val.category_ids(["bolt", "gear"])["bolt"]
+    masks = [(image.id, a.rle) for image in val.images for a in image.annotations if a.category == "hook"]
+    first = val.images[0]
+    masks.append((first.id, rle(rectangle((first.height, first.width), 0, 0, 4, 5))))
+    planted = [{"image_id": id_, "category_id": bolt, "segmentation": mask, "score": 1.0} for id_, mask in masks]
+    (line.layout.evaluation() / "detections.json").write_text(json.dumps(planted))
+    return line
+
+
+@pytest.fixture
+def line(made: Line, tmp_path: Path) -> Line:
+    """A copy that a test may change."""
+    shutil.copytree(made.layout.root, tmp_path / "ws")
+    return Line(type(made.layout)(tmp_path / "ws"), made.params)
+
+
+def listed(line: Line) -> Any:
+    return samif(line.layout.root, "errors", "list", "--json").json
+
+
+def ids(line: Line, cause: str) -> list[str]:
+    found = [error["id"] for error in listed(line)["errors"] if error["cause"] == cause]
+    assert found
+    return found
+
+
+def accepted(line: Line, *words: str) -> Done:
+    done = samif(line.layout.root, "errors", "accept", *words)
+    assert done.code == 0, done.err
+    return done
+
+
+def learnt(line: Line, name: str) -> Classifier:
+    """The classifier of a session, by the stage that `samif run` starts."""
+    Line(line.layout, load_params(line.layout.params)).run("session", session=name)
+    return Classifier.load(line.layout.classifier(name) / "classifier.safetensors")
+
+
+def test_counts_ids_and_page(line: Line, tmp_path: Path) -> None:
+    found = listed(line)
+    counts = {(row["cause"], row["class"]): row["errors"] for row in found["counts"]}
+    assert counts == {
+        ("unknown object", "bolt"): 4,
+        ("background", "bolt"): 1,
+        ("missed mask", "bolt"): 4,
+        ("missed mask", "gear"): 4,
+    }
+    assert (found["session"], found["images"], len(found["errors"])) == ("base", 2, 13)
+    assert listed(line)["errors"] == found["errors"]
+    done = samif(line.layout.root, "errors", "list", "--session", "base")
+    assert "13 errors of base on 2 validation images" in done.out and "unknown object" in done.out
+    page = Path(found["page"])
+    text = page.read_text()
+    assert all(error["id"] in text for error in found["errors"])
+    assert page == line.layout.reports / "errors-base.html" and text.count("<img") == 13
+    seen = look(page, 900, tmp_path)
+    assert (seen.overflow, seen.broken, seen.requests, seen.images) == (0, 0, 0, 13)
+
+
+def test_accepted_false_names_become_hard_negatives(line: Line) -> None:
+    chosen = [*ids(line, "unknown object")[:2], *ids(line, "background")]
+    done = accepted(line, *chosen, "--session", "glare")
+    assert "3 objects that are none of the classes" in done.out and "validation images" in done.out
+    after = learnt(line, "glare")
+    assert after.classes == ("bolt", "gear") and len(after.negatives) == 3
+    copies = line.layout.root / "accepted" / "glare" / "images"
+    for path in copies.iterdir():
+        with Image.open(path) as image:
+            assert image.size[0]
+
+
+def test_accepted_unknown_objects_become_shots_of_their_class(line: Line) -> None:
+    done = accepted(line, *ids(line, "unknown object"), "--session", "week1", "--as", "shots")
+    assert "hook, 4 shots each" in done.out
+    after = learnt(line, "week1")
+    assert after.classes == ("bolt", "gear", "hook") and after.counts[-1] == 4
+
+
+def test_refusals_change_nothing(line: Line) -> None:
+    before = line.layout.params.read_bytes()
+    (missed, *_), (background,) = ids(line, "missed mask"), ids(line, "background")
+    words = ("errors", "accept")
+    root = line.layout.root
+    refusal(samif(root, *words, missed, "--session", "x"), "missed mask", "label more images of")
+    refusal(samif(root, *words, background, "--session", "x", "--as", "shots"), "accept it as background")
+    refusal(samif(root, *words, "0" * 8, "--session", "x"), "has no error 00000000")
+    refusal(samif(root, *words, background, "--session", "../x"), "cannot be the name of a session")
+    refusal(samif(root, *words, background, "--session", "base"), "base")
+    refusal(samif(root, "errors", "list", "--session", "week9"), "there is no session 'week9'")
+    assert line.layout.params.read_bytes() == before
+    assert not list((root / "accepted").glob("*")) and not (root.parent / "x").exists()
+    accepted(line, background, "--session", "x")
+    refusal(samif(root, *words, background, "--session", "x", "--of", "base"), "exists")
