@@ -16,8 +16,8 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
+from sklearn.neighbors import NearestNeighbors
 
 Features = NDArray[np.float64]
 Strategy = Literal["typical", "uncertain", "random"]
@@ -146,8 +146,10 @@ def _clusters(points: Features, number: int, seed: int) -> NDArray[np.int64]:
 
 def _spacing(points: Features) -> NDArray[np.float64]:
     """Mean distance (N,) of each point to its nearest neighbours among the others."""
-    apart = np.sort(cdist(points, points), axis=1)[:, 1 : NEIGHBOURS + 1]
-    return np.asarray(apart.mean(axis=1) if apart.shape[1] else np.zeros(len(points)))
+    near = min(NEIGHBOURS, len(points) - 1)
+    if near == 0:
+        return np.zeros(len(points))
+    return np.asarray(NearestNeighbors(n_neighbors=near).fit(points).kneighbors()[0].mean(axis=1))
 
 
 def _unit(vectors: Features) -> Features:

@@ -161,6 +161,26 @@ def test_round_trip(format_: str, labelled: Dataset, tmp_path: Path) -> None:
         assert lost == (wanted if format_ in POLYGONS_ALONE else [])
 
 
+@pytest.mark.parametrize("orientation", [3, 6])
+@pytest.mark.parametrize("format_", FORMATS)
+def test_labels_of_an_image_that_an_exif_tag_turns_stay_upright(format_: str, orientation: int, tmp_path: Path) -> None:
+    stored = (WIDTH, HEIGHT) if orientation == 3 else (HEIGHT, WIDTH)
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = tmp_path / "photos" / "turned.jpg"
+    path.parent.mkdir()
+    Image.new("RGB", stored, (90, 120, 60)).save(path, exif=exif)
+    mask = MASKS["blob 2"] & rectangle(SHAPE, 0, 0, 50, 80)
+    record = ImageRecord(1, "turned.jpg", WIDTH, HEIGHT, file_sha256(path), (annotation(1, "bolt", mask),))
+    export_labels(Dataset(path.parent, (Category(1, "bolt"),), (record,)), tmp_path / "out", format_, images=True)
+    done = import_labels(tmp_path / "out" / SOURCE.get(format_, ""), tmp_path / "again.json")
+    (image,) = done.dataset.images
+    (read,) = image.annotations
+    expected = filled(mask) if format_ in POLYGONS_ALONE else mask
+    assert (image.width, image.height) == (WIDTH, HEIGHT)
+    assert overlaps([read.rle], [rle(expected)])[0, 0] >= 0.99
+
+
 @pytest.mark.parametrize("format_", sorted(set(FORMATS) - {"coco"}))
 def test_labels_without_images_are_read_with_the_folder_of_the_images(
     format_: str, labelled: Dataset, tmp_path: Path
