@@ -43,7 +43,6 @@ def suggest(
     from flows.inference.image_files import find_images
     from flows.inference.source import find
     from flows.runtime.device import device_here
-    from flows.runtime.progress import track
     from flows.runtime.writable import check_folder
     from flows.suggest.suggest import newest_classifier, write_proposals
     from flows.suggest.suggest import suggest as choose_images
@@ -60,8 +59,7 @@ def suggest(
         check_output_folder(out, force=False)
     found = find(model or newest_classifier(layout, load_params(layout.params)), workspace)
     segmenter = load_segmenter(found, checkpoint, semantic_checkpoint, device_here())
-    with track(len(given.images) + len(known), "images", "suggest") as progress:
-        done = choose_images(segmenter, found, given.images, known, layout, count, strategy, seed, progress.advance)
+    done = choose_images(segmenter, found, given.images, known, layout, count, strategy, seed)
     lost = write_proposals(segmenter, done, out, format_) if out is not None and done.images else []
     skipped = [*given.skipped, *done.skipped]
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,7 +72,6 @@ def suggest(
     count: int,
     strategy: Strategy,
     seed: int = 0,
-    advance: Callable[[int], None] = lambda _: None,
 ) -> Suggested:
     """Choose up to `count` of the image files; those that are labelled already or cannot be read are passed over.
 
@@ -80,34 +79,34 @@ def suggest(
         found: the model that `segmenter` was loaded from.
         labelled: files of images that are labelled already, beside those of the workspace.
         layout: of the workspace, if there is one: the images of its data set and sessions are labelled.
-        advance: called with 1 after each image of `images` and of `labelled`.
     """
     known: dict[str, Features] = {}
     if layout is not None and found.params is not None:
         known |= workspace_features(segmenter, found, layout, found.params)
     skipped: list[Skipped] = []
-    for path in labelled:
-        if (sha256 := file_sha256(path)) not in known:
-            try:
-                known[sha256] = _look(segmenter, path, seed)[0]
-            except ImageError as error:
-                skipped.append(Skipped(path, error.what))
-        advance(1)
     candidates: list[ImageFile] = []
     features: list[Features] = []
     uncertainty: list[float] = []
-    for image in images:
-        try:
-            if file_sha256(image.path) in known:
-                skipped.append(Skipped(image.path, LABELLED))
-            else:
-                vector, changes = _look(segmenter, image.path, seed)
-                candidates.append(image)
-                features.append(vector)
-                uncertainty.append(changes)
-        except DataError as error:
-            skipped.append(Skipped(image.path, error.what if isinstance(error, ImageError) else str(error)))
-        advance(1)
+    with track(len(labelled) + len(images), "images", "suggest") as progress:
+        for path in labelled:
+            try:
+                if (sha256 := file_sha256(path)) not in known:
+                    known[sha256] = _look(segmenter, path, seed)[0]
+            except DataError as error:
+                skipped.append(Skipped(path, _told(error)))
+            progress.advance()
+        for image in images:
+            try:
+                if file_sha256(image.path) in known:
+                    skipped.append(Skipped(image.path, LABELLED))
+                else:
+                    vector, changes = _look(segmenter, image.path, seed)
+                    candidates.append(image)
+                    features.append(vector)
+                    uncertainty.append(changes)
+            except DataError as error:
+                skipped.append(Skipped(image.path, _told(error)))
+            progress.advance()
     if not candidates:
         return Suggested((), tuple(skipped), 0, len(known))
     of_labelled = np.array(list(known.values()))
@@ -161,6 +160,10 @@ def _look(segmenter: Segmenter, path: Path, seed: int) -> tuple[Features, float]
     return vector, name_changes(proposals, segmenter.classifier, seed)
 
 
+def _told(error: DataError) -> str:
+    return error.what if isinstance(error, ImageError) else str(error)
+
+
 def workspace_features(
     segmenter: Segmenter, found: FoundModel, layout: Layout, params: Params
 ) -> Iterator[tuple[str, Features]]:
@@ -183,6 +186,8 @@ def workspace_features(
         elif (place := params.dataset.train if split == "train" else params.dataset.val) is not None:
             paths += _files_of(layout, place)
     paths += [p for session in params.sessions.values() if session.source for p in _files_of(layout, session.source)]
+    if not paths:
+        return
     with track(len(paths), "images", "labelled") as progress:
         for path in paths:
             try:

@@ -113,8 +113,7 @@ def _typical(pool: _Pool, wanted: int, seed: int) -> Iterator[Choice]:
     covered = set(cluster_of[pool.size :].tolist())
     members = [np.flatnonzero(cluster_of == k) for k in range(cluster_of.max(initial=-1) + 1) if k not in covered]
     for rows in sorted(members, key=lambda rows: (-len(rows), rows[0])):
-        others = len(rows) - 1
-        why = f"typical of {others} more without a label" if others else "unlike all others"
+        why = f"typical of {len(rows)} images, none labelled" if len(rows) > 1 else "unlike all others"
         dense = rows[np.argsort(_spacing(pool.all[rows]), kind="stable")]
         yield from (Choice(int(row), "typical", why) for row in dense[pool.free[dense]][:1])
 

@@ -32,7 +32,7 @@ def test_typical_images_come_from_every_cluster_the_largest_first(seed: int) -> 
     found = choose(features, NONE, np.zeros(100), 4, seed=seed)
     assert [of[c.index] for c in found] == [0, 3, 1, 2]
     assert [c.by for c in found] == ["typical"] * 4
-    assert found[0].why == "typical of 39 more without a label"
+    assert found[0].why == "typical of 40 images, none labelled"
 
 
 @pytest.mark.parametrize("seed", range(4))
