@@ -60,6 +60,8 @@ def suggest(
     found = find(model or newest_classifier(layout, load_params(layout.params)), workspace)
     segmenter = load_segmenter(found, checkpoint, semantic_checkpoint, device_here())
     done = choose_images(segmenter, found, given.images, known, layout, count, strategy, seed)
+    if not as_json:  # before the labels are written: a format may not hold them
+        print_rows(["image", "why"], [[s.image.name, s.choice.why] for s in done.images])
     lost = write_proposals(segmenter, done, out, format_) if out is not None and done.images else []
     skipped = [*given.skipped, *done.skipped]
     if as_json:
@@ -77,7 +79,6 @@ def suggest(
             }
         )
         return
-    print_rows(["image", "why"], [[s.image.name, s.choice.why] for s in done.images])
     print_skipped(skipped)
     say = console()
     say.print(

@@ -27,7 +27,7 @@ DEFINITIONS: Mapping[Cause, str] = {
     "unknown object": "a name on a labelled object whose class the classifier was not taught",
     "background": "a name where nothing is labelled",
     "look-alike": f"an object under the name of another class, where the two are confused {LOOK_ALIKE} times or more",
-    "wrong class": "the same, where the two are confused less often",
+    "wrong class": "an object under the name of another class, where the two are confused more rarely",
     "part of an object": "a name on a mask that half lies in a labelled object or overlaps it, without outlining it",
     "double": "a second name of its class on an object that has one",
     "no name": "a known object whose mask was found and given no name",
