@@ -36,7 +36,8 @@ def samif(cwd: Path, *words: str | Path) -> Done:
     """Run `samif WORDS` in `cwd` to its end."""
     environment = os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     command = [str(SAMIF), *map(str, words)]
-    ended = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
+    encoding = environment.get("PYTHONIOENCODING") or "utf-8"
+    ended = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, encoding=encoding, timeout=900)
     return Done(ended.returncode, ended.stdout, ended.stderr)
 
 
