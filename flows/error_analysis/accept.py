@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,7 @@ from samif.config import CocoSource
 from samif.config.learning import Name
 from samif.dataset.formats import export_labels
 from samif.dataset.model import Annotation, Category, Dataset
-from samif.errors import ConfigError, SamifError
+from samif.errors import ConfigError
 from samif.evaluate.errors import Cause, ErrorCase
 from samif.masks.rle import areas, boxes
 
@@ -46,7 +47,7 @@ def accept(layout: Layout, errors: Errors, ids: Sequence[str], name: str, use: U
     """Add a session that learns from these errors. Their images are copied into the workspace, with the masks.
 
     Raises:
-        ConfigError: an id is unknown, the cause of an error cannot be mended in this way, or the session exists.
+        ConfigError: an id is unknown, the cause of an error cannot be removed in this way, or the session exists.
         SamifError: the session cannot be added; nothing is changed then.
     """
     cases = [_find(errors, id_) for id_ in dict.fromkeys(ids)]
@@ -65,16 +66,21 @@ def accept(layout: Layout, errors: Errors, ids: Sequence[str], name: str, use: U
     dataset = _labelled(errors.dataset, cases, use)
     export_labels(dataset, folder, "coco", images=True)
     source = CocoSource(images=str(folder / "images"), annotations=str(folder / "instances.json"))
-    try:
-        if use == "background":
-            return Accepted(add_background(layout.root, name, source), (), None, folder)
-        counts = Counter(case.label for case in cases if case.label is not None)
-        classes, shots = tuple(sorted(counts)), min(counts.values())
-        add_session(layout.root, name, classes, shots, source=source)
-        return Accepted(len(cases), classes, shots, folder)
-    except SamifError:
-        shutil.rmtree(folder)
-        raise
+    with ExitStack() as undo:
+        undo.callback(shutil.rmtree, folder)
+        accepted = _add(layout, cases, name, use, source)
+        undo.pop_all()
+    return accepted
+
+
+def _add(layout: Layout, cases: Sequence[ErrorCase], name: str, use: Use, source: CocoSource) -> Accepted:
+    folder = Path(source.images).parent
+    if use == "background":
+        return Accepted(add_background(layout.root, name, source), (), None, folder)
+    counts = Counter(case.label for case in cases if case.label is not None)
+    classes, shots = tuple(sorted(counts)), min(counts.values())
+    add_session(layout.root, name, classes, shots, source=source)
+    return Accepted(len(cases), classes, shots, folder)
 
 
 _WORDS: dict[Use, str] = {"background": "a background sample", "shots": "a shot of a new class"}

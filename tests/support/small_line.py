@@ -72,6 +72,23 @@ class Line:
         return find_model(str(self.layout.classifier(name)), self.layout, None)
 
 
+def write_small(root: Path, **sections: Any) -> Line:
+    """A workspace `ws` that knows bolt and gear, with images beside it and parameters that take seconds; `sections` add
+    to these or replace single ones of them."""
+    content: dict[str, Any] = {
+        "line": "demo",
+        "dataset": {"train": draw(root / "train", 0), "val": draw(root / "val", 1), "base_classes": ["bolt", "gear"]},
+        "encoder": {"name": "tiny"},
+        "pretrain_decoder": {"steps": 2, "images_per_step": 2},
+        "propose": {"points": 12, "min_objectness": 0.0},
+        "train_base": {"background_prototypes": 2},
+        "incremental": {"prompts_per_shot": 2, "rotations": [90]},
+    }
+    for name, section in sections.items():
+        content[name] = content.get(name, {}) | section
+    return write(root / "ws", content)
+
+
 def write(root: Path, content: dict[str, Any]) -> Line:
     params = Params.model_validate(content)
     root.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from samif.config import load_params
 from tests.support.browser import look
 from tests.support.console import Done, refusal, samif
 from tests.support.handmade import rectangle, rle
-from tests.support.small_line import Line, draw, write
+from tests.support.small_line import Line, write_small
 
 
 @pytest.fixture(scope="module")
@@ -24,22 +24,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Line:
     """A line that knows bolt and gear. On the validation images all hooks and one corner are named bolt; nothing else
     is found."""
     root = tmp_path_factory.mktemp("errors")
-    line = write(
-        root / "ws",
-        {
-            "line": "demo",
-            "dataset": {
-                "train": draw(root / "train", 0),
-                "val": draw(root / "val", 1),
-                "base_classes": ["bolt", "gear"],
-            },
-            "encoder": {"name": "tiny"},
-            "pretrain_decoder": {"steps": 2, "images_per_step": 2},
-            "propose": {"points": 12, "min_objectness": 0.0},
-            "train_base": {"background_prototypes": 2},
-            "incremental": {"prompts_per_shot": 2, "rotations": [90]},
-        },
-    )
+    line = write_small(root)
     line.run("dataset", "embed", "pretrain_decoder", "propose", "train_base", "evaluate_base")
     val = dataset_of(line.layout, line.params, "val")
     bolt = val.category_ids(["bolt", "gear"])["bolt"]

@@ -39,7 +39,7 @@ from samif.io.hashing import file_sha256
 from samif.masks.patch_pooling import mean_under
 from samif.versions.card import Card
 from tests.support.semantic_checkpoints import SMALL, checkpoint
-from tests.support.small_line import Line, draw, write
+from tests.support.small_line import Line, draw, write, write_small
 
 SIZE, CELLS, WIDTH = 64, 4, 192
 REQUEST = {"who": "ann", "why": "a test", "commit": None, "dvc_lock": None, "data_revision": None}
@@ -51,24 +51,13 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     """Base classifier and session s1, both with all three parts of features."""
     root = tmp_path_factory.mktemp("semantic")
     weights = checkpoint(root / "small.safetensors")
-    line = write(
-        root / "ws",
-        {
-            "line": "demo",
-            "dataset": {
-                "train": draw(root / "train", 0),
-                "val": draw(root / "val", 1),
-                "base_classes": ["bolt", "gear"],
-            },
-            "semantic": {
-                "model": SMALL, "checkpoint": str(weights), "sha256": file_sha256(weights), "size": SIZE,
-            },
-            "pretrain_decoder": {"steps": 2, "images_per_step": 2},
-            "propose": {"points": 12, "min_objectness": 0.0},
-            "train_base": {"features": ["token", "pooled", "semantic"], "background_prototypes": 2},
-            "incremental": {"prompts_per_shot": 2, "rotations": [90]},
-            "sessions": {"s1": {"after": "base", "classes": ["hook"], "shots": 2}},
+    line = write_small(
+        root,
+        semantic={
+            "model": SMALL, "checkpoint": str(weights), "sha256": file_sha256(weights), "size": SIZE,
         },
+        train_base={"features": ["token", "pooled", "semantic"]},
+        sessions={"s1": {"after": "base", "classes": ["hook"], "shots": 2}},
     )  # fmt: skip
     line.run("dataset")
     line.changed(semantic=None, train_base={}).run("embed")

@@ -18,7 +18,7 @@ from samif.dataset.images import read_image
 from samif.errors import IntegrityError
 from samif.masks.rle import overlaps
 from samif.versions.card import Card
-from tests.support.small_line import Line, draw, write
+from tests.support.small_line import Line, write_small
 
 REQUEST = {"who": "ann", "why": "a test", "commit": None, "dvc_lock": None, "data_revision": None}
 
@@ -26,22 +26,12 @@ REQUEST = {"who": "ann", "why": "a test", "commit": None, "dvc_lock": None, "dat
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     root = tmp_path_factory.mktemp("tiles")
-    line = write(
-        root / "ws",
-        {
-            "line": "demo",
-            "dataset": {
-                "train": draw(root / "train", 0),
-                "val": draw(root / "val", 1),
-                "base_classes": ["bolt", "gear"],
-            },
-            "encoder": {"name": "tiny", "tiles": 2},
-            "pretrain_decoder": {"steps": 2, "images_per_step": 2, "multimask": True},
-            "propose": {"points": 12, "min_objectness": 0.0, "multimask": True},
-            "train_base": {"background_prototypes": 2},
-            "incremental": {"prompts_per_shot": 2, "rotations": [90]},
-            "sessions": {"s1": {"after": "base", "classes": ["hook"], "shots": 2}},
-        },
+    line = write_small(
+        root,
+        encoder={"tiles": 2},
+        pretrain_decoder={"multimask": True},
+        propose={"multimask": True},
+        sessions={"s1": {"after": "base", "classes": ["hook"], "shots": 2}},
     )
     line.run("dataset", "embed", "pretrain_decoder", "propose", "train_base", "evaluate_base")
     line.run("session", "evaluate", session="s1")

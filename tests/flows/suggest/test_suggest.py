@@ -17,7 +17,7 @@ from samif.inference.segment import UNKNOWN
 from samif.io.hashing import file_sha256
 from tests.support.console import refusal, samif
 from tests.support.random_model import save_random_model
-from tests.support.small_line import Line, write
+from tests.support.small_line import Line, write_small
 from tests.support.small_line import draw as draw_labelled
 
 COLOURS = ((220, 40, 40), (40, 220, 40), (40, 40, 220))
@@ -79,21 +79,7 @@ def test_the_table_says_why_and_a_seed_repeats_it(strategy: str, place: Path) ->
 def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     """A workspace whose stages have run, and a folder of images beside it, two of which are its own."""
     root = tmp_path_factory.mktemp("line")
-    line = write(
-        root / "ws",
-        {
-            "line": "demo",
-            "dataset": {
-                "train": draw_labelled(root / "train", 0),
-                "val": draw_labelled(root / "val", 1),
-                "base_classes": ["bolt", "gear"],
-            },
-            "encoder": {"name": "tiny"},
-            "pretrain_decoder": {"steps": 2, "images_per_step": 2},
-            "propose": {"points": 12, "min_objectness": 0.0},
-            "train_base": {"background_prototypes": 2},
-        },
-    )
+    line = write_small(root)
     line.run("dataset", "embed", "pretrain_decoder", "propose", "train_base")
     for number in range(3):
         shutil.copytree(draw_labelled(root / f"more {number}", 10 + number)["images"], root / "photos" / str(number))
