@@ -175,7 +175,8 @@ def _share(count: int, total: int) -> Estimate:
     share = count / total
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return Estimate(value=share, low=max(0.0, middle - half), high=min(1.0, middle + half))
+    # the ends at 0 and 1 are exact, but may be rounded to the other side of the share
+    return Estimate(value=share, low=max(0.0, min(share, middle - half)), high=min(1.0, max(share, middle + half)))
 
 
 def _per_images(count: int, images: int) -> Estimate:

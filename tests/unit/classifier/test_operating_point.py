@@ -74,6 +74,13 @@ def test_intervals_hold_what_is_true_nineteen_times_out_of_twenty() -> None:
     assert (np.mean(inside, axis=0) > 0.92).all()
 
 
+@given(st.integers(1, 2000), st.floats(0, 1))
+def test_an_interval_holds_its_value(objects: int, share: float) -> None:
+    for right in (0, round(share * objects), objects):
+        named = rates_of(right, objects, 0, 1).named
+        assert named is not None and 0.0 <= named.low <= named.value <= named.high <= 1.0
+
+
 def test_no_false_name_still_leaves_an_upper_end() -> None:
     rates = rates_of(0, 0, 0, 100)
     assert rates.named is None
