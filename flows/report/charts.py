@@ -74,7 +74,8 @@ def over_false_names(naming: Mapping[str, Any]) -> str:
         axes.plot(false, named, color=COLOURS["all"])
         if point["named"] is not None:
             x, y = point["false_names"], {end: 100.0 * value for end, value in point["named"].items()}
-            reach = [[[at["value"] - at["low"]], [at["high"] - at["value"]]] for at in (x, y)]
+            # the ends that earlier releases wrote may be rounded to the other side of the value
+            reach = [[[max(0.0, at["value"] - at["low"])], [max(0.0, at["high"] - at["value"])]] for at in (x, y)]
             axes.errorbar(x["value"], y["value"], reach[1], reach[0], fmt="o", color=COLOURS["base"], capsize=3)
         if naming["limit"] is not None:
             axes.axvline(naming["limit"], color=COLOURS["novel"], linestyle="--", linewidth=1.0)

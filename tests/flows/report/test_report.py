@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from flows.report.charts import over_false_names
 from flows.report.collect import collect
 from flows.report.images import choose
 from flows.report.page import duration, number, signed
@@ -240,6 +241,13 @@ def test_a_line_without_detections_still_gets_a_page(tmp_path: Path) -> None:
     text = _Page(publish(layout, VERSIONS).read_text(encoding="utf-8")).text
     assert "Misses" in text
     assert "Hits" not in text.replace("Hits are the best images", "")
+
+
+@pytest.mark.parametrize(("value", "low", "high"), [(0.0, 1e-17, 0.2), (1.0, 0.6, 1.0 - 1e-16), (0.5, 0.3, 0.7)])
+def test_an_interval_whose_end_was_rounded_is_drawn(value: float, low: float, high: float) -> None:
+    false = {"value": 0.0, "low": 0.0, "high": 12.0}
+    rates = {"score": 0.5, "named": {"value": value, "low": low, "high": high}, "false_names": false}
+    assert "<svg" in over_false_names({"rates": rates, "curve": [rates], "limit": 100.0})
 
 
 def test_class_names_are_text_never_markup(tmp_path: Path) -> None:
