@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 
 from flows.artifacts.proposal_file import ProposalFile
 from flows.artifacts.session_record import SessionRecord
@@ -16,7 +17,7 @@ from samif.classifier.collect import collect_base
 from samif.classifier.operating_point import NamingEvidence, OperatingPoint, choose_point
 from samif.config import BASE, Params, TrainBaseParams
 from samif.errors import DataError
-from samif.evaluate.naming import cross_fitted_evidence
+from samif.evaluate.naming import cross_fitted_confidence, cross_fitted_evidence
 
 
 def run(layout: Layout, params: Params, session: str | None) -> None:
@@ -39,6 +40,9 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
         # so that changing it repeats only the evaluation.
         most = type(params.evaluate)().max_detections
         labelling = params.evaluate.model_copy(update={"max_detections": most})
+        confidence = cross_fitted_confidence(source.dataset, proposals.of, folds, labelling)
+        classifier = classifier.with_confidence(confidence)
+        folds = [replace(fold, classifier=fold.classifier.with_confidence(confidence)) for fold in folds]
         evidence = cross_fitted_evidence(source.dataset, proposals.of, folds, labelling)
         classifier = classifier.with_operating_point(operating_point(evidence, section))
     folder = layout.classifier(BASE)

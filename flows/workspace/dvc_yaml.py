@@ -19,7 +19,7 @@ REVISIONS = {
     "embed": 3,
     "pretrain_decoder": 3,
     "propose": 2,
-    "train_base": 4,
+    "train_base": 5,
     "session": 4,
     "evaluate": 6,
     "report": 6,

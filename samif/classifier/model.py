@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from scipy.special import logsumexp
 
+from samif.classifier.confidence import NameConfidence
 from samif.classifier.heads import HEADS, Array, HeadName, Transform, similarity, unit
 from samif.classifier.operating_point import OperatingPoint
 from samif.config import FeaturePart
@@ -49,6 +50,7 @@ class FeatureSpace:
         spread: variance of class means about the origin, for the spaces that measure distance.
         unknown_bias: added to the logit of an unknown object, one of a class that was not taught; None leaves it out.
         rejection: probability below which even the best class is rejected, where there is no operating point.
+        confidence: how scores are made of what is known of a mask; without it, by their product.
         operating_point: scores from which classes are named; none where the evidence was too little to choose it.
     """
 
@@ -64,6 +66,7 @@ class FeatureSpace:
     spread: float = 0.0
     unknown_bias: float | None = None
     rejection: float = 0.0
+    confidence: NameConfidence | None = None
     operating_point: OperatingPoint | None = None
 
     def project(self, features: Array) -> Array:
@@ -154,6 +157,10 @@ class Classifier:
         everything = np.concatenate([logits, none[:, None]], axis=1)
         return np.asarray(np.exp(everything - logsumexp(everything, axis=1, keepdims=True)))
 
+    def with_confidence(self, confidence: NameConfidence | None) -> Classifier:
+        """With another way to make scores."""
+        return replace(self, space=replace(self.space, confidence=confidence))
+
     def with_operating_point(self, point: OperatingPoint | None) -> Classifier:
         """With the scores from which classes are named."""
         return replace(self, space=replace(self.space, operating_point=point))
@@ -172,6 +179,7 @@ class Classifier:
 
     def save(self, path: Path) -> None:
         """Write as safetensors, whole or not at all; equal classifiers give equal bytes."""
+        optional = {"confidence": self.space.confidence, "operating_point": self.space.operating_point}
         meta = {
             "format": FORMAT,
             "space": json.dumps(
@@ -183,11 +191,7 @@ class Classifier:
                     "spread": self.space.spread,
                     "unknown_bias": self.space.unknown_bias,
                     "rejection": self.space.rejection,
-                    **(
-                        {"operating_point": point.model_dump(mode="json")}
-                        if (point := self.space.operating_point)
-                        else {}
-                    ),
+                    **{name: part.model_dump(mode="json") for name, part in optional.items() if part},
                 },
                 sort_keys=True,
             ),
@@ -223,7 +227,7 @@ class Classifier:
                     )
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
             facts = json.loads(meta["space"])
-            point = facts.get("operating_point")
+            confidence, point = facts.get("confidence"), facts.get("operating_point")
             if facts.get("shot_bias"):
                 raise IntegrityError(
                     f"{path} was trained with train_base.shot_bias, which samif no longer has; train it again"
@@ -242,6 +246,7 @@ class Classifier:
                 spread=facts.get("spread", 0.0),
                 unknown_bias=facts.get("unknown_bias"),
                 rejection=facts.get("rejection", 0.0),
+                confidence=None if confidence is None else NameConfidence.model_validate(confidence),
                 operating_point=None if point is None else OperatingPoint.model_validate(point),
             )
             classes = tuple(json.loads(meta["classes"]))

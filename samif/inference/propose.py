@@ -22,7 +22,8 @@ from samif.config import ProposeParams
 from samif.masks.mask_nms import greedy, suppress
 from samif.masks.patch_pooling import mean_under
 from samif.masks.pooling import pool
-from samif.masks.rle import Rle, areas, encode, overlaps, paste
+from samif.masks.rle import Rle, areas, overlaps, paste
+from samif.masks.upscale import encode_upscaled
 from samif.sam.decode import ALL_MASKS, SINGLE_MASK
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.frame import Frame, View, grid_points, split_views
@@ -164,7 +165,7 @@ class _DecoderOutput:
     def proposals(self, embedding: Tensor, frame: Frame) -> Proposals:
         """The same as masks in image pixels, with pooled features."""
         return Proposals(
-            encode(frame.full_masks(self.logits).cpu().numpy()),
+            encode_upscaled(self.logits.float().cpu().numpy(), frame.height, frame.width),
             self.iou.cpu().numpy(),
             self.objectness.cpu().numpy(),
             self.tokens.cpu().numpy(),

@@ -1,17 +1,19 @@
 """Image -> labelled instances: the whole of inference in one place.
 
-Proposals -> features -> class probability x predicted IoU x objectness -> duplicate removal (SAM-IF, inference).
+Proposals -> features -> class probability x predicted IoU x objectness -> duplicate removal (SAM-IF, inference)
+-> name confidence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from samif.classifier.confidence import naming_quantities
 from samif.classifier.model import Classifier
 from samif.classifier.samples import features_of
 from samif.config import EvaluateParams, ProposeParams
@@ -97,6 +99,73 @@ class Instances:
         return self.take(np.array(rows, dtype=np.int64))
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """The proposals of one image that are no duplicates, each with its most probable class, best score first.
+
+    Attributes:
+        rows: their indices among the proposals (N,).
+        classes: indices of their classes (N,).
+        probability: of each class and of none (N, C + 1).
+        quality: predicted IoU x objectness (N,).
+        scores: (N,) in 0..1.
+        quantities: (N, 5), see `samif.classifier.confidence`.
+    """
+
+    rows: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    probability: NDArray[np.float64]
+    quality: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    quantities: NDArray[np.float64]
+
+    def take(self, order: NDArray[np.int64]) -> Ranked:
+        """Those at these indices, in that order."""
+        return Ranked(*(getattr(self, column.name)[order] for column in fields(self)))
+
+    @property
+    def named(self) -> NDArray[np.float64]:
+        """The probability of its class (N,)."""
+        return np.asarray(self.probability[np.arange(len(self.rows)), self.classes])
+
+
+def rank(proposals: Proposals, classifier: Classifier, params: EvaluateParams) -> Ranked:
+    """Name the proposals of one image, at least one, remove duplicates and score the rest.
+
+    Duplicates are ranked by class probability x predicted IoU x objectness, less what the merging of duplicates takes.
+    The score is the name confidence that the classifier was given, or that product where it has none.
+    """
+    features = features_of(proposals, classifier.space.parts)
+    probability = classifier.probabilities(features)
+    best = probability[:, :-1].argmax(axis=1)
+    quality = proposals.quality.astype(np.float64)
+    product = probability[np.arange(len(best)), best] * quality
+    scores = product
+    if params.duplicates != "nms":
+        merge = soften if params.duplicates == "soft" else diffuse
+        scores = merge(proposals.inside, product, classifier.space.project(features), best)
+    kept = greedy(proposals.overlap, scores, params.duplicate_iou)[: params.max_detections]
+    unmerged = np.divide(scores[kept], product[kept], out=np.ones(len(kept)), where=product[kept] > 0.0)
+    better = (best[kept, None] == best[None, kept]) & np.tri(len(kept), k=-1, dtype=bool)
+    inside = (proposals.inside[np.ix_(kept, kept)] * better).max(axis=1)
+    ranked = Ranked(
+        kept,
+        best[kept],
+        probability[kept],
+        quality[kept],
+        scores[kept],
+        naming_quantities(
+            probability[kept, best[kept]], proposals.iou[kept].astype(np.float64),
+            proposals.objectness[kept].astype(np.float64), unmerged, 1.0 - inside,
+        ),
+    )  # fmt: skip
+    confidence = classifier.space.confidence
+    if confidence is not None:
+        ranked = replace(ranked, scores=confidence(ranked.quantities))
+        ranked = ranked.take(np.argsort(-ranked.scores, kind="stable"))
+    return ranked
+
+
 def label(proposals: Proposals, classifier: Classifier, params: EvaluateParams, height: int, width: int) -> Instances:
     """Label the proposals of one image.
 
@@ -107,38 +176,28 @@ def label(proposals: Proposals, classifier: Classifier, params: EvaluateParams, 
     """
     if not len(proposals):
         return Instances(height, width, [], np.zeros((0, 4)), (), np.zeros(0))
-    features = features_of(proposals, classifier.space.parts)
-    probability = classifier.probabilities(features)
-    best = probability[:, :-1].argmax(axis=1)
-    quality = proposals.quality.astype(np.float64)
-    scores = probability[np.arange(len(best)), best] * quality
-    if params.duplicates != "nms":
-        merge = soften if params.duplicates == "soft" else diffuse
-        scores = merge(proposals.inside, scores, classifier.space.project(features), best)
-    kept = greedy(proposals.overlap, scores, params.duplicate_iou)[: params.max_detections]
-    named = probability[kept, best[kept]]
+    ranked = rank(proposals, classifier, params)
     point = classifier.space.operating_point
     if point is None:
-        unknown = (probability[kept, -1] > named) | (named < classifier.space.rejection)
+        unknown = (ranked.probability[:, -1] > ranked.named) | (ranked.named < classifier.space.rejection)
     else:
-        unknown = scores[kept] < np.array([point.score_of(classifier.classes[i]) for i in best[kept]])
+        unknown = ranked.scores < np.array([point.score_of(classifier.classes[i]) for i in ranked.classes])
+    masks = [proposals.masks[i] for i in ranked.rows]
     instances = Instances(
         height,
         width,
-        [proposals.masks[i] for i in kept],
-        boxes([proposals.masks[i] for i in kept]),
-        tuple(classifier.classes[best[i]] for i in kept),
-        np.clip(scores[kept], 0.0, 1.0),
+        masks,
+        boxes(masks),
+        tuple(classifier.classes[i] for i in ranked.classes),
+        np.clip(ranked.scores, 0.0, 1.0),
     )
     if not unknown.any():
         return instances
-    rows = kept[unknown]
-    is_object = quality[rows] >= UNKNOWN_QUALITY
-    unknown_scores = (is_object * quality[rows] * probability[rows, -1]).clip(0.0, 1.0)
-    others = Instances(
-        height, width, [proposals.masks[i] for i in rows], boxes([proposals.masks[i] for i in rows]),
-        (UNKNOWN,) * len(rows), unknown_scores,
-    )  # fmt: skip
+    rejected = ranked.take(np.flatnonzero(unknown))
+    is_object = rejected.quality >= UNKNOWN_QUALITY
+    unknown_scores = (is_object * rejected.quality * rejected.probability[:, -1]).clip(0.0, 1.0)
+    masks = [proposals.masks[i] for i in rejected.rows]
+    others = Instances(height, width, masks, boxes(masks), (UNKNOWN,) * len(masks), unknown_scores)
     return Instances(
         height, width, instances.masks + others.masks, np.concatenate([instances.boxes, others.boxes]),
         instances.labels + others.labels, np.concatenate([instances.scores, others.scores]),

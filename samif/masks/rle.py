@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,16 +24,24 @@ def decode(codes: Sequence[Rle]) -> NDArray[np.bool_]:
     return np.ascontiguousarray(coco.decode(list(codes)).transpose(2, 0, 1)).astype(bool)
 
 
+def encode_patches(patches: Iterable[tuple[int, int, NDArray[np.bool_]]], height: int, width: int) -> list[Rle]:
+    """Masks of `height` x `width` pixels -> codes, each given by the column and row of the top left corner of a patch
+    (h, w), and that patch; nothing is set outside. Much faster than `encode` where objects are small."""
+    canvas = np.zeros((height, width, 1), dtype=np.uint8, order="F")
+    codes: list[Rle] = []
+    for x, y, patch in patches:
+        place = canvas[y : y + patch.shape[0], x : x + patch.shape[1], 0]
+        place[:] = patch
+        (code,) = coco.encode(canvas)
+        codes.append({"size": [height, width], "counts": code["counts"].decode("ascii")})
+        place[:] = 0
+    return codes
+
+
 def paste(codes: Sequence[Rle], x: int, y: int, height: int, width: int) -> list[Rle]:
     """Codes of masks of one part of an image -> codes over its `height` x `width` pixels, where (x, y) is the top left
     corner of the part."""
-    pasted: list[Rle] = []
-    for code in codes:
-        whole = np.zeros((1, height, width), dtype=bool)
-        h, w = code["size"]
-        whole[0, y : y + h, x : x + w] = decode([code])[0]
-        pasted += encode(whole)
-    return pasted
+    return encode_patches(((x, y, decode([code])[0]) for code in codes), height, width)
 
 
 def part(code: Rle, x: int, y: int, width: int, height: int) -> NDArray[np.bool_]:

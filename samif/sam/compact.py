@@ -88,9 +88,10 @@ class CompactMaskDecoder(MaskDecoder):  # type: ignore[misc]  # the package has 
         -> (N, 16, 4h, 4w)."""
         up = self.output_upscaling
         mid, fine = (up[name](plane) for name, plane in zip(("mid", "fine"), detail_planes(embeddings), strict=True))
-        at8 = F.relu(up["norm8"](up["to8"](src) + _rows(mid, image)))
-        at4 = F.relu(up["to4"](at8) + _rows(fine, image))
-        merged: Tensor = at4 + F.relu(up["merge"](at4))
+        # In place, as these planes are large and memory is what the time goes to.
+        at8 = up["norm8"](up["to8"](src).add_(_rows(mid, image))).relu_()
+        at4 = up["to4"](at8).add_(_rows(fine, image)).relu_()
+        merged: Tensor = at4 + up["merge"](at4).relu_()
         return merged
 
     def predict_masks(
@@ -107,7 +108,10 @@ class CompactMaskDecoder(MaskDecoder):  # type: ignore[misc]  # the package has 
 
 def _rows(planes: Tensor, image: Tensor) -> Tensor:
     """`planes[image]`, rows of (B, C, h, w) for each of (N,). Its gradient adds up what prompts of one image send
-    back in their order; that of indexing lets threads race where numbers are float32, and ends in other last bits."""
+    back in their order; that of indexing lets threads race where numbers are float32, and ends in other last bits. The
+    planes of a single image need no copy for each prompt where no gradient is asked for."""
+    if len(planes) == 1 and not planes.requires_grad:
+        return planes
     return F.embedding(image, planes.flatten(1)).view(-1, *planes.shape[1:])
 
 

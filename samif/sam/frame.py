@@ -41,12 +41,6 @@ class Frame:
         """Points (..., 2) as (x, y): image pixels -> encoder pixels."""
         return points * self.scale
 
-    def full_masks(self, logits: Tensor) -> Tensor:
-        """Low-resolution logits (N, r, r) -> boolean masks (N, height, width) in image pixels."""
-        side = max(self.height, self.width)
-        large = F.interpolate(logits.unsqueeze(1).float(), (side, side), mode="bilinear", align_corners=False)
-        return large[:, 0, : self.height, : self.width] > 0.0
-
     def low_masks(self, masks: Tensor, resolution: int) -> Tensor:
         """Masks (N, height, width) in image pixels -> the share of each cell that they cover (N, r, r)."""
         side = max(self.height, self.width)

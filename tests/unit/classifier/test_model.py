@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from samif.classifier.confidence import NameConfidence
 from samif.classifier.model import Classifier, HeadName, row_from
 from samif.classifier.operating_point import NamingEvidence, choose_point
 from samif.errors import IntegrityError, SamifError
@@ -215,6 +216,7 @@ def test_every_parameter_of_the_space_is_kept(tmp_path: Path) -> None:
         whole().space, head="ranpac", random_projection=np.ones((WIDTH, 6), np.float32),
         offset=np.full(WIDTH, 0.5, np.float32),
         projection=np.ones((6, WIDTH), np.float32), spread=2.5, unknown_bias=-3.0, rejection=0.4,
+        confidence=NameConfidence(class_probability=1.0, iou=4.0, objectness=0.0, unmerged=1.5, apart=2.0, bias=-0.5),
         operating_point=choose_point(
             NamingEvidence(50, {"bolt": 2}, ["bolt"] * 2, np.array([0.9, 0.4]), np.array([True, False])), 60.0
         ),
@@ -224,7 +226,7 @@ def test_every_parameter_of_the_space_is_kept(tmp_path: Path) -> None:
     found = Classifier.load(tmp_path / "c")
     features = np.random.default_rng(0).normal(size=(5, WIDTH)).astype(np.float32)
     assert np.array_equal(found.probabilities(features), made.probabilities(features))
-    assert found.space.rejection == 0.4
+    assert found.space.rejection == 0.4 and found.space.confidence == made.space.confidence
     assert found.space.operating_point is not None and found.space.operating_point == made.space.operating_point
     found.save(tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == (tmp_path / "c").read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from samif.classifier.operating_point import naming_curve
 from samif.config import EvaluateParams
 from samif.dataset.model import Category, Dataset
 from samif.evaluate.matching import match_all
-from samif.evaluate.naming import cross_fitted_evidence, naming_evidence
+from samif.evaluate.naming import cross_fitted_confidence, cross_fitted_evidence, naming_evidence
 from tests.support.handmade import annotation, classifier, image, proposals, rectangle
 
 SHAPE = (30, 30)
@@ -73,3 +74,21 @@ def test_each_image_is_named_by_the_classifier_that_did_not_learn_from_it(tmp_pa
     found = cross_fitted_evidence(data, lambda _: shown, folds, EvaluateParams())
     assert found.classes == ["bolt", "gear", "bolt"]
     assert found.right.tolist() == [True, False, True]
+
+
+def test_confidence_is_fitted_on_names_of_images_that_were_not_learnt_from(tmp_path: Path) -> None:
+    """Masks of a low predicted IoU lie beside the objects; one classifier names everything wrongly."""
+    data = dataset(tmp_path, *(("bolt",) for _ in range(40)))
+    right, wrong = (
+        classifier({"bolt": one, "gear": two}, [0, 9]) for one, two in (([9, 0], [-9, 0]), ([-9, 0], [9, 0]))
+    )
+    shown = proposals(PLACES[:2], np.array([[9, 0], [9, 0]], np.float32), [0.9, 0.4])
+    evens, odds = frozenset(range(2, 41, 2)), frozenset(range(1, 41, 2))
+    folds = [CrossFit(evens, right), CrossFit(odds, right)]
+    found = cross_fitted_confidence(data, lambda _: shown, folds, EvaluateParams())
+    assert found is not None and found.iou > 1.0
+    named = [replace(fold, classifier=fold.classifier.with_confidence(found)) for fold in folds]
+    evidence = cross_fitted_evidence(data, lambda _: shown, named, EvaluateParams())
+    assert evidence.scores[evidence.right].min() > 0.9 and evidence.scores[~evidence.right].max() < 0.1
+    swapped = [CrossFit(evens, wrong), CrossFit(odds, wrong)]
+    assert cross_fitted_confidence(data, lambda _: shown, swapped, EvaluateParams()) is None  # no right name

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
+from samif.classifier.confidence import NameConfidence
 from samif.classifier.model import Classifier, FeatureSpace
 from samif.classifier.operating_point import OperatingPoint, rates_of
 from samif.config import EvaluateParams, ProposeParams
@@ -189,3 +192,32 @@ def test_an_image_is_segmented(encoder: ImageEncoder, decoder: InstanceDecoder, 
     again = segmenter.segment(image)
     assert again.labels == found.labels and np.array_equal(again.scores, found.scores)
     assert replace(segmenter, evaluate_params=EvaluateParams(max_detections=1)).segment(image).known.scores.size <= 1
+
+
+# Name confidence
+
+BY_IOU = NameConfidence(class_probability=0.0, iou=2.0, objectness=0.0, unmerged=0.0, apart=0.0, bias=1.0)
+BY_PLACE = NameConfidence(class_probability=0.0, iou=0.0, objectness=0.0, unmerged=0.0, apart=9.0, bias=-8.0)
+
+
+def test_the_confidence_of_the_classifier_makes_the_scores() -> None:
+    found = looking("bolt", "nut", quality=[0.5, 0.8])
+    made = label(found, KNOWN.with_confidence(BY_IOU), EvaluateParams(duplicates="nms"), *SHAPE)
+    assert made.labels == ("nut", "bolt")
+    assert made.scores == pytest.approx([expit(2 * np.log(0.8) + 1), expit(2 * np.log(0.5) + 1)], abs=1e-6)
+
+
+@pytest.mark.parametrize("duplicates", ["nms", "soft", "diffusion"])
+def test_a_part_of_a_better_mask_of_its_class_is_less_certain(duplicates: Literal["nms", "soft", "diffusion"]) -> None:
+    whole, part, other = (rectangle(SHAPE, *place) for place in ((0, 0, 20, 20), (0, 0, 6, 6), (22, 22, 6, 6)))
+    found = looking("bolt", "bolt", "bolt", quality=[0.9, 0.7, 0.7], masks=[whole, part, other])
+    made = label(found, KNOWN.with_confidence(BY_PLACE), EvaluateParams(duplicates=duplicates), *SHAPE)
+    score_of = {mask["counts"]: score for mask, score in zip(made.masks, made.scores, strict=True)}
+    scores = [score_of[rle(mask)["counts"]] for mask in (whole, part, other)]
+    assert scores == pytest.approx([expit(1.0), expit(-8.0), expit(1.0)])
+
+
+def test_scores_stay_sorted_and_lie_in_the_unit_interval() -> None:
+    found = looking("bolt", "nut", "bolt", quality=[0.0, 0.9, 0.4])
+    made = label(found, KNOWN.with_confidence(BY_IOU), EvaluateParams(), *SHAPE).known
+    assert (np.diff(made.scores) <= 0).all() and made.scores.min() >= 0.0 and made.scores.max() <= 1.0
