@@ -47,6 +47,25 @@ def serve(
         typer.Option(help="Folder for images on which the two versions disagree; NAME/ per line if there are several."),
     ] = None,
     shadow_samples: Annotated[int, typer.Option(min=1, help="Images kept per replica, the newest.")] = 100,
+    keep: Annotated[
+        Path | None,
+        typer.Option(help="Folder that keeps some answers with their images; NAME/ per line if there are several."),
+    ] = None,
+    keep_share: Annotated[float, typer.Option(min=0, max=1, help="Share of the answers kept, drawn by chance.")] = 0.01,
+    keep_unknown: Annotated[
+        bool, typer.Option("--keep-unknown", help="Also keep every answer with an unknown object.")
+    ] = False,
+    keep_uncertain: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=1,
+            show_default="none",
+            help="Also keep answers of which at least this share of the names changes under feature dropout.",
+        ),
+    ] = None,
+    keep_images: Annotated[int, typer.Option(min=1, help="Most images kept; the oldest are removed.")] = 1000,
+    keep_mb: Annotated[float, typer.Option(min=0.01, help="Most MB kept; the oldest are removed.")] = 1000.0,
     max_mb: Annotated[float, typer.Option(min=0.01, help="Largest request body, in MB.")] = 32.0,
     max_megapixels: Annotated[float, typer.Option(min=0.01, max=200, help="Largest image, in megapixels.")] = 50.0,
     upload_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds for the request body to arrive.")] = 15.0,
@@ -67,15 +86,21 @@ def serve(
     ] = [HERE],  # noqa: B006  (typer copies it)
 ) -> None:
     """Serve a model over HTTP and follow its alias without a restart."""
+    from flows.artifacts.kept_answers import KeptAnswers
     from flows.http.auth import bearer_token, digest_of
+    from flows.runtime.writable import check_folder
     from flows.serve.routes import Route, routes_of
     from flows.serve.server import serving, watch
-    from flows.serve.settings import Limits, Settings, ShadowSettings
+    from flows.serve.settings import KeepSettings, Limits, Settings, ShadowSettings
 
     roots = [folder.resolve() for folder in workspace]
     lines = routes_of(models, roots, shadow or [])
     alone = len(lines) == 1
     limits = Limits(int(max_mb * 1e6), int(max_megapixels * 1e6), upload_seconds, work_seconds, queue)
+    kept = {line.name: keep if alone else keep / line.name for line in lines} if keep is not None else {}
+    for folder in kept.values():
+        check_folder(folder, "--keep")
+        KeptAnswers(folder).create()
     made = roots[0] / ".samif" / f"serve-{port}.token"
     stop = threading.Event()
 
@@ -86,6 +111,12 @@ def serve(
         bearer_token(token_file, made, host, not no_token) as (token, written),
         tempfile.TemporaryDirectory(prefix="samif-serve-", ignore_cleanup_errors=True) as state,
     ):
+
+        def kept_of(line: Route) -> KeepSettings | None:
+            if line.name not in kept:
+                return None
+            place = kept[line.name].resolve()
+            return KeepSettings(place, keep_share, keep_unknown, keep_uncertain, keep_images, int(keep_mb * 1e6))
 
         def settings_of(line: Route) -> Settings:
             folder = shadow_folder if alone or shadow_folder is None else shadow_folder / line.name
@@ -101,6 +132,7 @@ def serve(
                 batch=batch,
                 limits=limits,
                 shadow=ShadowSettings(line.shadow, folder, shadow_samples) if line.shadow else None,
+                keep=kept_of(line),
                 name=line.name,
                 route=line.route,
                 wait_for_model=not alone,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.artifacts.kept_answers import KeptAnswers, is_kept_folder
 from samif.errors import DataError
 from samif.io.image_formats import is_image_name
 
@@ -55,7 +56,7 @@ def find_images(places: Sequence[Path], recursive: bool = False) -> FoundImages:
     """Image files among paths; a folder stands for the images in it, by the extensions of formats that can be read.
 
     Hidden files, among them the `._*` files that macOS writes beside images on other file systems, are passed over, and
-    so are the overlays of an earlier prediction.
+    so are the overlays of an earlier prediction. A folder of `samif serve --keep` stands for the images in it.
 
     Args:
         recursive: also take the images in sub-folders.
@@ -67,6 +68,7 @@ def find_images(places: Sequence[Path], recursive: bool = False) -> FoundImages:
     skipped: list[Skipped] = []
     for place in places:
         if place.is_dir():
+            place = KeptAnswers(place).images if is_kept_folder(place) else place
             _search(place, recursive, images, skipped)
         elif place.exists():
             images.append(ImageFile(place, place.name, True))

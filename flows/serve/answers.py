@@ -5,27 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
+from flows.artifacts.kept_answers import Instance
 from flows.serve.versions import ModelSlot, Version
 from samif.inference.segment import UNKNOWN, Instances
-
-
-class Mask(BaseModel):
-    """COCO run-length code: [height, width] and the compressed counts."""
-
-    size: list[int] = Field(min_length=2, max_length=2)
-    counts: str
-
-
-class Instance(BaseModel):
-    """One object: mask and box [x, y, width, height] in pixels of the upright image, best first in an answer."""
-
-    segmentation: Mask
-    bbox: list[float] = Field(min_length=4, max_length=4)
-    label: str
-    score: float = Field(ge=0, le=1)
-    unknown: bool
 
 
 class Model(BaseModel):
@@ -91,8 +75,8 @@ class SlotView(BaseModel):
 
 
 class ReplicaView(BaseModel):
-    """A replica: what it serves, its shadow deployment, and how often each part was read from a file. `id` is
-    unique; `started` is in Unix seconds."""
+    """A replica: what it serves, its shadow deployment, how often each part was read from a file, how many answers were
+    kept, and why they are not at the moment. `id` is unique; `started` is in Unix seconds."""
 
     id: str
     pid: int
@@ -102,6 +86,8 @@ class ReplicaView(BaseModel):
     challenger: SlotView | None
     loads: dict[str, int]
     shadow: dict[str, int]
+    kept: dict[str, int]
+    keep_problem: str | None
 
 
 class Replicas(BaseModel):

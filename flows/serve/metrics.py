@@ -58,6 +58,10 @@ class Metrics:
         self.disagreements = Counter(
             "samif_shadow_disagreements", "Objects on which the shadow differs.", ["kind"], registry=None
         )
+        self.kept = Counter(
+            "samif_keep", "Answers to be kept, by outcome: kept, dropped, too_large, failed.", ["outcome"],
+            registry=None,
+        )  # fmt: skip
 
     def page(self) -> bytes:
         """Numbers of all replicas in the text format of Prometheus. Gauges of replicas that have ended are removed;

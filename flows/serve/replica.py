@@ -21,11 +21,13 @@ from ray import serve
 from flows.http.errors import HttpError, busy
 from flows.runtime.device import device_of_worker
 from flows.serve.alias_poller import AliasPoller
+from flows.serve.answered import Answered
 from flows.serve.answers import ReplicaView, slot_view
+from flows.serve.keeper import Keeper
 from flows.serve.metrics import Metrics, environment
 from flows.serve.replica_status import ReplicaStatus, read_replicas
 from flows.serve.settings import Settings
-from flows.serve.shadow import Answered, Shadow
+from flows.serve.shadow import Shadow
 from flows.serve.versions import ModelSlot, Part, Source, Version
 from samif.dataset.images import ImageError, read_image
 from samif.errors import OutOfMemory
@@ -38,10 +40,12 @@ DECODERS = 2
 
 @dataclass
 class Job:
-    """One image on its way: `score` is the least score asked for, none means the model's own."""
+    """One image on its way: `score` is the least score asked for, none means the model's own; `body` its file, where
+    answers are kept."""
 
     image: NDArray[np.uint8]
     score: float | None
+    body: bytes = b""
     began: float = field(default_factory=time.perf_counter)
 
 
@@ -75,6 +79,7 @@ class Replica:
         if settings.shadow is not None:
             self.challenger = ModelSlot(source, settings.shadow.ref, lambda: self.champion.state.live, self._changed)
             self.shadow = Shadow(self.challenger, settings.shadow, self.metrics)
+        self.keeper = Keeper(settings.keep, self.metrics) if settings.keep else None
         self._worker = ThreadPoolExecutor(1, "segment")
         self._decoders = ThreadPoolExecutor(DECODERS, "decode")
         self._poller = AliasPoller(self._poll, settings.interval, settings.refresh_request)
@@ -120,7 +125,7 @@ class Replica:
         began = time.perf_counter()
         image = await loop.run_in_executor(self._decoders, self._decode, body)
         decoded = time.perf_counter()
-        outcome: Outcome = await self._work(Job(image, score))
+        outcome: Outcome = await self._work(Job(image, score, body if self.keeper else b""))
         seconds = {"decode": decoded - began} | outcome.seconds
         for part, value in seconds.items():
             self.metrics.seconds.labels(part).observe(value)
@@ -137,6 +142,8 @@ class Replica:
             challenger=slot_view(self.challenger) if self.challenger else None,
             loads=dict(self._loads),
             shadow=dict(self.shadow.counts) if self.shadow else {},
+            kept=dict(self.keeper.counts) if self.keeper else {},
+            keep_problem=self.keeper.problem if self.keeper else None,
         )
 
     def _decode(self, body: bytes) -> NDArray[np.uint8]:
@@ -180,8 +187,10 @@ class Replica:
         return outcomes
 
     def _offer(self, job: Job, proposals: Proposals, version: Version, shown: Instances, least: float) -> None:
-        if self.shadow is not None:
-            self.shadow.offer(Answered(job.image, proposals, version, shown, least))
+        answered = Answered(job.image, proposals, version, shown, least, job.body)
+        for after in (self.shadow, self.keeper):
+            if after is not None:
+                after.offer(answered)
 
     def _poll(self) -> None:
         self.champion.poll()

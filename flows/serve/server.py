@@ -171,6 +171,8 @@ def news(view: dict[str, Any]) -> list[str]:
             said.append(f"{failure['version']} was refused at {failure['at'][:19]}: {failure['why']}")
         if slot["registry"] is not None:
             said.append(f"{slot['ref']} cannot be followed: {slot['registry']}")
+    if view["keep_problem"] is not None:
+        said.append(f"answers of {view['champion']['ref']} are not kept: {view['keep_problem']}")
     return said
 
 

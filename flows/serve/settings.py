@@ -43,6 +43,27 @@ class ShadowSettings:
 
 
 @dataclass(frozen=True)
+class KeepSettings:
+    """Which answers are kept with their images, and how many.
+
+    Attributes:
+        folder: where to; replicas share it.
+        share: of all answers (0..1), drawn by chance.
+        unknown: also every answer with an unknown object.
+        uncertain: also every answer of which at least this share of the names (0..1) changes under feature dropout;
+            None computes no uncertainty.
+        images, bytes: at most, in the folder; the oldest are removed.
+    """
+
+    folder: Path
+    share: float = 0.01
+    unknown: bool = False
+    uncertain: float | None = None
+    images: int = 1000
+    bytes: int = 10**9
+
+
+@dataclass(frozen=True)
 class Settings:
     """A served line.
 
@@ -71,6 +92,7 @@ class Settings:
     batch: int = 1
     limits: Limits = Limits()
     shadow: ShadowSettings | None = None
+    keep: KeepSettings | None = None
     name: str = SINGLE
     route: str = "/"
     wait_for_model: bool = False

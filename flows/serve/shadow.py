@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from flows.serve.answered import Answered
 from flows.serve.answers import instances_of
 from flows.serve.disagreement import Disagreement, disagreements
 from flows.serve.metrics import Metrics
 from flows.serve.settings import ShadowSettings
 from flows.serve.versions import ModelSlot, Version
 from samif.inference.overlay import draw_instances
-from samif.inference.propose import Proposals
 from samif.inference.segment import Instances, label
 from samif.io import files
 
@@ -31,17 +31,6 @@ WAITING = 4
 """Images that wait for the shadow; what comes on top is left out and counted, so that it never holds up an answer."""
 SAMPLE_SECONDS = 1.0
 """Least time between two kept images."""
-
-
-@dataclass(frozen=True)
-class Answered:
-    """An image (H, W, 3) uint8 RGB that the champion has answered: what it proposed and what it said."""
-
-    image: NDArray[np.uint8]
-    proposals: Proposals
-    champion: Version
-    said: Instances
-    score: float
 
 
 class Shadow:

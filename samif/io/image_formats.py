@@ -13,6 +13,8 @@ register_heif_opener(thumbnails=False)
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "PPM", "JPEG2000", "HEIF")
 """Formats that are recognised by a file's content, whatever its name."""
 
+_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "HEIF": ".heic"}
+"""Extensions that are not the format's name."""
 _NOT_DECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 """Formats that Pillow hands to outside programs, or only identifies."""
 
@@ -22,6 +24,11 @@ def formats_of(path: PurePath) -> tuple[str, ...]:
     has no signature, so that damaged files of others would be taken for them."""
     named = _format_of(path)
     return FORMATS if named is None or named in FORMATS else (*FORMATS, named)
+
+
+def suffix_of(format_: str | None) -> str:
+    """The usual extension, such as `.jpg`, of a format of `FORMATS` as Pillow names it."""
+    return _SUFFIXES.get(format_ or "", f".{(format_ or 'png').lower()}")
 
 
 def is_image_name(name: str | PurePath) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from flows.artifacts.kept_answers import KeptAnswer, KeptAnswers
 from flows.inference.image_files import find_images
 from flows.inference.predict import load_segmenter, predict
 from flows.registry.model_files import find_model
@@ -63,6 +65,7 @@ def both(line: ServedLine, other: ServedLine, tmp_path_factory: pytest.TempPathF
     samples = tmp_path_factory.mktemp("samples")
     options = ["--shadow", "demo@challenger", "--shadow-folder", str(samples), "--shadow-samples", "2"]
     options += ["--workspace", str(other.root), "--max-mb", "2", "--upload-seconds", "1"]
+    options += ["--keep", str(samples.with_name("kept")), "--keep-share", "1", "--keep-images", "3"]
     with service(line, "demo@champion", "other@champion", *options) as running:
         yield running
 
@@ -310,6 +313,28 @@ def test_the_challenger_is_counted_and_sampled_but_never_answers(served: Service
     assert names & set(CLASSES[2:])
     with Image.open(newest / "image.png") as image, Image.open(newest / "overlay.jpg") as overlay:
         assert overlay.size == (2 * image.width, image.height)
+
+
+# Kept answers
+
+
+def test_answers_are_kept_with_their_images_as_they_were_given(served: Service, line: ServedLine) -> None:
+    folder = Path(served.ask("GET", "/v1/shadow").json()["folder"]).parent.with_name("kept") / "demo"
+    body = png(77)
+    given = served.segment(body).json()
+
+    def found() -> list[KeptAnswer]:
+        digest = hashlib.sha256(body).hexdigest()
+        return [answer for answer in KeptAnswers(folder).answers() if answer.sha256 == digest]
+
+    until(lambda: bool(found()))
+    (answer,) = found()
+    assert (answer.model, answer.reasons, answer.classes) == ("demo-classifier/1", ("share",), CLASSES[:2])
+    assert [item.model_dump() for item in answer.instances] == given["instances"]
+    assert (folder / "images" / answer.image).read_bytes() == body
+    assert len(list((folder / "images").glob("*.png"))) <= 3
+    until(lambda: served.replicas[0]["kept"].get("kept", 0) > 0)  # type: ignore[attr-defined]
+    assert served.replicas[0]["keep_problem"] is None and number(served, "samif_keep_total") > 0
 
 
 # Bad input

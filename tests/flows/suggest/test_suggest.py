@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flows.artifacts.kept_answers import KeptAnswers
 from flows.inference.source import find
 from flows.suggest.suggest import newest_classifier, workspace_features
 from samif.dataset.formats import import_labels
@@ -16,6 +17,7 @@ from samif.inference.load import load_segmenter
 from samif.inference.segment import UNKNOWN
 from samif.io.hashing import file_sha256
 from tests.support.console import refusal, samif
+from tests.support.kept import answer_to, keep
 from tests.support.random_model import save_random_model
 from tests.support.small_line import Line, write_small
 from tests.support.small_line import draw as draw_labelled
@@ -120,6 +122,19 @@ def test_stored_embeddings_give_the_features_of_the_files(line: Line, monkeypatc
         half = len(vector) // 2  # the whole image; of the proposals, one may pass a threshold on one side only
         assert np.allclose(vector[:half], computed[sha256][:half], atol=1e-3)
         assert vector @ computed[sha256] >= 0.99 * 2
+
+
+def test_images_that_a_service_kept_are_suggested(place: Path, tmp_path: Path) -> None:
+    names = ["0-0.png", "copy of 0-0.png", "1-1.png", "1-1 smaller.jpg", "2-2.png"]
+    for name in names:
+        body = (place / "photos" / name).read_bytes()
+        assert keep(tmp_path / "kept", body, answer_to(body))
+    words = ("suggest", tmp_path / "kept", "--model", "model", "-n", "5", "--out", tmp_path / "next", "--json")
+    found = samif(place, *words).json
+    assert found["candidates"] == 5 and found["skipped"] == [] and 3 <= len(found["images"]) < 5
+    done = import_labels(tmp_path / "next" / "instances.json", tmp_path / "labels.json")
+    answers = {answer.sha256: answer.image for answer in KeptAnswers(tmp_path / "kept").answers()}
+    assert all(answers[image.sha256] for image in done.dataset.images)
 
 
 def test_files_of_a_pattern_and_refusals(place: Path, tmp_path: Path) -> None:
