@@ -15,12 +15,13 @@ from pydantic import TypeAdapter, ValidationError
 from flows.error_analysis.collect import Errors
 from flows.workspace.edit import add_background, add_session
 from flows.workspace.layout import Layout
-from samif.config import CocoSource
+from samif.config import CocoSource, Params, load_params
 from samif.config.learning import Name
 from samif.dataset.formats import export_labels
 from samif.dataset.model import Annotation, Category, Dataset
 from samif.errors import ConfigError
 from samif.evaluate.errors import Cause, ErrorCase
+from samif.inference.segment import UNKNOWN
 from samif.masks.rle import areas, boxes
 
 Use = Literal["background", "shots"]
@@ -47,15 +48,18 @@ def accept(layout: Layout, errors: Errors, ids: Sequence[str], name: str, use: U
     """Add a session that learns from these errors. Their images are copied into the workspace, with the masks.
 
     Raises:
-        ConfigError: an id is unknown, the cause of an error cannot be removed in this way, or the session exists.
+        ConfigError: an id is unknown, the cause of an error cannot be removed in this way (rows of known classes never
+            change), or the session exists.
         SamifError: the session cannot be added; nothing is changed then.
     """
     cases = [_find(errors, id_) for id_ in dict.fromkeys(ids)]
-    for case in cases:
-        if case.cause not in _USES[use]:
-            raise ConfigError(
-                f"error {case.id} cannot become {_WORDS[use]}: its cause is '{case.cause}'; {_remedy(case)}"
-            )
+    if unusable := [case for case in cases if case.cause not in _USES[use]]:
+        raise ConfigError(f"nothing was added: {_refusal(unusable, use, load_params(layout.params))}")
+    if use == "shots" and (unnamed := [case.id for case in cases if case.label == UNKNOWN]):
+        raise ConfigError(
+            f"nothing was added: {', '.join(unnamed)} still {'has' if len(unnamed) == 1 else 'have'} the label "
+            f"'{UNKNOWN}'; give the objects the name of their class first, or accept them as background"
+        )
     try:
         TypeAdapter(Name).validate_python(name)
     except ValidationError:
@@ -83,22 +87,36 @@ def _add(layout: Layout, cases: Sequence[ErrorCase], name: str, use: Use, source
     return Accepted(len(cases), classes, shots, folder)
 
 
-_WORDS: dict[Use, str] = {"background": "a background sample", "shots": "a shot of a new class"}
+_WORDS: dict[Use, str] = {"background": "hard negatives", "shots": "shots of new classes"}
 
 
-def _remedy(case: ErrorCase) -> str:
-    if case.cause in ("background", "part of an object"):
-        return "accept it as background"
+def _refusal(cases: Sequence[ErrorCase], use: Use, params: Params) -> str:
+    """Which errors a session cannot learn from, and what to do instead; one phrase for those with the same remedy."""
+    of_reason: defaultdict[str, list[str]] = defaultdict(list)
+    for case in cases:
+        of_reason[_reason(case, use, params)].append(f"{case.id} ({case.cause})")
+    return "; ".join(f"{', '.join(named)} cannot become {_WORDS[use]}: {why}" for why, named in of_reason.items())
+
+
+def _reason(case: ErrorCase, use: Use, params: Params) -> str:
+    if case.cause in _USES["background"]:
+        return "no class of an object is labelled there; accept it as background"
     if case.cause == "double":
-        return "choose another evaluate.duplicates or a lower evaluate.duplicate_iou in params.yaml"
-    return f"label more images of '{case.label}' and add them to the images that it is learnt from"
+        return "the object has its name already; choose another evaluate.duplicates or a lower evaluate.duplicate_iou"
+    session = next((name for name, made in params.sessions.items() if case.label in made.classes), None)
+    learn = (
+        "add labelled images of it to the training images, from which 'samif run' then trains the base again"
+        if session is None
+        else f"remove session '{session}' and those after it, and add it again with more shots"
+    )
+    return f"'{case.label}' is a known class, and rows of known classes never change; {learn}"
 
 
 def _find(errors: Errors, id_: str) -> ErrorCase:
     for case in errors.cases:
         if case.id == id_:
             return case
-    raise ConfigError(f"'{errors.name}' has no error {id_}; 'samif errors list --session {errors.name}' lists them")
+    raise ConfigError(f"there is no error {id_} of {errors.name}; 'samif errors list' with the same options lists them")
 
 
 def _labelled(dataset: Dataset, cases: Sequence[ErrorCase], use: Use) -> Dataset:

@@ -1,4 +1,4 @@
-"""The errors of the evaluation of one classifier of a workspace."""
+"""The errors of one classifier on the validation images of a workspace."""
 
 from __future__ import annotations
 
@@ -15,16 +15,28 @@ from samif.errors import ConfigError, IntegrityError
 from samif.evaluate.errors import CAUSES, ErrorCase, find_errors
 from samif.evaluate.matching import match_all
 from samif.evaluate.model import Evaluation
+from samif.versions.compare import ScoredVersion
+
+VALIDATION = "validation images"
 
 
 @dataclass(frozen=True)
 class Errors:
-    """The errors of the classifier `name` on validation images, and the classes that it knows."""
+    """The errors of a classifier on labelled images.
+
+    Attributes:
+        name: of the classifier: `base`, a session, or a version.
+        known: the classes that it knows.
+        images: what the images are, in the plural.
+        page: file name of their page.
+    """
 
     name: str
     known: tuple[str, ...]
     dataset: Dataset
     cases: tuple[ErrorCase, ...]
+    images: str
+    page: str
 
     def rows(self) -> list[tuple[str, str, int]]:
         """Cause, class and number of errors; causes in their order, in each the most frequent class first."""
@@ -56,4 +68,16 @@ def collect(layout: Layout, params: Params, name: str | None) -> Errors:
     detections = read_json(layout.evaluation(name) / "detections.json")
     known = (*evaluation.classes.base, *evaluation.classes.novel)
     matched = match_all(dataset, detections, known, evaluation.operating_score)
-    return Errors(name, known, dataset, tuple(find_errors(matched, detections, known)))
+    return _on_validation(name, known, dataset, find_errors(matched, detections, known))
+
+
+def of_version(ref: str, dataset: Dataset, scored: ScoredVersion) -> Errors:
+    """The errors of the version `ref`, scored on the validation images `dataset`."""
+    known = tuple(scored.matches.classes)
+    return _on_validation(ref, known, dataset, find_errors(scored.matched, scored.detections, known))
+
+
+def _on_validation(name: str, known: tuple[str, ...], dataset: Dataset, cases: Sequence[ErrorCase]) -> Errors:
+    """Errors on validation images."""
+    page = f"errors-{name.replace('/', '-')}.html"
+    return Errors(name, known, dataset, tuple(cases), VALIDATION, page)

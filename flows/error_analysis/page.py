@@ -39,7 +39,7 @@ def write_page(errors: Errors, path: Path) -> None:
             cards.append({"case": case, "crop": uri})
         groups.append({"cause": cause, "definition": DEFINITIONS[cause], "cards": cards})
     template = environment().get_template("errors.html.j2")
-    html = template.render(name=errors.name, images=len(errors.dataset.images), rows=errors.rows(), groups=groups)
+    html = template.render(errors=errors, count=len(errors.dataset.images), rows=errors.rows(), groups=groups)
     files.commit(path, html.encode())
 
 

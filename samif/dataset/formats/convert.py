@@ -69,6 +69,7 @@ def import_labels(
     options: ImportOptions | None = None,
     *,
     force: bool = False,
+    allow_empty: bool = False,
     progress: Progress | None = None,
 ) -> Imported:
     """Read labels in any of `FORMATS` and write them as a COCO instance file, whole or not at all.
@@ -79,6 +80,7 @@ def import_labels(
         format_: one of `FORMATS`; None guesses it from the content.
         images: folder of the images; None looks for them where the labels say, beside and below the labels.
         force: whether `out` may be replaced.
+        allow_empty: whether images without any label are enough.
         progress: called with (images opened, images in all).
 
     Raises:
@@ -103,7 +105,7 @@ def import_labels(
         content = _to_coco(labels, root, source)
     if not content["images"]:
         raise DataError(f"{path} holds no labelled image that can be imported{_told(source.findings.all())}")
-    if not content["annotations"]:
+    if not content["annotations"] and not allow_empty:
         raise DataError(f"{path} holds no outline that can be imported{_told(source.findings.all())}")
     rules = _RULES.model_copy(update={"labels_on": source.options.labels_on})
     with TemporaryDirectory(prefix="samif-") as folder:
@@ -115,7 +117,7 @@ def import_labels(
         dataset, polygons = _numbered(dataset, polygons)
     findings = (*source.findings.all(), *found)
     raise_on_errors(found)
-    if not any(image.annotations for image in dataset.images):
+    if not allow_empty and not any(image.annotations for image in dataset.images):
         raise DataError(f"{path} holds no outline that can be imported{_told(findings)}")
     commit_labels(out, coco.content_of(dataset, polygons))
     return Imported(guessed, recognised, root, out, dataset, findings)
