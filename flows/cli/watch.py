@@ -30,13 +30,20 @@ RELIABLE_IMAGES = 300
 """Reference size from which the rate of false alarms hardly depends on the reference (benchmarks/WATCH.md)."""
 
 Model = Annotated[str | None, typer.Option(help="The version to watch.", show_default="LINE@champion")]
-Images = Annotated[Path | None, typer.Option(help="Folder to which the camera writes.", show_default="no stream")]
+Images = Annotated[
+    Path | None,
+    typer.Option(help="Folder to which the camera writes, or of 'samif serve --keep'.", show_default="no stream"),
+]
 
 
 @watch_app.command()
 def reference(
     images: Annotated[
-        Path | None, typer.Option(help="Ordinary images of the line.", show_default="the validation images")
+        Path | None,
+        typer.Option(
+            help="Ordinary images of the line: a folder, or that of 'samif serve --keep'.",
+            show_default="the validation images",
+        ),
     ] = None,
     model: Model = None,
     workspace: Workspace = HERE,
@@ -193,6 +200,7 @@ def _print_result(result: PollResult, as_json: bool) -> None:
                 "images": result.images,
                 "unreadable": result.unreadable,
                 "incomplete": result.incomplete,
+                "removed": result.removed,
                 "replayed": result.replayed,
                 "raised": result.raised,
                 "cleared": result.cleared,
@@ -202,6 +210,7 @@ def _print_result(result: PollResult, as_json: bool) -> None:
     parts = [f"{result.images} new images"]
     parts += [f"{result.unreadable} unreadable files"] * bool(result.unreadable)
     parts += [f"{result.incomplete} incomplete files, read again at the next poll"] * bool(result.incomplete)
+    parts += [f"{result.removed} files removed before they were read"] * bool(result.removed)
     parts += ["the live version replayed"] * result.replayed
     parts += [f"{len(result.raised)} alarms raised" if result.raised else "no new alarm"]
     parts += [f"{len(result.cleared)} cleared"] * bool(result.cleared)

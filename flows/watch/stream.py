@@ -1,4 +1,5 @@
-"""The images that a camera writes to a folder, and the observer that the live version is for them."""
+"""The images that a camera writes to a folder or that a service answered, and the observer that the live version is for
+them."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.artifacts.kept_answers import KeptAnswers, is_kept_folder
 from flows.inference.predict import load_segmenter
 from flows.runtime.device import device_here
 from flows.watch.records import FileIdentity
@@ -48,8 +50,12 @@ class StreamObserver:
 def new_files(folder: Path, known: Collection[FileIdentity]) -> list[FileIdentity]:
     """Image files in a folder and its subfolders that are not in `known`, oldest first; an overwritten file is new.
 
+    Of a folder of `samif serve --keep`, only images that were drawn by chance: those that were kept because something
+    in them was unknown or uncertain would raise alarms about an ordinary stream.
+
     Raises:
         DataError: there is no such folder, or it cannot be read.
+        IntegrityError: an answer in it is damaged.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; give the folder that the camera writes to")
@@ -57,6 +63,7 @@ def new_files(folder: Path, known: Collection[FileIdentity]) -> list[FileIdentit
     def refuse(error: OSError) -> None:
         raise DataError(f"cannot read {error.filename}: {error.strerror}; correct its permissions")
 
+    kept = KeptAnswers(folder) if is_kept_folder(folder) else None
     found = []
     for directory, _, names in os.walk(folder, onerror=refuse):
         for name in names:
@@ -68,9 +75,15 @@ def new_files(folder: Path, known: Collection[FileIdentity]) -> list[FileIdentit
             except OSError:  # deleted meanwhile, or a dangling link
                 continue
             file = FileIdentity(name=path.relative_to(folder).as_posix(), size=stat.st_size, modified=stat.st_mtime_ns)
-            if file not in known:
+            if file not in known and (kept is None or _is_drawn(kept, path)):
                 found.append(file)
     return sorted(found, key=lambda file: (file.modified, file.name))
+
+
+def _is_drawn(kept: KeptAnswers, path: Path) -> bool:
+    """Whether an image was drawn by chance; False as long as its answer is not written."""
+    answer = kept.answer(path.name) if path.parent == kept.images else None
+    return answer is not None and "share" in answer.reasons
 
 
 def may_be_incomplete(file: FileIdentity) -> bool:

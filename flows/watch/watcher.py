@@ -52,6 +52,7 @@ class PollResult:
     images: int = 0
     unreadable: int = 0
     incomplete: int = 0
+    removed: int = 0
     raised: list[Alarm] = field(default_factory=list)
     cleared: list[Cleared] = field(default_factory=list)
     replayed: bool = False
@@ -117,7 +118,7 @@ class Watcher:
 
     Args:
         ref: the version, usually LINE@champion; resolved again at every poll.
-        images: folder of the stream; none watches the version alone.
+        images: folder of the stream, or of `samif serve --keep`; none watches the version alone.
 
     Raises:
         ConfigError: params.yaml names a webhook and the environment has no secret.
@@ -203,7 +204,8 @@ class Watcher:
             for file in new:
                 record = self._observe(version, self._observer, folder, file)
                 if record is None:
-                    result.incomplete += 1
+                    removed = not (folder / file.name).exists()
+                    result.removed, result.incomplete = result.removed + removed, result.incomplete + (not removed)
                     continue
                 self._record(record)
                 if isinstance(record, Unreadable):
@@ -219,12 +221,13 @@ class Watcher:
     def _observe(
         self, version: WatchedVersion, observer: StreamObserver, folder: Path, file: FileIdentity
     ) -> ImageObserved | Unreadable | None:
-        """The observation of a file, or why it is no image; none where it may still be being written."""
+        """The observation of a file, or why it is no image; none where it may still be being written, or is gone: a
+        service removes the oldest images that it keeps."""
         now = datetime.now(UTC)
         try:
             observed = observer.observe(folder / file.name)
         except ImageError as error:
-            if may_be_incomplete(file):
+            if may_be_incomplete(file) or not (folder / file.name).exists():
                 return None
             return Unreadable(time=now, file=file, reason=f"it {error.what}; {error.remedy}")
         values, projections = version.baseline.measure(observed)

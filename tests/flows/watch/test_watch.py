@@ -20,11 +20,14 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
 import flows.cli.watch  # noqa: F401  (registers its commands)
+from flows.artifacts.kept_answers import Reason
 from flows.cli.app import app
 from flows.watch.history import History
-from flows.watch.records import Alarm, ImageObserved, Replayed, Unreadable
+from flows.watch.records import Alarm, FileIdentity, ImageObserved, Replayed, Unreadable
+from flows.watch.stream import new_files
 from flows.watch.watcher import Watcher, watch_folder
 from samif.errors import SamifError
+from tests.support.kept import answer_to, keep
 from tests.support.watched_line import REFERENCE, WatchedLine
 
 
@@ -178,6 +181,67 @@ def test_another_live_version_starts_without_images(line: WatchedLine) -> None:
     content = status(line)
     assert content["model"] == "demo-classifier/2" and content["images"] == 0
     assert not [alarm for alarm in content["alarms"] if alarm["source"] == "stream"]
+
+
+# What a service answered
+
+
+def kept(line: WatchedLine, shot: list[Path], *reasons: Reason) -> Path:
+    """A folder of kept answers to these images of the camera, each for these reasons."""
+    for path in shot:
+        body = path.read_bytes()
+        assert keep(line.root / "kept", body, answer_to(body, reasons=reasons))
+    return line.root / "kept"
+
+
+def watched(line: WatchedLine, folder: Path) -> dict:
+    return json.loads(samif(line, "run", "--images", str(folder), "--json").stdout)
+
+
+def test_kept_answers_are_watched_once_and_those_of_a_service_that_goes_on(line: WatchedLine) -> None:
+    folder = kept(line, line.shoot(4), "share")
+    assert watched(line, folder)["images"] == 4 and watched(line, folder)["images"] == 0
+    kept(line, line.shoot(2, start=4), "share", "unknown")
+    assert watched(line, folder)["images"] == 2 and status(line)["images"] == 6
+
+
+@pytest.mark.parametrize("reasons", [("unknown",), ("uncertain",), ("unknown", "uncertain")])
+def test_answers_that_were_not_drawn_by_chance_are_passed_over(line: WatchedLine, reasons: tuple[Reason, ...]) -> None:
+    kept(line, line.shoot(10, start=20, dark=True), *reasons)
+    folder = kept(line, line.shoot(8), "share")
+    assert watched(line, folder)["images"] == 8
+    assert not [alarm for alarm in alarms(line) if alarm.source == "stream"]
+
+
+def test_a_dark_service_raises_the_alarm_of_a_dark_camera(line: WatchedLine) -> None:
+    assert samif(line, "reference", "--images", str(kept(line, line.shoot(24), "share"))).exit_code == 0
+    folder = kept(line, line.shoot(10, start=30, dark=True), "share")
+    assert watched(line, folder)["images"] == 34
+    assert "embedding" in {alarm.subject for alarm in alarms(line)}
+
+
+def test_images_that_a_service_removes_are_told(line: WatchedLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the listing and the reading."""
+    folder = kept(line, line.shoot(3), "share")
+
+    def listed(place: Path, known: object) -> list[FileIdentity]:
+        found = new_files(place, known)  # type: ignore[arg-type]
+        (place / found[0].name).unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr("flows.watch.watcher.new_files", listed)
+    result = watched(line, folder)
+    assert (result["images"], result["removed"], result["incomplete"], result["unreadable"]) == (2, 1, 0, 0)
+
+
+def test_an_image_whose_answer_is_not_written_yet_waits(line: WatchedLine) -> None:
+    folder = kept(line, line.shoot(2), "share")
+    answer = max((folder / "answers").glob("*.json"))
+    content = answer.read_bytes()
+    answer.unlink()
+    assert watched(line, folder)["images"] == 1
+    answer.write_bytes(content)
+    assert watched(line, folder)["images"] == 1
 
 
 # Exports
