@@ -167,5 +167,8 @@ def _row(what: str, change: Change, scale: float = 1.0, better: Literal[1, -1] =
         outcome = "not measured"
     elif not change.is_noise:
         outcome = "better" if better * change.low > 0 else "worse"
-    values = (change.before, change.after, change.low, change.high)
-    return Row(what, *(None if value is None else scale * value for value in values), outcome)
+
+    def scaled(value: float | None) -> float | None:
+        return None if value is None else scale * value
+
+    return Row(what, scaled(change.before), scaled(change.after), scaled(change.low), scaled(change.high), outcome)
