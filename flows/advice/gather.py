@@ -10,10 +10,10 @@ from flows.advice.run_outputs import RunOutputs
 from flows.runtime.progress import Tracker, say, track
 from flows.workspace.layout import Split
 from samif.advice.advise import Advice, Measured, advise
-from samif.advice.near_duplicates import thumbnail
 from samif.advice.traits import measure_traits
 from samif.dataset.images import read_image
 from samif.dataset.model import Dataset, ImageRecord
+from samif.dataset.near_duplicates import thumbnail
 from samif.errors import IntegrityError, ObjectMissing, ServiceUnavailable
 
 MOST_IMAGES = 1000

@@ -30,6 +30,9 @@ LabelsOn = Annotated[
     Literal["auto", "upright", "stored"],
     typer.Option(help="What labels of images that an EXIF tag turns were drawn on: the upright or the stored pixels."),
 ]
+Recursive = Annotated[bool, typer.Option("--recursive", help="Also take the images in sub-folders.")]
+Checkpoint = Annotated[str | None, typer.Option(help="Checkpoint of an encoder that is not bundled.")]
+SemanticCheckpoint = Annotated[str | None, typer.Option(help="Checkpoint of the semantic encoder, if there is one.")]
 HERE = Path(".")
 
 

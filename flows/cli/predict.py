@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.app import HERE, AsJson, Workspace, app, console, print_json, print_rows, print_skipped
+from flows.cli.app import (
+    HERE,
+    AsJson,
+    Checkpoint,
+    Recursive,
+    SemanticCheckpoint,
+    Workspace,
+    app,
+    console,
+    print_json,
+    print_rows,
+    print_skipped,
+)
 
 
 @app.command()
@@ -21,17 +33,15 @@ def predict(
     score: Annotated[
         float | None, typer.Option(min=0, max=1, show_default="the model's", help="Score threshold.")
     ] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", help="Also take the images in sub-folders.")] = False,
+    recursive: Recursive = False,
     annotations: Annotated[
         Path | None,
         typer.Option(
             help="COCO file whose image and category ids the results take.", show_default="one of the workspace"
         ),
     ] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Checkpoint of an encoder that is not bundled.")] = None,
-    semantic_checkpoint: Annotated[
-        str | None, typer.Option(help="Checkpoint of the semantic encoder, if there is one.")
-    ] = None,
+    checkpoint: Checkpoint = None,
+    semantic_checkpoint: SemanticCheckpoint = None,
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.app import HERE, app, console
+from flows.cli.app import HERE, Checkpoint, SemanticCheckpoint, app, console
 
 
 @app.command()
@@ -71,10 +71,8 @@ def serve(
     upload_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds for the request body to arrive.")] = 15.0,
     work_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds for the response after that.")] = 60.0,
     queue: Annotated[int, typer.Option(min=1, help="Requests processed or waiting, per replica.")] = 32,
-    checkpoint: Annotated[str | None, typer.Option(help="Checkpoint of an encoder that is not bundled.")] = None,
-    semantic_checkpoint: Annotated[
-        str | None, typer.Option(help="Checkpoint of the semantic encoder, if there is one.")
-    ] = None,
+    checkpoint: Checkpoint = None,
+    semantic_checkpoint: SemanticCheckpoint = None,
     workspace: Annotated[
         list[Path],
         typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.app import HERE, AsJson, Workspace, console, print_json, print_rows, print_skipped
+from flows.cli.app import HERE, AsJson, Recursive, Workspace, console, print_json, print_rows, print_skipped
 from flows.cli.store import Location, store_app
 from flows.workspace.layout import Layout
 from samif.config import EmbedParams, EncoderParams, load_params
@@ -27,7 +27,7 @@ def add(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Workers, each with one encoder.", show_default="2")
     ] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", help="Also take the images in sub-folders.")] = False,
+    recursive: Recursive = False,
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:

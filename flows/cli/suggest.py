@@ -7,7 +7,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows.cli.app import HERE, AsJson, Workspace, app, console, print_json, print_rows, print_skipped
+from flows.cli.app import (
+    HERE,
+    AsJson,
+    Checkpoint,
+    Recursive,
+    SemanticCheckpoint,
+    Workspace,
+    app,
+    console,
+    print_json,
+    print_rows,
+    print_skipped,
+)
 from flows.cli.data_import import FormatName
 
 
@@ -31,11 +43,9 @@ def suggest(
     ] = None,
     format_: Annotated[FormatName, typer.Option("--format", help="Format of the proposed labels.")] = "coco",
     seed: Annotated[int, typer.Option(help="Seed of clusters, dropout and the random order.")] = 0,
-    recursive: Annotated[bool, typer.Option("--recursive", help="Also take the images in sub-folders.")] = False,
-    checkpoint: Annotated[str | None, typer.Option(help="Checkpoint of an encoder that is not bundled.")] = None,
-    semantic_checkpoint: Annotated[
-        str | None, typer.Option(help="Checkpoint of the semantic encoder, if there is one.")
-    ] = None,
+    recursive: Recursive = False,
+    checkpoint: Checkpoint = None,
+    semantic_checkpoint: SemanticCheckpoint = None,
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:

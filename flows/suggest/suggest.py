@@ -16,6 +16,7 @@ from flows.artifacts.proposal_file import ProposalFile
 from flows.inference.image_files import ImageFile, Skipped
 from flows.loaders.inputs import index_of, source_of
 from flows.runtime.progress import track
+from flows.suggest.stored import StoredEmbeddings
 from flows.workspace.layout import SPLITS, Layout
 from flows.workspace.shots import read_labels
 from flows.workspace.source_paths import source_at
@@ -23,6 +24,7 @@ from samif.config import BASE, CocoSource, Params
 from samif.dataset.formats import export_labels
 from samif.dataset.images import ImageError, read_image
 from samif.dataset.model import Annotation, Category, Dataset, ImageRecord
+from samif.dataset.near_duplicates import Array, thumbnail
 from samif.errors import DataError
 from samif.inference.load import DECODER, FoundModel
 from samif.io.hashing import file_sha256
@@ -32,12 +34,22 @@ from samif.suggest.features import image_features, name_changes
 from samif.suggest.select import Choice, Features, Strategy, choose
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from samif.inference.segment import Segmenter
 
 logger = logging.getLogger(__name__)
 
 LABELLED = "labelled already"
 """Why an image is passed over."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the choice knows of an image: its features, and its thumbnail unless its file cannot be read."""
+
+    features: Features
+    thumbnail: Array | None
 
 
 @dataclass(frozen=True)
@@ -78,14 +90,18 @@ def suggest(
     Args:
         found: the model that `segmenter` was loaded from.
         labelled: files of images that are labelled already, beside those of the workspace.
-        layout: of the workspace, if there is one: the images of its data set and sessions are labelled.
+        layout: of the workspace, if there is one: the images of its data set and sessions are labelled, and embeddings
+            in its store are used.
     """
-    known: dict[str, Features] = {}
+    known: dict[str, Look] = {}
+    digests = _digests(images)
+    stored: StoredEmbeddings | None = None
     if layout is not None and found.params is not None:
-        known |= workspace_features(segmenter, found, layout, found.params)
+        known |= workspace_looks(segmenter, found, layout, found.params)
+        stored = StoredEmbeddings(layout, found.params, segmenter.encoder, set(digests.values()) - known.keys())
     skipped: list[Skipped] = []
     candidates: list[ImageFile] = []
-    features: list[Features] = []
+    looks: list[Look] = []
     uncertainty: list[float] = []
     with track(len(labelled) + len(images), "images", "suggest") as progress:
         for path in labelled:
@@ -97,20 +113,23 @@ def suggest(
             progress.advance()
         for image in images:
             try:
-                if file_sha256(image.path) in known:
+                if (digest := digests.get(image.path)) in known:
                     skipped.append(Skipped(image.path, LABELLED))
                 else:
-                    vector, changes = _look(segmenter, image.path, seed)
+                    embedding = stored.get(digest) if stored is not None and digest is not None else None
+                    look, changes = _look(segmenter, image.path, seed, embedding)
                     candidates.append(image)
-                    features.append(vector)
+                    looks.append(look)
                     uncertainty.append(changes)
             except DataError as error:
                 skipped.append(Skipped(image.path, _told(error)))
             progress.advance()
     if not candidates:
         return Suggested((), tuple(skipped), 0, len(known))
-    of_labelled = np.array(list(known.values()))
-    chosen = choose(np.stack(features), of_labelled, np.array(uncertainty), count, strategy, seed)
+    labelled_features = np.array([look.features for look in known.values()])
+    thumbnails = [look.thumbnail for look in (*looks, *known.values()) if look.thumbnail is not None]
+    features = np.stack([look.features for look in looks])
+    chosen = choose(features, labelled_features, np.array(uncertainty), thumbnails, count, strategy, seed)
     suggestions = tuple(Suggestion(candidates[choice.index], choice) for choice in chosen)
     return Suggested(suggestions, tuple(skipped), len(candidates), len(known))
 
@@ -150,24 +169,44 @@ def write_proposals(segmenter: Segmenter, suggested: Suggested, out: Path, forma
     return export_labels(Dataset(root, categories, tuple(records)), out, format_, images=True)
 
 
-def _look(segmenter: Segmenter, path: Path, seed: int) -> tuple[Features, float]:
-    """Features of an image file, and the uncertainty of its names."""
+def _digests(images: Sequence[ImageFile]) -> dict[Path, str]:
+    """SHA-256 of each image file that can be read."""
+    found: dict[Path, str] = {}
+    for image in images:
+        try:
+            found[image.path] = file_sha256(image.path)
+        except DataError as error:  # reading the image says so again
+            logger.info("%s", error)
+    return found
+
+
+def _look(segmenter: Segmenter, path: Path, seed: int, embedding: Tensor | None = None) -> tuple[Look, float]:
+    """What an image file looks like, and the uncertainty of its names; `embedding` (V * C, h, w) is computed unless it
+    is given."""
     pixels = read_image(path)
-    seen = segmenter.embed([pixels])[0]
+    seen = segmenter.embed([pixels])[0] if embedding is None else segmenter.with_semantic(pixels, embedding)
     proposals = segmenter.propose(pixels, seen)
     frame = segmenter.encoder.frame(pixels)
     vector = image_features(seen.embedding, frame, proposals, seen.semantic)
-    return vector, name_changes(proposals, segmenter.classifier, seed)
+    return Look(vector, thumbnail(pixels)), name_changes(proposals, segmenter.classifier, seed)
+
+
+def _thumbnail(path: Path) -> Array | None:
+    try:
+        return thumbnail(read_image(path))
+    except DataError as error:
+        logger.info("near-duplicates of %s are not found: %s", path, error)
+        return None
 
 
 def _told(error: DataError) -> str:
     return error.what if isinstance(error, ImageError) else str(error)
 
 
-def workspace_features(
+def workspace_looks(
     segmenter: Segmenter, found: FoundModel, layout: Layout, params: Params
-) -> Iterator[tuple[str, Features]]:
-    """SHA-256 and features of the images of a workspace's data set and sessions. What its stages computed is read where
+) -> Iterator[tuple[str, Look]]:
+    """SHA-256 and looks of the images of a workspace's data set and sessions. What its stages computed is read where
     the model has the same encoder and decoder."""
     paths: list[Path] = []
     for split in SPLITS:
@@ -178,7 +217,8 @@ def workspace_features(
                     frame = Frame(image.height, image.width, segmenter.encoder.image_size, segmenter.encoder.tiles)
                     embedding, semantic = source.look(image)
                     semantic = None if segmenter.semantic is None else semantic
-                    yield image.sha256, image_features(embedding, frame, proposals.of(image), semantic)
+                    features = image_features(embedding, frame, proposals.of(image), semantic)
+                    yield image.sha256, Look(features, _thumbnail(source.dataset.path_of(image)))
                     progress.advance()
         elif layout.index(split).is_file():
             index = index_of(layout, params, split)

@@ -14,11 +14,11 @@ from samif.advice.classes import ClassAdvice, Naming, advise_class, variety_of
 from samif.advice.label_errors import BadMask, wrong_names
 from samif.advice.look_alikes import LookAlikes, look_alikes, rightly_named, view_shares
 from samif.advice.naming import LabelledObjects, out_of_fold
-from samif.advice.near_duplicates import Array, NearDuplicates, groups_of, near_duplicates
 from samif.advice.shots_curve import shots_curve
 from samif.advice.traits import Traits
 from samif.dataset.check import class_counts
 from samif.dataset.model import Dataset, ImageRecord
+from samif.dataset.near_duplicates import Array, NearDuplicates, groups_of, near_duplicates
 from samif.masks.rle import Rle
 
 MIN_NAMED = 12

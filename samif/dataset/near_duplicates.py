@@ -75,7 +75,7 @@ def near_duplicates(thumbnails: Sequence[Array]) -> list[NearDuplicates]:
     if len(thumbnails) < 2:
         return []
     stacked = np.stack(thumbnails)
-    cells = stacked.reshape(len(stacked), 8, T // 8, 8, T // 8, 3).mean(axis=(2, 4)).reshape(len(stacked), -1)
+    cells = _cells(stacked)
     pairs = set()
     for row, values in enumerate(cells):
         apart = np.abs(cells - values).mean(axis=1)
@@ -84,6 +84,29 @@ def near_duplicates(thumbnails: Sequence[Array]) -> list[NearDuplicates]:
         pairs |= {(min(row, int(n)), max(row, int(n))) for n in nearest if apart[n] < COARSE_DIFFERENT}
     found = [NearDuplicates(i, j, difference(stacked[i], stacked[j])) for i, j in sorted(pairs)]
     return sorted((pair for pair in found if pair.difference < DIFFERENT), key=lambda pair: pair.difference)
+
+
+class Thumbnails:
+    """Thumbnails of N images, of which one at a time is compared with others."""
+
+    def __init__(self, thumbnails: Sequence[Array]) -> None:
+        self._all = np.stack(thumbnails) if thumbnails else np.zeros((0, T, T, 3), dtype=np.float32)
+        self._cells = _cells(self._all)
+
+    def is_near(self, row: int, others: Sequence[int]) -> bool:
+        """Whether one of `others` is a near-duplicate of the image `row`."""
+        if not others:
+            return False
+        rows = np.array(others)
+        apart = np.abs(self._cells[rows] - self._cells[row]).mean(axis=1)
+        nearest = rows[np.argsort(apart, kind="stable")[:NEAREST]][np.sort(apart)[:NEAREST] < COARSE_DIFFERENT]
+        return any(difference(self._all[row], self._all[other]) < DIFFERENT for other in nearest)
+
+
+def _cells(thumbnails: Array) -> Array:
+    """(N, T, T, 3) at an eighth of the resolution, (N, 192)."""
+    count = len(thumbnails)
+    return np.asarray(thumbnails.reshape(count, 8, T // 8, 8, T // 8, 3).mean(axis=(2, 4)).reshape(count, 192))
 
 
 def groups_of(count: int, pairs: Sequence[NearDuplicates]) -> NDArray[np.int64]:

@@ -234,6 +234,10 @@ class Segmenter:
         semantic = [None] * len(images) if self.semantic is None else self.semantic.encode(images)
         return [Embedded(*seen) for seen in zip(self.encoder.encode(images), semantic, strict=True)]
 
+    def with_semantic(self, image: NDArray[np.uint8], embedding: Tensor) -> Embedded:
+        """The embedding (C, h, w) of an image that was encoded before, with its semantic features computed now."""
+        return Embedded(embedding, None if self.semantic is None else self.semantic.encode([image])[0])
+
     def propose(self, image: NDArray[np.uint8], seen: Embedded) -> Proposals:
         """The proposals of an image, with all features that the classifier takes."""
         found = propose(self.decoder, seen.embedding, self.encoder.frame(image), self.propose_params)

@@ -9,7 +9,7 @@ Shape legend: N images to choose from, L labelled images, D feature width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, get_args
@@ -19,16 +19,12 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.neighbors import NearestNeighbors
 
+from samif.dataset.near_duplicates import Array, Thumbnails
+
 Features = NDArray[np.float64]
 Strategy = Literal["typical", "uncertain", "random"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-NEAR_DUPLICATE = 0.75
-"""Cosine similarity of image features, less their mean, from which two images are near-duplicates. Measured on 22 drawn
-scenes with the encoder `photo`: 0.39 at most between different ones, 0.78 or more between a scene and its copy that is
-recompressed, brightened, moved, cut at the border or noisy (`tiny`: 0.49; 0.90 or more, moved and cut ones apart)."""
-SAME_IMAGE = 0.999
-"""The same with the mean, where all images are alike: less their mean, only noise would be left."""
 NEIGHBOURS = 20
 """Nearest neighbours that make an image typical."""
 SHORTLIST = 3
@@ -48,10 +44,10 @@ def choose(
     features: Features,
     labelled: Features,
     uncertainty: NDArray[np.float64],
+    thumbnails: Sequence[Array],
     count: int,
     strategy: Strategy = "typical",
     seed: int = 0,
-    near_duplicate: float = NEAR_DUPLICATE,
 ) -> list[Choice]:
     """Choose up to `count` images, best first; fewer where the others are near-duplicates.
 
@@ -62,9 +58,9 @@ def choose(
         features: (N, D), one vector per image.
         labelled: (L, D) of the images that are labelled already; L may be 0.
         uncertainty: (N,) in 0..1.
-        near_duplicate: as NEAR_DUPLICATE.
+        thumbnails: of the N images, then of labelled ones, as far as there are any (`samif.dataset.near_duplicates`).
     """
-    pool = _Pool(features, labelled.reshape(-1, features.shape[1]), uncertainty, near_duplicate)
+    pool = _Pool(features, labelled.reshape(-1, features.shape[1]), uncertainty, thumbnails)
     orders = {"typical": (_typical, _uncertain), "uncertain": (_uncertain,), "random": (_random,)}[strategy]
     found: list[Choice] = []
     for order in orders:
@@ -78,29 +74,32 @@ class _Pool:
     """The images, less their common mean and of unit length, and which of them may still be chosen."""
 
     def __init__(
-        self, features: Features, labelled: Features, uncertainty: NDArray[np.float64], near_duplicate: float
+        self, features: Features, labelled: Features, uncertainty: NDArray[np.float64], thumbnails: Sequence[Array]
     ) -> None:
         every = np.concatenate([features, labelled]).astype(np.float64)
-        self._plain = _unit(every)
-        self._near_duplicate = near_duplicate
         self.all = _unit(every - every.mean(axis=0)) if len(every) else every
         self.uncertainty = uncertainty
         self.size = len(features)
-        self.free = np.ones(self.size, dtype=bool)
-        for row in range(self.size, len(every)):
-            self.free &= ~self._near(row)
+        self._thumbnails = Thumbnails(thumbnails)
+        self._free = np.ones(self.size, dtype=bool)
+        self._covered = list(range(self.size, len(thumbnails)))
+        self._compared = np.zeros(self.size, dtype=np.int64)
+
+    def is_free(self, index: int) -> bool:
+        """Whether an image may be chosen: it is not, and no near-duplicate of one that is or that is labelled."""
+        if self._free[index]:
+            others = self._covered[self._compared[index] :]
+            self._compared[index] = len(self._covered)
+            self._free[index] = not self._thumbnails.is_near(index, others)
+        return bool(self._free[index])
 
     def take(self, index: int) -> bool:
-        """Whether an image may be chosen; then it and its near-duplicates may not be again."""
-        if not self.free[index]:
+        """Choose an image if it may be."""
+        if not self.is_free(index):
             return False
-        self.free &= ~self._near(index)
-        self.free[index] = False
+        self._free[index] = False
+        self._covered.append(index)
         return True
-
-    def _near(self, row: int) -> NDArray[np.bool_]:
-        similar = self.all[: self.size] @ self.all[row] >= self._near_duplicate
-        return np.asarray(similar | (self._plain[: self.size] @ self._plain[row] >= SAME_IMAGE))
 
 
 def _random(pool: _Pool, wanted: int, seed: int) -> Iterator[Choice]:
@@ -115,13 +114,14 @@ def _typical(pool: _Pool, wanted: int, seed: int) -> Iterator[Choice]:
     for rows in sorted(members, key=lambda rows: (-len(rows), rows[0])):
         why = f"typical of {len(rows)} images, none labelled" if len(rows) > 1 else "unlike all others"
         dense = rows[np.argsort(_spacing(pool.all[rows]), kind="stable")]
-        yield from (Choice(int(row), "typical", why) for row in dense[pool.free[dense]][:1])
+        free = (row for row in dense.tolist() if pool.is_free(row))
+        yield from (Choice(row, "typical", why) for row in islice(free, 1))
 
 
 def _uncertain(pool: _Pool, wanted: int, seed: int) -> Iterator[Choice]:
-    free = np.flatnonzero(pool.free)
-    ranked = free[np.argsort(-pool.uncertainty[free], kind="stable")]
-    shortlist = ranked[: SHORTLIST * wanted]
+    ranked = np.argsort(-pool.uncertainty, kind="stable")
+    free = (row for row in ranked.tolist() if pool.is_free(row))
+    shortlist = np.array(list(islice(free, SHORTLIST * wanted)), dtype=np.int64)
     cluster_of = _clusters(pool.all[shortlist], wanted, seed)
     middle = []
     for k in range(cluster_of.max(initial=-1) + 1):

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from flows.artifacts.kept_answers import KeptAnswers
+from flows.inference.image_files import find_images
 from flows.inference.source import find
-from flows.suggest.suggest import newest_classifier, workspace_features
+from flows.loaders.inputs import store_of
+from flows.store import Namespace
+from flows.suggest.stored import StoredEmbeddings
+from flows.suggest.suggest import newest_classifier, suggest, workspace_looks
 from samif.dataset.formats import import_labels
+from samif.dataset.images import read_image
+from samif.errors import ServiceUnavailable
 from samif.inference.load import load_segmenter
-from samif.inference.segment import UNKNOWN
+from samif.inference.segment import UNKNOWN, Embedded, Segmenter
 from samif.io.hashing import file_sha256
 from tests.support.console import refusal, samif
 from tests.support.kept import answer_to, keep
@@ -114,14 +121,15 @@ def test_stored_embeddings_give_the_features_of_the_files(line: Line, monkeypatc
     """But for what float16 in the store rounds."""
     model = find(newest_classifier(line.layout, line.params), line.layout.root)
     segmenter = load_segmenter(model)
-    stored = dict(workspace_features(segmenter, model, line.layout, line.params))
+    stored = dict(workspace_looks(segmenter, model, line.layout, line.params))
     monkeypatch.setattr("flows.suggest.suggest._is_own", lambda *_: False)
-    computed = dict(workspace_features(segmenter, model, line.layout, line.params))
+    computed = dict(workspace_looks(segmenter, model, line.layout, line.params))
     assert stored.keys() == computed.keys() and len(stored) == 4
-    for sha256, vector in stored.items():
+    for sha256, look in stored.items():
+        vector, again = look.features, computed[sha256]
         half = len(vector) // 2  # the whole image; of the proposals, one may pass a threshold on one side only
-        assert np.allclose(vector[:half], computed[sha256][:half], atol=1e-3)
-        assert vector @ computed[sha256] >= 0.99 * 2
+        assert np.allclose(vector[:half], again.features[:half], atol=1e-3)
+        assert vector @ again.features >= 0.99 * 2 and np.array_equal(look.thumbnail, again.thumbnail)
 
 
 def test_images_that_a_service_kept_are_suggested(place: Path, tmp_path: Path) -> None:
@@ -131,10 +139,49 @@ def test_images_that_a_service_kept_are_suggested(place: Path, tmp_path: Path) -
         assert keep(tmp_path / "kept", body, answer_to(body))
     words = ("suggest", tmp_path / "kept", "--model", "model", "-n", "5", "--out", tmp_path / "next", "--json")
     found = samif(place, *words).json
-    assert found["candidates"] == 5 and found["skipped"] == [] and 3 <= len(found["images"]) < 5
-    done = import_labels(tmp_path / "next" / "instances.json", tmp_path / "labels.json")
+    assert found["candidates"] == 5 and found["skipped"] == [] and len(found["images"]) == 3
+    done = import_labels(tmp_path / "next" / "instances.json", tmp_path / "labels.json", allow_empty=True)
     answers = {answer.sha256: answer.image for answer in KeptAnswers(tmp_path / "kept").answers()}
     assert all(answers[image.sha256] for image in done.dataset.images)
+
+
+def test_embeddings_in_the_store_are_not_computed_again(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `samif store add` leaves them."""
+    model = find(newest_classifier(line.layout, line.params), line.layout.root)
+    segmenter = load_segmenter(model)
+    images = find_images([line.layout.root.parent / "photos"], recursive=True).images
+    computed = suggest(segmenter, model, images, (), line.layout, 6, "random")
+    pixels = [read_image(image.path) for image in images]
+    digests = [file_sha256(image.path) for image in images]
+    namespace = store_of(line.layout, line.params).namespace(
+        segmenter.encoder.digest, segmenter.encoder.preprocessing_digest
+    )
+    for digest, seen in list(zip(digests, segmenter.embed(pixels), strict=True))[:-1]:
+        namespace.write([digest], seen.embedding[None])
+    encoded: list[int] = []
+    embed = Segmenter.embed
+
+    def counted(self: Segmenter, given: list[Any]) -> list[Embedded]:
+        encoded.append(len(given))
+        return embed(self, given)
+
+    monkeypatch.setattr(Segmenter, "embed", counted)
+    stored = suggest(segmenter, model, images, (), line.layout, 6, "random")
+    assert encoded == [1] and stored.images == computed.images
+    assert stored.candidates == computed.candidates == 6
+
+
+def test_a_store_that_cannot_be_read_is_told(
+    line: Line, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unreachable(*_: object) -> list[str]:
+        raise ServiceUnavailable("the bucket does not answer")
+
+    monkeypatch.setattr(Namespace, "missing", unreachable)
+    model = find(newest_classifier(line.layout, line.params), line.layout.root)
+    encoder = load_segmenter(model).encoder
+    assert StoredEmbeddings(line.layout, line.params, encoder, ["0" * 64]).get("0" * 64) is None
+    assert "the bucket does not answer" in caplog.text
 
 
 def test_files_of_a_pattern_and_refusals(place: Path, tmp_path: Path) -> None:

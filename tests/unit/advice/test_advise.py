@@ -10,9 +10,9 @@ import pytest
 
 from samif.advice.advise import Measured, advise
 from samif.advice.label_errors import BadMask
-from samif.advice.near_duplicates import T
 from samif.advice.traits import Traits
 from samif.dataset.model import Category, Dataset, ImageRecord
+from samif.dataset.near_duplicates import T
 from tests.support.handmade import annotation, image, rectangle, rle
 
 NAMES = ("bolt", "gear", "nut")

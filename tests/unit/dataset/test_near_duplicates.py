@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
-from samif.advice.near_duplicates import NearDuplicates, difference, groups_of, near_duplicates, thumbnail
 from samif.dataset.images import read_image
 from samif.dataset.model import Dataset
+from samif.dataset.near_duplicates import NearDuplicates, Thumbnails, difference, groups_of, near_duplicates, thumbnail
 
 Pixels = NDArray[np.uint8]
 
@@ -42,6 +42,15 @@ def test_a_planted_near_duplicate_is_the_only_pair(photos: list[Pixels], change:
     copy = jpeg(CHANGES[change](Image.fromarray(photos[2])), 70)
     found = near_duplicates([thumbnail(pixels) for pixels in (*photos, copy)])
     assert [(pair.first, pair.second) for pair in found] == [(2, len(photos))]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_one_image_is_compared_with_others(photos: list[Pixels], change: str) -> None:
+    copy = jpeg(CHANGES[change](Image.fromarray(photos[2])), 70)
+    found = Thumbnails([thumbnail(pixels) for pixels in (*photos, copy)])
+    last = len(photos)
+    assert found.is_near(last, range(last)) and found.is_near(2, [0, last])
+    assert not found.is_near(last, [n for n in range(last) if n != 2]) and not found.is_near(0, [])
 
 
 def test_different_scenes_are_not_accused(photos: list[Pixels]) -> None:

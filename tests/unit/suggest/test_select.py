@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from samif.suggest.select import NEAR_DUPLICATE, STRATEGIES, Strategy, choose
+from samif.dataset.near_duplicates import Array, T
+from samif.suggest.select import STRATEGIES, Choice, Strategy
+from samif.suggest.select import choose as choose_with
 
 WIDTH = 16
 Cloud = NDArray[np.float64]
@@ -20,10 +22,19 @@ def cloud(sizes: tuple[int, ...], spread: float = 0.4, seed: int = 0) -> tuple[C
     return np.eye(WIDTH)[of] + rng.normal(0, spread, (len(of), WIDTH)), of
 
 
-def similarity(features: Cloud) -> Cloud:
-    away = features - features.mean(axis=0)
-    away /= np.linalg.norm(away, axis=1, keepdims=True)
-    return np.asarray(away @ away.T)
+def scenes(kinds: NDArray[np.int64], noise: float = 0.02) -> list[Array]:
+    """A thumbnail of each kind; those of one kind differ by noise."""
+    rng = np.random.default_rng(7)
+    plain = np.kron(rng.normal(size=(kinds.max(initial=0) + 1, 8, 8, 3)), np.ones((1, T // 8, T // 8, 1)))
+    return [(plain[kind] + rng.normal(0, noise, (T, T, 3))).astype(np.float32) for kind in kinds]
+
+
+def choose(
+    features: Cloud, labelled: Cloud, uncertainty: Cloud, count: int, strategy: Strategy = "typical", seed: int = 0
+) -> list[Choice]:
+    """Where no two images are near-duplicates."""
+    thumbnails = scenes(np.arange(len(features) + len(labelled)))
+    return choose_with(features, labelled, uncertainty, thumbnails, count, strategy, seed)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -50,7 +61,7 @@ def test_clusters_without_labels_come_first(covered: tuple[int, ...]) -> None:
     features, of = cloud((30, 25, 20, 15), spread=0.15)
     labelled, of_labelled = cloud((5, 5, 5, 5), spread=0.15, seed=9)
     labelled = labelled[np.isin(of_labelled, covered)]
-    found = choose(features, labelled, np.zeros(90), 4, near_duplicate=1.1)
+    found = choose(features, labelled, np.zeros(90), 4)
     typical = [of[c.index] for c in found if c.by == "typical"]
     assert typical == [k for k in range(4) if k not in covered]
     assert len(found) == 4 and all(c.by == "uncertain" for c in found[len(typical) :])
@@ -59,24 +70,28 @@ def test_clusters_without_labels_come_first(covered: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("seed", range(3))
 def test_no_near_duplicates_of_each_other_or_of_labelled_images(strategy: Strategy, seed: int) -> None:
+    """Whatever their features are."""
     rng = np.random.default_rng(seed)
-    scenes = rng.normal(size=(12, WIDTH))
-    copies = scenes[rng.integers(12, size=60)] + rng.normal(0, 0.05, (60, WIDTH))
-    labelled = scenes[:3] + rng.normal(0, 0.05, (3, WIDTH))
-    found = [c.index for c in choose(copies, labelled, rng.random(60), 20, strategy, seed)]
-    assert 5 <= len(found) == len(set(found)) <= 9
-    rows = np.concatenate([copies[found], labelled])
-    everything = np.concatenate([copies, labelled])
-    alike = similarity(everything)[np.ix_([*found, *range(60, 63)], [*found, *range(60, 63)])]
-    np.fill_diagonal(alike, 0.0)
-    assert len(rows) == len(alike) and alike[: len(found)].max() < NEAR_DUPLICATE
+    kinds = np.concatenate([np.arange(12), rng.integers(12, size=48), np.arange(3)])
+    features = rng.normal(size=(60, WIDTH))
+    labelled = rng.normal(size=(3, WIDTH))
+    found = choose_with(features, labelled, rng.random(60), scenes(kinds), 20, strategy, seed)
+    assert sorted(kinds[choice.index] for choice in found) == list(range(3, 12))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_copies_of_one_image_are_one(strategy: Strategy) -> None:
-    one = np.random.default_rng(0).normal(size=(1, WIDTH))
-    assert len(choose(np.repeat(one, 5, axis=0), NONE, np.zeros(5), 3, strategy)) == 1
-    assert choose(np.repeat(one, 5, axis=0), one, np.zeros(5), 3, strategy) == []
+@pytest.mark.parametrize("copies", [2, 5, 30])
+def test_copies_of_one_image_are_one(strategy: Strategy, copies: int) -> None:
+    features = np.random.default_rng(0).normal(size=(copies, WIDTH))
+    uncertainty, same = np.zeros(copies), scenes(np.zeros(copies + 1, dtype=np.int64))
+    assert len(choose_with(features, NONE, uncertainty, same[:copies], 3, strategy)) == 1
+    assert choose_with(features, features[:1], uncertainty, same, 3, strategy) == []
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_images_with_equal_features_are_none(strategy: Strategy) -> None:
+    """A fixed camera gives nearly one embedding to all."""
+    assert len(choose(np.ones((6, WIDTH)), NONE, np.zeros(6), 6, strategy)) == 6
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
