@@ -13,6 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows.serve.application import application
+from flows.serve.settings import KeepSettings
 from samif.errors import SamifError
 from tests.support.manifests import FOLDER, containers, faults, load, two_lines
 
@@ -151,6 +152,25 @@ def test_the_application_is_that_of_the_manifest(tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "state").exists(), "replicas make it where they are"
     with pytest.raises(SamifError, match="args of the application: replica: Extra inputs are not permitted"):
         application({**arguments, "replica": 2})
+
+
+def test_the_application_keeps_answers_by_the_rule_of_its_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAMIF_SERVE_TOKEN", "a-token-of-the-tests-own")
+    plain = {"model": "demo@champion", "workspace": str(tmp_path), "state": str(tmp_path / "state")}
+
+    def kept(**rule: object) -> KeepSettings | None:
+        made: KeepSettings | None = application(plain | rule)._bound_deployment.init_args[0].keep
+        return made
+
+    assert kept() is None and kept(keep_share=0.5) is None
+    assert kept(keep="/kept") == KeepSettings(Path("/kept"))
+    rule = {"keep_share": 0.2, "keep_unknown": True, "keep_uncertain": 0.3, "keep_images": 7, "keep_mb": 2.5}
+    assert kept(keep="/kept", **rule) == KeepSettings(Path("/kept"), 0.2, True, 0.3, 7, 2_500_000)
+    for wrong in ({"keep_share": 1.5}, {"keep_uncertain": 0.0}, {"keep_images": 0}):
+        with pytest.raises(SamifError, match=next(iter(wrong))):
+            kept(keep="/kept", **wrong)
 
 
 def test_two_lines_of_one_service_share_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
