@@ -136,6 +136,7 @@ def compare(
 ) -> None:
     """Say whether a session helped: it against the classifier before it, on images that neither learnt from."""
     from flows.error_analysis.compare import compare_round
+    from flows.error_analysis.page import write_round
     from flows.report.page import number, signed
     from flows.workspace.layout import Layout
     from samif.config import load_params
@@ -143,6 +144,8 @@ def compare(
     layout = Layout(workspace.resolve())
     done = compare_round(layout, load_params(layout.params), session, reviewed, format_)
     comparison, rows = done.comparison, list(done.rows())
+    page = layout.reports / f"compare-{done.session}.html"
+    write_round(done, page)
     if as_json:
         print_json(
             {
@@ -152,6 +155,7 @@ def compare(
                 "left_out": done.left_out,
                 "rows": rows,
                 "comparison": comparison,
+                "page": page,
             }
         )
         return
@@ -165,7 +169,7 @@ def compare(
     if comparison.added:
         say.print(f"new classes, not in these numbers: {', '.join(comparison.added)}", soft_wrap=True)
     out = f"; {done.left_out} that a session learnt from are left out" if done.left_out else ""
-    say.print(f"{done.session} against {done.before} on {comparison.images} {done.images}{out}", soft_wrap=True)
+    say.print(f"{done.session} against {done.before} on {comparison.images} {done.images}{out}: {page}", soft_wrap=True)
 
 
 def _collect(

@@ -46,6 +46,11 @@ class Row:
     high: float | None
     outcome: Outcome
 
+    @property
+    def change(self) -> float | None:
+        """after - before."""
+        return None if self.before is None or self.after is None else self.after - self.before
+
 
 @dataclass(frozen=True)
 class Round:

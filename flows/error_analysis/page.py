@@ -1,4 +1,5 @@
-"""The page of errors: a crop of each, by cause and class. One self-contained HTML file."""
+"""The page of errors, with a crop of each by cause and class, and the page that says whether a session helped. Each is
+one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import base64
 import io
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -20,6 +21,9 @@ from samif.evaluate.errors import DEFINITIONS, ErrorCase
 from samif.inference.overlay import draw_instances
 from samif.io import files
 from samif.masks.rle import boxes, part
+
+if TYPE_CHECKING:
+    from flows.error_analysis.compare import Round
 
 SIDE = 240
 """Longer side of a crop in pixels."""
@@ -40,6 +44,12 @@ def write_page(errors: Errors, path: Path) -> None:
         groups.append({"cause": cause, "definition": DEFINITIONS[cause], "cards": cards})
     template = environment().get_template("errors.html.j2")
     html = template.render(errors=errors, count=len(errors.dataset.images), rows=errors.rows(), groups=groups)
+    files.commit(path, html.encode())
+
+
+def write_round(done: Round, path: Path) -> None:
+    """Write the page of a session against the classifier before it."""
+    html = environment().get_template("round.html.j2").render(round=done, comparison=done.comparison)
     files.commit(path, html.encode())
 
 

@@ -15,6 +15,7 @@ from samif.classifier.model import Classifier
 from samif.config import CocoSource
 from samif.dataset.formats import export_labels
 from samif.evaluate.evaluate import evaluate
+from tests.support.browser import look
 from tests.support.console import inside, refusal
 from tests.support.handmade import classifier
 from tests.support.tagged_line import BACKGROUND, IMAGES, ROWS, THIEF, TaggedLine
@@ -73,11 +74,17 @@ def test_a_session_that_changes_nothing_is_no_clear_change(line: TaggedLine) -> 
     assert set(outcomes(compared(line, "--session", "s1")).values()) == {"no clear change"}
 
 
-def test_the_table_names_new_classes(line: TaggedLine) -> None:
+def test_table_and_page_name_new_classes(line: TaggedLine, tmp_path: Path) -> None:
     put(line, s2=classifier(BASE | {"wing": ROWS["wing"]}, BACKGROUND))
     done = inside(line.layout.root, "errors", "compare")
     assert done.code == 0 and "new classes, not in these numbers: wing" in done.out, done.err
     assert f"s2 against s1 on {IMAGES} validation images" in done.out and "95% interval" in done.out
+    page = line.layout.reports / "compare-s2.html"
+    text = page.read_text()
+    assert str(page) in done.out and "New classes, not in these numbers: wing" in text
+    assert all(what in text for what in ("false names per image", "rightly named, %", "AP base"))
+    seen = look(page, 700, tmp_path)
+    assert (seen.overflow, seen.broken, seen.requests) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("learnt", [1, 5])
