@@ -35,15 +35,15 @@ POOL = 0.8
 
 TEXT = f"""# Suggested images against random ones
 
-`python -m benchmarks.suggest`, {{machine}}, on workspaces after `samif run`. In each of {{seeds}} draws, {100 * POOL:.0f} %
-of the training images are the images to choose from. Images are chosen, all of their objects of the novel classes are
-taught to the base classifier, and further images are chosen with the classifier that results, up to 20. Novel AP in
-points; a class that no chosen image shows counts as 0. Means with 95 % intervals (Student's t); differences to random
-images are taken draw by draw. *All images*: most show no new part on some lines; *images with a new part*: somebody
-photographed the new parts.
+`python -m benchmarks.suggest`, {{machine}}, on workspaces after `samif run`. In each of {{seeds}} draws,
+{100 * POOL:.0f} % of the training images are the images to choose from. Images are chosen, all of their objects of the
+novel classes are taught to the base classifier, and further images are chosen with the classifier that results, up to
+20. Novel AP in points; a class that no chosen image shows counts as 0. Means with 95 % intervals (Student's t);
+differences to random images are taken draw by draw. *All images*: on some lines most show no new part. *Images with a
+new part*: somebody photographed the new parts.
 
 The base classifier learnt from the base objects of the same images, so its names of these are surer than they would be
-on images that are new. Images that no classifier has seen may be suggested better or worse.
+on new images. Images that no classifier has seen may be suggested better or worse.
 """
 
 
@@ -123,10 +123,9 @@ def main(
             ]
             rows += [f"| {by} | {' | '.join(str(mean_of(column.tolist())) for column in found.T)} |"
                      for by, found in curves.items()]  # fmt: skip
-            rows += [
-                f"| {by} less random | {' | '.join(signed(mean_of(c.tolist())) for c in (found - curves['random']).T)} |"
-                for by, found in curves.items() if by != "random"
-            ]  # fmt: skip
+            for by in ("typical", "uncertain"):
+                apart = (curves[by] - curves["random"]).T
+                rows.append(f"| {by} less random | {' | '.join(signed(mean_of(c.tolist())) for c in apart)} |")
             print("\n".join([name, *rows]), flush=True)
             lines += [*rows, ""]
     out.write_text("\n".join(lines), encoding="utf-8")
