@@ -135,6 +135,7 @@ def shots_rows(lab: FewShots, seeds: int) -> Iterator[str]:
     """AP and named share over the number of shots; a class that has fewer objects takes all of them."""
     yield "| labelled objects per class | novel AP | rightly named, % |"
     yield "|---|---|---|"
+    lab.samples([(AS_TAKEN, key) for key in lab.instances(lab.novel)])
     counts = {name: len(lab.instances([name])) for name in lab.novel}
     for shots in SHOTS:
         number = {name: min(shots, count) for name, count in counts.items()}
@@ -307,7 +308,7 @@ def main(
     for item in workspaces:
         name, _, folder = item.partition("=")
         lab = FewShots(Path(folder))
-        lines += [f"## {name}", "", f"Encoder `{lab.params.encoder.name}`; novel: {', '.join(lab.novel)}.", ""]
+        lines += [f"## {name}", "", *about(lab), ""]
         parts = {
             "number of labelled objects": shots_rows(lab, seeds),
             "kinds of samples": samples_rows(lab, seeds, without or []),
@@ -320,6 +321,16 @@ def main(
                 lines.append(row)
             lines.append("")
     out.write_text("\n".join(lines), encoding="utf-8")
+
+
+def about(lab: FewShots) -> list[str]:
+    """What the results of a workspace rest on."""
+    train, val = len(lab.line.train.images), len(lab.line.val.images)
+    rotations = ", ".join(map(str, lab.params.incremental.rotations)) or "none"
+    return [
+        f"Encoder `{lab.params.encoder.name}`; {train} training and {val} validation images; "
+        f"{len(lab.line.base_classes)} base classes; novel: {', '.join(lab.novel)}; rotations of a shot: {rotations}.",
+    ]
 
 
 def machine() -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import typer
 
 from benchmarks.few_shots import AS_TAKEN, FewShots
-from benchmarks.field_guide import machine, result_of, signed
+from benchmarks.field_guide import about, machine, result_of, signed
 from flows.artifacts.proposal_file import ProposalFile
 from flows.loaders.inputs import source_of
 from flows.runtime.progress import track
@@ -111,7 +111,7 @@ def main(
         lab.samples([(AS_TAKEN, key) for key in lab.instances(lab.novel)])
         every = lab.line.train.images
         shown = [image for image in every if {a.category for a in image.annotations} & set(lab.novel)]
-        lines += [f"## {name}", "", f"Encoder `{lab.params.encoder.name}`; novel: {', '.join(lab.novel)}.", ""]
+        lines += [f"## {name}", "", *about(lab), ""]
         for title, images in (("all images", every), ("images with a new part", shown)):
             if title != "all images" and len(shown) == len(every):
                 continue
