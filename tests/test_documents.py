@@ -15,6 +15,7 @@ import pytest
 import samif
 from docs.hooks import cli_reference, params_reference
 from samif.config import Params
+from tests.support.browser import printed_pages
 from tests.support.documents import (
     ROOT,
     broken_links,
@@ -84,18 +85,30 @@ def test_every_command_argument_and_option_has_a_help_text() -> None:
     assert [left for left, right in rows if not re.sub(r"\[[^\]]*\]", "", right).strip()] == []
 
 
-def test_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site, where it builds without a warning."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "WARNING" not in done.stderr
-    pages = list((tmp_path / "site").rglob("*.html"))
+    return folder
+
+
+def test_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
     assert len(pages) > 40
     for page in pages:
         text = page.read_text(encoding="utf-8")
         loaded = re.findall(r"<(?:script|img|iframe)[^>]*src=\"([^\"]+)\"|<link[^>]*href=\"([^\"]+)\"", text)
         assert [link for pair in loaded for link in pair if re.match(r"(https?:)?//", link)] == [], page.name
+
+
+@pytest.mark.parametrize("name", ["card.html", "card.ja.html"])
+def test_the_card_of_the_field_guide_is_printed_on_one_page(name: str, site: Path, tmp_path: Path) -> None:
+    assert printed_pages(site / "field-guide" / name, tmp_path) == 1
 
 
 @pytest.mark.parametrize(

@@ -44,15 +44,28 @@ class Look:
 
 def look(page: Path, width: int, scratch: Path) -> Look:
     """Open a copy of the page, which may run a script to measure itself, in a window of `width` pixels."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium here to look at a page with (infra/test-services.sh installs it)")
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text(encoding="utf-8"))
     copy = scratch / f"{width}.html"
     copy.write_text(text.replace("</body>", f"{_REPORT}</body>"), encoding="utf-8")
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *_QUIET]
-    command += [f"--user-data-dir={scratch / 'profile'}", f"--window-size={width},900", "--virtual-time-budget=4000"]
-    command += ["--dump-dom", copy.as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    shown = _open(copy, scratch, f"--window-size={width},900", "--dump-dom")
     title = re.search(r"<title>(.*?)</title>", shown, re.DOTALL)
     assert title is not None, shown[:500]
     return Look(**json.loads(html.unescape(title[1])))
+
+
+def printed_pages(page: Path, scratch: Path) -> int:
+    """Sheets of paper that the page takes when it is printed."""
+    pdf = scratch / "printed.pdf"
+    _open(page, scratch, "--no-pdf-header-footer", f"--print-to-pdf={pdf}")
+    count = re.search(rb"/Type /Pages\s*/Count (\d+)", pdf.read_bytes())
+    assert count is not None
+    return int(count[1])
+
+
+def _open(page: Path, scratch: Path, *options: str) -> str:
+    """What the browser writes about a page."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium here to look at a page with (infra/test-services.sh installs it)")
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *_QUIET]
+    command += [f"--user-data-dir={scratch / 'profile'}", "--virtual-time-budget=4000", *options, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
