@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -13,6 +14,8 @@ from PIL import Image
 from benchmarks.few_shots import CHANGES
 from benchmarks.field_guide_images import SHEETS, sheet
 from samif.advice.classes import READY_IMAGES, USABLE_IMAGES
+from samif.classifier.operating_point import FEWEST_EXPECTED, IMAGES
+from samif.config import TrainBaseParams
 from tests.support.documents import ROOT, command_lines
 
 GUIDE = ROOT / "docs" / "field-guide"
@@ -74,6 +77,13 @@ def test_every_measured_number_is_in_the_measurements(name: str) -> None:
 def test_the_limits_are_those_of_data_check(name: str) -> None:
     found = numbers(text_of(name))
     assert found[str(READY_IMAGES)] and found[str(USABLE_IMAGES)]
+
+
+def test_the_images_that_an_operating_point_needs_are_those_of_the_defaults() -> None:
+    limit = TrainBaseParams().false_names
+    assert limit is not None
+    needed = math.ceil(FEWEST_EXPECTED * IMAGES / limit)
+    assert f"With fewer than {needed} images for training" in " ".join(text_of("index.md").split())
 
 
 def test_the_card_uses_commands_of_the_guide() -> None:
