@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.app import HERE, AsJson, Workspace, console, print_json, print_rows, whoami
-from flows.cli.registry import Opened, open_registry, registry_app
-from samif.errors import ConfigError, IntegrityError
+from flows.cli.registry import open_registry, registry_app
 
 if TYPE_CHECKING:
     from flows.registry.live_state import Live, Term
-    from flows.registry.promotion import Promotions
     from samif.versions.compare import Change, Comparison
 
 Why = Annotated[str, typer.Option(help="Reason, for the journal.")]
@@ -31,29 +29,18 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Score two versions on the same images: verdict of the gates, change per class, images that differ."""
-    from flows.comparison.examiner import Examiner
-    from flows.comparison.page import headline, render_comparison
-    from samif.io import files
+    from flows.comparison.decide import compare_versions
+    from flows.comparison.page import headline
 
-    opened = open_registry(workspace)
-    names = [_written(*opened.registry.resolve(ref)) for ref in (before, after)]
-    if names[0] == names[1]:
-        raise ConfigError(f"{before} and {after} are both {names[0]}; name two versions")
-    examiner = Examiner(opened.layout, opened.params, opened.registry)
-    examination = examiner.examine(names[1], names[0])
-    numbers = "-".join(name.rpartition("/")[2] for name in names)
-    path = html or opened.layout.reports / "compare" / f"{numbers}.html"
-    page = render_comparison(examination, *names)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.commit(path, page.encode())
-    run = examiner.keep(examination, page)
+    compared = compare_versions(open_registry(workspace), before, after, html)
+    examination, path, run = compared.examination, compared.page, compared.run
     verdict = examination.verdict
     if as_json:
         content = {"verdict": verdict, "outcome": verdict.outcome, "digest": verdict.digest, "page": path, "run": run}
         print_json(content | {"comparison": examination.comparison})
         return
     out = console()
-    out.print(f"{names[1]} against {names[0]}: {verdict.outcome.upper()}", style="bold")
+    out.print(f"{compared.after} against {compared.before}: {verdict.outcome.upper()}", style="bold")
     out.print(headline(examination), soft_wrap=True, markup=False)
     if examination.comparison is not None:
         _print_changes(examination.comparison)
@@ -75,22 +62,15 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Make a version live: verify its checksums, evaluate the gates, move the alias, write the journal."""
-    from flows.comparison.examiner import Examiner
+    from flows.comparison.decide import promote_version
     from flows.registry.promotion import Request
 
     opened = open_registry(workspace)
-    name, number = opened.registry.resolve(ref)
-    examiner = Examiner(opened.layout, opened.params, opened.registry)
     request = Request(
         who=who or whoami(), why=why, approve=approve, verdict=verdict, force=force,
         always_ask=opened.params.gates.approval == "always",
     )  # fmt: skip
-
-    def evidence_on(champion: int | None) -> Any:
-        return examiner.evidence(_written(name, number), _written(name, champion) if champion else None)
-
-    live = _promotions(opened, name).promote(number, request, evidence_on)
-    _print_live(name, live, as_json)
+    _print_live(*promote_version(opened, ref, request, _say), as_json)
 
 
 @registry_app.command()
@@ -102,23 +82,10 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Restore the version that was live before; repeated rollbacks go further back."""
+    from flows.comparison.decide import roll_back
     from flows.registry.promotion import Request
-    from flows.registry.verification import complaints, verify
 
-    opened = open_registry(workspace)
-    model = opened.registry.resolve(name)[0]
-
-    def check(number: int) -> str:
-        found = complaints(verify(opened.registry, _written(model, number)))
-        if found:
-            raise IntegrityError(
-                f"{_written(model, number)} is not what its card says ({'; '.join(found)}); "
-                "promote another version instead"
-            )
-        return opened.registry.show(_written(model, number)).card.digest
-
-    live = _promotions(opened, model).rollback(Request(who=who or whoami(), why=why), check)
-    _print_live(model, live, as_json)
+    _print_live(*roll_back(open_registry(workspace), name, Request(who=who or whoami(), why=why), _say), as_json)
 
 
 @registry_app.command()
@@ -128,11 +95,13 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """List the live versions over time, with who and why; verifies the journal."""
+    from flows.comparison.decide import term_content
+
     opened = open_registry(workspace)
     model = opened.registry.resolve(name)[0]
-    chain, live, alias = _promotions(opened, model).state()
+    chain, live, alias = opened.promotions(model).state()
     if as_json:
-        terms = [_term(term) for term in live.terms]
+        terms = [term_content(term) for term in live.terms]
         unfinished = live.unfinished.model_dump(mode="json") if live.unfinished else None
         content = {"model": model, "live": live.version, "previous": live.previous, "alias": alias, "history": terms}
         print_json(content | {"unfinished": unfinished, "journal": {"entries": len(chain.entries), "head": chain.head}})
@@ -156,47 +125,22 @@ def history(
         )
 
 
-def _promotions(opened: Opened, model: str) -> Promotions:
-    return opened.registry.promotions(
-        model.removesuffix("-classifier"),
-        opened.params,
-        lambda line: console().print(line, soft_wrap=True, markup=False),
-    )
-
-
-def _written(name: str, number: int) -> str:
-    return f"{name}/{number}"
+def _say(line: str) -> None:
+    console().print(line, soft_wrap=True, markup=False)
 
 
 def _print_live(model: str, live: Live, as_json: bool) -> None:
+    from flows.comparison.decide import term_content, version_name
+
     term = live.terms[-1]
     if as_json:
-        print_json({"model": model, "live": live.version, "previous": live.previous, "term": _term(term)})
+        print_json({"model": model, "live": live.version, "previous": live.previous, "term": term_content(term)})
         return
     out = console()
     if term.decision.forced:
         out.print("FORCED over: " + "; ".join(term.decision.overrode), style="bold red", soft_wrap=True, markup=False)
     back = f"; a rollback leads to {live.previous}" if live.previous else ""
-    out.print(f"{_written(model, term.version)} is live{back}", style="bold")
-
-
-def _term(term: Term) -> dict[str, Any]:
-    decision = term.decision
-    return {
-        "version": term.version,
-        "since": term.since.isoformat(timespec="seconds"),
-        "until": term.until.isoformat(timespec="seconds") if term.until else None,
-        "how": term.how,
-        "who": decision.who,
-        "why": decision.why,
-        "approved_by": decision.approved_by,
-        "forced": decision.forced,
-        "overrode": list(decision.overrode),
-        "card": decision.card,
-        "verdict": decision.verdict,
-        "outcome": decision.outcome,
-        "evidence": decision.evidence,
-    }
+    out.print(f"{version_name(model, term.version)} is live{back}", style="bold")
 
 
 def _cells(term: Term) -> list[str]:

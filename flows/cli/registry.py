@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.app import HERE, AsJson, Workspace, console, group, print_json, print_rows
-from flows.workspace.layout import Layout
-from samif.config import Params, load_params
 from samif.errors import IntegrityError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from flows.registry.registry import Registry
+    from flows.comparison.decide import Opened
 
 registry_app = group("registry", "Model versions: list, verify, compare, promote, roll back.")
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A workspace and its registry."""
-
-    layout: Layout
-    params: Params
-    registry: Registry
-
-
 def open_registry(workspace: Path) -> Opened:
     """The workspace with its registry; SamifError where there is no workspace."""
-    from flows.registry.registry import Registry
+    from flows.comparison.decide import open_registry as open_here
 
-    layout = Layout(workspace.resolve())
-    params = load_params(layout.params)
-    return Opened(layout, params, Registry(params.registry.tracking_uri, layout.root))
+    return open_here(workspace)
 
 
 @registry_app.command("list")

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from flows.error_analysis.collect import Errors
+from flows.error_analysis.collect import Errors, find_case
 from flows.workspace.edit import add_background, add_session
 from flows.workspace.layout import Layout
 from samif.config import CocoSource, Params, load_params
@@ -34,6 +34,11 @@ _USES: dict[Use, tuple[Cause, ...]] = {
 }
 
 
+def uses_of(cause: Cause) -> list[Use]:
+    """What an error of this cause can be accepted as."""
+    return [use for use, causes in _USES.items() if cause in causes]
+
+
 @dataclass(frozen=True)
 class Accepted:
     """A session that was added: its objects, new classes and shots per class (none for hard negatives)."""
@@ -52,7 +57,7 @@ def accept(layout: Layout, errors: Errors, ids: Sequence[str], name: str, use: U
             change), or the session exists.
         SamifError: the session cannot be added; nothing is changed then.
     """
-    cases = [_find(errors, id_) for id_ in dict.fromkeys(ids)]
+    cases = [find_case(errors, id_) for id_ in dict.fromkeys(ids)]
     if unusable := [case for case in cases if case.cause not in _USES[use]]:
         raise ConfigError(f"nothing was added: {_refusal(unusable, use, load_params(layout.params))}")
     if use == "shots" and (unnamed := [case.id for case in cases if case.label == UNKNOWN]):
@@ -110,13 +115,6 @@ def _reason(case: ErrorCase, use: Use, params: Params) -> str:
         else f"remove session '{session}' and those after it, and add it again with more shots"
     )
     return f"'{case.label}' is a known class, and rows of known classes never change; {learn}"
-
-
-def _find(errors: Errors, id_: str) -> ErrorCase:
-    for case in errors.cases:
-        if case.id == id_:
-            return case
-    raise ConfigError(f"there is no error {id_} of {errors.name}; 'samif errors list' with the same options lists them")
 
 
 def _labelled(dataset: Dataset, cases: Sequence[ErrorCase], use: Use) -> Dataset:

@@ -81,3 +81,15 @@ def _on_validation(name: str, known: tuple[str, ...], dataset: Dataset, cases: S
     """Errors on validation images."""
     page = f"errors-{name.replace('/', '-')}.html"
     return Errors(name, known, dataset, tuple(cases), VALIDATION, page)
+
+
+def find_case(errors: Errors, id_: str) -> ErrorCase:
+    """The error with this id.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for case in errors.cases:
+        if case.id == id_:
+            return case
+    raise ConfigError(f"there is no error {id_} of {errors.name}; 'samif errors list' with the same options lists them")

@@ -37,7 +37,7 @@ def write_page(errors: Errors, path: Path) -> None:
     for cause, cases in groupby(errors.cases, key=lambda case: case.cause):
         cards: list[dict[str, Any]] = []
         for case in cases:
-            jpeg = _jpeg(_crop(errors.dataset, case)) if left > 0 else b""
+            jpeg = crop_jpeg(errors.dataset, case) if left > 0 else b""
             left -= len(jpeg)
             uri = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" if jpeg else ""
             cards.append({"case": case, "crop": uri})
@@ -53,6 +53,13 @@ def write_round(done: Round, path: Path) -> None:
     files.commit(path, html.encode())
 
 
+def crop_jpeg(dataset: Dataset, case: ErrorCase) -> bytes:
+    """The surroundings of an error with its mask, as a JPEG."""
+    file = io.BytesIO()
+    Image.fromarray(_crop(dataset, case)).save(file, format="JPEG", quality=JPEG_QUALITY, optimize=True)
+    return file.getvalue()
+
+
 def _crop(dataset: Dataset, case: ErrorCase) -> np.ndarray:
     """The surroundings of an error with its mask, (H, W, 3)."""
     pixels = read_image(dataset.path_of(case.image))
@@ -66,9 +73,3 @@ def _crop(dataset: Dataset, case: ErrorCase) -> np.ndarray:
     inside = part(case.rle, left, top, right - left, bottom - top)
     mask = np.asarray(Image.fromarray(inside).resize(size, Image.Resampling.NEAREST))
     return draw_instances(shown, [mask], [case.category], None if case.score is None else [case.score])
-
-
-def _jpeg(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="JPEG", quality=JPEG_QUALITY, optimize=True)
-    return file.getvalue()

@@ -46,9 +46,9 @@ def find_token(file: Path | None, made: Path, host: str, wanted: bool) -> tuple[
             token = file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"the token file {file} cannot be read ({error}); name another") from None
-        return _long_enough(token, str(file)), None
+        return check_token(token, str(file)), None
     if VARIABLE in os.environ:
-        return _long_enough(os.environ[VARIABLE].strip(), VARIABLE), None
+        return check_token(os.environ[VARIABLE].strip(), VARIABLE), None
     token = secrets.token_urlsafe(32)
     made.parent.mkdir(parents=True, exist_ok=True)
     made.unlink(missing_ok=True)
@@ -87,7 +87,15 @@ def matches(given: str | None, expected: str | None) -> bool:
     return expected is None or (given is not None and hmac.compare_digest(digest_of(given), expected))
 
 
-def _long_enough(token: str, where: str) -> str:
+def check_token(token: str, where: str) -> str:
+    """The token, if it is LEAST or more plain characters.
+
+    Args:
+        where: what holds it, for the message, which does not quote it.
+
+    Raises:
+        ConfigError: it is not.
+    """
     if len(token) < LEAST or not token.isprintable() or not token.isascii() or " " in token:
         raise ConfigError(f"the token in {where} is not {LEAST} or more plain characters; make a longer one")
     return token

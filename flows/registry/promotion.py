@@ -192,7 +192,13 @@ class Promotions:
         failed = verdict.reasons("failed")
         if failed and not request.force:
             raise GateFailed(f"{name} is refused: {_few(failed)}; see 'samif registry compare'")
-        approver = request.approve or _approval(live, verdict)
+        own = request.who if self._params.gates.approver == "another" else None
+        if request.approve and _same_person(request.approve, own):
+            raise GateFailed(
+                f"{request.approve} requests the promotion of {name} and may not approve it too (gates.approver); ask "
+                "another person"
+            )
+        approver = request.approve or _approval(live, verdict, own)
         if approver is None and (verdict.outcome == "unclear" or request.always_ask) and not request.force:
             unclear = verdict.reasons("unclear")
             about = f" about this: {_few(unclear)}" if unclear else ""
@@ -322,10 +328,14 @@ class Promotions:
             time.sleep(POLL_SECONDS)
 
 
-def _approval(live: Live, verdict: Verdict) -> str | None:
-    """Who approved exactly this verdict on exactly this card since the last change."""
+def _approval(live: Live, verdict: Verdict, own: str | None = None) -> str | None:
+    """Who approved exactly this verdict on exactly this card since the last change; the person `own` does not count."""
     given = (e for e in live.approvals if (e.card, e.verdict) == (verdict.candidate_card, verdict.digest))
-    return next((entry.approved_by for entry in given), None)
+    return next((e.approved_by for e in given if not _same_person(e.approved_by, own)), None)
+
+
+def _same_person(name: str | None, other: str | None) -> bool:
+    return name is not None and other is not None and name.strip().casefold() == other.strip().casefold()
 
 
 def _few(reasons: list[str]) -> str:

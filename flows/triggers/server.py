@@ -6,20 +6,20 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
 
+from flows.http.listening import listening, origin_of
 from flows.http.signature import VARIABLE
 from flows.triggers.app import Receiver, build_app
 from flows.triggers.queue import Queue
-from samif.errors import ConfigError, SamifError
+from samif.errors import SamifError
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +45,8 @@ def serve(receiver: Receiver, host: str, port: int, command: Sequence[str], say:
     if interrupted := queue.recover():
         say(f"{interrupted} requests were interrupted and wait again")
     worker = Worker(queue, command, say)
-    with _listening(host, port) as listener, worker:
-        shown = f"[{host}]" if ":" in host else host
-        say(f"listening at http://{shown}:{listener.getsockname()[1]}/v1/events; Ctrl-C ends it")
+    with listening(host, port) as listener, worker:
+        say(f"listening at {origin_of('http', host, listener)}/v1/events; Ctrl-C ends it")
         app = build_app(replace(receiver, wake=worker.wake, failure=worker.failure))
         # uvicorn raises the signal again once it has shut down: then the run has to be ended, too
         signal.signal(signal.SIGTERM, lambda *_: None)
@@ -55,17 +54,6 @@ def serve(receiver: Receiver, host: str, port: int, command: Sequence[str], say:
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
         say("ending")
-
-
-@contextlib.contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise ConfigError(f"{host}:{port} cannot be listened on ({error.strerror}); choose another --port") from None
-    with listener:
-        yield listener
 
 
 class Worker:

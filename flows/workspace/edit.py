@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from flows.workspace.class_list import resolved
 from flows.workspace.layout import Layout
 from flows.workspace.lock import exclusive
-from flows.workspace.params_edit import with_session, without_session
+from flows.workspace.params_edit import with_session, with_value, without_session
 from flows.workspace.shots import Available, available, count_objects
 from flows.workspace.source_paths import written
 from samif.config import BASE, CocoSource, Params, ReadRules, SessionParams, ShotSource, load_params
@@ -104,6 +104,18 @@ def remove_session(root: Path, name: str) -> Params:
                 f"remove '{names[-1]}' first"
             )
         return replace_params(layout.params, without_session(layout.params.read_text(encoding="utf-8"), name))
+
+
+def set_value(root: Path, section: str, key: str, value: float) -> Params:
+    """Change one number of params.yaml; every other byte of the file stays.
+
+    Raises:
+        SamifError: the value is not allowed, or a run is under way.
+    """
+    layout = Layout(root)
+    with exclusive(root):
+        text = layout.params.read_text(encoding="utf-8")
+        return replace_params(layout.params, with_value(text, section, key, value))
 
 
 def _pin(layout: Layout, source: CocoSource, rules: ReadRules) -> tuple[ShotSource, Available]:

@@ -113,6 +113,23 @@ def without_session(text: str, name: str) -> str:
     return "".join(lines)
 
 
+def with_value(text: str, section: str, key: str, value: float) -> str:
+    """The text with one number of a section changed, or added where the section leaves it to its default."""
+    root = YAML().compose(io.StringIO(text))
+    found = next((v for k, v in root.value if k.value == section), None)
+    if not isinstance(found, MappingNode):
+        return text.rstrip("\n") + f"\n\n{section}:\n  {key}: {value:g}\n"
+    old = next((v for k, v in found.value if k.value == key), None)
+    if old is not None:
+        return text[: old.start_mark.index] + f"{value:g}" + text[old.end_mark.index :]
+    if found.flow_style:
+        comma = ", " if found.value else ""
+        at = found.start_mark.index + 1
+        return text[:at] + f"{key}: {value:g}{comma}" + text[at:]
+    first = found.value[0][0].start_mark
+    return text[: first.index] + f"{key}: {value:g}\n{' ' * first.column}" + text[first.index :]
+
+
 def _find(text: str) -> tuple[ScalarNode, MappingNode] | None:
     root = YAML().compose(io.StringIO(text))
     return next(((k, v) for k, v in root.value if k.value == "sessions"), None)

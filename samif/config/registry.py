@@ -65,6 +65,8 @@ class GatesParams(Strict):
     """`identical` requires bit-identical rows of known classes; `any` allows retrained ones."""
     approval: Literal["unclear", "always"] = "unclear"
     """`unclear` asks a person only about unclear verdicts, `always` about every verdict."""
+    approver: Literal["anyone", "another"] = Field(default="anyone", exclude_if=lambda who: bool(who == "anyone"))
+    """`another` takes no approval of the person who requests the promotion."""
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     """Bootstrap resamples of the images."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95

@@ -19,6 +19,24 @@ def encode(masks: NDArray[np.bool_]) -> list[Rle]:
     return [{"size": [int(s) for s in code["size"]], "counts": code["counts"].decode("ascii")} for code in codes]
 
 
+def encode_whole(mask: NDArray[np.bool_]) -> Rle:
+    """One mask (H, W), of which only the columns that it covers are read: quick for a small object of a large image."""
+    height, width = mask.shape
+    columns = np.flatnonzero(mask.any(axis=0))
+    if not len(columns):
+        return encode(mask[None])[0]
+    first = int(columns[0])
+    run = np.ascontiguousarray(mask[:, first : columns[-1] + 1].T).ravel()
+    changes = np.flatnonzero(np.diff(run)) + 1 + first * height
+    start, end = ([first * height] if run[0] else []), ([(int(columns[-1]) + 1) * height] if run[-1] else [])
+    edges = np.concatenate([[0], start, changes, end, [height * width]])
+    counts = np.diff(edges)
+    if counts[-1] == 0:
+        counts = counts[:-1]
+    code = coco.frPyObjects({"size": [height, width], "counts": counts.astype(int).tolist()}, height, width)
+    return {"size": [height, width], "counts": code["counts"].decode("ascii")}
+
+
 def decode(codes: Sequence[Rle]) -> NDArray[np.bool_]:
     """N run-length codes of one size -> masks (N, H, W)."""
     return np.ascontiguousarray(coco.decode(list(codes)).transpose(2, 0, 1)).astype(bool)

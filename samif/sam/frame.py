@@ -52,6 +52,16 @@ class Frame:
         return (points[..., 0] < self.width * self.scale) & (points[..., 1] < self.height * self.scale)
 
 
+def _interpolated(values: Tensor, start: int, end: int, side: int) -> Tensor:
+    """Rows `start` to `end` of values (r, n) stretched to (side, n), as bilinear interpolation without aligned corners
+    does it."""
+    count = values.shape[0]
+    at = ((torch.arange(start, end, device=values.device) + 0.5) * (count / side) - 0.5).clamp_min(0.0)
+    low = at.long()
+    share = (at - low).unsqueeze(1)
+    return values[low] * (1.0 - share) + values[(low + 1).clamp_max(count - 1)] * share
+
+
 @dataclass(frozen=True)
 class View:
     """One encoded part of an image: its `frame`, and the image pixel (x, y) of its top left corner."""

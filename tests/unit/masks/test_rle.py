@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from samif.masks.rle import areas, boxes, decode, encode, overlaps, paste
+from samif.masks.rle import areas, boxes, decode, encode, encode_whole, overlaps, paste
 from tests.support.handmade import pixels, rectangle, rle
 
 stacks = hnp.arrays(bool, st.tuples(st.integers(1, 4), st.integers(1, 12), st.integers(1, 12)))
@@ -59,3 +59,8 @@ def test_a_pasted_mask_lies_where_its_part_was_cut(masks: np.ndarray, x: int, y:
     _, h, w = masks.shape
     whole = decode(paste(encode(masks), x, y, y + h + more, x + w + more))
     assert np.array_equal(whole[:, y : y + h, x : x + w], masks) and whole.sum() == masks.sum()
+
+
+@given(stacks)
+def test_one_mask_is_encoded_as_several_are(masks: np.ndarray) -> None:
+    assert [encode_whole(mask) for mask in masks] == encode(masks)

@@ -1,0 +1,148 @@
+"""Runs that the console starts: `samif run` as a process of its own, followed by what it writes, and cancelled."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal
+
+from flows.pipeline.run import last_run
+from flows.workspace.lock import busy_error
+from samif.errors import SystemRefused
+
+PROGRESS = re.compile(
+    r"(?P<work>[^:]+): (?P<done>\d+)/(?P<total>\d+) (?P<unit>\w+)(?:, (?P<rate>[\d.]+)/s)?(?:, (?P<left>\d+) s left)?"
+)
+STAGE = re.compile(r"stage (?P<stage>\S+)")
+MOST_LINES = 200
+STOP_SECONDS = 20.0
+_TAIL_BYTES = 64_000
+
+State = Literal["running", "done", "failed", "cancelled"]
+
+
+@dataclass
+class _Started:
+    """A run that this process has started."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    who: str
+    why: str
+    at: float
+    cancelled: bool = False
+
+
+class Runs:
+    """The run of one workspace; at most one at a time, as everywhere."""
+
+    def __init__(self, root: Path, state: Path) -> None:
+        self._root, self._state, self._lock = root, state, Lock()
+        self._started: _Started | None = None
+
+    def start(self, who: str, why: str) -> None:
+        """Start `samif run`.
+
+        Raises:
+            BusyError: one that was started here is under way. One that was started elsewhere ends the new one with the
+                same sentence.
+            SystemRefused: no process can be started.
+        """
+        with self._lock:
+            if self._started is not None and self._started.process.poll() is None:
+                raise busy_error(self._root)
+            self._state.mkdir(parents=True, exist_ok=True)
+            log = self._state / "run.log"
+            words = ["run", "--workspace", str(self._root), "--who", who, "--why", why]
+            command = [sys.executable, "-c", "from flows.cli import main; main()", *words]
+            try:
+                with log.open("wb") as out:
+                    process = subprocess.Popen(
+                        command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+                        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                    )  # fmt: skip
+            except OSError as error:
+                raise SystemRefused(f"no run can be started ({error.strerror}); free memory or the disk") from None
+            self._started = _Started(process, log, who, why, time.time())
+
+    def cancel(self) -> bool:
+        """Interrupt the run, as Ctrl-C does; False where none is under way. What is computed is kept."""
+        with self._lock:
+            started = self._started
+            if started is None or started.process.poll() is not None:
+                return False
+            started.cancelled = True
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(started.process.pid, signal.SIGINT)
+            return True
+
+    def end(self) -> None:
+        """Cancel, and wait until the process has ended."""
+        if self.cancel() and self._started is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._started.process.wait(STOP_SECONDS)
+                return
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._started.process.pid, signal.SIGKILL)
+
+    def status(self) -> dict[str, Any]:
+        """State of the run that was started here: {"state", "who", "why", "seconds", "stage", "progress", "error",
+        "lines"}, `state` none before the first; `last` is the record of the workspace's latest run."""
+        started, last = self._started, last_run(self._root)
+        content: dict[str, Any] = {"state": None, "last": _short(last) if last else None}
+        if started is None:
+            return content
+        code = started.process.poll()
+        lines = _tail(started.log)
+        state: State = "running" if code is None else "cancelled" if started.cancelled else "failed" if code else "done"
+        error = next((line.removeprefix("samif: ") for line in reversed(lines) if line.startswith("samif: ")), None)
+        stages = [found["stage"] for line in lines if (found := STAGE.match(line))]
+        return content | {
+            "state": state,
+            "who": started.who,
+            "why": started.why,
+            "seconds": round(time.time() - started.at, 1),
+            "stage": stages[-1] if stages else None,
+            "stages": stages,
+            "progress": _progress(lines) if state == "running" else None,
+            "error": error if state == "failed" else None,
+            "lines": lines[-MOST_LINES:],
+        }
+
+
+def _progress(lines: list[str]) -> dict[str, Any] | None:
+    """The newest count: {"work", "done", "total", "unit", "rate", "left"}, rate per second, seconds left."""
+    for line in reversed(lines):
+        if STAGE.match(line):
+            return None
+        if found := PROGRESS.match(line):
+            rate, left = found["rate"], found["left"]
+            return {
+                "work": found["work"],
+                "done": int(found["done"]),
+                "total": int(found["total"]),
+                "unit": found["unit"],
+                "rate": float(rate) if rate else None,
+                "left": int(left) if left else None,
+            }
+    return None
+
+
+def _tail(log: Path) -> list[str]:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+        return file.read().decode(errors="replace").splitlines()
+
+
+def _short(record: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("id", "who", "why", "started", "ended", "outcome", "error", "stages", "versions", "up_to_date")
+    return {key: record.get(key) for key in keys}

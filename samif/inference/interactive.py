@@ -1,0 +1,243 @@
+"""A person's prompts -> the mask of one object: clicks and boxes on an image that is embedded once.
+
+The decoder is asked with all prompts together, and with the last click alone, whose mask is added to the mask so far or
+taken from it. Of these candidates the one counts that agrees with the most clicks and, of equal ones, the best by
+predicted IoU and by its overlap with the mask so far: a further click corrects, it does not start anew. Where no
+candidate agrees with the last click, a disc about it is added or taken.
+
+Shape legend: P clicks, K masks of a prompt, r side of a low-resolution mask, (H, W) the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from samif.inference.propose import Proposals
+from samif.masks.pooling import pool
+from samif.masks.rle import encode_whole
+from samif.sam.decode import ALL_MASKS, SINGLE_MASK, ImageContext, predict_masks, run_transformer
+from samif.sam.decoder import InstanceDecoder
+from samif.sam.frame import View
+from samif.sam.precision import full_float32
+
+NEAR = 0.5
+"""Weight of the overlap with the mask so far, against the predicted IoU."""
+DISC = 0.5
+"""Radius of a disc about a click that no candidate agrees with, as a share of the distance to the nearest click of the
+other kind."""
+LARGEST_DISC = 0.03
+"""Its largest radius, as a share of the image's longer side."""
+SMALL = 0.25
+"""Share of the image's longer side up to which an object is seen better in a part of the image."""
+AROUND = 3.0
+"""Side of that part, in sides of the object's box."""
+LEAST_PART = 64
+"""Its least side in pixels: less would be nothing but interpolation."""
+
+
+@dataclass(frozen=True)
+class Click:
+    """A click at (x, y) in image pixels, on the object or beside it."""
+
+    x: float
+    y: float
+    foreground: bool
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What a person did for one object, clicks in their order; `box` as x, y, width, height in image pixels."""
+
+    clicks: tuple[Click, ...] = ()
+    box: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A mask (H, W) of an image, and its predicted IoU."""
+
+    mask: NDArray[np.bool_]
+    iou: float
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A mask as logits (r, r) to choose by, and its predicted IoU. Where it changes the mask so far, `part` (r, r) is
+    what is added or taken."""
+
+    logits: Tensor
+    iou: float
+    part: Tensor | None = None
+
+
+class PromptedImage:
+    """An image, or a part of it, made ready for prompts.
+
+    Args:
+        embedding: (C, h, w) of the part that `view` shows.
+        view: that part, in pixels of the whole image.
+        height, width: of the whole image.
+        multimask: whether all masks of a prompt are candidates: parts and wholes.
+    """
+
+    def __init__(
+        self, decoder: InstanceDecoder, embedding: Tensor, view: View, height: int, width: int, multimask: bool
+    ) -> None:
+        self._decoder, self.view, self.height, self.width = decoder, view, height, width
+        self.embedding = embedding.to(decoder.device).float()
+        self._which = ALL_MASKS if multimask else SINGLE_MASK
+        with torch.inference_mode(), full_float32():
+            self._context: ImageContext = decoder.prepare_image(self.embedding.unsqueeze(0))
+
+    @full_float32()
+    @torch.inference_mode()
+    def answer(self, prompts: Prompts, before: NDArray[np.bool_] | None = None) -> Outline:
+        """The mask of the object that is prompted.
+
+        Args:
+            prompts: at least one click or the box, within the part of the image.
+            before: the mask so far (H, W), with everything that was changed by hand; none at the first prompt.
+        """
+        clicks = prompts.clicks
+        candidates = self._ask(clicks, prompts.box)
+        if before is None or not clicks:
+            if prompts.box is not None and not clicks:  # for decoders that never learnt boxes
+                x, y, width, height = prompts.box
+                candidates += self._ask([Click(x + width / 2, y + height / 2, True)], None)
+            best = max(
+                candidates, key=lambda c: (self._agreeing(c.logits, clicks), c.iou * self._fit(c.logits, prompts.box))
+            )
+            return self._outline(best, None)
+        inside = torch.from_numpy(np.ascontiguousarray(self.view.cut(before)))
+        so_far = self.view.frame.low_masks(inside[None], candidates[0].logits.shape[-1])[0] - 0.5
+        last = clicks[-1]
+        for alone in self._ask([replace(last, foreground=True)], None):
+            logits = torch.maximum(so_far, alone.logits) if last.foreground else torch.minimum(so_far, -alone.logits)
+            candidates.append(_Candidate(logits, alone.iou, alone.logits))
+        best = max(candidates, key=lambda c: (self._agreeing(c.logits, clicks), c.iou + NEAR * _iou(c.logits, so_far)))
+        if not self._agrees(best.logits, last):
+            return Outline(self._with_disc(before, clicks), best.iou)
+        return self._outline(best, before, last.foreground)
+
+    @full_float32()
+    @torch.inference_mode()
+    def proposal(self, mask: NDArray[np.bool_]) -> Proposals:
+        """A mask (H, W) that is not empty as a proposal, with the features that a classifier names it by: the embedding
+        pooled under it, and the decoder's token at its deepest point."""
+        inside = torch.from_numpy(np.ascontiguousarray(self.view.cut(mask)))
+        low = self.view.frame.low_masks(inside[None], 4 * self.embedding.shape[-1])
+        output, objectness = self._decoder.run_transformer(self._context, self._deepest(low[0])[None, None])
+        columns = output.iou[:, 0].clamp(0.0, 1.0), objectness.sigmoid(), output.mask_tokens[:, 0]
+        pooled = pool(self.embedding, low.to(self.embedding.device))
+        return Proposals([encode_whole(mask)], *(column.cpu().numpy() for column in (*columns, pooled)))
+
+    def _ask(self, clicks: Sequence[Click], box: tuple[float, float, float, float] | None) -> list[_Candidate]:
+        """The decoder's masks for prompts, all together."""
+        points = boxes = None
+        if clicks:
+            at = self._decoder_points([(click.x, click.y) for click in clicks])
+            points = at[None], torch.tensor([[int(click.foreground) for click in clicks]], device=at.device)
+        if box is not None:
+            x, y, width, height = box
+            boxes = self._decoder_points([(x, y), (x + width, y + height)]).reshape(1, 4)
+        sparse, _ = self._decoder.prompt_encoder(points=points, boxes=boxes, masks=None)
+        answer = run_transformer(self._decoder.mask_decoder, self._context, sparse)
+        masks = predict_masks(self._decoder.mask_decoder, self._context, answer, self._which)[0].cpu()
+        iou = answer.iou[0, list(self._which)].clamp(0.0, 1.0).tolist()
+        return [_Candidate(logits, value) for logits, value in zip(masks, iou, strict=True)]
+
+    def _decoder_points(self, points: Sequence[tuple[float, float]]) -> Tensor:
+        """Points (P, 2) in image pixels -> in encoder pixels of this part."""
+        corner = torch.tensor([self.view.x, self.view.y], dtype=torch.float32)
+        found = self.view.frame.to_encoder(torch.tensor(points, dtype=torch.float32) - corner)
+        return found.to(self._decoder.device)
+
+    def _deepest(self, low: Tensor) -> Tensor:
+        """The point (2,) deepest inside a mask of shares (r, r), in encoder pixels."""
+        depth = distance_transform_edt(np.pad(low.numpy() > 0, 1))[1:-1, 1:-1] * low.numpy()
+        row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+        cell = self._decoder.image_size / low.shape[-1]
+        return torch.tensor([(column + 0.5) * cell, (row + 0.5) * cell], device=self._decoder.device)
+
+    def _agrees(self, logits: Tensor, click: Click) -> bool:
+        side = max(self.view.frame.height, self.view.frame.width)
+        column, row = ((v * logits.shape[-1]) / side for v in (click.x - self.view.x, click.y - self.view.y))
+        last = logits.shape[-1] - 1
+        value = logits[min(max(int(row), 0), last), min(max(int(column), 0), last)]
+        return bool(value > 0) == click.foreground
+
+    def _agreeing(self, logits: Tensor, clicks: Sequence[Click]) -> int:
+        return sum(self._agrees(logits, click) for click in clicks)
+
+    def _fit(self, logits: Tensor, box: tuple[float, float, float, float] | None) -> float:
+        """IoU of a mask's box with the box of a prompt; 1 where there is none."""
+        if box is None:
+            return 1.0
+        inside = logits > 0
+        rows, columns = inside.any(dim=1).nonzero()[:, 0].tolist(), inside.any(dim=0).nonzero()[:, 0].tolist()
+        if not rows:
+            return 0.0
+        cell = max(self.view.frame.height, self.view.frame.width) / logits.shape[-1]
+        x, y, width, height = box
+        left, right = columns[0] * cell + self.view.x, (columns[-1] + 1) * cell + self.view.x
+        top, bottom = rows[0] * cell + self.view.y, (rows[-1] + 1) * cell + self.view.y
+        wide, high = min(right, x + width) - max(left, x), min(bottom, y + height) - max(top, y)
+        both = max(0.0, wide) * max(0.0, high)
+        return both / ((right - left) * (bottom - top) + width * height - both)
+
+    def _outline(self, best: _Candidate, before: NDArray[np.bool_] | None, foreground: bool = True) -> Outline:
+        """A candidate as a mask of the whole image; outside of this part the mask so far stays."""
+        mask = np.zeros((self.height, self.width), dtype=bool) if before is None else before.copy()
+        region = self.view.cut(mask)
+        drawn = self.view.frame.full_mask(best.logits if best.part is None else best.part)
+        if best.part is None:
+            region[...] = drawn
+        elif foreground:
+            region |= drawn
+        else:
+            region &= ~drawn
+        return Outline(mask, best.iou)
+
+    def _with_disc(self, before: NDArray[np.bool_], clicks: Sequence[Click]) -> NDArray[np.bool_]:
+        """The mask so far with a disc about the last click added or taken."""
+        last = clicks[-1]
+        others = [np.hypot(c.x - last.x, c.y - last.y) for c in clicks if c.foreground != last.foreground]
+        side = max(self.view.frame.height, self.view.frame.width)
+        radius = max(1.0, min([LARGEST_DISC * side, *(DISC * float(other) for other in others)]))
+        mask = before.copy()
+        top, left = max(0, int(last.y - radius)), max(0, int(last.x - radius))
+        part = mask[top : int(last.y + radius) + 2, left : int(last.x + radius) + 2]
+        y, x = np.ogrid[: part.shape[0], : part.shape[1]]
+        part[(x + left + 0.5 - last.x) ** 2 + (y + top + 0.5 - last.y) ** 2 <= radius**2] = last.foreground
+        return mask
+
+
+def part_around(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
+    """The part of an image in which a small object is seen better, as x, y, width and height in pixels; none where the
+    object is large enough, or there is none."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    height, width = mask.shape
+    if not len(rows):
+        return None
+    box_height, box_width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+    longest = max(box_height, box_width)
+    if longest > SMALL * max(height, width):
+        return None
+    side = int(min(max(AROUND * longest, LEAST_PART), max(height, width)))
+    high, wide = min(side, height), min(side, width)
+    top = int(np.clip((rows[0] + rows[-1] + 1 - high) / 2, 0, height - high))
+    left = int(np.clip((columns[0] + columns[-1] + 1 - wide) / 2, 0, width - wide))
+    return left, top, wide, high
+
+
+def _iou(a: Tensor, b: Tensor) -> float:
+    """IoU of two masks given as logits."""
+    first, second = a > 0, b > 0
+    return float((first & second).sum() / (first | second).sum().clamp_min(1))
