@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli.app import HERE, AsJson, Workspace, console, group, print_json, print_rows
-from flows.cli.registry import Opened, open_registry
+from flows.cli.registry import open_registry
 from samif.errors import ObjectMissing, SamifError
 
 if TYPE_CHECKING:
+    from flows.comparison.decide import Opened
     from flows.watch.history import State
     from flows.watch.watcher import PollResult, WatchedVersion
     from samif.watch.charts import Reading

@@ -78,6 +78,7 @@ class _Models:
     """What is loaded, for a state of the workspace's files."""
 
     state: Hashable
+    classifier: Path
     encoder: ImageEncoder
     decoder: InstanceDecoder
     propose: ProposeParams
@@ -195,14 +196,18 @@ class Engine:
         return seen.parts[part]
 
     def _load(self) -> _Models:
-        """The models for the workspace as it is now; loaded anew after a run."""
-        params = load_params(self._layout.params)
-        classifier = Path(newest_classifier(self._layout, params)) / CLASSIFIER
-        state = params.encoder, params.propose, params.semantic, _facts(classifier), _facts(self._layout.decoder)
-        if self._models is None or self._models.state != state:
-            self._models = _loaded(self._layout, params, classifier, state)
+        """The models for the workspace as it is now; loaded anew after a run and after a change of params.yaml."""
+        models = self._models
+        if models is None or models.state != self._state(models.classifier):
+            params = load_params(self._layout.params)
+            classifier = Path(newest_classifier(self._layout, params)) / CLASSIFIER
+            state = self._state(classifier)
+            self._models = models = _loaded(self._layout, params, classifier, state)
             self._seen.clear()
-        return self._models
+        return models
+
+    def _state(self, classifier: Path) -> Hashable:
+        return tuple(_facts(path) for path in (self._layout.params, classifier, self._layout.decoder))
 
 
 def _facts(path: Path) -> tuple[int, int] | None:
@@ -219,13 +224,13 @@ def _loaded(layout: Layout, params: Params, classifier: Path, state: Hashable) -
         try:
             segmenter = load_segmenter(find(str(classifier.parent), layout.root), device=device_here())
             return _Models(
-                state, segmenter.encoder, segmenter.decoder, segmenter.propose_params, store, segmenter
+                state, classifier, segmenter.encoder, segmenter.decoder, segmenter.propose_params, store, segmenter
             )  # fmt: skip
         except ObjectMissing:  # a run is replacing the files
             pass
     encoder = encoder_of(params.encoder, device_here())
     decoder = InstanceDecoder.of(encoder.sam).eval().requires_grad_(False).to(encoder.device)
-    return _Models(state, encoder, decoder, params.propose, store, None)
+    return _Models(state, classifier, encoder, decoder, params.propose, store, None)
 
 
 def _embedded(models: _Models, pixels: NDArray[np.uint8], sha256: str) -> tuple[Tensor, Where]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, label
 from torch import Tensor
 
 from samif.inference.propose import Proposals
@@ -27,11 +27,15 @@ from samif.sam.decoder import InstanceDecoder
 from samif.sam.frame import View
 from samif.sam.precision import full_float32
 
-NEAR = 0.5
+NEAR = 4.0
 """Weight of the overlap with the mask so far, against the predicted IoU."""
+LAST_CLICKS = 3
+"""Clicks that the decoder is asked with together: encoders are trained on few prompts."""
 DISC = 0.5
 """Radius of a disc about a click that no candidate agrees with, as a share of the distance to the nearest click of the
 other kind."""
+SPECK, GAP = 0.05, 0.02
+"""Parts up to this share of a mask's area, and holes up to that, are taken for noise where no click says otherwise."""
 LARGEST_DISC = 0.03
 """Its largest radius, as a share of the image's longer side."""
 SMALL = 0.25
@@ -106,7 +110,7 @@ class PromptedImage:
             before: the mask so far (H, W), with everything that was changed by hand; none at the first prompt.
         """
         clicks = prompts.clicks
-        candidates = self._ask(clicks, prompts.box)
+        candidates = self._ask(clicks[-LAST_CLICKS:], prompts.box)
         if before is None or not clicks:
             if prompts.box is not None and not clicks:  # for decoders that never learnt boxes
                 x, y, width, height = prompts.box
@@ -114,7 +118,7 @@ class PromptedImage:
             best = max(
                 candidates, key=lambda c: (self._agreeing(c.logits, clicks), c.iou * self._fit(c.logits, prompts.box))
             )
-            return self._outline(best, None)
+            return self._outline(best, None, clicks)
         inside = torch.from_numpy(np.ascontiguousarray(self.view.cut(before)))
         so_far = self.view.frame.low_masks(inside[None], candidates[0].logits.shape[-1])[0] - 0.5
         last = clicks[-1]
@@ -124,7 +128,7 @@ class PromptedImage:
         best = max(candidates, key=lambda c: (self._agreeing(c.logits, clicks), c.iou + NEAR * _iou(c.logits, so_far)))
         if not self._agrees(best.logits, last):
             return Outline(self._with_disc(before, clicks), best.iou)
-        return self._outline(best, before, last.foreground)
+        return self._outline(best, before, clicks)
 
     @full_float32()
     @torch.inference_mode()
@@ -167,11 +171,13 @@ class PromptedImage:
         return torch.tensor([(column + 0.5) * cell, (row + 0.5) * cell], device=self._decoder.device)
 
     def _agrees(self, logits: Tensor, click: Click) -> bool:
+        return bool(logits[self._cell(click, logits.shape[-1])] > 0) == click.foreground
+
+    def _cell(self, click: Click, resolution: int) -> tuple[int, int]:
+        """Row and column of a click in a mask (r, r)."""
         side = max(self.view.frame.height, self.view.frame.width)
-        column, row = ((v * logits.shape[-1]) / side for v in (click.x - self.view.x, click.y - self.view.y))
-        last = logits.shape[-1] - 1
-        value = logits[min(max(int(row), 0), last), min(max(int(column), 0), last)]
-        return bool(value > 0) == click.foreground
+        row, column = (int(v * resolution / side) for v in (click.y - self.view.y, click.x - self.view.x))
+        return min(max(row, 0), resolution - 1), min(max(column, 0), resolution - 1)
 
     def _agreeing(self, logits: Tensor, clicks: Sequence[Click]) -> int:
         return sum(self._agrees(logits, click) for click in clicks)
@@ -190,16 +196,36 @@ class PromptedImage:
         top, bottom = rows[0] * cell + self.view.y, (rows[-1] + 1) * cell + self.view.y
         wide, high = min(right, x + width) - max(left, x), min(bottom, y + height) - max(top, y)
         both = max(0.0, wide) * max(0.0, high)
-        return both / ((right - left) * (bottom - top) + width * height - both)
+        return float(both / ((right - left) * (bottom - top) + width * height - both))
 
-    def _outline(self, best: _Candidate, before: NDArray[np.bool_] | None, foreground: bool = True) -> Outline:
+    def _cleaned(self, logits: Tensor, clicks: Sequence[Click]) -> Tensor:
+        """Logits (r, r) without specks and without small holes, but for those in which there is a click."""
+        inside = logits.numpy() > 0
+        area, kept = inside.sum(), logits.clone()
+        for cells, most, foreground in ((inside, SPECK, True), (~inside, GAP, False)):
+            labels, count = label(cells)
+            if count < 2:
+                continue
+            small = np.bincount(labels.ravel()) <= most * area
+            small[0] = False
+            for row, column in (
+                self._cell(click, logits.shape[-1]) for click in clicks if click.foreground == foreground
+            ):
+                small[labels[row, column]] = False
+            kept[torch.from_numpy(small[labels])] = -1.0 if foreground else 1.0
+        return kept
+
+    def _outline(self, best: _Candidate, before: NDArray[np.bool_] | None, clicks: Sequence[Click]) -> Outline:
         """A candidate as a mask of the whole image; outside of this part the mask so far stays."""
         mask = np.zeros((self.height, self.width), dtype=bool) if before is None else before.copy()
         region = self.view.cut(mask)
-        drawn = self.view.frame.full_mask(best.logits if best.part is None else best.part)
+        if best.part is None:
+            drawn = self.view.frame.full_mask(self._cleaned(best.logits, clicks))
+        else:  # of a part only the piece under the click counts for sure
+            drawn = self.view.frame.full_mask(self._cleaned(best.part, [replace(clicks[-1], foreground=True)]))
         if best.part is None:
             region[...] = drawn
-        elif foreground:
+        elif clicks[-1].foreground:
             region |= drawn
         else:
             region &= ~drawn

@@ -10,12 +10,22 @@ const UNKNOWN = "unknown";
 const MODES = { click: "c", background: "b", box: "r", add: "a", remove: "x" };
 const KEYS = ["click", "refine", "keyboard", "accept", "number", "name", "undo", "discard", "delete", "modes", "drafts", "zoom", "pages", "done"];
 
+// The order of a folder stays while its images are gone through, although labelled ones move to the end of the list.
+let order = { folder: "", names: [] };
+
+let lastName = ""; // proposed where no classifier proposes one
+
+export function forgetOrder() {
+  order = { folder: "", names: [] };
+}
+
 export async function editor(context, set, name) {
   const folder = `${context.base}/sets/${encodeURIComponent(set)}`;
   const of = (what, more = {}) => `${folder}/${what}?${query({ name, ...more })}`;
   const [found, listed] = await Promise.all([get(of("labels")), get(`${folder}/images`)]);
   const writes = context.may("labeller");
-  const names = listed.images.map((image) => image.name);
+  if (order.folder !== folder || !order.names.includes(name)) order = { folder, names: listed.images.map((image) => image.name) };
+  const { names } = order;
   const place = names.indexOf(name);
   let current = null;
   let drafts = [];
@@ -24,6 +34,7 @@ export async function editor(context, set, name) {
   let queue = Promise.resolve();
   let sequence = 0;
   let alive = true;
+  let ready = false;
 
   const labels = new Labels(of("labels"), found, {
     changed: () => draw(),
@@ -35,8 +46,6 @@ export async function editor(context, set, name) {
   const stage = new Stage(found, `/api${of("preview")}`, large, t("editor.stage", { name }), {
     click, box, area, pick, zoomed: () => alive && ready && draw(),
   });
-  let ready = false;
-
   const saved = h("span", { class: "note", id: "saved" });
   const list = h("ul", { class: "objects", id: "objects" });
   const proposals = h("div", { class: "names", id: "names" });
@@ -77,6 +86,7 @@ export async function editor(context, set, name) {
       h("span", {}, h("kbd", {}, i + 1), " ", proposal.name), h("span", {}, `${Math.round(100 * proposal.probability)} %`))),
     current && unknown && h("p", { class: "note" }, t("editor.unknown", { p: Math.round(100 * unknown.probability) })) || "");
     accepted.disabled = !current?.rle;
+    input.placeholder = current && !shown.length ? lastName : "";
     stage.element.dataset.objects = labels.objects.length;
   }
 
@@ -205,13 +215,14 @@ export async function editor(context, set, name) {
     await queue;
     const typed = input.value.trim();
     const proposed = current?.names?.find((found_) => found_.name !== UNKNOWN)?.name;
-    const label = given ?? (typed || proposed || recent());
+    const label = given ?? (typed || proposed || lastName);
     if (!current?.rle) return;
     if (!label) {
       input.focus();
       say(t("editor.nameFirst"));
       return;
     }
+    lastName = label;
     keep();
     const object = { name: label, rle: current.rle, rings: current.rings };
     current = null;
@@ -221,8 +232,6 @@ export async function editor(context, set, name) {
     stage.svg.focus({ preventScroll: true });
     labels.set([...labels.objects, object]);
   }
-
-  const recent = () => labels.objects.at(-1)?.name;
 
   function discard() {
     if (!current) return;

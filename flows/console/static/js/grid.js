@@ -2,12 +2,14 @@
 
 import { get, post, query } from "./api.js";
 import { alertBox, badge, field, h, say, show } from "./dom.js";
+import { forgetOrder } from "./editor.js";
 import { t } from "./i18n.js";
 
 const FORMATS = ["coco", "yolo", "labelme", "voc", "via", "cvat", "label-studio", "masks"];
 
 export async function sets(context) {
   const found = await get(`${context.base}/sets`);
+  if (!context.current()) return;
   if (found.length === 1) {
     location.replace(`#/${context.workspace}/label/${encodeURIComponent(found[0].id)}`);
     return;
@@ -25,6 +27,7 @@ export async function sets(context) {
 
 export async function grid(context, set) {
   const path = `${context.base}/sets/${encodeURIComponent(set)}`;
+  forgetOrder();
   const found = await get(`${path}/images`);
   const left = found.images.filter((image) => !image.labelled).length;
   const card = (image) => {

@@ -15,6 +15,8 @@ const SECTIONS = ["label", "review", "runs", "versions", "point", "try"];
 const PAGES = { review, runs, versions, point, try: trial };
 let me = null;
 let leave = null;
+let routing = Promise.resolve();
+let turn = 0;
 
 export const may = (role) => me.roles.includes(role);
 
@@ -29,7 +31,14 @@ function frame(section, workspace) {
   document.getElementById("nav").replaceChildren(...links);
 }
 
-async function route() {
+// One page after the other: what a page still fetches must not appear on the next one.
+function route() {
+  const mine = ++turn;
+  routing = routing.then(() => mine === turn && draw(() => mine === turn));
+  return routing;
+}
+
+async function draw(current) {
   const [, number, section = "label", set, image] = location.hash.split("/").map(decodeURIComponent);
   const workspace = me.workspaces.find((w) => w.id === Number(number))?.id ?? me.workspaces[0].id;
   leave?.();
@@ -40,7 +49,7 @@ async function route() {
   document.title = `${t(`section.${SECTIONS.includes(section) ? section : "label"}`)} · samif`;
   try {
     const base = `/workspaces/${workspace}`;
-    const context = { workspace, base, may, again: route };
+    const context = { workspace, base, may, current, again: route };
     if (section in PAGES) leave = await PAGES[section](context);
     else if (image) leave = await editor(context, set, image);
     else if (set) leave = await grid(context, set);

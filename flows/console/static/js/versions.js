@@ -86,7 +86,8 @@ export async function versions(context) {
       panel.replaceChildren(alertBox(error.message));
     }
   };
-  const head = (keys) => h("thead", {}, h("tr", {}, keys.map((k) => h("th", { scope: "col" }, k && t(`versions.${k}`)))));
+  const numbers = ["classes", "base", "novel", "everything"];
+  const head = (keys) => h("thead", {}, h("tr", {}, keys.map((k) => (k ? h("th", { scope: "col", class: numbers.includes(k) && "num" }, t(`versions.${k}`)) : h("td", {})))));
   const term = (one) => h("tr", {}, h("td", {}, when(one.since)), h("td", {}, one.until ? when(one.until) : t("versions.now")), h("td", { class: "num" }, one.version),
     h("td", {}, one.how), h("td", { class: "words" }, one.who, one.approved_by && t("versions.approvedBy", { who: one.approved_by })), h("td", { class: "words" }, one.why || "–"));
   show(h("h1", {}, t("section.versions")),
