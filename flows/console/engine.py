@@ -28,7 +28,7 @@ from samif.classifier.samples import features_of
 from samif.config import Params, ProposeParams, load_params
 from samif.dataset.images import read_image
 from samif.errors import ObjectMissing
-from samif.inference.interactive import PromptedImage, Prompts, part_around
+from samif.inference.interactive import PromptedImage, Prompts, is_same_object, part_around
 from samif.inference.load import CLASSIFIER, load_segmenter
 from samif.inference.propose import propose
 from samif.inference.segment import UNKNOWN, Segmenter
@@ -55,7 +55,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Outlined:
-    """A mask with its names, most probable first. `part` is where the object would be seen better, if anywhere."""
+    """A mask with its names, most probable first. `part` is where the object is seen better, if anywhere."""
 
     mask: NDArray[np.bool_]
     rle: Rle
@@ -126,19 +126,30 @@ class Engine:
             return where
 
     def outline(
-        self, path: Path, sha256: str, prompts: Prompts, before: Rle | None = None, part: Box | None = None
+        self,
+        path: Path,
+        sha256: str,
+        prompts: Prompts,
+        before: Rle | None = None,
+        part: Box | None = None,
+        sharpen: bool = False,
     ) -> Outlined:
         """The outline of the object that is prompted, with its names.
 
         Args:
             before: the mask so far.
             part: what `Outlined.part` gave: the part of the image to look at instead of the whole.
+            sharpen: `before` is the mask of the same prompts in the whole image; it stays unless the part shows the
+                same object.
         """
         with self._lock:
             self.embed(path, sha256)
             image = self._part(sha256, part)
-            found = image.answer(prompts, None if before is None else decode([before])[0])
-            better = part_around(found.mask) if part is None else None
+            so_far = None if before is None else decode([before])[0]
+            found = image.answer(prompts, None if sharpen else so_far)
+            if sharpen and so_far is not None and not is_same_object(so_far, found.mask):
+                return Outlined(so_far, encode_whole(so_far), found.iou, self._names(sha256, so_far), None)
+            better = part_around(found.mask) if part is None else part
             return Outlined(found.mask, encode_whole(found.mask), found.iou, self._names(sha256, found.mask), better)
 
     def names(self, path: Path, sha256: str, rle: Rle) -> tuple[Named, ...]:

@@ -65,12 +65,13 @@ class ClickIn(_Body):
 
 
 class PromptIn(_Body):
-    """Clicks and a box for one object, the mask so far, and the part of the image to look at."""
+    """Clicks and a box for one object, the mask so far, and the part of the image to look at; see `Engine.outline`."""
 
     clicks: Annotated[list[ClickIn], Field(max_length=200)] = []
     box: tuple[Number, Number, Number, Number] | None = None
     before: Code | None = None
     part: tuple[Pixel, Pixel, Pixel, Pixel] | None = None
+    sharpen: bool = False
 
 
 class StrokeIn(_Body):
@@ -130,7 +131,7 @@ def outline(place: At, of: Of, name: ImageName, prompt: Annotated[PromptIn, Body
             raise DataError("the part is not within the image; leave it out")
     before = None if prompt.before is None else _mask(prompt.before, facts)
     found = place.engine.outline(
-        place.sets.path(of, name), facts.sha256, Prompts(clicks, prompt.box), before, prompt.part
+        place.sets.path(of, name), facts.sha256, Prompts(clicks, prompt.box), before, prompt.part, prompt.sharpen
     )  # fmt: skip
     return {
         "rle": found.rle,

@@ -31,7 +31,7 @@ def start(place: At, account: Person, why: Why = "") -> dict[str, Any]:
     """Start `samif run`."""
     place.actions.add(account, "run", why=why)
     place.runs.start(account.name, why)
-    return place.runs.status()
+    return status(place)
 
 
 @routes.delete("/workspaces/{workspace}/run", "operator")
@@ -39,7 +39,7 @@ def cancel(place: At, account: Person) -> dict[str, Any]:
     """Interrupt the run; what it has computed is kept."""
     if place.runs.cancel():
         place.actions.add(account, "cancel run")
-    return place.runs.status()
+    return status(place)
 
 
 @routes.delete("/workspaces/{workspace}/sessions/{name}", "operator")

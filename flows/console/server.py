@@ -13,7 +13,6 @@ from pathlib import Path
 import uvicorn
 
 from flows.console.accounts import Account, Accounts, read_accounts
-from flows.console.app import build_app
 from flows.console.state import Console
 from flows.http.auth import digest_of, is_loopback
 from flows.http.listening import listening, origin_of
@@ -63,11 +62,14 @@ def serve(console: Console, address: Address, accounts_file: Path | None, who: s
         listening(address.host, address.port) as listener,
         _accounts(accounts_file, who, state / f"{listener.getsockname()[1]}.token") as (accounts, token),
     ):
+        from flows.console.app import build_app  # here: it loads torch, which a refusal need not wait for
+
+        app = build_app(console, accounts)
         origin = origin_of(address.scheme, address.host, listener)
         say(f"console at {origin}/{f'#token={token}' if token else ''}; Ctrl-C ends it")
         signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again once it has shut down
         config = uvicorn.Config(
-            build_app(console, accounts), log_level="error", access_log=False, server_header=False,
+            app, log_level="error", access_log=False, server_header=False,
             ssl_certfile=address.certificate, ssl_keyfile=address.key, timeout_graceful_shutdown=3,
         )  # fmt: skip
         with contextlib.suppress(KeyboardInterrupt):

@@ -42,6 +42,8 @@ SMALL = 0.25
 """Share of the image's longer side up to which an object is seen better in a part of the image."""
 AROUND = 3.0
 """Side of that part, in sides of the object's box."""
+SAME_OBJECT = 0.5
+"""IoU from which the mask of a part is a sharper one of the same object."""
 LEAST_PART = 64
 """Its least side in pixels: less would be nothing but interpolation."""
 
@@ -261,6 +263,11 @@ def part_around(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
     top = int(np.clip((rows[0] + rows[-1] + 1 - high) / 2, 0, height - high))
     left = int(np.clip((columns[0] + columns[-1] + 1 - wide) / 2, 0, width - wide))
     return left, top, wide, high
+
+
+def is_same_object(whole: NDArray[np.bool_], part: NDArray[np.bool_]) -> bool:
+    """Whether the mask that a part of the image gave is of the object that the whole image gave, both (H, W)."""
+    return bool((whole & part).sum() >= SAME_OBJECT * (whole | part).sum())
 
 
 def _iou(a: Tensor, b: Tensor) -> float:

@@ -64,7 +64,7 @@ def test_a_small_object_is_looked_at_in_its_part(opened: TestClient) -> None:
     stroke = opened.post(f"{SET}/stroke", params=ONE, json={"polygon": [20, 20, 40, 20, 40, 40, 20, 40], "add": True})
     assert stroke.json()["area"] == 400
     found = click(opened, 30, 30, part=[0, 0, 64, 64])
-    assert found["part"] is None and decode([found["rle"]])[0].shape == (96, 128)
+    assert found["part"] == [0, 0, 64, 64] and decode([found["rle"]])[0].shape == (96, 128)
 
 
 def test_areas_make_holes_and_parts(opened: TestClient) -> None:

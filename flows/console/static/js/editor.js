@@ -130,15 +130,16 @@ export async function editor(context, set, name) {
     const { clicks, box: box_, rle, part } = state_;
     const inside = part && clicks.every(({ x, y }) => x >= part[0] && y >= part[1] && x < part[0] + part[2] && y < part[1] + part[3]);
     const first = clicks.length + (box_ ? 1 : 0) === 1;
-    const prompt = { clicks, box: box_, before: first ? null : rle, part: inside ? part : null };
-    const { rle: mask, rings, names: names_, part: better } = await post(of("outline"), prompt);
-    return { rle: mask, rings, names: names_, part: inside ? part : better ?? (first ? null : part) };
+    const { rle: mask, rings, names: names_, part: better } = await post(of("outline"), {
+      clicks, box: box_, before: first ? null : rle, part: inside ? part : null });
+    return { rle: mask, rings, names: names_, part: first || inside ? better : part };
   }
 
   // A small object is looked at again in its part of the image, which is embedded for that.
-  async function sharpen(state_) {
-    if (state_.sharp || !state_.part || state_.clicks.length + (state_.box ? 1 : 0) !== 1 || state_.own) return null;
-    return { ...(await outline(state_)), sharp: true };
+  async function sharpen({ clicks, box: box_, rle, part, own }) {
+    if (!rle || !part || own || clicks.length + (box_ ? 1 : 0) !== 1) return null;
+    const { rle: mask, rings, names: names_, part: better } = await post(of("outline"), { clicks, box: box_, before: rle, part, sharpen: true });
+    return { rle: mask, rings, names: names_, part: better };
   }
 
   function prompt() {

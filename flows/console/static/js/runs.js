@@ -47,7 +47,7 @@ export async function runs(context) {
   }
 
   async function remove(name) {
-    draw({ ...(await get(path)), ...(await del(`${context.base}/sessions/${encodeURIComponent(name)}`)) });
+    draw(await del(`${context.base}/sessions/${encodeURIComponent(name)}`));
   }
 
   async function poll() {
