@@ -52,14 +52,14 @@ class Frame:
         return (points[..., 0] < self.width * self.scale) & (points[..., 1] < self.height * self.scale)
 
 
-def _interpolated(values: Tensor, start: int, end: int, side: int) -> Tensor:
-    """Rows `start` to `end` of values (r, n) stretched to (side, n), as bilinear interpolation without aligned corners
-    does it."""
-    count = values.shape[0]
+def _interpolated(values: Tensor, dim: int, start: int, end: int, side: int) -> Tensor:
+    """Places `start` to `end` of a dimension of values (r, r') that is stretched to `side`, as bilinear interpolation
+    without aligned corners does it."""
+    count = values.shape[dim]
     at = ((torch.arange(start, end, device=values.device) + 0.5) * (count / side) - 0.5).clamp_min(0.0)
     low = at.long()
-    share = (at - low).unsqueeze(1)
-    return values[low] * (1.0 - share) + values[(low + 1).clamp_max(count - 1)] * share
+    share = (at - low).unsqueeze(1 - dim)
+    return torch.lerp(values.index_select(dim, low), values.index_select(dim, (low + 1).clamp_max(count - 1)), share)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.workspace.dvc_yaml import render_pipeline
-from flows.workspace.edit import add_session, remove_session
+from flows.workspace.edit import add_session, remove_session, set_value
 from flows.workspace.init import init_workspace
 from flows.workspace.lock import exclusive
-from flows.workspace.params_edit import new_text, with_session, without_session
+from flows.workspace.params_edit import new_text, with_session, with_value, without_session
 from flows.workspace.shots import count_objects, read_labels
 from samif.config import CocoSource, EncoderParams, Params, ReadRules, SessionParams, load_params
 from samif.errors import SamifError
@@ -338,3 +338,30 @@ def test_any_class_name_survives_the_file(classes: list[str]) -> None:
     assert read["dataset"]["base_classes"] == classes
     assert read["sessions"]["s1"]["classes"] == classes
     assert YAML(typ="safe").load(without_session(text, "s1"))["sessions"] == {}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            "a: 1\nsection:\n  # c\n  key: 1.0  # why\n  other: 2\n",
+            "a: 1\nsection:\n  # c\n  key: 25  # why\n  other: 2\n",
+        ),
+        ("section:\n    other: 2\nz: 1\n", "section:\n    key: 25\n    other: 2\nz: 1\n"),
+        ("section: {key: null, other: 2} # c\n", "section: {key: 25, other: 2} # c\n"),
+        ("section: {other: 2}\n", "section: {key: 25, other: 2}\n"),
+        ("section: {}\n", "section: {key: 25}\n"),
+        ("a: 1\n", "a: 1\n\nsection:\n  key: 25\n"),
+    ],
+)
+def test_one_number_changes_and_every_other_byte_stays(before: str, after: str) -> None:
+    assert with_value(before, "section", "key", 25.0) == after
+
+
+def test_a_value_that_is_not_allowed_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(new_text("demo", ["bolt"], EncoderParams(), {}))
+    before = (tmp_path / "params.yaml").read_bytes()
+    with pytest.raises(SamifError, match="false_names"):
+        set_value(tmp_path, "train_base", "false_names", -1.0)
+    assert (tmp_path / "params.yaml").read_bytes() == before
+    assert set_value(tmp_path, "train_base", "false_names", 0.5).train_base.false_names == 0.5
