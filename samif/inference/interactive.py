@@ -3,7 +3,8 @@
 The decoder is asked with all prompts together, and with the last click alone, whose mask is added to the mask so far or
 taken from it. Of these candidates the one counts that agrees with the most clicks and, of equal ones, the best by
 predicted IoU and by its overlap with the mask so far: a further click corrects, it does not start anew. Where no
-candidate agrees with the last click, a disc about it is added or taken.
+candidate agrees with the last click, a disc about it is added or taken. From the third click on, only the area about
+the click changes.
 
 Shape legend: P clicks, K masks of a prompt, r side of a low-resolution mask, (H, W) the image.
 """
@@ -29,6 +30,8 @@ from samif.sam.precision import full_float32
 
 NEAR = 4.0
 """Weight of the overlap with the mask so far, against the predicted IoU."""
+LOCAL_FROM = 3
+"""Click from which on only the area about the click changes: the mask is right elsewhere by then."""
 LAST_CLICKS = 3
 """Clicks that the decoder is asked with together: encoders are trained on few prompts."""
 DISC = 0.5
@@ -42,6 +45,8 @@ SMALL = 0.25
 """Share of the image's longer side up to which an object is seen better in a part of the image."""
 AROUND = 3.0
 """Side of that part, in sides of the object's box."""
+SAME_PLACE = 0.01
+"""Distance, as a share of the longer side, up to which a click takes back an earlier one of the other kind."""
 SAME_OBJECT = 0.5
 """IoU from which the mask of a part is a sharper one of the same object."""
 LEAST_PART = 64
@@ -184,6 +189,36 @@ class PromptedImage:
     def _agreeing(self, logits: Tensor, clicks: Sequence[Click]) -> int:
         return sum(self._agrees(logits, click) for click in clicks)
 
+    def _local(self, before: NDArray[np.bool_], after: NDArray[np.bool_], clicks: Sequence[Click]) -> NDArray[np.bool_]:
+        """The mask so far with that connected change alone in which the last click is, and only where no click of the
+        other kind is nearer, unless it is at the same place; both (h, w) of this part."""
+        change, last = before ^ after, clicks[-1]
+        rows, columns = np.flatnonzero(change.any(axis=1)), np.flatnonzero(change.any(axis=0))
+        if not len(rows):
+            return after
+        box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+        y, x = np.ogrid[box]
+        near = {True: np.inf, False: np.inf}
+        same_place = SAME_PLACE * max(before.shape)
+        for click in clicks:
+            if click.foreground != last.foreground and np.hypot(click.x - last.x, click.y - last.y) <= same_place:
+                continue
+            distance = (x + (self.view.x + 0.5 - click.x)) ** 2 + (y + (self.view.y + 0.5 - click.y)) ** 2
+            near[click.foreground] = np.minimum(near[click.foreground], distance)
+        labels, _ = label(change[box] & (near[last.foreground] <= near[not last.foreground]))
+        row, column = self._pixel(last)
+        row, column = row - box[0].start, column - box[1].start
+        if not (0 <= row < labels.shape[0] and 0 <= column < labels.shape[1] and labels[row, column]):
+            return after
+        local = before.copy()
+        local[box] ^= labels == labels[row, column]
+        return local
+
+    def _pixel(self, click: Click) -> tuple[int, int]:
+        """Row and column of a click in this part."""
+        frame, y, x = self.view.frame, int(click.y - self.view.y), int(click.x - self.view.x)
+        return min(max(y, 0), frame.height - 1), min(max(x, 0), frame.width - 1)
+
     def _fit(self, logits: Tensor, box: tuple[float, float, float, float] | None) -> float:
         """IoU of a mask's box with the box of a prompt; 1 where there is none."""
         if box is None:
@@ -226,11 +261,14 @@ class PromptedImage:
         else:  # of a part only the piece under the click counts for sure
             drawn = self.view.frame.full_mask(self._cleaned(best.part, [replace(clicks[-1], foreground=True)]))
         if best.part is None:
-            region[...] = drawn
+            wanted = drawn
         elif clicks[-1].foreground:
-            region |= drawn
+            wanted = region | drawn
         else:
-            region &= ~drawn
+            wanted = region & ~drawn
+        if before is not None and len(clicks) >= LOCAL_FROM:
+            wanted = self._local(region, wanted, clicks)
+        region[...] = wanted
         return Outline(mask, best.iou)
 
     def _with_disc(self, before: NDArray[np.bool_], clicks: Sequence[Click]) -> NDArray[np.bool_]:
