@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.support.browser import CHROMIUM
 
@@ -21,6 +21,7 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first
     f"--disable-{what}" for what in ("quic", "background-networking", "component-update", "sync")
 ]
 TIMEOUT_MS = 30_000
+expect.set_options(timeout=TIMEOUT_MS)
 
 
 @dataclass
@@ -47,7 +48,7 @@ def running_console(*words: str | Path, cwd: Path) -> Iterator[RunningConsole]:
         yield RunningConsole(found[2], found[1], process)
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(30)
+        process.wait(90)
 
 
 @dataclass
