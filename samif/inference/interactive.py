@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -198,7 +199,7 @@ class PromptedImage:
             return after
         box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
         y, x = np.ogrid[box]
-        near = {True: np.inf, False: np.inf}
+        near: dict[bool, Any] = {True: np.inf, False: np.inf}  # squared distances (h, w) in the box, or none
         same_place = SAME_PLACE * max(before.shape)
         for click in clicks:
             if click.foreground != last.foreground and np.hypot(click.x - last.x, click.y - last.y) <= same_place:

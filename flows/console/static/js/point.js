@@ -42,7 +42,7 @@ export async function point(context) {
 
   const grid = [0, 0.25, 0.5, 0.75, 1].map((value) => [s("line", { x1: LEFT, x2: WIDTH - 12, y1: y(value), y2: y(value), stroke: "#cfd6df" }),
     s("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, `${100 * value} %`)]);
-  const ticks = [0, 0.25, 0.5, 0.75, 1].map((share) => s("text", { x: x(share * most), y: HEIGHT - 14, "text-anchor": "middle" }, Math.round(share * most)));
+  const ticks = [0, 0.25, 0.5, 0.75, 1].map((share) => s("text", { x: x(share * most), y: HEIGHT - 14, "text-anchor": share === 1 ? "end" : "middle" }, Math.round(share * most)));
   const drawing = s("svg", { class: "curve", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": t("point.curve") }, grid, ticks,
     curve.length > 1 && s("polyline", { points: curve.map((rates) => `${x(rates.x)},${y(rates.y)}`).join(" "), fill: "none", stroke: "#1d4e89", "stroke-width": 3 }), line, marker);
   let dragging = false;
