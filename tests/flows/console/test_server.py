@@ -13,6 +13,9 @@ import pytest
 from filelock import FileLock
 
 from flows.console.runs import Runs, _progress
+from flows.console.server import Address, serve
+from flows.console.state import open_console
+from samif.errors import ConfigError
 from tests.support.console import refusal, samif
 from tests.support.console_page import running_console
 from tests.support.small_line import write_small
@@ -39,12 +42,18 @@ def test_the_token_is_in_the_address_and_gone_at_the_end(root: Path) -> None:
 
 
 def test_refusals_are_one_sentence(root: Path, tmp_path: Path) -> None:
-    refusal(samif(tmp_path, "console"), "is not a workspace")
     refusal(samif(root, "console", "--host", "0.0.0.0", "--port", "0"), "unencrypted", "--tls-certificate")
-    refusal(samif(root, "console", "--images", "nowhere"), "nowhere", "is not a folder")
-    refusal(samif(root, "console", "-w", ".", "-w", root), "named twice")
-    refusal(samif(root, "console", "--tls-certificate", "x.pem"), "--tls-key")
-    refusal(samif(root, "console", "--accounts", "none"), "cannot be read")
+    opened, here = open_console([root], []), Address("127.0.0.1", 0)
+    for refuse, words in (
+        (lambda: open_console([tmp_path], []), "is not a workspace"),
+        (lambda: open_console([root], [tmp_path / "nowhere"]), "nowhere is not a folder"),
+        (lambda: open_console([root, root / "."], []), "named twice"),
+        (lambda: Address("127.0.0.1", 0, Path("x.pem")), "--tls-key"),
+        (lambda: Address("127.0.0.1", 0, Path("x.pem"), Path("y.pem")), "cannot be read"),
+        (lambda: serve(opened, here, tmp_path / "none", "ann", print), "cannot be read"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            refuse()
 
 
 @pytest.mark.slow
