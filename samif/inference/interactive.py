@@ -24,6 +24,7 @@ from torch import Tensor
 from samif.inference.propose import Proposals
 from samif.masks.pooling import pool
 from samif.masks.rle import encode_whole
+from samif.masks.upscale import upscaled
 from samif.sam.decode import ALL_MASKS, SINGLE_MASK, ImageContext, predict_masks, run_transformer
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.frame import View
@@ -258,9 +259,10 @@ class PromptedImage:
         mask = np.zeros((self.height, self.width), dtype=bool) if before is None else before.copy()
         region = self.view.cut(mask)
         if best.part is None:
-            drawn = self.view.frame.full_mask(self._cleaned(best.logits, clicks))
+            cleaned = self._cleaned(best.logits, clicks)
         else:  # of a part only the piece under the click counts for sure
-            drawn = self.view.frame.full_mask(self._cleaned(best.part, [replace(clicks[-1], foreground=True)]))
+            cleaned = self._cleaned(best.part, [replace(clicks[-1], foreground=True)])
+        drawn = upscaled(cleaned.numpy(), self.view.frame.height, self.view.frame.width)
         if best.part is None:
             wanted = drawn
         elif clicks[-1].foreground:

@@ -21,39 +21,37 @@ def encode(masks: NDArray[np.bool_]) -> list[Rle]:
 
 def encode_whole(mask: NDArray[np.bool_]) -> Rle:
     """One mask (H, W), of which only the columns that it covers are read: quick for a small object of a large image."""
-    height, width = mask.shape
     columns = np.flatnonzero(mask.any(axis=0))
-    if not len(columns):
-        return encode(mask[None])[0]
-    first = int(columns[0])
-    run = np.ascontiguousarray(mask[:, first : columns[-1] + 1].T).ravel()
-    changes = np.flatnonzero(np.diff(run)) + 1 + first * height
-    start, end = ([first * height] if run[0] else []), ([(int(columns[-1]) + 1) * height] if run[-1] else [])
-    edges = np.concatenate([[0], start, changes, end, [height * width]])
-    counts = np.diff(edges)
-    if counts[-1] == 0:
+    first, after = (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (0, 0)
+    return _encode_columns(mask[:, first:after], first, mask.shape[1])
+
+
+def encode_patches(patches: Iterable[tuple[int, int, NDArray[np.bool_]]], height: int, width: int) -> list[Rle]:
+    """Masks of `height` x `width` pixels -> codes, each given by the column and row of the top left corner of a patch
+    (h, w), and that patch; nothing is set outside. Much faster than `encode` where objects are small."""
+    codes: list[Rle] = []
+    for x, y, patch in patches:
+        columns = np.zeros((height, patch.shape[1]), dtype=bool)
+        columns[y : y + patch.shape[0]] = patch
+        codes.append(_encode_columns(columns, x, width))
+    return codes
+
+
+def _encode_columns(columns: NDArray[np.bool_], first: int, width: int) -> Rle:
+    """A mask of `width` columns: `columns` (H, w) from number `first` on, and nothing else is set."""
+    height = columns.shape[0]
+    run = np.ascontiguousarray(columns.T).ravel()
+    changes = np.flatnonzero(np.diff(run, prepend=False, append=False)) + first * height
+    counts = np.diff(np.concatenate([[0], changes, [height * width]]))
+    if len(counts) > 1 and counts[-1] == 0:  # the last pixel is set
         counts = counts[:-1]
-    code = coco.frPyObjects({"size": [height, width], "counts": counts.astype(int).tolist()}, height, width)
+    code = coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
     return {"size": [height, width], "counts": code["counts"].decode("ascii")}
 
 
 def decode(codes: Sequence[Rle]) -> NDArray[np.bool_]:
     """N run-length codes of one size -> masks (N, H, W)."""
     return np.ascontiguousarray(coco.decode(list(codes)).transpose(2, 0, 1)).astype(bool)
-
-
-def encode_patches(patches: Iterable[tuple[int, int, NDArray[np.bool_]]], height: int, width: int) -> list[Rle]:
-    """Masks of `height` x `width` pixels -> codes, each given by the column and row of the top left corner of a patch
-    (h, w), and that patch; nothing is set outside. Much faster than `encode` where objects are small."""
-    canvas = np.zeros((height, width, 1), dtype=np.uint8, order="F")
-    codes: list[Rle] = []
-    for x, y, patch in patches:
-        place = canvas[y : y + patch.shape[0], x : x + patch.shape[1], 0]
-        place[:] = patch
-        (code,) = coco.encode(canvas)
-        codes.append({"size": [height, width], "counts": code["counts"].decode("ascii")})
-        place[:] = 0
-    return codes
 
 
 def paste(codes: Sequence[Rle], x: int, y: int, height: int, width: int) -> list[Rle]:

@@ -24,6 +24,14 @@ def encode_upscaled(logits: Floats, height: int, width: int) -> list[Rle]:
     return encode_patches(_patches(logits, height, width), height, width)
 
 
+def upscaled(logits: Floats, height: int, width: int) -> NDArray[np.bool_]:
+    """The mask (height, width) of logits (r, r), as `encode_upscaled` gives it."""
+    mask = np.zeros((height, width), dtype=bool)
+    for x, y, patch in _patches(logits[None], height, width):
+        mask[y : y + patch.shape[0], x : x + patch.shape[1]] = patch
+    return mask
+
+
 def _patches(logits: Floats, height: int, width: int) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
     cells = logits.shape[-1]
     side = max(height, width)

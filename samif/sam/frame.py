@@ -52,16 +52,6 @@ class Frame:
         return (points[..., 0] < self.width * self.scale) & (points[..., 1] < self.height * self.scale)
 
 
-def _interpolated(values: Tensor, dim: int, start: int, end: int, side: int) -> Tensor:
-    """Places `start` to `end` of a dimension of values (r, r') that is stretched to `side`, as bilinear interpolation
-    without aligned corners does it."""
-    count = values.shape[dim]
-    at = ((torch.arange(start, end, device=values.device) + 0.5) * (count / side) - 0.5).clamp_min(0.0)
-    low = at.long()
-    share = (at - low).unsqueeze(1 - dim)
-    return torch.lerp(values.index_select(dim, low), values.index_select(dim, (low + 1).clamp_max(count - 1)), share)
-
-
 @dataclass(frozen=True)
 class View:
     """One encoded part of an image: its `frame`, and the image pixel (x, y) of its top left corner."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from samif.inference.interactive import Click, PromptedImage, Prompts, part_around
@@ -117,16 +116,3 @@ def test_a_small_object_is_seen_better_in_a_part(
     mask[top : top + size, left : left + size] = True
     assert part_around(mask) == expected
     assert part_around(np.zeros((HEIGHT, WIDTH), dtype=bool)) is None
-
-
-@pytest.mark.parametrize(("height", "width", "resolution"), [(192, 256, 64), (300, 200, 128), (77, 1001, 64)])
-def test_one_mask_in_image_pixels_is_as_all_masks(height: int, width: int, resolution: int) -> None:
-    generator = torch.Generator().manual_seed(height)
-    frame = Frame(height, width, 256)
-    for top, left, size in ((0, 0, 5), (3, 4, 9), (10, 20, 40), (0, 0, resolution)):
-        logits = torch.full((resolution, resolution), -4.0)
-        rows, columns = slice(top, top + size), slice(left, left + size)
-        logits[rows, columns] = torch.randn(logits[rows, columns].shape, generator=generator)
-        one, reference = frame.full_mask(logits), frame.full_masks(logits[None])[0].numpy()
-        assert (one != reference).sum() <= 1e-5 * one.size
-    assert not frame.full_mask(torch.full((resolution, resolution), -1.0)).any()

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
 from samif.masks.rle import areas, decode
-from samif.masks.upscale import encode_upscaled
+from samif.masks.upscale import encode_upscaled, upscaled
 
 sides = st.integers(1, 400)
 
@@ -39,6 +39,7 @@ def test_masks_are_those_of_the_interpolated_image(
     whole = F.interpolate(torch.from_numpy(logits)[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0]
     expected = whole[:, :height, :width].numpy()
     found = decode(encode_upscaled(logits, height, width))
+    assert all((upscaled(one, height, width) == mask).all() for one, mask in zip(logits, found, strict=True))
     different = found != (expected > 0)
     assert np.abs(expected[different]).max(initial=0.0) < 1e-5  # the last bit of the arithmetic
 
