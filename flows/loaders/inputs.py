@@ -62,8 +62,8 @@ def dataset_of(layout: Layout, params: Params, split: str) -> Dataset:
 
 
 def store_of(layout: Layout, params: Params) -> EmbeddingStore:
-    """The embedding store that params.yaml names."""
-    return open_store(params.embed.store, layout.root, params.encoder.stored_as, params.embed.cache_gib)
+    """The embedding store that params.yaml names; a copy that DVC made for an experiment uses that of its workspace."""
+    return open_store(params.embed.store, layout.origin, params.encoder.stored_as, params.embed.cache_gib)
 
 
 def source_of(layout: Layout, params: Params, split: str) -> Source:

@@ -81,7 +81,7 @@ def stage_reasons(layout: Layout, params: Params) -> list[StageReason]:
     locked = (yaml.load(layout.lock.read_bytes()) or {}).get("stages", {}) if layout.lock.exists() else {}
     current = yaml.load(layout.params.read_bytes())
     # A run removes these before it calls DVC; until then DVC's status shows no change.
-    removed = sorted({path.name for path in leftovers(layout, params)})
+    removed = sorted({path.stem for path in leftovers(layout, params)})
     running: set[str] = set()
     result = []
     for name, above in parents.items():

@@ -14,6 +14,7 @@ from typing import Any
 
 from flows.pipeline.explain import StageReason, stage_reasons
 from flows.pipeline.reproduce import reproduce
+from flows.workspace.dvc_config import use_git
 from flows.workspace.dvc_yaml import prune, sync_pipeline
 from flows.workspace.layout import Layout
 from flows.workspace.lock import exclusive
@@ -58,6 +59,8 @@ def run(root: Path, request: RunRequest, say: Callable[[str], None] = lambda _: 
         check_unmoved(request, params, layout.params)
         if sync_pipeline(layout, params):
             say("dvc.yaml renewed: it was not what this version of samif writes")
+        if use_git(layout):
+            say("this is a git repository now: 'dvc exp' works here (core.no_scm in .dvc/config.local)")
         for path in prune(layout, params):
             say(f"removed {path.relative_to(layout.root)}: no session of that name in params.yaml")
         _mark_interrupted(layout)

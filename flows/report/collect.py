@@ -1,4 +1,5 @@
-"""The report stage: gather what the other stages found into `artifacts/report`, the same bytes for the same input.
+"""The report stage: gather what the other stages found into `artifacts/report`, the same bytes for the same input, and
+what DVC shows of them into `artifacts/metrics.json` and `artifacts/plots`.
 
 `summary.json` is the contract that other people's scripts read; `page.json` is what the page needs beyond it.
 Versions are not known yet (registration stands outside the graph) and stay null until `publish`.
@@ -15,6 +16,8 @@ from typing import Any
 from flows.artifacts.embedding_manifest import EmbeddingManifest
 from flows.artifacts.quarantine import Quarantine
 from flows.loaders.inputs import dataset_of
+from flows.report.dvc_metrics import summary_metrics, write_metrics
+from flows.report.dvc_plots import write_plots
 from flows.report.images import choose, render
 from flows.workspace.layout import Layout
 from samif.config import BASE, Params, digest
@@ -28,7 +31,8 @@ IMAGES_PER_KIND = 4
 
 
 def collect(layout: Layout, params: Params) -> None:
-    """Write `layout.report`: summary.json, page.json and images/NAME/; the folder is replaced as a whole.
+    """Write `layout.report`: summary.json, page.json and images/NAME/; the folder is replaced as a whole. Then write
+    `layout.summary_metrics` and `layout.plots`.
 
     Raises:
         ObjectMissing: an input of the stage is missing.
@@ -76,6 +80,8 @@ def collect(layout: Layout, params: Params) -> None:
         _write_json(part / "page.json", page)
         shutil.rmtree(layout.report, ignore_errors=True)
         os.replace(part, layout.report)
+        write_plots(layout.plots, evaluations, layout.report / "images" / names[-1])
+        write_metrics(layout.summary_metrics, summary_metrics(evaluations[BASE], newest, decoder))
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -7,6 +7,7 @@ import shutil
 
 from flows.artifacts.proposal_file import ProposalFile
 from flows.loaders.inputs import dataset_of
+from flows.report.dvc_metrics import classifier_metrics, write_metrics
 from flows.runtime.progress import track
 from flows.workspace.layout import Layout
 from samif.classifier.model import Classifier
@@ -15,7 +16,7 @@ from samif.evaluate.evaluate import evaluate
 
 
 def run(layout: Layout, params: Params, session: str | None) -> None:
-    """Write `artifacts/evaluations/NAME/{evaluation,detections}.json`."""
+    """Write `artifacts/evaluations/NAME/{evaluation,detections}.json` and `artifacts/metrics/NAME.json`."""
     name = session or BASE
     classifier = Classifier.load(layout.classifier(name) / "classifier.safetensors")
     dataset = dataset_of(layout, params, "val")
@@ -28,3 +29,4 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     scored.evaluation.save(folder / "evaluation.json")
     (folder / "detections.json").write_text(json.dumps(scored.detections), encoding="utf-8")
+    write_metrics(layout.metrics(name), classifier_metrics(scored.evaluation))

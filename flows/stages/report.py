@@ -8,5 +8,5 @@ from samif.config import Params
 
 
 def run(layout: Layout, params: Params, session: str | None) -> None:
-    """Write `artifacts/report/`."""
+    """Write `artifacts/report/`, `artifacts/plots/` and `artifacts/metrics.json`."""
     collect(layout, params)

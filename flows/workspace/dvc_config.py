@@ -1,10 +1,12 @@
-"""What .dvc/config, the file that goes wherever the workspace goes, says of remotes and cache."""
+"""What .dvc/config, the file that goes wherever the workspace goes, says of remotes and cache; and whether DVC uses
+git."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from flows.workspace.layout import Layout
+from flows.workspace.revision import is_ignored
 from samif.errors import ConfigError
 from samif.io.address import has_credentials
 
@@ -29,6 +31,27 @@ def read_config(layout: Layout) -> dict[str, Any]:
     except UnreadableConfig as error:
         raise ConfigError(f"{folder / 'config'} cannot be read: {' '.join(str(error).split())}") from None
     return {"core": {}, "cache": {}, "remote": {}} | found
+
+
+def use_git(layout: Layout) -> bool:
+    """Let DVC use git where the workspace has become the root of a git repository since `samif init`; True if that was
+    new. Experiments (`dvc exp`) need it. Written for this machine only: a clone may be without git.
+
+    DVC refuses to work with git where dvc.lock is not to be committed, so nothing is changed there.
+
+    Raises:
+        SamifError: there is no .dvc/config, or it is no configuration of DVC.
+    """
+    if not (layout.root / ".git").exists() or is_ignored(layout.lock):
+        return False
+    from dvc.config import Config
+
+    config = Config(str(layout.root / ".dvc"), validate=False)
+    if str(config["core"].get("no_scm")).lower() != "true":
+        return False
+    with config.edit("local", validate=False) as local:
+        local["core"] = local.get("core", {}) | {"no_scm": False}
+    return True
 
 
 def default_remote(layout: Layout) -> str | None:

@@ -1,4 +1,5 @@
-"""dvc.yaml of a workspace: its text, the stages' revisions, and results that params.yaml no longer has."""
+"""dvc.yaml of a workspace: its text, the stages' revisions, how they are started, and results that params.yaml no
+longer has."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ REVISIONS = {
     "propose": 2,
     "train_base": 5,
     "session": 4,
-    "evaluate": 6,
-    "report": 6,
+    "evaluate": 7,
+    "report": 7,
 }
 """Raise a stage's number when a change of the software changes what the stage writes: then, and only then,
 an upgrade runs it again everywhere (docs/adr/0003)."""
@@ -70,13 +71,34 @@ def _digest(name: str) -> str:
     return hashlib.sha256((files("samif") / "assets" / f"{name}.safetensors").read_bytes()).hexdigest()[:12]
 
 
+def launcher_text() -> str:
+    """The script that starts a stage. Its path in the commands is the same on every machine, where `samif` lies is
+    not."""
+    return (files("flows") / "templates" / "samif.sh").read_text(encoding="utf-8")
+
+
 def sync_pipeline(layout: Layout, params: Params) -> bool:
-    """Bring dvc.yaml to what this version of samif writes; True if it had to change."""
+    """Bring dvc.yaml and the script that starts its stages to what this version of samif writes; True if dvc.yaml had
+    to change."""
+    launcher = launcher_text()
+    if not layout.launcher.exists() or layout.launcher.read_text(encoding="utf-8") != launcher:
+        commit(layout.launcher, launcher.encode())
     text = render_pipeline(params)
     if layout.pipeline.exists() and layout.pipeline.read_text(encoding="utf-8") == text:
         return False
+    if layout.lock.exists():
+        _rename_commands(layout.lock)
     commit(layout.pipeline, text.encode())
     return True
+
+
+def _rename_commands(lock: Path) -> None:
+    """Write the commands of an earlier release as this one does: a stage would run again though nothing of it is
+    new."""
+    text = lock.read_text(encoding="utf-8")
+    renamed = text.replace("    cmd: samif stage ", "    cmd: sh .dvc/samif stage ")
+    if renamed != text:
+        commit(lock, renamed.encode())
 
 
 def leftovers(layout: Layout, params: Params) -> list[Path]:
@@ -87,10 +109,10 @@ def leftovers(layout: Layout, params: Params) -> list[Path]:
     known = {BASE, *params.sessions}
     return [
         path
-        for folder in (layout.classifier().parent, layout.evaluation().parent)
+        for folder in (layout.classifier().parent, layout.evaluation().parent, layout.metrics(BASE).parent)
         if folder.is_dir()
         for path in folder.iterdir()
-        if path.is_dir() and path.name not in known
+        if (path.is_dir() or path.suffix == ".json") and path.stem not in known
     ]
 
 
@@ -98,5 +120,5 @@ def prune(layout: Layout, params: Params) -> list[Path]:
     """Remove the leftovers (DVC's cache keeps them); returns what went."""
     stale = leftovers(layout, params)
     for path in stale:
-        shutil.rmtree(path)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     return stale

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from flows.runtime.progress import say
 from flows.runtime.system_errors import system_error
 from flows.workspace.class_list import resolved
-from flows.workspace.dvc_yaml import render_pipeline
+from flows.workspace.dvc_yaml import launcher_text, render_pipeline
 from flows.workspace.edit import make_session, replace_params
 from flows.workspace.findings import say_findings
 from flows.workspace.layout import Layout
@@ -204,6 +204,7 @@ def _put(layout: Layout, text: str) -> Params:
         # At the root of a git repository DVC works with git (`dvc exp`, `dvc diff`); elsewhere it needs none.
         no_scm = "" if (layout.root / ".git").exists() else "    no_scm = True\n"
         (build / ".dvc" / "config").write_text(_DVC_CONFIG.format(no_scm=no_scm), encoding="utf-8")
+        (build / ".dvc" / "samif").write_text(launcher_text(), encoding="utf-8")
         (build / ".dvcignore").write_text(_DVC_IGNORE, encoding="utf-8")
         if not (layout.root / ".gitignore").exists():
             (build / ".gitignore").write_text(_GIT_IGNORE, encoding="utf-8")

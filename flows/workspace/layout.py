@@ -11,6 +11,9 @@ from samif.config import BASE
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 
+_COPIES = (".dvc", "tmp", "exps")
+"""Where DVC makes the copies in which experiments run."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -19,12 +22,30 @@ class Layout:
     root: Path
 
     @property
+    def origin(self) -> Path:
+        """The workspace that `dvc exp run --temp` or `--queue` copied this one from; elsewhere the workspace itself.
+
+        A copy has what git and DVC track, but not `.samif/`.
+        """
+        parts = self.root.resolve().parts
+        for end in range(len(parts) - len(_COPIES), 0, -1):
+            origin = Path(*parts[:end])
+            if parts[end : end + len(_COPIES)] == _COPIES and (origin / self.params.name).is_file():
+                return origin
+        return self.root
+
+    @property
     def params(self) -> Path:
         return self.root / "params.yaml"
 
     @property
     def pipeline(self) -> Path:
         return self.root / "dvc.yaml"
+
+    @property
+    def launcher(self) -> Path:
+        """The script with which the commands in dvc.yaml start `samif`."""
+        return self.root / ".dvc" / "samif"
 
     @property
     def lock(self) -> Path:
@@ -76,6 +97,20 @@ class Layout:
     def evaluation(self, name: str = BASE) -> Path:
         """Folder of `evaluation.json` and `detections.json`."""
         return self.artifacts / "evaluations" / name
+
+    def metrics(self, name: str) -> Path:
+        """Metrics of one classifier for DVC; not in the folder of its evaluation, as DVC's outputs may not overlap."""
+        return self.artifacts / "metrics" / f"{name}.json"
+
+    @property
+    def summary_metrics(self) -> Path:
+        """Metrics of the whole chain for DVC."""
+        return self.artifacts / "metrics.json"
+
+    @property
+    def plots(self) -> Path:
+        """Data and images that dvc.yaml draws plots from."""
+        return self.artifacts / "plots"
 
     @property
     def report(self) -> Path:

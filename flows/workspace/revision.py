@@ -52,8 +52,12 @@ def lock_state(layout: Layout, sha256: str | None) -> LockState:
         content = _git(root, "show", f"{commit.decode()}:./{layout.lock.name}")
         if content is not None and hashlib.sha256(content).hexdigest() == sha256:
             return "committed"
-    ignored = _git(root, "check-ignore", "--quiet", layout.lock.name) is not None
-    return "ignored" if ignored else "uncommitted"
+    return "ignored" if is_ignored(layout.lock) else "uncommitted"
+
+
+def is_ignored(path: Path) -> bool:
+    """Whether git was told to leave a file out."""
+    return _git(path.parent, "check-ignore", "--quiet", path.name) is not None
 
 
 def _git(root: Path, *words: str) -> bytes | None:

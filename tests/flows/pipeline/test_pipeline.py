@@ -52,8 +52,9 @@ outs = {{"dataset": ["dataset/train.json", "dataset/val.json", "quarantine/datas
         "embed": ["embeddings.json", "quarantine/embed.json"],
         "pretrain_decoder": ["decoder/d"], "propose": ["proposals/train.parquet", "proposals/val.parquet"],
         "train_base": ["classifiers/base/c"], "session": [f"classifiers/{{name}}/c"],
-        "evaluate_base": ["evaluations/base/e"], "evaluate": [f"evaluations/{{name}}/e"],
-        "report": ["report/r"]}}[stage]
+        "evaluate_base": ["evaluations/base/e", "metrics/base.json"],
+        "evaluate": [f"evaluations/{{name}}/e", f"metrics/{{name}}.json"],
+        "report": ["report/r", "plots/images/i", "metrics.json"]}}[stage]
 text = hashlib.sha256("".join(line for line in params.splitlines() if "/" not in line).encode()).hexdigest()
 if stage == "embed" and "\\nsemantic: null" not in params:
     outs.append("semantic.json")
