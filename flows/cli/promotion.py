@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,9 +10,12 @@ import typer
 
 from flows.cli.app import HERE, AsJson, Workspace, console, print_json, print_rows, whoami
 from flows.cli.registry import open_registry, registry_app
+from samif.errors import ConfigError
 
 if TYPE_CHECKING:
+    from flows.comparison.decide import Opened
     from flows.registry.live_state import Live, Term
+    from flows.registry.promotion_request import Request
     from samif.versions.compare import Change, Comparison
 
 Why = Annotated[str, typer.Option(help="Reason, for the journal.")]
@@ -62,15 +66,55 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Make a version live: verify its checksums, evaluate the gates, move the alias, write the journal."""
-    from flows.comparison.decide import promote_version
-    from flows.registry.promotion import Request
+    from flows.registry.promotion_request import Request
+
+    request = Request(who=who or whoami(), why=why, approve=approve, verdict=verdict, force=force)
+    _promote(open_registry(workspace), ref, request, as_json)
+
+
+@registry_app.command()
+def adopt(
+    name: Annotated[str, typer.Argument(help="NAME of the line or its classifier.")],
+    approve: Annotated[str | None, typer.Option(metavar="PERSON", help="Who approves the verdict.")] = None,
+    verdict: Annotated[str, typer.Option(help="First digits of the approved verdict.")] = "",
+    why: Why = "",
+    who: Who = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Override gates and approval; recorded in the journal.")
+    ] = False,
+    workspace: Workspace = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Promote the version that the alias was moved to by hand in MLflow; the alias stays there meanwhile."""
+    from flows.registry.promotion_request import Request
 
     opened = open_registry(workspace)
-    request = Request(
-        who=who or whoami(), why=why, approve=approve, verdict=verdict, force=force,
-        always_ask=opened.params.gates.approval == "always",
-    )  # fmt: skip
-    _print_live(*promote_version(opened, ref, request, _say), as_json)
+    model = opened.registry.resolve(name)[0]
+    if opened.registry.hand_move(model.removesuffix("-classifier")) is None:
+        raise ConfigError(f"alias 'champion' of {model} stands by the journal; there is nothing to adopt")
+    request = Request(who=who or whoami(), why=why, approve=approve, verdict=verdict, force=force, adopt=True)
+    _promote(opened, f"{model}@champion", request, as_json)
+
+
+@registry_app.command()
+def repair(
+    name: Annotated[str, typer.Argument(help="NAME of the line or its classifier.")],
+    why: Why = "",
+    who: Who = None,
+    workspace: Workspace = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Put the alias back where the journal says, if it was moved by hand in MLflow."""
+    from flows.registry.promotion_request import Request
+
+    opened = open_registry(workspace)
+    model = opened.registry.resolve(name)[0]
+    say = (lambda _: None) if as_json else _say
+    at, live = opened.promotions(model, say).repair(Request(who=who or whoami(), why=why))
+    if as_json:
+        print_json({"model": model, "live": live.version, "previous": live.previous, "alias_was": at})
+    elif at == live.version:
+        console().print(f"alias 'champion' of {model} stands by the journal; nothing to repair", soft_wrap=True)
 
 
 @registry_app.command()
@@ -83,7 +127,7 @@ def rollback(
 ) -> None:
     """Restore the version that was live before; repeated rollbacks go further back."""
     from flows.comparison.decide import roll_back
-    from flows.registry.promotion import Request
+    from flows.registry.promotion_request import Request
 
     _print_live(*roll_back(open_registry(workspace), name, Request(who=who or whoami(), why=why), _say), as_json)
 
@@ -96,6 +140,7 @@ def history(
 ) -> None:
     """List the live versions over time, with who and why; verifies the journal."""
     from flows.comparison.decide import term_content
+    from flows.registry.hand_moves import describe_hand_move
 
     opened = open_registry(workspace)
     model = opened.registry.resolve(name)[0]
@@ -118,11 +163,15 @@ def history(
     if live.unfinished is not None:
         act = f"the {live.unfinished.kind} of version {live.unfinished.version} by {live.unfinished.who}"
         console().print(f"unfinished: {act}; the next promote or rollback carries it out", soft_wrap=True, markup=False)
-    elif alias != live.version:
-        console().print(
-            f"alias 'champion' stands at {alias}, not by the journal; the next promote or rollback puts it back",
-            soft_wrap=True,
-        )
+    elif (moved := describe_hand_move(model.removesuffix("-classifier"), live, alias)) is not None:
+        console().print(moved, soft_wrap=True, markup=False)
+
+
+def _promote(opened: Opened, ref: str, request: Request, as_json: bool) -> None:
+    from flows.comparison.decide import promote_version
+
+    asked = replace(request, always_ask=opened.params.gates.approval == "always")
+    _print_live(*promote_version(opened, ref, asked, _say), as_json)
 
 
 def _say(line: str) -> None:

@@ -29,6 +29,7 @@ def list_(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
     """List the classifier versions of this line, oldest first."""
     opened = open_registry(workspace)
     rows = opened.registry.versions(opened.params.line)
+    moved = opened.registry.hand_move(opened.params.line)
     if as_json:
         print_json(rows)
         return
@@ -46,6 +47,8 @@ def list_(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
         right=("version", "classes", "AP50 base", "novel", "all"),
         whole=("session", "registered"),
     )  # fmt: skip
+    if moved is not None:
+        console().print(moved, soft_wrap=True, markup=False)
 
 
 @registry_app.command()

@@ -10,7 +10,8 @@ from typing import Any
 from flows.comparison.examiner import Examination, Examiner
 from flows.comparison.page import render_comparison
 from flows.registry.live_state import Live, Term
-from flows.registry.promotion import Evidence, Promotions, Request
+from flows.registry.promotion import Promotions
+from flows.registry.promotion_request import Evidence, Request
 from flows.registry.registry import Registry
 from flows.registry.verification import complaints, verify
 from flows.workspace.layout import Layout

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.comparison.scorer import Scorer
-from flows.registry.promotion import Evidence
+from flows.registry.promotion_request import Evidence
 from flows.registry.registry import Registry
 from flows.registry.verification import complaints, verify
 from flows.workspace.layout import Layout

@@ -24,7 +24,7 @@ from flows.console.accounts import Account
 from flows.console.approvals import Approvals, PromotionRequest
 from flows.console.state import At, Place
 from flows.console.texts import Line
-from flows.registry.promotion import Request
+from flows.registry.promotion_request import Request
 from samif.errors import GateFailed, ObjectMissing
 
 routes = Routes()

@@ -103,7 +103,7 @@ def _work(layout: Layout, params: Params, record: Record, say: Callable[[str], N
     from flows.registry.registration import register_all
     from flows.report.publish import publish
 
-    versions = register_all(layout, params, record)
+    versions = register_all(layout, params, record, say)
     publish(layout, versions)
     record["versions"] = versions
     record["seconds"] = round(time.monotonic() - started, 3)

@@ -25,6 +25,7 @@ SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # else it copies files of the current folder into a model
 }
 
 MAY_PASS = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")

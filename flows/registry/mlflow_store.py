@@ -5,11 +5,9 @@ It stores versions; what they mean is decided in `registry`, `journal` and `prom
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +16,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from flows.registry.mlflow_client import RegistryUnavailable, first_line, may_pass, open_client, probe
+from flows.registry.run_entry import Entry, fill_run
 from flows.runtime.retry import retry_for
 from flows.runtime.system_errors import system_error
 from samif.errors import ConfigError, ObjectMissing, ServiceUnavailable
@@ -25,13 +24,14 @@ from samif.io.address import shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import LoggedModel, Run
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 T = TypeVar("T")
 
 LOCK_SECONDS = 300.0
-METRICS_PER_CALL = 1000  # MLflow refuses longer batches
+MODEL_TAG = "model_id"
+"""Tag of a version: the logged model that holds its files."""
 
 
 @dataclass(frozen=True)
@@ -41,28 +41,6 @@ class Registration:
     version: int
     created: bool
     run_id: str
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A version to be: the tag `key` of `tags` holds the digest that makes it unique in its model.
-
-    `write(folder, run_id)` puts the version's files into an empty folder.
-    """
-
-    line: str
-    kind: str
-    run_name: str
-    key: str
-    tags: dict[str, str]
-    write: Callable[[Path, str], None]
-    params: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    description: str | None = None
-
-    @property
-    def model(self) -> str:
-        return f"{self.line}-{self.kind}"
 
 
 class MlflowStore:
@@ -159,54 +137,33 @@ class MlflowStore:
 
         A run without a version (a crash in between) is filled again and used. Call inside `writing`.
         """
-        mine = f"tags.{entry.key} = '{entry.tags[entry.key]}'"
-        found = self.client.search_model_versions(f"name = '{entry.model}' and {mine}")
+        found = self.client.search_model_versions(f"name = '{entry.model}' and {entry.mine}")
         if found:
             oldest = min(found, key=lambda item: int(item.version))
             return Registration(int(oldest.version), False, str(oldest.run_id))
-        run = self._filled_run(entry)
-        self.make_model(entry.model)
+        filled = fill_run(self, entry)
+        self.make_model(entry.model, entry.model_description)
+        run_id, model = str(filled.run.info.run_id), filled.model
         made = self.client.create_model_version(
             entry.model,
-            self._files_uri(run),
-            str(run.info.run_id),
-            tags=entry.tags,
+            self._run_uri(filled.run) if model is None else self._model_uri(model),
+            run_id,
+            tags=entry.tags | ({MODEL_TAG: model.model_id} if model is not None else {}),
             description=entry.description,
             await_creation_for=0,
+            model_id=None if model is None else model.model_id,
         )
-        return Registration(int(made.version), True, str(run.info.run_id))
+        return Registration(int(made.version), True, run_id)
 
     def record(self, entry: Entry) -> str:
         """Find the finished run that has the entry's digest, else make it; returns its id. Call inside `writing`."""
-        mine = f"tags.{entry.key} = '{entry.tags[entry.key]}'"
-        done = self.runs(entry.line, f"tags.kind = '{entry.kind}' and {mine} and attributes.status = 'FINISHED'")
-        return str((next(done, None) or self._filled_run(entry)).info.run_id)
+        done = self.runs(entry.line, f"tags.kind = '{entry.kind}' and {entry.mine} and attributes.status = 'FINISHED'")
+        found = next(done, None)
+        return self.replace(entry) if found is None else str(found.info.run_id)
 
     def replace(self, entry: Entry) -> str:
         """As `record`, but what a run with the entry's digest held is written over. Call inside `writing`."""
-        return str(self._filled_run(entry).info.run_id)
-
-    def _filled_run(self, entry: Entry) -> Run:
-        """A run with everything of the entry; one that a crash left unfinished is filled again."""
-        from mlflow.entities import Metric, Param, RunTag
-
-        mine = f"tags.{entry.key} = '{entry.tags[entry.key]}'"
-        run = next(self.runs(entry.line, f"tags.kind = '{entry.kind}' and {mine}"), None)
-        if run is None:
-            identity = {"kind": entry.kind, entry.key: entry.tags[entry.key]}
-            run = self.client.create_run(self._experiment(entry.line), tags=identity, run_name=entry.run_name)
-        run_id = str(run.info.run_id)
-        now = int(datetime.now(UTC).timestamp() * 1000)
-        points = [Metric(name, value, now, 0) for name, value in entry.metrics.items()]
-        params = [Param(name, value) for name, value in entry.params.items()]
-        self.client.log_batch(run_id, params=params, tags=[RunTag(name, value) for name, value in entry.tags.items()])
-        for start in range(0, len(points), METRICS_PER_CALL):
-            self.client.log_batch(run_id, metrics=points[start : start + METRICS_PER_CALL])
-        with tempfile.TemporaryDirectory() as folder:
-            entry.write(Path(folder), run_id)
-            self._files(run).log_artifacts(folder)
-        self.client.set_terminated(run_id, "FINISHED")
-        return run
+        return str(fill_run(self, entry).run.info.run_id)
 
     def runs(self, line: str, where: str = "") -> Iterator[Run]:
         """The runs of a line, newest first; `where` is an MLflow search filter."""
@@ -220,16 +177,12 @@ class MlflowStore:
 
     def fetch(self, version: ModelVersion, path: str, folder: Path) -> Path:
         """Download one file of a version into a folder."""
-        return Path(self._files(self._run(version)).download_artifacts(path, str(folder)))
+        return Path(self._version_files(version).download_artifacts(path, str(folder)))
 
     def paths(self, version: ModelVersion) -> list[str]:
-        """Artifact paths of all files of a version."""
-        files = self._files(self._run(version))
-        folders, found = [""], list[str]()
-        while folders:
-            for item in files.list_artifacts(folders.pop() or None):
-                (folders if item.is_dir else found).append(item.path)
-        return sorted(found)
+        """Artifact paths of all files of a version and of its run."""
+        places = [self._version_files(version), self.run_files(self._run(version))]
+        return sorted({path for files in places for path in _walk(files)})
 
     def fetch_all(self, version: ModelVersion, names: Iterable[str], folder: Path) -> set[str]:
         """Download those of these files that a version has; returns which."""
@@ -240,7 +193,7 @@ class MlflowStore:
 
     def fetch_run(self, run: Run, folder: Path) -> set[str]:
         """Download the files of a run that lie in no folder; their names."""
-        files = self._files(run)
+        files = self.run_files(run)
         names = {item.path for item in files.list_artifacts(None) if not item.is_dir}
         for name in names:
             files.download_artifacts(name, str(folder))
@@ -269,10 +222,10 @@ class MlflowStore:
             raise ObjectMissing(f"the registry at {self.shown} has no '{name}' (it has: {known}); check the name")
         return model
 
-    def make_model(self, name: str) -> None:
+    def make_model(self, name: str, description: str | None = None) -> None:
         """Create the registered model `name`, unless it is there. Call inside `writing`."""
         if self.find_model(name) is None:
-            make_once(self.client.create_registered_model, name)
+            make_once(self.client.create_registered_model, name, None, description)
 
     def versions(self, name: str) -> dict[int, ModelVersion]:
         """Version number -> version of a model, oldest first. MLflow leaves the aliases out here."""
@@ -302,7 +255,8 @@ class MlflowStore:
             raise ObjectMissing(f"{version.name}/{version.version} has no run; it was not registered by samif")
         return self.client.get_run(str(version.run_id))
 
-    def _experiment(self, line: str) -> str:
+    def experiment(self, line: str) -> str:
+        """Id of the line's experiment, made where there is none. Call inside `writing`."""
         if self.client.get_experiment_by_name(line) is None:
             location = self._local_files.as_uri() if self._local_files else None
             make_once(self.client.create_experiment, line, location)
@@ -310,20 +264,51 @@ class MlflowStore:
         assert experiment is not None
         return str(experiment.experiment_id)
 
-    def _files(self, run: Run) -> Any:
+    def run_files(self, run: Run) -> Any:
+        """MLflow's access to the files of a run."""
+        return self._files(self._run_uri(run))
+
+    def model_files(self, model: LoggedModel) -> Any:
+        """MLflow's access to the files of a logged model."""
+        return self._files(self._model_uri(model))
+
+    def _version_files(self, version: ModelVersion) -> Any:
+        """Those of the logged model that a version was made from; versions of earlier releases lie in their run."""
+        model_id = version.tags.get(MODEL_TAG)
+        if model_id is None:
+            return self.run_files(self._run(version))
+        return self.model_files(self.client.get_logged_model(model_id))
+
+    def _files(self, uri: str) -> Any:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        return get_artifact_repository(self._files_uri(run), tracking_uri=self.uri)
+        return get_artifact_repository(uri, tracking_uri=self.uri)
 
     @property
     def _local_files(self) -> Path | None:
         return self.database.parent / "mlartifacts" if self.database else None
 
-    def _files_uri(self, run: Run) -> str:
-        # The SQLite store remembers absolute paths, which are false once a workspace has been moved.
+    # The SQLite store remembers absolute paths, which are false once a workspace has been moved.
+
+    def _run_uri(self, run: Run) -> str:
         if self._local_files is None:
             return str(run.info.artifact_uri)
         return (self._local_files / str(run.info.run_id) / "artifacts").as_uri()
+
+    def _model_uri(self, model: LoggedModel) -> str:
+        if self._local_files is None:
+            return str(model.artifact_location)
+        return (self._local_files / "models" / model.model_id / "artifacts").as_uri()
+
+
+def _walk(files: Any) -> Iterator[str]:
+    folders: list[str | None] = [None]
+    while folders:
+        for item in files.list_artifacts(folders.pop()):
+            if item.is_dir:
+                folders.append(item.path)
+            else:
+                yield item.path
 
 
 def make_once(create: Callable[..., Any], *arguments: Any) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -20,6 +19,7 @@ from flows.registry.journal import Chain, Journal, JournalEntry, Kind, LostRaceE
 from flows.registry.live_state import Live, fold
 from flows.registry.mlflow_store import MlflowStore
 from flows.registry.ownership import check_promotion
+from flows.registry.promotion_request import Evidence, Request
 from flows.runtime.process import this_process
 from samif.config import Params
 from samif.errors import ConfigError, GateFailed, IntegrityError, ObjectMissing, ServiceUnavailable
@@ -32,31 +32,7 @@ POLL_SECONDS = 0.25
 ATTEMPTS = 10
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """A verdict on a candidate against the version that is live, and the MLflow run that holds it."""
-
-    verdict: Verdict
-    run: str | None = None
-
-
-@dataclass(frozen=True)
-class Request:
-    """A request of an operator.
-
-    Attributes:
-        approve: person who approves the verdict, if any.
-        verdict: first digits of the verdict that was reviewed; any other is refused. Empty accepts any.
-        always_ask: an approval is needed even where every check has passed.
-        force: override failed checks and missing approval; never a version that is not what its card says.
-    """
-
-    who: str
-    why: str = ""
-    approve: str | None = None
-    verdict: str = ""
-    always_ask: bool = False
-    force: bool = False
+_SAMIF = Request("samif")
 
 
 class Promotions:
@@ -113,7 +89,7 @@ class Promotions:
         for _ in range(ATTEMPTS):
             with self._store.writing():
                 self._store.version(self.model, version)
-                chain, live = self._settle()
+                chain, live = self._settle(None if request.adopt else _SAMIF)
             if live.version == version:
                 raise ConfigError(f"{self.model}/{version} is live already; see 'samif registry history'")
             evidence = evidence_on(live.version)
@@ -143,6 +119,18 @@ class Promotions:
             except LostRaceError:
                 continue
         raise ServiceUnavailable(f"the live version of {self.model} kept changing; look at its history and try again")
+
+    def repair(self, request: Request) -> tuple[int | None, Live]:
+        """Put the alias back to what the journal says; where it stood, and the state.
+
+        Raises:
+            ForeignLineError: the line is not that of the workspace, or belongs to another workspace.
+            IntegrityError: the journal was tampered with.
+        """
+        check_promotion(self._store, self._params, self.model)
+        with self._store.writing():
+            at = self._aliases().get(CHAMPION)
+            return at, self._settle(request)[1]
 
     def rollback(self, request: Request, check: Callable[[int], str | None]) -> Live:
         """Put live again what was live before; no gates, but the version must be what its card says.
@@ -243,15 +231,16 @@ class Promotions:
             raise ObjectMissing(f"{self.model}/{decision.version} was deleted meanwhile; {live.version} stays live")
         return live
 
-    def _settle(self) -> tuple[Chain, Live]:
-        """Carry out what is undone and put the alias where the journal says. Call inside `writing`."""
+    def _settle(self, repair: Request | None = _SAMIF) -> tuple[Chain, Live]:
+        """Carry out what is undone and put the alias where the journal says, which is journalled as asked for by
+        `repair`; none leaves an alias that was moved by hand. Call inside `writing`."""
         waited = False
         for _ in range(ATTEMPTS):
             chain = self._journal.read()
             live = fold(chain.entries)
             try:
                 if live.unfinished is None:
-                    if self._mended(chain, live):
+                    if repair is None or self._repaired(chain, live, repair):
                         return chain, live
                 elif not waited and self._may_be_at_work(live.unfinished):
                     self._wait(chain)
@@ -262,11 +251,10 @@ class Promotions:
                 continue
         raise ServiceUnavailable(f"the journal of {self.model} kept moving; look at its history and try again")
 
-    def _mended(self, chain: Chain, live: Live) -> bool:
+    def _repaired(self, chain: Chain, live: Live, request: Request) -> bool:
         """True if the alias is what the journal says; else repair it, journal that, and report it."""
         aliases = self._aliases()
         at = aliases.get(CHAMPION)
-        operator = Request(who="samif", why="")
         if at == live.version or (at is None and live.version not in self._store.find_versions(self.model)):
             self._point(live, aliases)
             return True
@@ -274,8 +262,9 @@ class Promotions:
             self._write(chain, "adopt", Request("samif", "it was live before the journal began"), version=at)
             return False
         self._point(live, aliases)
-        self._say(f"alias '{CHAMPION}' of {self.model} stood at {at}, not by the journal; put back to {live.version}")
-        self._write(chain, "repair", operator, was=at, version=live.version)
+        stood = "was removed" if at is None else f"stood at {at}"
+        self._say(f"alias '{CHAMPION}' of {self.model} {stood}, not by the journal; put back to {live.version}")
+        self._write(chain, "repair", request, was=at, version=live.version)
         return False
 
     def _carry_out(self, chain: Chain, live: Live, decision: JournalEntry) -> None:

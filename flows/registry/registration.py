@@ -6,7 +6,7 @@ This is outside the DVC graph, because a stage that DVC restores from its cache 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -37,11 +37,14 @@ from samif.versions.card import (
 )
 
 
-def register_all(layout: Layout, params: Params, request: Mapping[str, Any]) -> dict[str, Any]:
+def register_all(
+    layout: Layout, params: Params, request: Mapping[str, Any], say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
     """Register the decoder, the base classifier and every session's classifier, in order.
 
     Args:
         request: record of the run: `who`, `why`, `commit`, `dvc_lock`, `data_revision`.
+        say: called with one sentence where the alias of the live version was moved by hand.
 
     Returns:
         {"decoder": version, "classifiers": {"base" or session: version}}.
@@ -58,11 +61,16 @@ def register_all(layout: Layout, params: Params, request: Mapping[str, Any]) -> 
     versions: dict[str, int] = {}
     previous: Card | None = None
     shared = _Shared(layout, params, decoder_sha256, request)
+    val = dataset_of(layout, params, "val")
+    example = val.path_of(val.images[0]) if val.images else None
     for name in (BASE, *params.sessions):
         card = shared.card(name)
-        done = registry.register_classifier(params.line, card, _files(layout, name), decoder_version, previous)
+        files = _files(layout, name)
+        done = registry.register_classifier(params.line, card, files, decoder_version, previous, example)
         versions[name] = done.version
         previous = card
+    if (moved := registry.hand_move(params.line)) is not None:
+        say(moved)
     return {"decoder": decoder_version, "classifiers": versions}
 
 

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.registry.hand_moves import hand_move
 from flows.registry.journal import Chain, Journal
-from flows.registry.mlflow_store import Entry, MlflowStore, Registration
+from flows.registry.mlflow_store import MlflowStore, Registration
 from flows.registry.promotion import CHALLENGER, Promotions
+from flows.registry.run_entry import Entry
+from flows.registry.version_entry import version_entry
 from flows.registry.version_files import DECODER, KEPT, REQUIRED, check, checked, is_whole
-from flows.registry.version_record import VersionRow, metrics_of, params_of, row_of, tags_of
+from flows.registry.version_record import VersionRow, row_of
 from flows.registry.version_ref import parse_ref
 from flows.runtime.cache_dir import cache_folder
 from flows.runtime.writable import is_writable
@@ -103,7 +106,13 @@ class Registry:
         return self._store.written(lambda: self._store.register(entry)).version
 
     def register_classifier(
-        self, line: str, card: Card, files: Mapping[str, Path], decoder_version: int, previous: Card | None
+        self,
+        line: str,
+        card: Card,
+        files: Mapping[str, Path],
+        decoder_version: int,
+        previous: Card | None,
+        example: Path | None = None,
     ) -> Registration:
         """Register a classifier version, once per card digest; the newest version gets the alias `challenger`.
 
@@ -114,6 +123,7 @@ class Registry:
             files: artifact path -> local file; at least classifier.safetensors, session.json, evaluation.json.
             decoder_version: version of `<line>-decoder` that the classifier was made with.
             previous: card of the classifier named by `card.after`; none for the base classifier.
+            example: image of the version's input example; none means a drawn one.
 
         Raises:
             IntegrityError: an old row is not bit-identical, or a frozen part or a file is not the card's.
@@ -121,24 +131,7 @@ class Registry:
         card.check_follows(previous)
         evaluation, session = checked(line, card, files)
 
-        def write(stage: Path, run_id: str) -> None:
-            for name, path in files.items():
-                (stage / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, stage / name)
-            provenance = card.provenance.model_copy(update={"mlflow_run": run_id})
-            card.model_copy(update={"provenance": provenance}).save(stage / "card.json")
-
-        entry = Entry(
-            line=line,
-            kind="classifier",
-            run_name=card.name,
-            key="card_digest",
-            tags=tags_of(card, decoder_version),
-            write=write,
-            params=params_of(card, session),
-            metrics=metrics_of(evaluation),
-            description=card.provenance.why,
-        )
+        entry = version_entry(card, files, decoder_version, evaluation, session, example)
 
         def write_all() -> Registration:
             decoder = self._store.version(f"{line}-decoder", decoder_version)
@@ -159,6 +152,10 @@ class Registry:
     def promotions(self, line: str, params: Params, say: Callable[[str], None] = lambda _: None) -> Promotions:
         """Promotion and rollback of a line, asked for by the workspace with these parameters; see `Promotions`."""
         return Promotions(self._store, line, params, say)
+
+    def hand_move(self, line: str) -> str | None:
+        """One sentence where the alias of the live version was moved past the journal; see `hand_moves`."""
+        return hand_move(self._store, line)
 
     def record_comparison(self, line: str, tags: dict[str, str], write: Callable[[Path], None]) -> str:
         """Keep a comparison of two versions as an MLflow run, once per `tags["comparison"]`; returns the run's id.

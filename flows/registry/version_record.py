@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from samif.config import Params
 from samif.evaluate.model import Evaluation
 from samif.versions.card import Card
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 GROUPS = ("base", "novel", "all")
+MOST_CHARACTERS = 6000  # MLflow refuses longer parameters
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,26 @@ def tags_of(card: Card, decoder_version: int) -> dict[str, str]:
     return {key: value for key, value in tags.items() if value is not None}
 
 
-def params_of(card: Card, session: dict[str, Any]) -> dict[str, str]:
-    """Only what the card's digest covers: MLflow refuses to change a parameter of a run that is taken up again."""
-    params = {
+def params_of(card: Card, session: dict[str, Any], params: Params | None) -> dict[str, str]:
+    """Parameters of the run, those of params.yaml as `section.key`.
+
+    Only what the card's digest covers: MLflow refuses to change a parameter of a run that is taken up again.
+
+    Args:
+        params: the workspace's, none where they are not kept with the version.
+    """
+    sections = {"propose": card.inference.propose, "evaluate": card.inference.evaluate}
+    if params is not None:
+        sections |= {name: getattr(params, name) for name in ("pretrain_decoder", "train_base", "incremental")}
+    settings = {
+        f"{name}.{key}": value
+        for name, section in sections.items()
+        for key, value in section.model_dump(mode="json").items()
+    }
+    if params is not None:
+        encoder = params.encoder.model_dump(mode="json", exclude={"name", "checkpoint", "sha256"})
+        settings |= {f"encoder.{key}": value for key, value in encoder.items()}
+    own = {
         "session": card.name,
         "after": card.after,
         "encoder": card.encoder.name,
@@ -64,7 +84,12 @@ def params_of(card: Card, session: dict[str, Any]) -> dict[str, str]:
         "shots": session.get("shots"),
         "seed": session.get("seed"),
     }
-    return {key: str(value) for key, value in params.items() if value is not None}
+    return {key: _text(value) for key, value in (own | settings).items() if value is not None}
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text[:MOST_CHARACTERS]
 
 
 def metrics_of(evaluation: Evaluation) -> dict[str, float]:

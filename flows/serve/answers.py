@@ -62,7 +62,8 @@ class FailureSeen(BaseModel):
 
 
 class SlotView(BaseModel):
-    """What a replica serves under a reference; `behind` where the alias names something else."""
+    """What a replica serves under a reference; `behind` where the alias names something else, `note` where it was
+    moved past the journal."""
 
     ref: str
     live: Model | None
@@ -72,6 +73,7 @@ class SlotView(BaseModel):
     behind: bool
     failure: FailureSeen | None
     registry: str | None
+    note: str | None = None
 
 
 class ReplicaView(BaseModel):
@@ -129,6 +131,7 @@ def slot_view(slot: ModelSlot) -> SlotView:
         behind=slot.behind,
         failure=FailureSeen(version=failure.version, why=failure.why, at=failure.at) if failure else None,
         registry=slot.registry_error,
+        note=slot.note,
     )
 
 

@@ -17,7 +17,9 @@ from filelock import FileLock
 
 from flows.inference.predict import load_segmenter
 from flows.registry.model_files import find_model
+from flows.registry.promotion import CHAMPION
 from flows.registry.registry import Registry
+from flows.registry.version_ref import parse_ref
 from flows.serve.settings import Settings
 from flows.workspace.layout import Layout
 from samif.classifier.model import Classifier
@@ -31,6 +33,8 @@ from samif.io.hashing import file_sha256
 
 logger = logging.getLogger(__name__)
 
+NOTE_SECONDS = 60.0
+"""Time before it is read again whether an alias that was moved by hand still stands so."""
 RETRY_SECONDS = 10.0
 """Time before a version that could not be loaded is tried again, unless the alias moves."""
 
@@ -110,6 +114,17 @@ class Source:
             )
         return self._registry.resolve(ref)
 
+    def hand_move(self, ref: str) -> str | None:
+        """One sentence where the alias of the live version, if `ref` names it, was moved past the journal."""
+        if self._registry is None or not ref.endswith(f"@{CHAMPION}"):
+            return None
+        try:
+            return self._registry.hand_move(parse_ref(ref).line)
+        except (
+            SamifError
+        ) as error:  # which promotes and rolls back with its own sentence; a model is served all the same
+            return sentence_of(error)
+
     def load(self, name: str, number: int | None, beside: Version | None, heads_only: bool = False) -> Version:
         """Fetch, verify and load a version, and try it once.
 
@@ -169,6 +184,8 @@ class ModelSlot:
         self.failure: Failure | None = None
         self.registry_error: str | None = None
         self.behind = False
+        self.note: str | None = None
+        self._note_until = 0.0
         self._source, self._beside, self._on_change = source, beside, on_change
 
     def start(self) -> None:
@@ -190,6 +207,8 @@ class ModelSlot:
             self.registry_error = sentence_of(error)
             return
         self.registry_error = None
+        if self.note is not None and time.monotonic() >= self._note_until:
+            self._look_at_alias()
         live, previous = self.state.live, self.state.previous
         self.behind = live is None or number != live.number
         if self.behind and not self._waits(f"{name}/{number}"):
@@ -214,7 +233,14 @@ class ModelSlot:
         count = self.state.swaps + (self.state.live is not None)
         self.state = State(version, self.state.live, datetime.now(UTC), count)
         self.behind = False
+        self._look_at_alias()
         self._on_change(self)
+
+    def _look_at_alias(self) -> None:
+        before, self.note = self.note, self._source.hand_move(self.ref)
+        self._note_until = time.monotonic() + NOTE_SECONDS
+        if self.note is not None and self.note != before:
+            logger.warning("%s", self.note)
 
     def _waits(self, title: str) -> bool:
         return self.failure is not None and self.failure.version == title and time.monotonic() < self.failure.until

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from flows.registry.mlflow_store import Entry, MlflowStore
+from flows.registry.mlflow_store import MlflowStore
+from flows.registry.run_entry import Entry
 from flows.submit.package import Submission
 from samif.io import files
 

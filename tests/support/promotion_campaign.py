@@ -28,7 +28,8 @@ from typing import Any
 
 from flows.registry.mlflow_client import SETTINGS
 from flows.registry.mlflow_store import MlflowStore
-from flows.registry.promotion import CHALLENGER, Evidence, Promotions, Request
+from flows.registry.promotion import CHALLENGER, Promotions
+from flows.registry.promotion_request import Evidence, Request
 from samif.config import Params
 from samif.errors import SamifError
 from samif.versions.verdict import Verdict

@@ -71,8 +71,8 @@ class ServedLine:
 
     def artifacts(self, version: int) -> Path:
         """Where MLflow keeps the files of a version (SQLite only)."""
-        run = self.registry._store.version(self.model, version).run_id
-        return self.root / ".samif" / "mlartifacts" / str(run) / "artifacts"
+        logged = self.registry._store.version(self.model, version).tags["model_id"]
+        return self.root / ".samif" / "mlartifacts" / "models" / logged / "artifacts"
 
     def add(self, name: str, classes: int, decoder: int = 0, width: int = TOKEN_WIDTH, after: str | None = None) -> int:
         """Register a version that knows the first so many classes, made with the random decoder of that seed."""

@@ -79,6 +79,10 @@ def check(line: TaggedLine) -> None:
     assert [list(store.find_versions(f"{line.line}-{kind}")) for kind in kinds] == [[1], [1, 2, 3, 4]]
     assert line.registry.aliases(line.line) == {"challenger": 4}
     assert [run.info.status for run in store.runs(line.line)] == ["FINISHED"] * 5
+    logged = store.client.search_logged_models([store.experiment(line.line)])
+    assert [str(model.status) for model in logged] == ["READY"] * 4
+    for run in store.runs(line.line, "tags.kind = 'classifier'"):
+        assert len(run.outputs.model_outputs) == len(run.inputs.dataset_inputs) == 1
     for number in (1, 2, 3, 4):
         assert line.registry.show(f"{line.line}/{number}").row.version == number
 
@@ -117,7 +121,9 @@ def test_a_killed_server_is_one_sentence_and_started_again_it_is_waited_for(
     check(line)
 
 
-@pytest.mark.parametrize("call", ["create_run", "create_model_version"])
+@pytest.mark.parametrize(
+    "call", ["create_run", "create_logged_model", "log_outputs", "log_inputs", "create_model_version"]
+)
 def test_an_answer_that_is_lost_doubles_nothing(line: TaggedLine, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server does what it is asked, and the connection breaks before it can say so, twice."""
     client, lost = line.registry._store.client, list[str]()

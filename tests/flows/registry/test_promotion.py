@@ -15,12 +15,14 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.comparison.examiner import Examiner
+from flows.registry.hand_moves import hand_move
 from flows.registry.mlflow_store import MlflowStore
 from flows.registry.ownership import claim
-from flows.registry.promotion import Evidence, Promotions, Request
+from flows.registry.promotion import Promotions
+from flows.registry.promotion_request import Evidence, Request
 from flows.registry.registry import Registry
 from samif.config import Params
-from samif.errors import ConfigError, SamifError
+from samif.errors import ConfigError, GateFailed, SamifError
 from samif.versions.verdict import Check, Verdict
 from tests.support.browser import look
 from tests.support.tagged_line import ROWS, TaggedLine
@@ -329,6 +331,57 @@ def test_an_alias_moved_by_hand_is_put_back_and_that_is_journalled(store: Mlflow
     assert kinds(promotions) == ["promote", "done", "repair", "promote", "done"]
 
 
+@pytest.mark.parametrize(("by_hand", "stands"), [("4", "stands at 4"), ("3", "stands at 3"), (None, "was removed")])
+def test_a_move_by_hand_is_told_and_undone_in_one_command(store: MlflowStore, by_hand: str | None, stands: str) -> None:
+    said: list[str] = []
+    promotions = Promotions(store, "demo", PARAMS, said.append)
+    promotions.promote(1, Request("ann"), on(1))
+    assert hand_move(store, "demo") is None
+    if by_hand is None:
+        store.client.delete_registered_model_alias("demo-classifier", "champion")
+    else:
+        store.client.set_registered_model_alias("demo-classifier", "champion", by_hand)
+    told = hand_move(store, "demo")
+    assert told is not None and f"{stands}, not by the journal, which says 1: " in told
+    assert ("samif registry adopt demo" in told) == (by_hand is not None)
+    at, live = promotions.repair(Request("bob", "not agreed"))
+    assert (at, live.version) == (None if by_hand is None else int(by_hand), 1)
+    assert hand_move(store, "demo") is None
+    last = promotions.state()[0].entries[-1]
+    assert (last.kind, last.who, last.why, last.was, last.version) == ("repair", "bob", "not agreed", at, 1)
+    assert promotions.repair(Request("bob"))[1].version == 1  # nothing more to do
+    assert kinds(promotions) == ["promote", "done", "repair"]
+
+
+def test_a_move_by_hand_is_adopted_without_moving_the_alias(
+    store: MlflowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promotions = Promotions(store, "demo", PARAMS)
+    promotions.promote(1, Request("ann"), on(1))
+    store.client.set_registered_model_alias("demo-classifier", "champion", "4")
+    moves: list[Any] = []
+    real = store.client.set_registered_model_alias
+
+    def moved(name: str, alias: str, version: str) -> None:
+        moves.append((alias, version))
+        real(name, alias, version)
+
+    monkeypatch.setattr(store.client, "set_registered_model_alias", moved)
+    live = promotions.promote(4, Request("bob", "agreed", adopt=True), on(4))
+    assert live.stack == (1, 4) and ("champion", "1") not in moves
+    assert kinds(promotions) == ["promote", "done", "promote", "done"] and hand_move(store, "demo") is None
+    assert promotions.rollback(Request("ann"), lambda _: None).version == 1
+
+
+def test_gates_hold_for_what_is_adopted(store: MlflowStore) -> None:
+    promotions = Promotions(store, "demo", PARAMS)
+    promotions.promote(1, Request("ann"), on(1))
+    store.client.set_registered_model_alias("demo-classifier", "champion", "4")
+    with pytest.raises(GateFailed, match="is refused"):
+        promotions.promote(4, Request("bob", adopt=True), on(4, "failed"))
+    assert hand_move(store, "demo") is not None and kinds(promotions) == ["promote", "done"]
+
+
 def test_what_was_live_before_the_journal_began_is_adopted(store: MlflowStore) -> None:
     store.client.set_registered_model_alias("demo-classifier", "champion", "3")
     promotions = Promotions(store, "demo", PARAMS)
@@ -454,8 +507,8 @@ def grown(promoted: TaggedLine, tmp_path: Path) -> TaggedLine:
 
 def stored(line: TaggedLine, name: str, version: int = 2) -> Path:
     """The file of a version in the registry's own folder."""
-    run = line.registry.show(f"demo/{version}").run_id
-    return next((line.layout.state / "mlartifacts" / run).rglob(name))
+    logged = line.registry.show(f"demo/{version}").tags["model_id"]
+    return next((line.layout.state / "mlartifacts" / "models" / logged).rglob(name))
 
 
 def differing(line: TaggedLine, ref: str = "demo/2") -> set[str]:
@@ -464,6 +517,24 @@ def differing(line: TaggedLine, ref: str = "demo/2") -> set[str]:
         samif(line, "verify", ref)
     items = str(refused.value).partition("says: ")[2].partition(" differ")[0]
     return set(items.split(", "))
+
+
+def test_the_command_line_tells_of_a_move_by_hand_and_ends_it(grown: TaggedLine) -> None:
+    assert "by the journal" not in samif(grown, "list")
+    with pytest.raises(ConfigError, match="there is nothing to adopt"):
+        samif(grown, "adopt", "demo")
+    assert "nothing to repair" in samif(grown, "repair", "demo")
+    grown.registry._store.client.set_registered_model_alias("demo-classifier", "champion", "2")
+    for command in (("list",), ("history", "demo")):
+        told = samif(grown, *command)
+        assert "alias 'champion' of demo-classifier stands at 2, not by the journal, which says 1" in told
+    assert "stood at 2, not by the journal; put back to 1" in samif(grown, "repair", "demo", "--why", "not agreed")
+    assert grown.registry.aliases("demo")["champion"] == 1
+    grown.registry._store.client.set_registered_model_alias("demo-classifier", "champion", "2")
+    assert of(grown, "adopt", "demo", "--who", "bob", "--why", "agreed")["live"] == 2
+    _, second = of(grown, "history", "demo")["history"]
+    assert (second["version"], second["who"], second["why"], second["outcome"]) == (2, "bob", "agreed", "passed")
+    assert "by the journal" not in samif(grown, "list")
 
 
 def test_a_tampered_classifier_is_refused(grown: TaggedLine) -> None:

@@ -187,7 +187,9 @@ def scenario(space: Workspace) -> None:
     assert details.metrics["AP/class.nut _x28_M4_x29_"] == 50.0
     assert details.card.digest == session.card.digest
     assert details.card.provenance.mlflow_run == details.run_id == second.run_id
-    assert set(details.files) == {*session.files, "card.json"}
+    of_mlflow = {"MLmodel", "pyfunc_entry.py", "requirements.txt", "conda.yaml", "python_env.yaml"}
+    of_mlflow |= {"input_example.json", "serving_input_example.json"}
+    assert set(details.files) == {*session.files, "card.json", *of_mlflow}
 
     folder = space.registry.download(f"{space.line}@champion")
     assert folder == space.layout.state / "models" / base.card.digest

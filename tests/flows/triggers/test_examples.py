@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.comparison.examiner import Examiner
 from flows.comparison.markdown import markdown
-from flows.registry.promotion import Request
+from flows.registry.promotion_request import Request
 from tests.support.tagged_line import ROWS, TaggedLine
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.comparison.examiner import Examiner
-from flows.registry.promotion import Request
+from flows.registry.promotion_request import Request
 from flows.workspace.layout import Layout
 from flows.workspace.revision import lock_state
 from samif.errors import SamifError

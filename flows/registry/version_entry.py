@@ -1,0 +1,85 @@
+"""A classifier version as it is put into MLflow: its run, the model that the run logs, and what people read of both."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from flows.registry.mlflow_model import write_model
+from flows.registry.run_entry import DatasetRecord, Entry, ModelFolder
+from flows.registry.version_record import metrics_of, params_of, tags_of
+from flows.registry.version_text import describe_classifiers, describe_version
+from samif.config import load_params
+from samif.evaluate.model import Evaluation
+from samif.versions.card import Card
+
+IMAGES = "images/"
+"""Files that are for people: they lie with the run, all others with the model."""
+
+
+def version_entry(
+    card: Card,
+    files: Mapping[str, Path],
+    decoder_version: int,
+    evaluation: Evaluation,
+    session: dict[str, Any],
+    example: Path | None,
+) -> Entry:
+    """What to register; arguments as of `Registry.register_classifier`, evaluation and session as the files hold them.
+
+    The run lasts as long as the session and its evaluation did.
+    """
+
+    def write(stage: Path, _run_id: str) -> None:
+        _copy({name: path for name, path in files.items() if name.startswith(IMAGES)}, stage)
+
+    def write_files(stage: Path, run_id: str, model_id: str) -> None:
+        _copy({name: path for name, path in files.items() if not name.startswith(IMAGES)}, stage)
+        provenance = card.provenance.model_copy(update={"mlflow_run": run_id})
+        card.model_copy(update={"provenance": provenance}).save(stage / "card.json")
+        write_model(stage, card, run_id, model_id, example)
+
+    provenance = card.provenance
+    seconds = {"session": float(session.get("seconds") or 0.0), "evaluate": evaluation.seconds}
+    known = {
+        "mlflow.user": provenance.who,
+        "mlflow.source.name": "samif run",
+        "mlflow.source.type": "JOB",
+        "mlflow.source.git.commit": (provenance.commit or "").removesuffix("+changes"),
+    }
+    about = {key: value for key, value in known.items() if value}
+    return Entry(
+        line=card.line,
+        kind="classifier",
+        run_name=card.name,
+        key="card_digest",
+        tags=tags_of(card, decoder_version),
+        write=write,
+        params=params_of(card, session, load_params(files["params.yaml"]) if "params.yaml" in files else None),
+        metrics=metrics_of(evaluation) | {f"seconds/{part}": value for part, value in seconds.items()},
+        description=describe_version(card, session, evaluation),
+        about=about,
+        model_description=describe_classifiers(card.line),
+        model_folder=ModelFolder(f"{card.line}-{card.name}", write_files),
+        dataset=DatasetRecord(
+            name=f"{card.line} validation",
+            digest=evaluation.dataset,
+            source={"samif.line": card.line, "samif.data_revision": provenance.data_revision or "-"} | about,
+            profile={
+                "images": evaluation.images,
+                "objects": sum(score.instances for score in evaluation.per_class.values()),
+                "classes": len(evaluation.per_class),
+            },
+        ),
+        began=provenance.created - timedelta(seconds=sum(seconds.values())),
+        ended=provenance.created,
+    )
+
+
+def _copy(files: Mapping[str, Path], stage: Path) -> None:
+    for name, path in files.items():
+        (stage / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, stage / name)
