@@ -14,13 +14,14 @@ from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from flows.loaders.inputs import encoder_of, semantic_of
 from flows.registry.mlflow_store import MlflowStore
 from flows.registry.version_files import DECODER
 from flows.runtime.cache_dir import cache_folder
 from flows.runtime.tuning import tune_process
+from samif.dataset.images import ImageError
 from samif.errors import DataError, IntegrityError, ObjectMissing
 from samif.inference.load import EncoderLoaders, FoundModel, ModelFiles
 from samif.inference.model import Model, open_model
@@ -34,7 +35,7 @@ IMAGE, PATH, SCORE = "image", "path", "score"
 """Columns of the input, and the parameter: bytes of an image file, or where it lies; minimum score of an instance."""
 
 
-class SamifModel(PythonModel):  # type: ignore[misc]
+class SamifModel(PythonModel):
     """Images in, instances out, as `samif predict` answers."""
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -70,7 +71,7 @@ class SamifModel(PythonModel):  # type: ignore[misc]
         """
         score = (params or {}).get(SCORE)
         least = None if score is None or score < 0.0 else float(score)
-        return [_segmented(self._model, image, least) for image in _images(model_input)]
+        return [_segmented(self._model, image, number, least) for number, image in enumerate(_images(model_input), 1)]
 
 
 def find_decoder(folder: Path, card: Card) -> Path:
@@ -117,14 +118,17 @@ def _images(table: Any) -> Iterator[bytes | str]:
     )
 
 
-def _segmented(model: Model, image: bytes | str, score: float | None) -> dict[str, Any]:
+def _segmented(model: Model, image: bytes | str, number: int, score: float | None) -> dict[str, Any]:
     if isinstance(image, str):
         found = model.predict(image, score)
     elif isinstance(image, bytes):
         with tempfile.NamedTemporaryFile(prefix="samif-") as file:  # read as `samif predict` reads files
             file.write(image)
             file.flush()
-            found = model.predict(file.name, score)
+            try:
+                found = model.predict(file.name, score)
+            except ImageError as error:
+                raise DataError(f"image {number} of {IMAGE}: it {error.what}") from None
     else:
         raise DataError(f"expected the bytes of an image file or its path, got {type(image).__name__}")
     instances = [

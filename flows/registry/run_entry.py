@@ -99,7 +99,7 @@ def fill_run(store: MlflowStore, entry: Entry) -> Filled:
     if entry.dataset is not None:
         _log_dataset(store, run, entry.dataset)
         of |= {"dataset_name": entry.dataset.name, "dataset_digest": entry.dataset.digest[:DIGEST_CHARACTERS]}
-    now = _milliseconds(datetime.now(UTC))
+    now = int(datetime.now(UTC).timestamp() * 1000)
     points = [Metric(name, value, now, 0, **of) for name, value in entry.metrics.items()]
     tags = entry.tags | entry.about | ({"mlflow.note.content": entry.description} if entry.description else {})
     params = [Param(name, value) for name, value in entry.params.items()]
