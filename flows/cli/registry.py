@@ -78,8 +78,8 @@ def show(
         ["card", card.digest],
         ["registered", f"{row.created} by {card.provenance.who}{reason}"],
         ["commit", card.provenance.commit or "-"],
-        ["files", ", ".join(f for f in details.files if not f.startswith("images/"))],
-        ["images", str(sum(f.startswith("images/") for f in details.files))],
+        ["files", ", ".join(f for f in details.files if not f.startswith(("images/", "figures/")))],
+        ["images", str(sum(f.startswith(("images/", "figures/")) for f in details.files))],
     ]
     print_rows(["", details.name], facts)
     console().print(f"MLflow run {details.run_id}")

@@ -20,6 +20,7 @@ from flows.loaders.inputs import dataset_of
 from flows.registry.mlflow_store import MlflowStore
 from flows.registry.ownership import claim
 from flows.registry.registry import Registry
+from flows.registry.version_entry import FOR_PEOPLE
 from flows.workspace.layout import SPLITS, Layout
 from samif.config import BASE, Params, digest
 from samif.evaluate.model import Evaluation
@@ -182,7 +183,7 @@ def _semantic(layout: Layout, params: Params) -> SemanticCard | None:
 
 
 def _files(layout: Layout, name: str) -> dict[str, Path]:
-    """Artifact path -> file of one version, the report's images of it among them."""
+    """Artifact path -> file of one version, the report's images and figures of it among them."""
     files = {
         "classifier.safetensors": layout.classifier(name) / "classifier.safetensors",
         "session.json": layout.classifier(name) / "session.json",
@@ -191,7 +192,8 @@ def _files(layout: Layout, name: str) -> dict[str, Path]:
     }
     if layout.lock.exists():
         files["dvc.lock"] = layout.lock
-    images = layout.report / "images" / name
-    if images.is_dir():
-        files |= {f"images/{path.name}": path for path in sorted(images.iterdir())}
+    for kind in FOR_PEOPLE:
+        folder = layout.report / kind / name
+        if folder.is_dir():
+            files |= {f"{kind}/{path.name}": path for path in sorted(folder.iterdir())}
     return files

@@ -16,8 +16,8 @@ from samif.config import load_params
 from samif.evaluate.model import Evaluation
 from samif.versions.card import Card
 
-IMAGES = "images/"
-"""Files that are for people: they lie with the run, all others with the model."""
+FOR_PEOPLE = ("images", "figures")
+"""Folders of files for people: they lie with the run, all others with the model."""
 
 
 def version_entry(
@@ -34,10 +34,10 @@ def version_entry(
     """
 
     def write(stage: Path, _run_id: str) -> None:
-        _copy({name: path for name, path in files.items() if name.startswith(IMAGES)}, stage)
+        _copy({name: path for name, path in files.items() if _is_for_people(name)}, stage)
 
     def write_files(stage: Path, run_id: str, model_id: str) -> None:
-        _copy({name: path for name, path in files.items() if not name.startswith(IMAGES)}, stage)
+        _copy({name: path for name, path in files.items() if not _is_for_people(name)}, stage)
         provenance = card.provenance.model_copy(update={"mlflow_run": run_id})
         card.model_copy(update={"provenance": provenance}).save(stage / "card.json")
         write_model(stage, card, run_id, model_id, example)
@@ -77,6 +77,10 @@ def version_entry(
         began=provenance.created - timedelta(seconds=sum(seconds.values())),
         ended=provenance.created,
     )
+
+
+def _is_for_people(name: str) -> bool:
+    return name.split("/")[0] in FOR_PEOPLE
 
 
 def _copy(files: Mapping[str, Path], stage: Path) -> None:

@@ -18,6 +18,7 @@ from flows.artifacts.quarantine import Quarantine
 from flows.loaders.inputs import dataset_of
 from flows.report.dvc_metrics import summary_metrics, write_metrics
 from flows.report.dvc_plots import write_plots
+from flows.report.figures import write_figures
 from flows.report.images import choose, render
 from flows.workspace.layout import Layout
 from samif.config import BASE, Params, digest
@@ -31,8 +32,8 @@ IMAGES_PER_KIND = 4
 
 
 def collect(layout: Layout, params: Params) -> None:
-    """Write `layout.report`: summary.json, page.json and images/NAME/; the folder is replaced as a whole. Then write
-    `layout.summary_metrics` and `layout.plots`.
+    """Write `layout.report`: summary.json, page.json, images/NAME/ and figures/NAME/; the folder is replaced whole.
+    Then write `layout.summary_metrics` and `layout.plots`.
 
     Raises:
         ObjectMissing: an input of the stage is missing.
@@ -62,6 +63,8 @@ def collect(layout: Layout, params: Params) -> None:
     }
     part = layout.report.with_name(f".{layout.report.name}.{os.getpid()}")
     try:
+        for name in names:
+            write_figures(part / "figures" / name, evaluations[name])
         shown = [item for name in names for item in _images(layout, val, evaluations[name], summary, part)]
         newest = evaluations[names[-1]]
         page = {

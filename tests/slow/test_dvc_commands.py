@@ -28,9 +28,13 @@ ENVIRONMENT = os.environ | {
 }
 
 
-def run(root: Path, *words: str) -> str:
-    """A command without an activated environment."""
-    done = subprocess.run(words, cwd=root, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
+ACTIVATED = ENVIRONMENT | {"PATH": f"{DVC.parent}:{ENVIRONMENT['PATH']}"}
+"""DVC starts the workers of its queue as `dvc` from PATH."""
+
+
+def run(root: Path, *words: str, environment: dict[str, str] = ENVIRONMENT) -> str:
+    """A command, by default without an activated environment."""
+    done = subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -111,7 +115,7 @@ def test_copies_of_the_workspace_read_its_embeddings(line: Path, how: str) -> No
     dvc(line, "exp", "run", how, "--name", name, "-S", f"propose.points={points}")
     if how == "--queue":
         assert name in dvc(line, "queue", "status")
-        dvc(line, "exp", "run", "--run-all")
+        run(line, str(DVC), "exp", "run", "--run-all", environment=ACTIVATED)
     shown = next(entry for entry in read(line, "exp", "show") if entry["rev"] != "workspace")
     (made,) = [row for exp in shown["experiments"] for row in exp["revs"] if row["name"] == name]
     assert made["data"]["metrics"]["artifacts/metrics.json"]["data"]["classes"] == 3
