@@ -120,10 +120,11 @@ class Source:
             return None
         try:
             return self._registry.hand_move(parse_ref(ref).line)
-        except (
-            SamifError
-        ) as error:  # which promotes and rolls back with its own sentence; a model is served all the same
-            return sentence_of(error)
+        except IntegrityError as error:  # the journal was tampered with
+            return str(error)
+        except Exception:  # a model is served all the same
+            logger.info("the journal of %s cannot be read", ref, exc_info=True)
+            return None
 
     def load(self, name: str, number: int | None, beside: Version | None, heads_only: bool = False) -> Version:
         """Fetch, verify and load a version, and try it once.

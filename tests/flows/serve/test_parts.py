@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,8 @@ from flows.serve.replica_status import ReplicaStatus, is_running, read_replicas
 from flows.serve.routes import Route, routes_of
 from flows.serve.server import loadable, share
 from flows.serve.settings import Settings
-from flows.serve.versions import ModelSlot, Source, Version
-from samif.errors import SamifError
+from flows.serve.versions import NOTE_SECONDS, ModelSlot, Source, Version
+from samif.errors import IntegrityError, SamifError
 from samif.inference.segment import Instances
 from samif.masks.rle import boxes
 from tests.support.handmade import rectangle, rle
@@ -227,6 +228,10 @@ class Told(Source):
         self.at: int | Exception = 1
         self.bad: dict[int, Exception] = {}
         self.loaded: list[int | None] = []
+        self.moved: str | None = None
+
+    def hand_move(self, ref: str) -> str | None:
+        return self.moved
 
     def resolve(self, ref: str) -> tuple[str, int | None]:
         if isinstance(self.at, Exception):
@@ -286,6 +291,44 @@ def test_a_registry_that_does_not_answer_changes_nothing() -> None:
     source.at = 1
     slot.poll()
     assert slot.registry_error is None and source.loaded == [1]
+
+
+def test_an_alias_moved_by_hand_is_told_until_it_is_not(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = Told()
+    slot = ModelSlot(source, "demo@champion")
+    slot.start()
+    assert slot.note is None
+    source.at, source.moved = 2, "alias 'champion' of demo-classifier stands at 2, not by the journal"
+    slot.poll()
+    slot.poll()
+    assert live(slot) == 2 and slot.note == source.moved
+    assert caplog.messages.count(source.moved) == 1
+    source.moved = None  # adopted
+    slot.poll()
+    assert slot.note is not None
+    now = time.monotonic()
+    monkeypatch.setattr("flows.serve.versions.time.monotonic", lambda: now + NOTE_SECONDS + 1)
+    slot.poll()
+    assert slot.note is None
+
+
+def test_a_journal_that_cannot_be_read_keeps_nobody_from_serving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "params.yaml").write_text("line: demo\ndataset: {drawn: {}, base_classes: [bolt]}\n")
+    source = Source(Settings("demo@champion", tmp_path, tmp_path, None))
+    assert source.hand_move("demo@champion") is None  # nothing was opened yet
+    source._open()
+    for error, told in ((RuntimeError("odd"), None), (IntegrityError("tampered with"), "tampered with")):
+
+        def fail(*_: object, error: Exception = error) -> str:
+            raise error
+
+        monkeypatch.setattr("flows.registry.registry.hand_move", fail)
+        assert source.hand_move("demo@champion") == told
+        assert source.hand_move("demo@challenger") is None
 
 
 def test_params_that_are_mended_are_read_again(tmp_path: Path) -> None:
