@@ -5,6 +5,7 @@ It stores versions; what they mean is decided in `registry`, `journal` and `prom
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -153,6 +154,9 @@ class MlflowStore:
             await_creation_for=0,
             model_id=None if model is None else model.model_id,
         )
+        if model is not None and self.database is not None:  # a server does this itself
+            named = json.dumps([{"name": entry.model, "version": int(made.version)}])
+            self.client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": named})
         return Registration(int(made.version), True, run_id)
 
     def record(self, entry: Entry) -> str:

@@ -58,7 +58,7 @@ def register_all(
     claim(MlflowStore(params.registry.tracking_uri, layout.root), params, str(request["who"]))
     registry = Registry(params.registry.tracking_uri, layout.root)
     decoder_sha256 = file_sha256(layout.decoder / "decoder.safetensors")
-    decoder_version = registry.register_decoder(params.line, layout.decoder, decoder_sha256)
+    decoder_version = registry.register_decoder(params.line, layout.decoder, decoder_sha256, str(request["who"]))
     versions: dict[str, int] = {}
     previous: Card | None = None
     shared = _Shared(layout, params, decoder_sha256, request)

@@ -6,7 +6,6 @@ Versions are found by digest before they are made, so registering the same conte
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from flows.registry.journal import Chain, Journal
 from flows.registry.mlflow_store import MlflowStore, Registration
 from flows.registry.promotion import CHALLENGER, Promotions
 from flows.registry.run_entry import Entry
-from flows.registry.version_entry import version_entry
+from flows.registry.version_entry import decoder_entry, version_entry
 from flows.registry.version_files import DECODER, KEPT, REQUIRED, check, checked, is_whole
 from flows.registry.version_record import VersionRow, row_of
 from flows.registry.version_ref import parse_ref
@@ -82,7 +81,7 @@ class Registry:
         own = root.absolute() / ".samif" / "models"
         self._cache = cache or (own if is_writable(own) else cache_folder("models"))
 
-    def register_decoder(self, line: str, folder: Path, sha256: str) -> int:
+    def register_decoder(self, line: str, folder: Path, sha256: str, who: str = "") -> int:
         """Register the frozen decoder of `folder` (decoder.safetensors and the files beside it), once per digest.
 
         Returns:
@@ -98,11 +97,7 @@ class Registry:
                 "run 'samif run' again"
             )
 
-        def write(stage: Path, _run_id: str) -> None:
-            for path in filter(Path.is_file, folder.iterdir()):
-                shutil.copyfile(path, stage / path.name)
-
-        entry = Entry(line, "decoder", "decoder", "decoder_sha256", {"decoder_sha256": sha256}, write)
+        entry = decoder_entry(line, folder, sha256, who)
         return self._store.written(lambda: self._store.register(entry)).version
 
     def register_classifier(

@@ -43,6 +43,7 @@ class Entry:
 
     Attributes:
         write: `write(folder, run_id)` puts the files of the run into an empty folder.
+        series: metric -> its values (step, value) in the course of training.
         description: of the version and of the run, as Markdown.
         about: tags of the run alone, such as MLflow's own.
         model_description: of the registered model, where it is made.
@@ -58,6 +59,7 @@ class Entry:
     write: Callable[[Path, str], None]
     params: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    series: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     description: str | None = None
     about: dict[str, str] = field(default_factory=dict)
     model_description: str | None = None
@@ -101,7 +103,13 @@ def fill_run(store: MlflowStore, entry: Entry) -> Filled:
         of |= {"dataset_name": entry.dataset.name, "dataset_digest": entry.dataset.digest[:DIGEST_CHARACTERS]}
     now = int(datetime.now(UTC).timestamp() * 1000)
     points = [Metric(name, value, now, 0, **of) for name, value in entry.metrics.items()]
-    tags = entry.tags | entry.about | ({"mlflow.note.content": entry.description} if entry.description else {})
+    # at the time of the run, so that filling it again repeats the same points, which MLflow drops
+    points += [
+        Metric(name, value, run.info.start_time, step, **of)
+        for name, values in entry.series.items()
+        for step, value in values
+    ]
+    tags = _tags(entry)
     params = [Param(name, value) for name, value in entry.params.items()]
     client.log_batch(run_id, params=params, tags=[RunTag(name, value) for name, value in tags.items()])
     for start in range(0, len(points), METRICS_PER_CALL):
@@ -126,7 +134,7 @@ def _logged_model(store: MlflowStore, run: Run, entry: Entry, folder: ModelFolde
     model = next((model for model in found if model.source_run_id == run_id), None)
     if model is None:
         model = client.create_logged_model(
-            run.info.experiment_id, folder.name, run_id, entry.tags, entry.params, model_type=entry.kind
+            run.info.experiment_id, folder.name, run_id, _tags(entry), entry.params, model_type=entry.kind
         )
     outputs = run.outputs.model_outputs if run.outputs else []
     if model.model_id not in {output.model_id for output in outputs}:
@@ -147,6 +155,10 @@ def _log_dataset(store: MlflowStore, run: Run, record: DatasetRecord) -> None:
         profile=json.dumps(record.profile),
     )
     store.client.log_inputs(run.info.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "validation")])])
+
+
+def _tags(entry: Entry) -> dict[str, str]:
+    return entry.tags | entry.about | ({"mlflow.note.content": entry.description} if entry.description else {})
 
 
 def _milliseconds(at: datetime | None) -> int | None:

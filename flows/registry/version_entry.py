@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from flows.registry.mlflow_model import write_model
 from flows.registry.run_entry import DatasetRecord, Entry, ModelFolder
 from flows.registry.version_record import metrics_of, params_of, tags_of
-from flows.registry.version_text import describe_classifiers, describe_version
+from flows.registry.version_text import describe_classifiers, describe_decoder, describe_version
 from samif.config import load_params
 from samif.evaluate.model import Evaluation
 from samif.versions.card import Card
@@ -77,6 +78,51 @@ def version_entry(
         began=provenance.created - timedelta(seconds=sum(seconds.values())),
         ended=provenance.created,
     )
+
+
+def decoder_entry(line: str, folder: Path, sha256: str, who: str) -> Entry:
+    """The frozen decoder of a folder, with the files beside it; its run lasts as long as its finetuning did.
+
+    Args:
+        who: who asked for it; empty where that is not known.
+    """
+    training = _training(folder / "training.json")
+    quality = {
+        f"{when}/{key}": float(value)
+        for when, values in training.get("quality", {}).items()
+        for key, value in values.items()
+        if value is not None
+    }
+    curve = training.get("curve", [])
+    ended = datetime.now(UTC)
+    seconds = float(training.get("seconds", 0.0))
+    about = {"mlflow.source.name": "samif run", "mlflow.source.type": "JOB"} | ({"mlflow.user": who} if who else {})
+    return Entry(
+        line=line,
+        kind="decoder",
+        run_name="decoder",
+        key="decoder_sha256",
+        tags={"decoder_sha256": sha256},
+        write=lambda stage, _run_id: _copy({path.name: path for path in folder.iterdir() if path.is_file()}, stage),
+        params={key: str(training[key]) for key in ("classes", "steps", "kept") if key in training},
+        metrics=quality,
+        series={
+            name: [(int(row["step"]), float(row[name])) for row in curve] for name in ("loss", "mask_iou") if curve
+        },
+        description=describe_decoder(line, training),
+        about=about,
+        began=ended - timedelta(seconds=seconds),
+        ended=ended,
+    )
+
+
+def _training(path: Path) -> dict[str, Any]:
+    """The record of a finetuning; empty where it cannot be read, as the decoder is registered without it too."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content
 
 
 def _is_for_people(name: str) -> bool:

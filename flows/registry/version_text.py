@@ -33,6 +33,20 @@ def describe_version(card: Card, session: dict[str, Any], evaluation: Evaluation
     return "\n".join(rows)
 
 
+def describe_decoder(line: str, training: dict[str, Any]) -> str:
+    """The frozen decoder of a line.
+
+    Args:
+        training: content of training.json, empty where there is none.
+    """
+    text = f"Mask decoder of line {line}, frozen: its classifiers name it by its SHA-256."
+    if training.get("quality"):
+        before, after = (training["quality"][when]["iou_base"] for when in ("before", "after"))
+        steps = f" in {training['steps']} steps" if "steps" in training else ""
+        text += f" Finetuned{steps}: mean mask IoU from one point {before:.3f} before, {after:.3f} after."
+    return text
+
+
 def describe_classifiers(line: str) -> str:
     """The registered model of a line's classifiers."""
     return (

@@ -18,6 +18,7 @@ from flows.registry.registry import Registry
 from flows.registry.verification import verify
 from flows.registry.version_entry import version_entry
 from samif.inference.model import open_model
+from samif.io.hashing import file_sha256
 from tests.support.served_line import ServedLine, png
 
 OFFLINE = """
@@ -136,6 +137,8 @@ def pages(line: ServedLine) -> None:
     logged = client.get_logged_model(output.model_id)
     assert str(logged.status) == "READY" and logged.model_id == version.tags["model_id"]
     assert logged.params["propose.points"] == "6" and logged.tags["session"] == "s1"
+    assert json.loads(logged.tags["mlflow.modelVersions"]) == [{"name": name, "version": 2}]
+    assert logged.tags["mlflow.note.content"] == version.description
     linked = {metric.key: metric for metric in logged.metrics}
     assert linked["AP/all"].value == 50.0 and linked["AP/all"].dataset_digest == found.dataset.digest
     experiment = run.info.experiment_id
@@ -168,6 +171,28 @@ def test_the_pages_and_models_of_a_server_over_postgresql_and_s3(
     finally:
         mlflow.set_tracking_uri(before)
     assert without_names(answer) == of_samif(line, "stamping/2", tmp_path / "out")
+
+
+def test_the_run_of_a_decoder_shows_its_finetuning(tmp_path: Path, migrated: Path) -> None:
+    line = ServedLine(tmp_path / "ws", migrated)
+    folder = tmp_path / "decoder"
+    folder.mkdir()
+    (folder / "decoder.safetensors").write_bytes(b"weights")
+    training = {
+        "schema": 1, "classes": "base", "steps": 40, "seconds": 263.2, "kept": "finetuned",
+        "curve": [{"step": step, "loss": 2.0 / step, "mask_iou": 0.5} for step in (1, 20, 40)],
+        "quality": {"before": {"iou_base": 0.5, "iou_other": None}, "after": {"iou_base": 0.8, "iou_other": 0.7}},
+    }  # fmt: skip
+    (folder / "training.json").write_text(json.dumps(training))
+    number = line.registry.register_decoder("demo", folder, file_sha256(folder / "decoder.safetensors"), "ann")
+    client = line.registry._store.client
+    run = client.get_run(client.get_model_version("demo-decoder", str(number)).run_id)
+    assert run.info.end_time - run.info.start_time == 263_200 and run.data.tags["mlflow.user"] == "ann"
+    assert run.data.metrics | {"after/iou_base": 0.8, "before/iou_base": 0.5, "loss": 0.05} == run.data.metrics
+    history = client.get_metric_history(run.info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(1, 2.0), (20, 0.1), (40, 0.05)]
+    assert run.data.params == {"classes": "base", "steps": "40", "kept": "finetuned"}
+    assert "mean mask IoU from one point 0.500 before, 0.800 after" in run.data.tags["mlflow.note.content"]
 
 
 def test_a_version_of_an_earlier_release_loads_and_verifies(
