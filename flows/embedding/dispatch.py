@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import logging
 import threading
@@ -11,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from flows.artifacts.quarantine import Quarantined
 from flows.embedding.encoder import EncoderFactory
@@ -35,13 +35,17 @@ LIVENESS_SECONDS = 10.0
 _CHECKS_BEFORE_NOTE = 6
 
 
-class _Worker:
-    """The Ray actor: one encoder, loaded by the first call so that errors reach the caller."""
+class EmbeddingWorker:
+    """The Ray actor: one encoder, loaded by the first call so that errors reach the caller. Ray's dashboard and logs
+    show its class, its `repr` and the names of its calls."""
 
     def __init__(self, factory: EncoderFactory, digest: str, store: EmbeddingStore, batch_images: int) -> None:
         self._factory, self._digest, self._store, self._batch = factory, digest, store, batch_images
         self._loading = threading.Lock()
         self._encoder: ShardEncoder | None = None
+
+    def __repr__(self) -> str:
+        return f"EmbeddingWorker({self._encoder.name if self._encoder else 'no encoder yet'})"
 
     def ready(self) -> None:
         """Returns when the encoder is loaded."""
@@ -75,7 +79,11 @@ def divide(images: Sequence[tuple[Path, str]], largest: int, workers: int) -> li
 
 
 class WorkerPool:
-    """Equal workers on a connected Ray cluster, each with one encoder and, if there are GPUs, one GPU."""
+    """Equal workers on a connected Ray cluster, each with one encoder and, if there are GPUs, one GPU.
+
+    Args:
+        name: of the encoder, for the names of the workers.
+    """
 
     def __init__(
         self,
@@ -85,18 +93,27 @@ class WorkerPool:
         digest: str,
         store: EmbeddingStore,
         batch_images: int,
+        name: str,
     ) -> None:
         import ray
 
-        actor = ray.remote(_Worker).options(
-            num_cpus=cluster.cpus_per_worker,
-            num_gpus=cluster.gpus_per_worker,
-            max_restarts=0,  # `_Dispatch` replaces a dead worker while there is progress
-            max_task_retries=-1,  # calls are repeated when Ray assumes a lost connection
-            max_concurrency=_SHARDS_PER_WORKER + 1,  # one more, to answer pings
-        )
-        self._start = functools.partial(actor.remote, factory, digest, store, batch_images)
-        self._workers: list[Any] = [self._start() for _ in range(count)]
+        actor = ray.remote(EmbeddingWorker)
+        pool, numbers = uuid4().hex[:8], itertools.count(1)
+
+        def start() -> Any:
+            # a dead worker may still hold its name, so each has its own
+            named = actor.options(
+                name=f"embed {name} {next(numbers)} ({pool})",
+                num_cpus=cluster.cpus_per_worker,
+                num_gpus=cluster.gpus_per_worker,
+                max_restarts=0,  # `_Dispatch` replaces a dead worker while there is progress
+                max_task_retries=-1,  # calls are repeated when Ray assumes a lost connection
+                max_concurrency=_SHARDS_PER_WORKER + 1,  # one more, to answer pings
+            )
+            return named.remote(factory, digest, store, batch_images)
+
+        self._start = start
+        self._workers: list[Any] = [start() for _ in range(count)]
 
     def embed(self, shards: Sequence[Shard], tracker: Tracker) -> list[Quarantined]:
         """Embed the shards; returns when all are committed. The pool cannot be used again.
@@ -148,6 +165,7 @@ class _Dispatch:
         self._workers = workers
         self._start = start
         self._tracker = tracker
+        self._shards = len(shards)
         self._unfinished = dict(enumerate(shards))
         self._queue = deque(self._unfinished)
         self._suspects: deque[int] = deque()
@@ -247,7 +265,7 @@ class _Dispatch:
 
     def _ping(self, slot: int) -> None:
         worker = self._workers[slot]
-        self._in_flight[worker.ready.remote()] = _Task(slot, worker, None)
+        self._in_flight[worker.ready.options(name="ready").remote()] = _Task(slot, worker, None)
 
     def _feed(self) -> None:
         """Assign queued shards evenly to workers that answer and have room; then suspects to idle workers, one each."""
@@ -264,5 +282,6 @@ class _Dispatch:
                 shard = queue.popleft()
                 if shard in self._unfinished:
                     assigned[slot].append(shard)
-                    worker = self._workers[slot]
-                    self._in_flight[worker.embed.remote(self._unfinished[shard])] = _Task(slot, worker, shard)
+                    worker, images = self._workers[slot], self._unfinished[shard]
+                    call = worker.embed.options(name=f"shard {shard + 1} of {self._shards}: {len(images)} images")
+                    self._in_flight[call.remote(images)] = _Task(slot, worker, shard)

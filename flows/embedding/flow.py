@@ -92,7 +92,7 @@ def embed_images(
                 with ray_cluster(params.address, params.workers) as cluster:
                     shards = divide(todo, params.shard_images, cluster.workers)
                     count = min(cluster.workers, len(shards))
-                    pool = WorkerPool(cluster, count, factory, info.digest, store, params.batch_images)
+                    pool = WorkerPool(cluster, count, factory, info.digest, store, params.batch_images, info.name)
                     quarantined = pool.embed(shards, tracker)
     out = {image.sha256 for image in quarantined}
     if left := namespace.missing([sha256 for sha256 in missing if sha256 not in out]):

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
 from typing import Any, cast
+from uuid import uuid4
 
 from flows.finetuning.worker import Job, ProgressActor, work
 from flows.runtime.progress import Tracker
@@ -78,7 +79,8 @@ def _fit(job: Job, workers: int, cluster: Cluster, tracker: Tracker) -> Training
     import ray.train.torch
 
     train: Any = ray.train  # its types are those of an older interface
-    progress = ray.remote(ProgressActor).options(num_cpus=0).remote()
+    name = f"finetune decoder ({uuid4().hex[:8]})"
+    progress = ray.remote(ProgressActor).options(name=f"{name}: progress", num_cpus=0).remote()
     resources = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
     with tempfile.TemporaryDirectory(prefix="samif-train-", ignore_cleanup_errors=True) as folder:
         trainer = train.torch.TorchTrainer(
@@ -88,7 +90,7 @@ def _fit(job: Job, workers: int, cluster: Cluster, tracker: Tracker) -> Training
                 num_workers=workers, use_gpu=cluster.gpus_per_worker > 0, resources_per_worker=resources
             ),
             run_config=train.RunConfig(
-                name="decoder",
+                name=name,
                 storage_path=folder,
                 failure_config=train.FailureConfig(max_failures=_RETRIES, controller_failure_limit=_RETRIES),
                 logging_config=train.LoggingConfig(log_level="ERROR"),

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -261,6 +263,36 @@ def test_workers_share_the_work(bench: Bench, undisturbed: str, ray_here: None) 
     bench.images = bench.images[:5]
     assert bench.embed() != undisturbed
     assert sum(bench.encoded().values()) == IMAGES
+
+
+def test_workers_and_their_calls_have_names(bench: Bench, ray_here: None) -> None:
+    import ray
+
+    seen: list[str] = []
+
+    def look() -> None:
+        wait_for(lambda: len(bench.missing()) < IMAGES)
+        seen.extend(ray.util.list_named_actors())
+
+    with meanwhile(look):
+        bench.embed(delay=0.05, together=2)
+    assert len(seen) == 2 and all(re.fullmatch(r"embed stand-in [12] \([0-9a-f]{8}\)", name) for name in seen)
+    named: list[str] = []
+
+    class Call:
+        def options(self, name: str) -> Call:
+            named.append(name)
+            return self
+
+        def remote(self, *_: object) -> object:
+            return object()
+
+    shards = divide(bench.images, 4, 2)
+    assigned = dispatch._Dispatch(shards, [SimpleNamespace(ready=Call(), embed=Call())], Call, bench)
+    assigned._ping(0)
+    assigned._answering.add(0)
+    assigned._feed()
+    assert named == ["ready", "shard 1 of 6: 4 images", "shard 2 of 6: 4 images"]
 
 
 def test_a_killed_worker_is_replaced(bench: Bench, undisturbed: str, ray_here: None) -> None:

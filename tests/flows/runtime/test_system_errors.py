@@ -84,7 +84,7 @@ def test_a_full_disk_in_the_words_of_libraries(error: Exception) -> None:
 
 
 def test_an_error_of_a_worker() -> None:
-    error = PassedOn("ray::_Worker.embed() failed")
+    error = PassedOn("ray::EmbeddingWorker.embed() failed")
     error.cause = PermissionError(errno.EACCES, "Permission denied", b"/data/\xff.bin")  # type: ignore[attr-defined]
     assert "permission denied (/data/" in told(error)
     error.cause = DataError("a.png is empty; copy it again")  # type: ignore[attr-defined]
