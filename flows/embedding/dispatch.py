@@ -39,13 +39,16 @@ class EmbeddingWorker:
     """The Ray actor: one encoder, loaded by the first call so that errors reach the caller. Ray's dashboard and logs
     show its class, its `repr` and the names of its calls."""
 
-    def __init__(self, factory: EncoderFactory, digest: str, store: EmbeddingStore, batch_images: int) -> None:
+    def __init__(
+        self, name: str, factory: EncoderFactory, digest: str, store: EmbeddingStore, batch_images: int
+    ) -> None:
+        self._name = name
         self._factory, self._digest, self._store, self._batch = factory, digest, store, batch_images
         self._loading = threading.Lock()
         self._encoder: ShardEncoder | None = None
 
     def __repr__(self) -> str:
-        return f"EmbeddingWorker({self._encoder.name if self._encoder else 'no encoder yet'})"
+        return f"EmbeddingWorker({self._name})"
 
     def ready(self) -> None:
         """Returns when the encoder is loaded."""
@@ -110,7 +113,7 @@ class WorkerPool:
                 max_task_retries=-1,  # calls are repeated when Ray assumes a lost connection
                 max_concurrency=_SHARDS_PER_WORKER + 1,  # one more, to answer pings
             )
-            return named.remote(factory, digest, store, batch_images)
+            return named.remote(name, factory, digest, store, batch_images)
 
         self._start = start
         self._workers: list[Any] = [start() for _ in range(count)]
