@@ -187,8 +187,9 @@ def dvc_environment(root: Path, failure: Path | None = None) -> Iterator[None]:
     `samif`; `failure` is the file for a stage's sentence. Changes the process: not for threads.
     """
     environment = {
-        # The `samif` of this very installation, also when its environment is not activated.
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        # The `samif` of this very installation, also when its environment is not activated; and a shell's own programs,
+        # which start it (.dvc/samif), whatever PATH holds.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", ""), os.defpath]),
         "SHELL": "/bin/sh",  # DVC runs a stage in the person's login shell, which may be any
         "DVC_NO_ANALYTICS": "1",
     }

@@ -249,6 +249,13 @@ def test_a_new_software_revision_reruns_its_stage(finished: Path, monkeypatch: p
     assert not sync_pipeline(Layout(finished), load_params(finished / "params.yaml"))
 
 
+@pytest.mark.parametrize("path", ["", "/nowhere"])
+def test_a_path_without_a_shell_is_enough(workspace: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", path)
+    (workspace / "params.yaml").write_text(new_text("demo", ["a"], EncoderParams(), {}))
+    assert list(go(workspace)) == [*BASE_STAGES, "report"]
+
+
 def test_the_drawn_line_needs_no_data(workspace: Path) -> None:
     (workspace / "params.yaml").write_text(new_text("demo", ["a"], EncoderParams(), {}))
     assert list(go(workspace)) == [*BASE_STAGES, "report"]
