@@ -30,6 +30,7 @@ from samif.inference.load import ModelFiles
 from samif.inference.propose import predict_points
 from samif.inference.segment import Segmenter
 from samif.io.hashing import file_sha256
+from samif.sam.frame import split_views
 
 logger = logging.getLogger(__name__)
 
@@ -283,7 +284,8 @@ def _smoke_test(segmenter: Segmenter, ref: str) -> None:
     frame = segmenter.encoder.frame(PROBE)
     middle = torch.full((1, 2), segmenter.encoder.image_size / 2.0)
     classifier = segmenter.classifier
-    proposals, _ = predict_points(segmenter.decoder, seen.embedding, frame, middle)
+    embedding = split_views(seen.embedding, frame)[0][1]
+    proposals, _ = predict_points(segmenter.decoder, embedding, frame, middle)
     features = features_of(proposals.with_semantic(seen.semantic), classifier.space.parts)
     found = classifier.probabilities(features)
     if not np.isfinite(found).all():

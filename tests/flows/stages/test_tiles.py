@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -13,11 +15,14 @@ from flows.loaders.inputs import source_of
 from flows.registry.model_files import find_model
 from flows.registry.registration import register_all
 from flows.registry.registry import Registry
+from flows.serve.settings import Settings
+from flows.serve.versions import Source
 from samif.classifier.model import Classifier
 from samif.dataset.images import read_image
 from samif.errors import IntegrityError
 from samif.masks.rle import overlaps
 from samif.versions.card import Card
+from samif.watch.observe import observe_image
 from tests.support.small_line import Line, write_small
 
 REQUEST = {"who": "ann", "why": "a test", "commit": None, "dvc_lock": None, "data_revision": None}
@@ -76,3 +81,14 @@ def test_a_version_is_scored_only_where_the_tiles_are_its_own(line: Line, regist
     other = line.params.model_copy(update={"encoder": encoder})
     with pytest.raises(IntegrityError, match=r"made with encoder\.tiles 2, but params\.yaml here says 1"):
         Scorer(line.layout, other, registered).measure("demo/2")
+
+
+def test_a_version_with_tiles_is_served_and_watched(line: Line, registered: Registry, tmp_path: Path) -> None:
+    """It is tried once when it is loaded, and then answers as elsewhere."""
+    source = Source(Settings("demo@challenger", line.layout.root, tmp_path, None))
+    served = source.load(*source.resolve("demo@challenger"), None).segmenter
+    dataset = source_of(line.layout, line.params, "val").dataset
+    pixels = read_image(dataset.path_of(dataset.images[0]))
+    observed = observe_image(served, pixels)
+    assert served.encoder.tiles == 2
+    assert observed.values["objects"] == len(served.segment(pixels).above(served.default_score))
