@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Why = Annotated[str, typer.Option(help="Reason, for the journal.")]
 Who = Annotated[str | None, typer.Option(help="Who requests it.", show_default="you")]
+Approve = Annotated[str | None, typer.Option(metavar="PERSON", help="Who approves the verdict.")]
+Approved = Annotated[str, typer.Option(help="First digits of the approved verdict.")]
+Force = Annotated[bool, typer.Option("--force", help="Override gates and approval; recorded in the journal.")]
 
 
 @registry_app.command()
@@ -55,13 +58,11 @@ def compare(
 @registry_app.command()
 def promote(
     ref: Annotated[str, typer.Argument(help="NAME/VERSION, or NAME@challenger.")],
-    approve: Annotated[str | None, typer.Option(metavar="PERSON", help="Who approves the verdict.")] = None,
-    verdict: Annotated[str, typer.Option(help="First digits of the approved verdict.")] = "",
+    approve: Approve = None,
+    verdict: Approved = "",
     why: Why = "",
     who: Who = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Override gates and approval; recorded in the journal.")
-    ] = False,
+    force: Force = False,
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
@@ -75,13 +76,11 @@ def promote(
 @registry_app.command()
 def adopt(
     name: Annotated[str, typer.Argument(help="NAME of the line or its classifier.")],
-    approve: Annotated[str | None, typer.Option(metavar="PERSON", help="Who approves the verdict.")] = None,
-    verdict: Annotated[str, typer.Option(help="First digits of the approved verdict.")] = "",
+    approve: Approve = None,
+    verdict: Approved = "",
     why: Why = "",
     who: Who = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Override gates and approval; recorded in the journal.")
-    ] = False,
+    force: Force = False,
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:

@@ -59,7 +59,7 @@ class Orders:
             done = suggest(segmenter, found, images, list(labelled), layout, len(images), "typical")
             chosen = tuple((s.image.name, s.choice.why) for s in done.images)
             self._orders[set_id] = Order("done", chosen)
-        except SamifError as error:
+        except SamifError as error:  # the top of a thread: the page shows the sentence
             self._orders[set_id] = Order("failed", error=str(error))
         except Exception as error:
             logger.exception("the images of %s could not be ordered", folder)
