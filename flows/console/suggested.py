@@ -12,10 +12,10 @@ from typing import Literal
 from flows.inference.image_files import find_images
 from flows.inference.source import find
 from flows.runtime.device import device_here
+from flows.runtime.system_errors import sentence_of
 from flows.suggest.suggest import newest_classifier, suggest
 from flows.workspace.layout import Layout
 from samif.config import load_params
-from samif.errors import SamifError
 from samif.inference.load import load_segmenter
 
 logger = logging.getLogger(__name__)
@@ -59,8 +59,6 @@ class Orders:
             done = suggest(segmenter, found, images, list(labelled), layout, len(images), "typical")
             chosen = tuple((s.image.name, s.choice.why) for s in done.images)
             self._orders[set_id] = Order("done", chosen)
-        except SamifError as error:  # the top of a thread: the page shows the sentence
-            self._orders[set_id] = Order("failed", error=str(error))
         except Exception as error:
-            logger.exception("the images of %s could not be ordered", folder)
-            self._orders[set_id] = Order("failed", error=f"internal error: {type(error).__name__}")
+            logger.info("the images of %s could not be ordered", folder, exc_info=True)
+            self._orders[set_id] = Order("failed", error=sentence_of(error))

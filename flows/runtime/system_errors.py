@@ -97,3 +97,9 @@ def _place(error: BaseException) -> str:
     if not isinstance(name, str) or not name:
         return ""
     return f" ({name if len(name) <= 120 else name[:60] + '...' + name[-57:]})"
+
+
+def sentence_of(error: Exception) -> str:
+    """An error for people: its own sentence, or its kind and what it says."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, SamifError) else f"{type(error).__name__}: {text}"

@@ -183,7 +183,7 @@ def loadable(lines: Sequence[Settings], say: Say) -> list[Settings]:
     Raises:
         SamifError: none can be loaded.
     """
-    from flows.serve.versions import sentence_of
+    from flows.runtime.system_errors import sentence_of
 
     tried, refused = list(lines), list[str]()
     for i, line in enumerate(lines):

@@ -20,12 +20,13 @@ from flows.registry.model_files import find_model
 from flows.registry.promotion import CHAMPION
 from flows.registry.registry import Registry
 from flows.registry.version_ref import parse_ref
+from flows.runtime.system_errors import sentence_of
 from flows.serve.settings import Settings
 from flows.workspace.layout import Layout
 from samif.classifier.model import Classifier
 from samif.classifier.samples import features_of
 from samif.config import Params, digest, load_params
-from samif.errors import ConfigError, IntegrityError, SamifError
+from samif.errors import ConfigError, IntegrityError
 from samif.inference.load import ModelFiles
 from samif.inference.propose import predict_points
 from samif.inference.segment import Segmenter
@@ -290,9 +291,3 @@ def _smoke_test(segmenter: Segmenter, ref: str) -> None:
     found = classifier.probabilities(features)
     if not np.isfinite(found).all():
         raise IntegrityError(f"{ref} gives numbers that are not finite; register the version again")
-
-
-def sentence_of(error: Exception) -> str:
-    """An error for people: its own sentence, or its kind and what it says."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if isinstance(error, SamifError) else f"{type(error).__name__}: {text}"

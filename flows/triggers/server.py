@@ -17,9 +17,9 @@ import uvicorn
 
 from flows.http.listening import listening, origin_of
 from flows.http.signature import VARIABLE
+from flows.runtime.system_errors import sentence_of
 from flows.triggers.app import Receiver, build_app
 from flows.triggers.queue import Queue
-from samif.errors import SamifError
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Worker:
             try:
                 failure = self._run_once()
             except Exception as error:
-                failure = str(error) if isinstance(error, SamifError) else f"{type(error).__name__}: {error}"
+                failure = sentence_of(error)
                 logger.info("the queue could not be worked on", exc_info=True)
             if failure is not None and failure != self._failure:
                 self._say(f"waiting requests cannot be carried out: {failure}")
