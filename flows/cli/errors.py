@@ -46,7 +46,9 @@ def list_(
 
     errors, notes = _collect(workspace, session, model, kept, reviewed, format_)
     page = Layout(workspace.resolve()).reports / errors.page
-    write_page(errors, page)
+    given = {"--of": session, "--model": model, "--kept": kept, "--reviewed": reviewed, "--format": format_}
+    options = [str(part) for option, value in given.items() if value is not None for part in (option, value)]
+    write_page(errors, page, options)
     if as_json:
         print_json(
             {

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import base64
 import io
+import shlex
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +33,12 @@ MARGIN = 0.5
 """What a crop shows on each side of the mask's box, as a share of its longer side."""
 
 
-def write_page(errors: Errors, path: Path) -> None:
-    """Write the page; crops are left out once its budget is spent, the list stays whole."""
+def write_page(errors: Errors, path: Path, options: Sequence[str] = ()) -> None:
+    """Write the page; crops are left out once its budget is spent, the list stays whole.
+
+    Args:
+        options: of `samif errors accept`, so that it finds the same errors.
+    """
     left, groups = IMAGE_BUDGET, []
     for cause, cases in groupby(errors.cases, key=lambda case: case.cause):
         cards: list[dict[str, Any]] = []
@@ -43,7 +49,9 @@ def write_page(errors: Errors, path: Path) -> None:
             cards.append({"case": case, "crop": uri})
         groups.append({"cause": cause, "definition": DEFINITIONS[cause], "cards": cards})
     template = environment().get_template("errors.html.j2")
-    html = template.render(errors=errors, count=len(errors.dataset.images), rows=errors.rows(), groups=groups)
+    html = template.render(
+        errors=errors, count=len(errors.dataset.images), rows=errors.rows(), groups=groups, options=shlex.join(options)
+    )
     files.commit(path, html.encode())
 
 

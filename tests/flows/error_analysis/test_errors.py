@@ -82,6 +82,7 @@ def test_counts_ids_and_page(line: Line, tmp_path: Path) -> None:
     page = Path(found["page"])
     text = page.read_text()
     assert all(error["id"] in text for error in found["errors"])
+    assert "samif errors accept ID … --session NAME --of base</code>" in text
     assert page == line.layout.reports / "errors-base.html" and text.count("<img") == 13
     seen = look(page, 900, tmp_path)
     assert (seen.overflow, seen.broken, seen.requests, seen.images) == (0, 0, 0, 13)

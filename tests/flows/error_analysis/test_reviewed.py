@@ -69,6 +69,7 @@ def test_planted_errors_are_found_by_labels_in_every_format(
     assert found["notes"] == ["answers of demo-classifier/1, demo-classifier/2"]
     page = Path(found["page"]).read_text()
     assert "On 2 reviewed images" in page and all(error["id"] in page for error in found["errors"])
+    assert f"--session NAME --kept {tmp_path / 'kept'} --reviewed {tmp_path / 'next'}</code>" in page
 
 
 def test_images_that_a_tool_has_written_anew_are_found_by_name(line: Line, images: Dataset, tmp_path: Path) -> None:
