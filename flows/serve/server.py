@@ -164,7 +164,9 @@ def news(view: dict[str, Any]) -> list[str]:
     said = []
     for slot in filter(None, (view["champion"], view["challenger"])):
         live, failure = slot["live"], slot["failure"]
-        if live is not None:
+        if slot["unconfirmed"] is not None:
+            said.append(slot["unconfirmed"])
+        elif live is not None:
             number = "" if live["version"] is None else f"/{live['version']}"
             said.append(f"{slot['ref']} is {live['name']}{number} since {slot['since'][:19]}")
         if failure is not None:
@@ -178,10 +180,11 @@ def news(view: dict[str, Any]) -> list[str]:
 
 def loadable(lines: Sequence[Settings], say: Say) -> list[Settings]:
     """The lines, each tried once here: what is wrong is said in a sentence, and replicas find everything fetched and
-    verified. A version that was named without an alias is the one of now.
+    verified. A version that was named without an alias is the one of now. A line whose registry is away, and of which
+    nothing was served here before, is waited for.
 
     Raises:
-        SamifError: none can be loaded.
+        ServiceUnavailable: none can be loaded.
     """
     from flows.runtime.system_errors import sentence_of
 
@@ -195,8 +198,10 @@ def loadable(lines: Sequence[Settings], say: Say) -> list[Settings]:
             sentence = f"it is still loading after {START_SECONDS:g} seconds"
         except Exception as error:
             sentence = sentence_of(error)
-            refused.append(sentence if len(lines) == 1 else f"{line.ref}: {sentence}")
-        if len(lines) > 1:
+            if not isinstance(error, ServiceUnavailable):
+                refused.append(sentence if len(lines) == 1 else f"{line.ref}: {sentence}")
+        if len(lines) > 1 or not refused:
+            tried[i] = replace(line, wait_for_model=True)
             say(f"{line.ref} is not served yet, but tried again until it can be: {sentence}")
     if len(refused) == len(lines):
         raise ServiceUnavailable("; ".join(refused))
@@ -204,12 +209,13 @@ def loadable(lines: Sequence[Settings], say: Say) -> list[Settings]:
 
 
 def _tried(line: Settings) -> Settings:
-    from flows.serve.versions import Source
+    from flows.serve.versions import ModelSlot, Source
 
-    source = Source(line)
-    name, number = source.resolve(line.ref)
-    source.load(name, number, None)
-    return replace(line, ref=f"{name}/{number}") if "@" not in line.ref and number is not None else line
+    slot = ModelSlot(Source(line), line.ref)
+    slot.start()
+    live = slot.state.live
+    assert live is not None
+    return replace(line, ref=live.title) if "@" not in line.ref and live.number is not None else line
 
 
 def _within(seconds: float, call: Callable[[], Settings]) -> Settings:
