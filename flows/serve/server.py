@@ -17,7 +17,7 @@ from typing import Any
 
 from flows.runtime.ray_cluster import Cluster, ray_cluster
 from flows.serve.replica_status import read_replicas
-from flows.serve.settings import Settings
+from flows.serve.settings import ReplicaCount, Settings
 from samif.errors import ConfigError, ServiceUnavailable
 
 WATCH_SECONDS = 0.25
@@ -30,7 +30,9 @@ Say = Callable[[str], None]
 
 
 @contextmanager
-def serving(lines: Sequence[Settings], host: str, port: int, replicas: int, say: Say) -> Iterator[Applications]:
+def serving(
+    lines: Sequence[Settings], host: str, port: int, replicas: ReplicaCount, say: Say
+) -> Iterator[Applications]:
     """The service, ready to answer at host:port, for the length of the block.
 
     It runs on a Ray of its own, whatever RAY_ADDRESS says: on a shared one the next service would take its place, and
@@ -47,13 +49,14 @@ def serving(lines: Sequence[Settings], host: str, port: int, replicas: int, say:
     lines = loadable(lines, say)
     check_reachable(host, port)
     os.environ.pop("RAY_ADDRESS", None)
-    with ray_cluster(None, replicas * len(lines)) as cluster:
+    most = replicas.most * len(lines)
+    with ray_cluster(None, most) as cluster:
         from ray import serve
 
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         try:
             serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
-            applications = Applications(lines, replicas, share(cluster, replicas * len(lines)), say)
+            applications = Applications(lines, replicas, share(cluster, most), say)
             applications.start()
             yield applications
         except RuntimeError as error:
@@ -72,7 +75,7 @@ class Applications:
         shares: CPUs and GPUs of each replica.
     """
 
-    def __init__(self, lines: Sequence[Settings], replicas: int, shares: tuple[int, float], say: Say) -> None:
+    def __init__(self, lines: Sequence[Settings], replicas: ReplicaCount, shares: tuple[int, float], say: Say) -> None:
         self.lines = lines
         self._replicas, self._shares, self._say = replicas, shares, say
         self._waited: list[Settings] = []

@@ -335,9 +335,7 @@ def test_where_nothing_was_served_before_a_registry_that_is_away_is_said_once() 
     source = Told()
     source.at = AWAY
     slot = ModelSlot(source, "demo@champion")
-    with pytest.raises(
-        ServiceUnavailable, match="does not answer; nothing is served meanwhile: no version of demo@"
-    ):
+    with pytest.raises(ServiceUnavailable, match="does not answer; nothing is served meanwhile: no version of demo@"):
         slot.start()
     slot.poll()
     slot.poll()
