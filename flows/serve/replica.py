@@ -26,6 +26,7 @@ from flows.serve.answers import ReplicaView, slot_view
 from flows.serve.keeper import Keeper
 from flows.serve.metrics import Metrics, environment
 from flows.serve.replica_status import ReplicaStatus, read_replicas
+from flows.serve.routes import SINGLE, line_of
 from flows.serve.settings import ReplicaCount, Settings
 from flows.serve.shadow import Shadow
 from flows.serve.versions import ModelSlot, Part, Source, Version
@@ -234,7 +235,7 @@ class Replica:
 def deployment(settings: Settings, count: ReplicaCount, cpus: float, gpus: float) -> Any:
     """The application of a line for `serve.run`; CPUs and GPUs are those of each replica."""
     served = serve.deployment(
-        name="samif",
+        name=line_of(settings.ref) or SINGLE,
         max_ongoing_requests=4 * settings.limits.queue,  # our own limit answers in our own words first
         ray_actor_options={
             "num_cpus": cpus,
