@@ -30,7 +30,17 @@ def serve(
         Path | None, typer.Option(help="File with the bearer token; default SAMIF_SERVE_TOKEN, or a generated one.")
     ] = None,
     no_token: Annotated[bool, typer.Option("--no-token", help="Require no token; on loopback only.")] = False,
-    replicas: Annotated[int, typer.Option(min=1, help="Replicas of each model.")] = 1,
+    replicas: Annotated[
+        str, typer.Option(metavar="N|N-M", help="Replicas of each model; N-M: as many as the load asks for.")
+    ] = "1",
+    target_requests: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            show_default="2 x batch",
+            help="Requests in work or waiting per replica, for --replicas N-M.",
+        ),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, show_default="all / replicas of all lines", help="CPU threads of each replica.")
     ] = None,
@@ -73,6 +83,10 @@ def serve(
     queue: Annotated[int, typer.Option(min=1, help="Requests processed or waiting, per replica.")] = 32,
     checkpoint: Checkpoint = None,
     semantic_checkpoint: SemanticCheckpoint = None,
+    write_config: Annotated[
+        Path | None,
+        typer.Option(help="Serve nothing; write a Ray Serve config file for 'serve deploy' on an existing cluster."),
+    ] = None,
     workspace: Annotated[
         list[Path],
         typer.Option(
@@ -87,56 +101,71 @@ def serve(
     from flows.artifacts.kept_answers import KeptAnswers
     from flows.http.auth import bearer_token, digest_of
     from flows.runtime.writable import check_folder
+    from flows.serve.config_file import write_serve_config
     from flows.serve.routes import Route, routes_of
     from flows.serve.server import serving, watch
-    from flows.serve.settings import KeepSettings, Limits, Settings, ShadowSettings
+    from flows.serve.settings import KeepSettings, Limits, ReplicaCount, Settings, ShadowSettings
+    from samif.errors import ConfigError
 
     roots = [folder.resolve() for folder in workspace]
     lines = routes_of(models, roots, shadow or [])
+    count = ReplicaCount.parse(replicas, target_requests)
     alone = len(lines) == 1
     limits = Limits(int(max_mb * 1e6), int(max_megapixels * 1e6), upload_seconds, work_seconds, queue)
     kept = {line.name: keep if alone else keep / line.name for line in lines} if keep is not None else {}
+    threads = threads or (1 if write_config else max(1, len(os.sched_getaffinity(0)) // (len(lines) * count.most)))
+
+    def say(sentence: str) -> None:
+        console().print(sentence, soft_wrap=True, markup=False)
+
+    def kept_of(line: Route) -> KeepSettings | None:
+        if line.name not in kept:
+            return None
+        place = kept[line.name].resolve()
+        return KeepSettings(place, keep_share, keep_unknown, keep_uncertain, keep_images, int(keep_mb * 1e6))
+
+    def settings_of(line: Route, state: Path, token: str | None) -> Settings:
+        folder = shadow_folder if alone or shadow_folder is None else shadow_folder / line.name
+        return Settings(
+            ref=line.ref,
+            root=line.root,
+            state=state / line.name,
+            token_sha256=digest_of(token) if token else None,
+            checkpoint=checkpoint,
+            semantic_checkpoint=semantic_checkpoint,
+            interval=interval,
+            threads=threads,
+            batch=batch,
+            limits=limits,
+            shadow=ShadowSettings(line.shadow, folder and folder.resolve(), shadow_samples) if line.shadow else None,
+            keep=kept_of(line),
+            name=line.name,
+            route=line.route,
+            wait_for_model=not alone,
+        )
+
+    if write_config is not None:
+        if token_file is not None or no_token:
+            raise ConfigError(
+                "--write-config takes neither --token-file nor --no-token: the file holds no token, the nodes "
+                "have it in SAMIF_SERVE_TOKEN"
+            )
+        folder = Path(tempfile.gettempdir()) / f"samif-serve-{port}"
+        write_serve_config(write_config, [settings_of(line, folder, None) for line in lines], folder, count, host, port)
+        say(f"{write_config} is written; set SAMIF_SERVE_TOKEN on the nodes, then: serve deploy {write_config}")
+        return
     for folder in kept.values():
         check_folder(folder, "--keep")
         KeptAnswers(folder).create()
     made = roots[0] / ".samif" / f"serve-{port}.token"
     stop = threading.Event()
 
-    def say(sentence: str) -> None:
-        console().print(sentence, soft_wrap=True, markup=False)
-
     with (
         bearer_token(token_file, made, host, not no_token) as (token, written),
         tempfile.TemporaryDirectory(prefix="samif-serve-", ignore_cleanup_errors=True) as state,
     ):
-
-        def kept_of(line: Route) -> KeepSettings | None:
-            if line.name not in kept:
-                return None
-            place = kept[line.name].resolve()
-            return KeepSettings(place, keep_share, keep_unknown, keep_uncertain, keep_images, int(keep_mb * 1e6))
-
-        def settings_of(line: Route) -> Settings:
-            folder = shadow_folder if alone or shadow_folder is None else shadow_folder / line.name
-            return Settings(
-                ref=line.ref,
-                root=line.root,
-                state=Path(state) / line.name,
-                token_sha256=digest_of(token) if token else None,
-                checkpoint=checkpoint,
-                semantic_checkpoint=semantic_checkpoint,
-                interval=interval,
-                threads=threads or max(1, len(os.sched_getaffinity(0)) // (len(lines) * replicas)),
-                batch=batch,
-                limits=limits,
-                shadow=ShadowSettings(line.shadow, folder, shadow_samples) if line.shadow else None,
-                keep=kept_of(line),
-                name=line.name,
-                route=line.route,
-                wait_for_model=not alone,
-            )
-
-        with serving([settings_of(line) for line in lines], host, port, replicas, say) as applications:
+        settings = [settings_of(line, Path(state), token) for line in lines]
+        with serving(settings, host, port, count, say) as applications:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: stop.set())
             address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

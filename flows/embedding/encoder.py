@@ -32,8 +32,8 @@ class Encoder(Protocol):
     def prepare(self, image: Pixels) -> torch.Tensor:
         """(H, W, 3) uint8 RGB -> input of `encode_prepared`, on the CPU; called by several threads at once."""
 
-    def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
-        """n prepared images -> (n, C, h, w) floating point; called by one thread."""
+    def encode_prepared(self, prepared: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+        """n prepared images -> (n, C, h, w) of `dtype` on the CPU, rounded on the device; called by one thread."""
 
 
 EncoderFactory = Callable[[str], Encoder]

@@ -89,7 +89,7 @@ def embed_images(
                 here = ShardEncoder(factory(device_here()), store, params.batch_images)
                 quarantined = _embed_here(here, todo, tracker)
             else:
-                with ray_cluster(params.address, params.workers) as cluster:
+                with ray_cluster(params.address, params.workers, f"samif embed {info.name}") as cluster:
                     shards = divide(todo, params.shard_images, cluster.workers)
                     count = min(cluster.workers, len(shards))
                     pool = WorkerPool(cluster, count, factory, info.digest, store, params.batch_images, info.name)

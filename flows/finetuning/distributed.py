@@ -62,7 +62,7 @@ def finetune_distributed(job: Job, workers: int, address: str | None, tracker: T
             f"pretrain_decoder.workers is {workers}, but a step has only {job.params.images_per_step} images to "
             "share; lower it or raise pretrain_decoder.images_per_step in params.yaml"
         )
-    with ray_cluster(address, workers) as cluster:
+    with ray_cluster(address, workers, "samif finetune decoder") as cluster:
         if cluster.workers < workers:
             what = "GPUs" if cluster.gpus_per_worker else "CPUs"
             raise ConfigError(

@@ -33,6 +33,8 @@ T = TypeVar("T")
 LOCK_SECONDS = 300.0
 MODEL_TAG = "model_id"
 """Tag of a version: the logged model that holds its files."""
+KIND_TAG = "mlflow.experimentKind"
+"""Tag of an experiment: which pages MLflow shows of it."""
 
 
 @dataclass(frozen=True)
@@ -263,7 +265,7 @@ class MlflowStore:
         """Id of the line's experiment, made where there is none. Call inside `writing`."""
         if self.client.get_experiment_by_name(line) is None:
             location = self._local_files.as_uri() if self._local_files else None
-            make_once(self.client.create_experiment, line, location)
+            make_once(self.client.create_experiment, line, location, {KIND_TAG: "custom_model_development"})
         experiment = self.client.get_experiment_by_name(line)
         assert experiment is not None
         return str(experiment.experiment_id)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from flows.registry.hand_moves import hand_move
 from flows.registry.journal import Chain, Journal
+from flows.registry.last_served import LastServedVersions
 from flows.registry.mlflow_store import MlflowStore, Registration
 from flows.registry.promotion import CHALLENGER, Promotions
 from flows.registry.run_entry import Entry
@@ -71,6 +72,9 @@ class Registry:
         cache: folder of downloaded versions; none means `<root>/.samif/models`, or `models` in this user's cache where
             the workspace is read-only.
 
+    Attributes:
+        last_served: what was served, read without the registry.
+
     Raises:
         ConfigError: another kind of address.
         ServiceUnavailable: from every method, the registry does not answer.
@@ -80,6 +84,7 @@ class Registry:
         self._store = MlflowStore(tracking_uri, root)
         own = root.absolute() / ".samif" / "models"
         self._cache = cache or (own if is_writable(own) else cache_folder("models"))
+        self.last_served = LastServedVersions(self._cache, self._store.shown)
 
     def register_decoder(self, line: str, folder: Path, sha256: str, who: str = "") -> int:
         """Register the frozen decoder of `folder` (decoder.safetensors and the files beside it), once per digest.

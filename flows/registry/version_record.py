@@ -80,7 +80,6 @@ def params_of(card: Card, session: dict[str, Any], params: Params | None) -> dic
         "after": card.after,
         "encoder": card.encoder.name,
         "pretrain_classes": card.pretrain_classes,
-        "params_digest": card.identity.params,
         "shots": session.get("shots"),
         "seed": session.get("seed"),
     }

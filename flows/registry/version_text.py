@@ -12,7 +12,7 @@ MOST_NAMES = 12
 
 def describe_version(card: Card, session: dict[str, Any], evaluation: Evaluation) -> str:
     """What a version knows, how good it is, who made it and why."""
-    knows = f"**{card.name}**: {len(card.classes)} classes"
+    knows = f"{card.name}: {len(card.classes)} classes"
     if card.after is not None:
         new = session.get("classes") or []
         shots = f" from {session['shots']} shots each" if session.get("shots") else ""

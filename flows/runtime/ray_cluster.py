@@ -50,7 +50,7 @@ def set_ray_environment(address: str | None) -> None:
 
 
 @contextmanager
-def ray_cluster(address: str | None, workers: int) -> Iterator[Cluster]:
+def ray_cluster(address: str | None, workers: int, job: str = "samif") -> Iterator[Cluster]:
     """Connect to Ray inside the context.
 
     A session of Ray that this process already has is used and left open. Otherwise `address`, or else the environment
@@ -60,6 +60,7 @@ def ray_cluster(address: str | None, workers: int) -> Iterator[Cluster]:
     Args:
         address: host:port of a running cluster, or None.
         workers: number of equal workers that the caller will start.
+        job: name of this process in the dashboard of a running cluster; a submitted job has its own.
 
     Raises:
         ServiceUnavailable: no cluster answers at the address, or a private one does not start.
@@ -73,7 +74,10 @@ def ray_cluster(address: str | None, workers: int) -> Iterator[Cluster]:
     elif address is not None:
         try:
             check_reachable(address)
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            # A submitted job's processes have its metadata, which others would replace.
+            submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+            named = None if submitted else ray.job_config.JobConfig(metadata={"job_name": job})
+            ray.init(address=address, job_config=named, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             reason = str(error).split("\n")[0]
             raise ServiceUnavailable(

@@ -63,7 +63,8 @@ class FailureSeen(BaseModel):
 
 class SlotView(BaseModel):
     """What a replica serves under a reference; `behind` where the alias names something else, `note` where it was
-    moved past the journal."""
+    moved past the journal, `unconfirmed` where the registry has not answered yet and the version is the one that was
+    served here last (then `since` is null)."""
 
     ref: str
     live: Model | None
@@ -74,6 +75,7 @@ class SlotView(BaseModel):
     failure: FailureSeen | None
     registry: str | None
     note: str | None = None
+    unconfirmed: str | None = None
 
 
 class ReplicaView(BaseModel):
@@ -132,6 +134,7 @@ def slot_view(slot: ModelSlot) -> SlotView:
         failure=FailureSeen(version=failure.version, why=failure.why, at=failure.at) if failure else None,
         registry=slot.registry_error,
         note=slot.note,
+        unconfirmed=slot.unconfirmed,
     )
 
 

@@ -26,7 +26,8 @@ from flows.serve.answers import ReplicaView, slot_view
 from flows.serve.keeper import Keeper
 from flows.serve.metrics import Metrics, environment
 from flows.serve.replica_status import ReplicaStatus, read_replicas
-from flows.serve.settings import Settings
+from flows.serve.routes import SINGLE, line_of
+from flows.serve.settings import ReplicaCount, Settings
 from flows.serve.shadow import Shadow
 from flows.serve.versions import ModelSlot, Part, Source, Version
 from samif.dataset.images import ImageError, read_image
@@ -36,6 +37,8 @@ from samif.inference.segment import Instances, label
 
 DECODERS = 2
 """Images that are decoded at once."""
+TARGET_REQUESTS = 2.0
+"""Per image of a batch, where the number of replicas follows the load: one in work, and one that waits."""
 
 
 @dataclass
@@ -229,11 +232,10 @@ class Replica:
                     self._published = content
 
 
-def deployment(settings: Settings, replicas: int, cpus: float, gpus: float) -> Any:
+def deployment(settings: Settings, count: ReplicaCount, cpus: float, gpus: float) -> Any:
     """The application of a line for `serve.run`; CPUs and GPUs are those of each replica."""
     served = serve.deployment(
-        name="samif",
-        num_replicas=replicas,
+        name=line_of(settings.ref) or SINGLE,
         max_ongoing_requests=4 * settings.limits.queue,  # our own limit answers in our own words first
         ray_actor_options={
             "num_cpus": cpus,
@@ -242,5 +244,14 @@ def deployment(settings: Settings, replicas: int, cpus: float, gpus: float) -> A
         },
         health_check_period_s=5,
         graceful_shutdown_timeout_s=10,
+        **_scaling(count, settings.batch),
     )(serve.ingress()(Replica))
     return served.bind(settings)
+
+
+def _scaling(count: ReplicaCount, batch: int) -> dict[str, Any]:
+    if count.least == count.most:
+        return {"num_replicas": count.least}
+    target = count.target or TARGET_REQUESTS * batch
+    limits = {"min_replicas": count.least, "initial_replicas": count.least, "max_replicas": count.most}
+    return {"autoscaling_config": limits | {"target_ongoing_requests": target}}

@@ -17,7 +17,7 @@ from typing import Any
 
 from flows.runtime.ray_cluster import Cluster, ray_cluster
 from flows.serve.replica_status import read_replicas
-from flows.serve.settings import Settings
+from flows.serve.settings import ReplicaCount, Settings
 from samif.errors import ConfigError, ServiceUnavailable
 
 WATCH_SECONDS = 0.25
@@ -30,7 +30,9 @@ Say = Callable[[str], None]
 
 
 @contextmanager
-def serving(lines: Sequence[Settings], host: str, port: int, replicas: int, say: Say) -> Iterator[Applications]:
+def serving(
+    lines: Sequence[Settings], host: str, port: int, replicas: ReplicaCount, say: Say
+) -> Iterator[Applications]:
     """The service, ready to answer at host:port, for the length of the block.
 
     It runs on a Ray of its own, whatever RAY_ADDRESS says: on a shared one the next service would take its place, and
@@ -47,13 +49,14 @@ def serving(lines: Sequence[Settings], host: str, port: int, replicas: int, say:
     lines = loadable(lines, say)
     check_reachable(host, port)
     os.environ.pop("RAY_ADDRESS", None)
-    with ray_cluster(None, replicas * len(lines)) as cluster:
+    most = replicas.most * len(lines)
+    with ray_cluster(None, most) as cluster:
         from ray import serve
 
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         try:
             serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
-            applications = Applications(lines, replicas, share(cluster, replicas * len(lines)), say)
+            applications = Applications(lines, replicas, share(cluster, most), say)
             applications.start()
             yield applications
         except RuntimeError as error:
@@ -72,7 +75,7 @@ class Applications:
         shares: CPUs and GPUs of each replica.
     """
 
-    def __init__(self, lines: Sequence[Settings], replicas: int, shares: tuple[int, float], say: Say) -> None:
+    def __init__(self, lines: Sequence[Settings], replicas: ReplicaCount, shares: tuple[int, float], say: Say) -> None:
         self.lines = lines
         self._replicas, self._shares, self._say = replicas, shares, say
         self._waited: list[Settings] = []
@@ -164,7 +167,9 @@ def news(view: dict[str, Any]) -> list[str]:
     said = []
     for slot in filter(None, (view["champion"], view["challenger"])):
         live, failure = slot["live"], slot["failure"]
-        if live is not None:
+        if slot["unconfirmed"] is not None:
+            said.append(slot["unconfirmed"])
+        elif live is not None:
             number = "" if live["version"] is None else f"/{live['version']}"
             said.append(f"{slot['ref']} is {live['name']}{number} since {slot['since'][:19]}")
         if failure is not None:
@@ -178,10 +183,11 @@ def news(view: dict[str, Any]) -> list[str]:
 
 def loadable(lines: Sequence[Settings], say: Say) -> list[Settings]:
     """The lines, each tried once here: what is wrong is said in a sentence, and replicas find everything fetched and
-    verified. A version that was named without an alias is the one of now.
+    verified. A version that was named without an alias is the one of now. A line whose registry is away, and of which
+    nothing was served here before, is waited for.
 
     Raises:
-        SamifError: none can be loaded.
+        ServiceUnavailable: none can be loaded.
     """
     from flows.runtime.system_errors import sentence_of
 
@@ -195,8 +201,10 @@ def loadable(lines: Sequence[Settings], say: Say) -> list[Settings]:
             sentence = f"it is still loading after {START_SECONDS:g} seconds"
         except Exception as error:
             sentence = sentence_of(error)
-            refused.append(sentence if len(lines) == 1 else f"{line.ref}: {sentence}")
-        if len(lines) > 1:
+            if not isinstance(error, ServiceUnavailable):
+                refused.append(sentence if len(lines) == 1 else f"{line.ref}: {sentence}")
+        if len(lines) > 1 or not refused:
+            tried[i] = replace(line, wait_for_model=True)
             say(f"{line.ref} is not served yet, but tried again until it can be: {sentence}")
     if len(refused) == len(lines):
         raise ServiceUnavailable("; ".join(refused))
@@ -204,12 +212,13 @@ def loadable(lines: Sequence[Settings], say: Say) -> list[Settings]:
 
 
 def _tried(line: Settings) -> Settings:
-    from flows.serve.versions import Source
+    from flows.serve.versions import ModelSlot, Source
 
-    source = Source(line)
-    name, number = source.resolve(line.ref)
-    source.load(name, number, None)
-    return replace(line, ref=f"{name}/{number}") if "@" not in line.ref and number is not None else line
+    slot = ModelSlot(Source(line), line.ref)
+    slot.start()
+    live = slot.state.live
+    assert live is not None
+    return replace(line, ref=live.title) if "@" not in line.ref and live.number is not None else line
 
 
 def _within(seconds: float, call: Callable[[], Settings]) -> Settings:

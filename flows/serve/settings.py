@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from flows.serve.routes import SINGLE
+from samif.errors import ConfigError
+
+_COUNT = re.compile(r"([1-9][0-9]{0,3})(?:-([1-9][0-9]{0,3}))?")
+
+
+@dataclass(frozen=True)
+class ReplicaCount:
+    """How many replicas a line has: `least` to `most`, and where they differ, as many as leave each with `target`
+    requests in work or waiting; none means two per image of a batch."""
+
+    least: int = 1
+    most: int = 1
+    target: float | None = None
+
+    @classmethod
+    def parse(cls, text: str, target: float | None = None) -> Self:
+        """Read `2` or `1-4`.
+
+        Raises:
+            ConfigError: it is neither.
+        """
+        match = _COUNT.fullmatch(text)
+        least, most = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if least > most:
+            raise ConfigError(f"'{text}' is no number of replicas; write a number such as 2, or LEAST-MOST such as 1-4")
+        return cls(least, most, target)
+
+    def __str__(self) -> str:
+        return str(self.least) if self.least == self.most else f"{self.least}-{self.most}"
 
 
 @dataclass(frozen=True)

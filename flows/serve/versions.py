@@ -11,27 +11,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import torch
 from filelock import FileLock
 
 from flows.inference.predict import load_segmenter
+from flows.registry.last_served import LastServed
 from flows.registry.model_files import find_model
 from flows.registry.promotion import CHAMPION
 from flows.registry.registry import Registry
 from flows.registry.version_ref import parse_ref
 from flows.runtime.system_errors import sentence_of
 from flows.serve.settings import Settings
+from flows.serve.smoke_test import smoke_test
 from flows.workspace.layout import Layout
 from samif.classifier.model import Classifier
-from samif.classifier.samples import features_of
 from samif.config import Params, digest, load_params
-from samif.errors import ConfigError, IntegrityError
+from samif.errors import ConfigError, IntegrityError, ServiceUnavailable
 from samif.inference.load import ModelFiles
-from samif.inference.propose import predict_points
 from samif.inference.segment import Segmenter
 from samif.io.hashing import file_sha256
-from samif.sam.frame import split_views
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +40,6 @@ RETRY_SECONDS = 10.0
 Part = Literal["encoder", "decoder", "classifier"]
 FROZEN = ("encoder", "decoder", "precision", "tiles", "semantic")
 """Digests of what two versions may share in memory; the last only where a semantic encoder is in use."""
-PROBE = np.tile(np.arange(64, dtype=np.uint8)[None, :, None] * 4, (64, 1, 3))
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class State:
-    """What is live and what was live before; replaced as a whole, so that a switch is never seen half done."""
+    """What is live and what was live before; replaced as a whole, so that a switch is never seen half done. `since` is
+    none where the registry has not said yet that the version is live."""
 
     live: Version | None = None
     previous: Version | None = None
@@ -128,12 +125,29 @@ class Source:
             logger.info("the journal of %s cannot be read", ref, exc_info=True)
             return None
 
-    def load(self, name: str, number: int | None, beside: Version | None, heads_only: bool = False) -> Version:
+    def last_served(self, ref: str) -> LastServed | None:
+        """The version that `ref` named when it was last served here, read without the registry."""
+        return None if self._registry is None else self._registry.last_served.read(ref)
+
+    def record_served(self, ref: str, version: Version) -> None:
+        """Record a version of the registry for `last_served`."""
+        if self._registry is not None and version.number is not None:
+            self._registry.last_served.write(ref, version.name, version.number, version.digests)
+
+    def load(
+        self,
+        name: str,
+        number: int | None,
+        beside: Version | None,
+        heads_only: bool = False,
+        folder: Path | None = None,
+    ) -> Version:
         """Fetch, verify and load a version, and try it once.
 
         Args:
             beside: a version in memory; its encoder and decoder are used where the new version has the same ones.
             heads_only: refuse a version that has others.
+            folder: of the version's files; none means that the registry gives them.
 
         Raises:
             IntegrityError: its files are not the card's, or it does not work with its decoder.
@@ -141,7 +155,7 @@ class Source:
         """
         self._open()
         ref = name if number is None else f"{name}/{number}"
-        bundle = find_model(ref, self._layout, self._registry)
+        bundle = find_model(str(folder or ref), self._layout, self._registry)
         digests = _digests(bundle)
         if beside is not None and _frozen(digests) == _frozen(beside.digests):
             segmenter = _with_head(beside.segmenter, bundle)
@@ -155,7 +169,7 @@ class Source:
                 segmenter = load_segmenter(bundle, self._params, *self._checkpoints, self._device)
             parts = ("encoder", "decoder", "classifier")
         digests.setdefault("encoder", segmenter.encoder.digest)
-        _smoke_test(segmenter, ref)
+        smoke_test(segmenter, ref)
         for part in parts:
             self._loaded(part)
         return Version(name, number, digests, segmenter)
@@ -173,7 +187,11 @@ class ModelSlot:
 
     Args:
         beside: the version whose encoder and decoder may be used; this slot's own where not given.
-        on_change: called after every switch and every new failure.
+        on_change: called after every switch, every new failure, and when the registry confirms the version.
+
+    Attributes:
+        unconfirmed: one sentence where the live version is the last one served here, because the registry has not
+            answered yet.
     """
 
     def __init__(
@@ -188,54 +206,101 @@ class ModelSlot:
         self.registry_error: str | None = None
         self.behind = False
         self.note: str | None = None
-        self._note_until = 0.0
+        self.unconfirmed: str | None = None
+        self._note_until, self._tried_last = 0.0, False
         self._source, self._beside, self._on_change = source, beside, on_change
 
+    @property
+    def _nothing(self) -> str:
+        return f"nothing is served meanwhile: no version of {self.ref} was served here before, or its files are gone"
+
     def start(self) -> None:
-        """Load what the reference names.
+        """Load what the reference names, or what it named last where the registry is away.
 
         Raises:
+            ServiceUnavailable: the registry is away, and no version of it was served here before.
             SamifError: see `Source.resolve` and `Source.load`.
         """
-        self._switch(self._source.load(*self._source.resolve(self.ref), None))
+        try:
+            self._switch(self._source.load(*self._source.resolve(self.ref), None))
+        except ServiceUnavailable as error:
+            self.registry_error = sentence_of(error)
+            last = self._source.last_served(self.ref)
+            if last is None:
+                raise ServiceUnavailable(f"{self.registry_error}; {self._nothing}") from None
+            self._serve_last(last)
 
     def poll(self) -> None:
         """Resolve the reference and switch to the version that it names. Errors are logged and kept in `registry_error`
-        (the registry) and `failure` (a version); the live version stays."""
+        (the registry) and `failure` (a version); the live version stays. Where there is none, and the registry is
+        away, it is the last one served here."""
         try:
             name, number = self._source.resolve(self.ref)
         except Exception as error:
             if self.registry_error is None:
                 logger.warning("%s cannot be resolved", self.ref, exc_info=error)
             self.registry_error = sentence_of(error)
+            if self.state.live is None and isinstance(error, ServiceUnavailable):
+                if not self._tried_last and (last := self._source.last_served(self.ref)) is not None:
+                    self._attempt(f"{last.name}/{last.number}", lambda: self._serve_last(last))
+                elif self.failure is None:
+                    self.registry_error += f"; {self._nothing}"
+                self._tried_last = True
             return
-        self.registry_error = None
-        if self.note is not None and time.monotonic() >= self._note_until:
-            self._look_at_alias()
+        returned, self.registry_error, self._tried_last = self.registry_error is not None, None, False
         live, previous = self.state.live, self.state.previous
         self.behind = live is None or number != live.number
-        if self.behind and not self._waits(f"{name}/{number}"):
-            try:
-                kept = previous if previous is not None and previous.number == number else None
-                self._switch(kept or self._load(name, number))
-            except Exception as error:  # whatever a bad version does, the live one stays
-                title, why = f"{name}/{number}", sentence_of(error)
-                news = self.failure is None or (self.failure.version, self.failure.why) != (title, why)
-                at = datetime.now(UTC) if self.failure is None or news else self.failure.at
-                self.failure = Failure(title, why, at, time.monotonic() + RETRY_SECONDS)
-                if news:
-                    logger.warning("%s cannot be loaded", title, exc_info=error)
-                    self._on_change(self)
+        if self.behind:
+            kept = previous if previous is not None and previous.number == number else None
+            self._attempt(f"{name}/{number}", lambda: self._switch(kept or self._load(name, number)))
+        elif self.unconfirmed is not None:
+            self._confirm()
+        elif returned or (self.note is not None and time.monotonic() >= self._note_until):
+            self._look_at_alias()
 
-    def _load(self, name: str, number: int | None) -> Version:
+    def _attempt(self, title: str, switch: Callable[[], None]) -> None:
+        """Switch to a version, unless it failed a short time ago."""
+        if self.failure is not None and self.failure.version == title and time.monotonic() < self.failure.until:
+            return
+        try:
+            switch()
+        except Exception as error:  # whatever a bad version does, the live one stays
+            why = sentence_of(error)
+            news = self.failure is None or (self.failure.version, self.failure.why) != (title, why)
+            at = datetime.now(UTC) if self.failure is None or news else self.failure.at
+            self.failure = Failure(title, why, at, time.monotonic() + RETRY_SECONDS)
+            if news:
+                logger.warning("%s cannot be loaded", title, exc_info=error)
+                self._on_change(self)
+
+    def _load(self, name: str, number: int | None, folder: Path | None = None) -> Version:
         if self._beside is None:
-            return self._source.load(name, number, self.state.live)
-        return self._source.load(name, number, self._beside(), heads_only=True)
+            return self._source.load(name, number, self.state.live, folder=folder)
+        return self._source.load(name, number, self._beside(), heads_only=True, folder=folder)
+
+    def _serve_last(self, last: LastServed) -> None:
+        version = self._load(last.name, last.number, last.folder)
+        self.state = State(version)
+        self.unconfirmed = (
+            f"{version.title} is served because {self.ref} named it when it was last served here; whether it still "
+            "does is not known until the registry answers"
+        )
+        logger.warning("%s (%s)", self.unconfirmed, self.registry_error)
+        self._on_change(self)
 
     def _switch(self, version: Version) -> None:
         count = self.state.swaps + (self.state.live is not None)
         self.state = State(version, self.state.live, datetime.now(UTC), count)
         self.behind = False
+        self._confirm()
+
+    def _confirm(self) -> None:
+        """The live version is the one that the registry names."""
+        live, self.unconfirmed = self.state.live, None
+        assert live is not None
+        if self.state.since is None:
+            self.state = replace(self.state, since=datetime.now(UTC))
+        self._source.record_served(self.ref, live)
         self._look_at_alias()
         self._on_change(self)
 
@@ -244,9 +309,6 @@ class ModelSlot:
         self._note_until = time.monotonic() + NOTE_SECONDS
         if self.note is not None and self.note != before:
             logger.warning("%s", self.note)
-
-    def _waits(self, title: str) -> bool:
-        return self.failure is not None and self.failure.version == title and time.monotonic() < self.failure.until
 
 
 def _digests(bundle: ModelFiles) -> dict[str, str]:
@@ -277,17 +339,3 @@ def _with_head(frozen: Segmenter, bundle: ModelFiles) -> Segmenter:
         propose_params=inference.propose,
         evaluate_params=inference.evaluate,
     )
-
-
-def _smoke_test(segmenter: Segmenter, ref: str) -> None:
-    """Run every part once on a small image, so that a version that does not work is found before the switch."""
-    seen = segmenter.embed([PROBE])[0]
-    frame = segmenter.encoder.frame(PROBE)
-    middle = torch.full((1, 2), segmenter.encoder.image_size / 2.0)
-    classifier = segmenter.classifier
-    embedding = split_views(seen.embedding, frame)[0][1]
-    proposals, _ = predict_points(segmenter.decoder, embedding, frame, middle)
-    features = features_of(proposals.with_semantic(seen.semantic), classifier.space.parts)
-    found = classifier.probabilities(features)
-    if not np.isfinite(found).all():
-        raise IntegrityError(f"{ref} gives numbers that are not finite; register the version again")

@@ -136,7 +136,8 @@ def _start(
                 sent = package.submission
                 if attempt is None and (state := jobs.find(sent.id)) and state.has_ended and not state.succeeded:
                     continue
-                metadata = {"line": sent.line, "request": request.digest, "who": request.who}
+                metadata = {"job_name": f"samif run {sent.line}", "line": sent.line}
+                metadata |= {"request": request.digest, "who": request.who}
                 return sent, jobs.start(sent.id, _command(jobs.address), package.folder, package.wheel, metadata)
         except Transient as error:
             raise ServiceUnavailable(

@@ -76,13 +76,14 @@ class SemanticEncoder:
         return resize_longest(image, self.size, self._resample)
 
     @torch.inference_mode()
-    def encode_prepared(self, prepared: Sequence[Tensor]) -> Tensor:
-        """What `prepare` gave -> features (N, S, g, g) float32 on the CPU; tokens of no patch are left out."""
+    def encode_prepared(self, prepared: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
+        """What `prepare` gave -> features (N, S, g, g) of `dtype` on the CPU, rounded on the device; tokens of no patch
+        are left out."""
         batch = padded_batch(prepared, self.size, self._mean, self._std)
         features: Tensor = self._network.forward_intermediates(  # type: ignore[operator]
             batch, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
         )[0]
-        return features.float().cpu()
+        return features.float().to(dtype).cpu()
 
 
 def load_semantic(

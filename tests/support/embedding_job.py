@@ -68,10 +68,10 @@ class Counting:
     def prepare(self, image: Pixels) -> torch.Tensor:
         return self._encoder.prepare(image)
 
-    def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
+    def encode_prepared(self, prepared: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
         with self._file.open("a") as file:  # before encoding: an interrupted batch counts too
             file.write("x" * len(prepared))
-        return self._encoder.encode_prepared(prepared)
+        return self._encoder.encode_prepared(prepared, dtype)
 
 
 def _counting(log: Path, device: str) -> Encoder:

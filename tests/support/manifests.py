@@ -303,7 +303,7 @@ def _serve(manifests: Manifests) -> Iterator[str]:
             yield "RayService: a replica does not fit on a worker"
         if any(Path(given.state).is_relative_to(mount) for mount in shared):
             yield f"RayService: {given.state} is shared by machines, whose process ids meet there"
-        replicas += given.replicas
+        replicas += given.count.most
     if replicas > worker["maxReplicas"]:
         yield "RayService: more replicas than workers"
     if config["http_options"]["port"] != 8000:

@@ -58,13 +58,13 @@ class StandIn:
     def prepare(self, image: Pixels) -> torch.Tensor:
         return torch.from_numpy(image).permute(2, 0, 1)
 
-    def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
+    def encode_prepared(self, prepared: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
         (self.log / str(os.getpid())).touch()
         wait_for(lambda: len(list(self.log.iterdir())) >= self.together)
         time.sleep(self.delay * len(prepared))
         with (self.log / str(os.getpid())).open("a") as file:
             file.write("x" * len(prepared))
-        return torch.stack([averages(image) for image in prepared])
+        return torch.stack([averages(image) for image in prepared]).to(dtype)
 
 
 def averages(prepared: torch.Tensor) -> torch.Tensor:
@@ -366,10 +366,10 @@ def test_a_broken_image_is_left_out_until_it_is_mended(bench: Bench, undisturbed
 class Crowded(StandIn):
     """Memory that holds three images."""
 
-    def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
+    def encode_prepared(self, prepared: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
         if len(prepared) > 3:
             raise torch.OutOfMemoryError(f"no room for {len(prepared)}")
-        return super().encode_prepared(prepared)
+        return super().encode_prepared(prepared, dtype)
 
 
 def test_a_batch_is_halved_where_memory_runs_out(bench: Bench, undisturbed: str) -> None:
@@ -393,7 +393,7 @@ def test_a_batch_is_halved_where_memory_runs_out(bench: Bench, undisturbed: str)
 
 def test_an_encoder_that_holds_no_image_is_one_sentence(bench: Bench) -> None:
     class Full(StandIn):
-        def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
+        def encode_prepared(self, prepared: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
     encoder = ShardEncoder(Full(bench.log, 0.0, 1), bench.store, 4)
@@ -407,8 +407,8 @@ class Large(StandIn):
 
     embedding_shape: tuple[int, int, int] = (2, 4, 4)
 
-    def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
-        return 1000.0 * super().encode_prepared(prepared)[:, :2]
+    def encode_prepared(self, prepared: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+        return (1000.0 * super().encode_prepared(prepared, torch.float32)[:, :2]).to(dtype)
 
 
 @pytest.mark.parametrize(("stored", "kept"), [("int8", True), ("float16", False)])

@@ -123,7 +123,7 @@ def pages(line: ServedLine) -> None:
     """What MLflow's pages show of version 2."""
     client, name = line.registry._store.client, line.model
     version = client.get_model_version(name, "2")
-    assert "**s1**: 3 classes, built on 'base'" in version.description and "Made by ann" in version.description
+    assert "s1: 3 classes, built on 'base'" in version.description and "Made by ann" in version.description
     assert "samif registry promote" in client.get_registered_model(name).description
     run = client.get_run(version.run_id)
     assert run.info.run_name == "s1" and run.data.tags["mlflow.user"] == "ann"

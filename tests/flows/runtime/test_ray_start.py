@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -69,3 +70,20 @@ def test_a_full_disk_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(OSError, match="No space left"), ray_cluster(None, 2):
         raise AssertionError("there is no cluster")
     assert len(starts.left) == 1 and starts.left[0].poll() is not None
+
+
+@pytest.mark.parametrize("submitted", [False, True])
+def test_a_running_cluster_is_told_what_works_on_it(monkeypatch: pytest.MonkeyPatch, submitted: bool) -> None:
+    """A submitted job has a name already, in metadata that its processes must not replace."""
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr(ray, "init", lambda **options: given.append(options))
+    monkeypatch.setattr("flows.runtime.ray_cluster.check_reachable", lambda _: None)
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    if submitted:
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with ray_cluster("ray-head:6379", 2, "samif embed tiny"):
+        pass
+    (options,) = given
+    assert options["address"] == "ray-head:6379"
+    named = options["job_config"]
+    assert named is None if submitted else named.metadata["job_name"] == "samif embed tiny"

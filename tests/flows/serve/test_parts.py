@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 
 from flows.http.auth import VARIABLE, bearer_token, digest_of, find_token, is_loopback, matches
 from flows.http.errors import HttpError
+from flows.registry.last_served import LastServed
 from flows.runtime.ray_cluster import fit
 from flows.serve.alias_poller import AliasPoller
 from flows.serve.disagreement import disagreements
@@ -26,7 +28,7 @@ from flows.serve.routes import Route, routes_of
 from flows.serve.server import loadable, share
 from flows.serve.settings import Settings
 from flows.serve.versions import NOTE_SECONDS, ModelSlot, Source, Version
-from samif.errors import IntegrityError, SamifError
+from samif.errors import ConfigError, IntegrityError, ObjectMissing, SamifError, ServiceUnavailable
 from samif.inference.segment import Instances
 from samif.masks.rle import boxes
 from tests.support.handmade import rectangle, rle
@@ -163,7 +165,7 @@ def test_a_registry_that_keeps_silent_holds_up_the_other_lines_for_a_while_only(
     said: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as silent:
         lines = two_bad_lines(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert loadable(lines, said.append) == lines
+        assert loadable(lines, said.append) == [replace(line, wait_for_model=True) for line in lines]
     assert len(said) == 2 and "gone@champion is not served yet, but tried again" in said[0]
     assert said[1].endswith("it is still loading after 2 seconds")
 
@@ -229,16 +231,31 @@ class Told(Source):
         self.bad: dict[int, Exception] = {}
         self.loaded: list[int | None] = []
         self.moved: str | None = None
+        self.last: LastServed | None = None
+        self.recorded: list[int | None] = []
 
     def hand_move(self, ref: str) -> str | None:
         return self.moved
+
+    def last_served(self, ref: str) -> LastServed | None:
+        return self.last
+
+    def record_served(self, ref: str, version: Version) -> None:
+        self.recorded.append(version.number)
 
     def resolve(self, ref: str) -> tuple[str, int | None]:
         if isinstance(self.at, Exception):
             raise self.at
         return "demo-classifier", self.at
 
-    def load(self, name: str, number: int | None, beside: Version | None, heads_only: bool = False) -> Version:
+    def load(
+        self,
+        name: str,
+        number: int | None,
+        beside: Version | None,
+        heads_only: bool = False,
+        folder: Path | None = None,
+    ) -> Version:
         self.loaded.append(number)
         if number in self.bad:
             raise self.bad[number]
@@ -291,6 +308,63 @@ def test_a_registry_that_does_not_answer_changes_nothing() -> None:
     source.at = 1
     slot.poll()
     assert slot.registry_error is None and source.loaded == [1]
+
+
+AWAY = ServiceUnavailable("the registry does not answer")
+
+
+@pytest.mark.parametrize(("then", "loads"), [(1, [1]), (2, [1, 2])])
+@pytest.mark.parametrize("first", ["start", "poll"])
+def test_while_the_registry_is_away_the_version_served_last_is_served(first: str, then: int, loads: list[int]) -> None:
+    source, told = Told(), list[str | None]()
+    source.at, source.last = AWAY, LastServed("demo-classifier", 1, Path("/served"))
+    slot = ModelSlot(source, "demo@champion", on_change=lambda slot: told.append(slot.unconfirmed))
+    getattr(slot, first)()
+    slot.poll()
+    assert live(slot) == 1 and slot.state.since is None and slot.registry_error == str(AWAY)
+    assert slot.unconfirmed is not None and "demo-classifier/1 is served because demo@champion named it" in told[0]
+    assert source.recorded == [] and len(told) == 1
+    source.at = then
+    slot.poll()
+    assert live(slot) == then and slot.unconfirmed is None and slot.registry_error is None
+    assert slot.state.since is not None and source.recorded == [then] and source.loaded == loads
+    assert told[1:] == [None]
+
+
+def test_where_nothing_was_served_before_a_registry_that_is_away_is_said_once() -> None:
+    source = Told()
+    source.at = AWAY
+    slot = ModelSlot(source, "demo@champion")
+    with pytest.raises(ServiceUnavailable, match="does not answer; nothing is served meanwhile: no version of demo@"):
+        slot.start()
+    slot.poll()
+    slot.poll()
+    assert slot.state.live is None and (slot.registry_error or "").count("nothing is served meanwhile") == 1
+    source.at = 1
+    slot.poll()
+    assert live(slot) == 1 and source.recorded == [1]
+
+
+@pytest.mark.parametrize(
+    "error", [ObjectMissing("demo-classifier has no alias 'champion'"), ConfigError("params.yaml")]
+)
+def test_a_registry_that_says_that_nothing_is_live_is_believed(error: SamifError) -> None:
+    source = Told()
+    source.at, source.last = error, LastServed("demo-classifier", 1, Path("/served"))
+    slot = ModelSlot(source, "demo@champion")
+    with pytest.raises(type(error)):
+        slot.start()
+    slot.poll()
+    assert slot.state.live is None and source.loaded == []
+
+
+def test_the_version_served_last_is_tried_once_while_the_registry_is_away() -> None:
+    source = Told()
+    source.at, source.last, source.bad = AWAY, LastServed("demo-classifier", 1, Path("/served")), {1: MemoryError()}
+    slot = ModelSlot(source, "demo@champion")
+    for _ in range(3):
+        slot.poll()
+    assert source.loaded == [1] and slot.failure is not None and slot.failure.version == "demo-classifier/1"
 
 
 def test_an_alias_moved_by_hand_is_told_until_it_is_not(
