@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from flows.http.auth import VARIABLE, digest_of, find_token
 from flows.serve.routes import SINGLE, line_of
-from flows.serve.settings import KeepSettings, Settings, ShadowSettings
+from flows.serve.settings import CanarySettings, KeepSettings, Settings, ShadowSettings
 from samif.config import Strict
 from samif.errors import ConfigError
 
@@ -23,6 +23,7 @@ class Arguments(Strict):
         workspace: a folder that every node of the cluster sees at the same path.
         state: a folder of each node's own, which its replicas make and share; each line has a part of it.
         cpus, gpus: of each replica.
+        canary: NAME@alias that answers `percent` of the requests.
         keep: a folder for answers with their images, of every node's own or shared by all.
         wait_for_model: come up without a model where none can be loaded. A RayService waits for all of its
             applications, so that one line without a champion would keep the others from going live.
@@ -38,6 +39,8 @@ class Arguments(Strict):
     interval: Annotated[float, Field(ge=0.05, le=60.0)] = 0.3
     checkpoint: str | None = None
     shadow: str | None = None
+    canary: str | None = None
+    percent: Annotated[float, Field(gt=0.0, le=50.0)] = 10.0
     keep: str | None = None
     keep_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
     keep_unknown: bool = False
@@ -72,6 +75,7 @@ def application(arguments: dict[str, Any]) -> Any:
         threads=given.cpus,
         batch=given.batch,
         shadow=ShadowSettings(given.shadow) if given.shadow else None,
+        canary=CanarySettings(given.canary, given.percent) if given.canary else None,
         keep=KeepSettings(
             Path(given.keep),
             given.keep_share,

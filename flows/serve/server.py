@@ -162,7 +162,8 @@ def watch(applications: Applications, say: Say, stop: threading.Event) -> None:
 def news(view: dict[str, Any]) -> list[str]:
     """What there is to say about a replica's state."""
     said = []
-    for slot in filter(None, (view["champion"], view["challenger"])):
+    canary = view["canary"]
+    for slot in filter(None, (view["champion"], view["challenger"], canary and canary["slot"])):
         live, failure = slot["live"], slot["failure"]
         if live is not None:
             number = "" if live["version"] is None else f"/{live['version']}"
@@ -171,6 +172,10 @@ def news(view: dict[str, Any]) -> list[str]:
             said.append(f"{failure['version']} was refused at {failure['at'][:19]}: {failure['why']}")
         if slot["registry"] is not None:
             said.append(f"{slot['ref']} cannot be followed: {slot['registry']}")
+    if canary is not None and canary["state"] != "running" and canary["why"] is not None:
+        model = canary["model"]
+        name = f"{model['name']}/{model['version']} is rolled back" if model else "no canary answers"
+        said.append(f"{name}: {canary['why']}")
     if view["keep_problem"] is not None:
         said.append(f"answers of {view['champion']['ref']} are not kept: {view['keep_problem']}")
     return said

@@ -16,6 +16,7 @@ import torch
 from filelock import FileLock
 
 from flows.inference.predict import load_segmenter
+from flows.registry.canary import CanaryRecords
 from flows.registry.model_files import find_model
 from flows.registry.promotion import CHAMPION
 from flows.registry.registry import Registry
@@ -115,6 +116,17 @@ class Source:
                 f"there is no classifier.safetensors in '{ref}' and no params.yaml here; give --workspace"
             )
         return self._registry.resolve(ref)
+
+    def canaries(self, ref: str) -> CanaryRecords:
+        """What the registry keeps of the canaries of the line of `ref`.
+
+        Raises:
+            ConfigError: there is no workspace.
+        """
+        self._open()
+        if self._registry is None:
+            raise ConfigError("a canary needs a registry, and there is no params.yaml here; give --workspace")
+        return self._registry.canaries(parse_ref(ref).line)
 
     def hand_move(self, ref: str) -> str | None:
         """One sentence where the alias of the live version, if `ref` names it, was moved past the journal."""
