@@ -4,9 +4,11 @@ compared with what the champion finds in the same image."""
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +21,15 @@ from samif.inference.segment import Embedded
 from samif.watch.observe import observe
 from samif.watch.paired import differences, latency, outcome
 
-PATIENCE, MOST_PAUSE = 10.0, 5.0
-"""A canary that takes so many times as long as the champion, and so many seconds more, has failed the request."""
+PATIENCE, PAUSE = 10.0, 1.0
+"""The champion answers where the canary takes so many times as long, and so many seconds more."""
+
+Outcome = Literal["answered", "failed", "late"]
+OBSERVED = {
+    "answered": outcome(failed=False),
+    "failed": outcome(failed=True),
+    "late": outcome(failed=False) | latency(math.inf, 1.0),
+}
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +57,8 @@ class Canary:
 
     def answer(
         self, image: NDArray[np.uint8], key: bytes, seen: Embedded, encode_seconds: float, champion: Version
-    ) -> Found | None:
-        """The answer to a request of the canary's share; None where the champion is to answer.
+    ) -> Found:
+        """The answer to a request, of the canary where it is its share.
 
         Args:
             image: (H, W, 3) uint8 RGB.
@@ -58,51 +67,56 @@ class Canary:
         """
         version = self.control.version_for(key)
         if version is None:
-            return None
+            return self._by_champion(image, seen, encode_seconds, champion)
         shared = _same_encoders(version, champion)
-        found = self._tried(version, image, seen if shared else None)
-        if found is None:
-            found = find(champion, image, seen)  # where this fails too, the canary is not to blame
-            self._count(version, "failed")
-            return found
-        self._count(version, "answered")
-        self._later(partial(self._compare, image, seen, 0.0 if shared else encode_seconds, champion, found))
+        tried = self._tried(version, image, seen if shared else None)
+        if isinstance(tried, Found):
+            self._count(version, "answered")
+            self._later(partial(self._compare, image, seen, 0.0 if shared else encode_seconds, champion, tried))
+            return tried
+        found = self._by_champion(image, seen, encode_seconds, champion)  # fails too where the image is to blame
+        self._count(version, tried)
         return found
 
-    def _tried(self, version: Version, image: NDArray[np.uint8], seen: Embedded | None) -> Found | None:
-        """What the canary finds; None where it fails, takes too long, or is still at an earlier image."""
+    def _tried(self, version: Version, image: NDArray[np.uint8], seen: Embedded | None) -> Found | Outcome:
+        """What the canary finds, or that it fails, takes too long, or is still at an earlier image."""
         if self._at_work is not None and not self._at_work[1].done():
             if self._at_work[0] is version:
-                return None
+                return "late"
             self._thread = ThreadPoolExecutor(1, "canary")  # the earlier version may never end
         future = self._thread.submit(find, version, image, seen)
         self._at_work = version, future
         try:
-            return future.result(self._limit)
+            done, _ = wait([future], self._limit)
+            return future.result() if done else "late"
         except Exception:
             logger.warning("the canary %s failed a request", version.title, exc_info=True)
-            return None
+            return "failed"
+
+    def _by_champion(self, image: NDArray[np.uint8], seen: Embedded, encode_seconds: float, champion: Version) -> Found:
+        found = find(champion, image, seen)
+        self._champion_seconds = found.seconds + encode_seconds
+        return found
 
     @property
     def _limit(self) -> float:
         if self._champion_seconds is None:
             return self._most_seconds
-        return min(self._most_seconds, MOST_PAUSE + PATIENCE * self._champion_seconds)
+        return min(self._most_seconds, PAUSE + PATIENCE * self._champion_seconds)
 
-    def _count(self, version: Version, what: str) -> None:
+    def _count(self, version: Version, what: Outcome) -> None:
         self._metrics.canary.labels(what).inc()
-        self.control.add(version, outcome(what == "failed"), requests=1)
+        self.control.add(version, OBSERVED[what], requests=1)
 
     def _compare(
         self, image: NDArray[np.uint8], seen: Embedded, encode_seconds: float, champion: Version, found: Found
     ) -> None:
         try:
             other = find(champion, image, seen)
-            self._champion_seconds = other.seconds + encode_seconds
             canary, instead = (_values(each, seen, image) for each in (found, other))
             shared = set(found.version.segmenter.classifier.classes) & set(champion.segmenter.classifier.classes)
             differing = differences(canary, instead, shared)
-            self.control.add(found.version, latency(found.seconds, self._champion_seconds) | differing)
+            self.control.add(found.version, latency(found.seconds, other.seconds + encode_seconds) | differing)
             self._metrics.canary.labels("compared").inc()
         except Exception:  # it is answered; promotion counts the comparisons
             logger.warning("an answer of the canary %s is not compared", found.version.title, exc_info=True)

@@ -208,7 +208,13 @@ class CanaryControl:
             return trial
         title, requests = trial.version.title, trial.all.requests
         logger.warning("the canary %s is rolled back after %d requests: %s", title, requests, why)
-        self._marker(trial).write_text(why, encoding="utf-8")
+        marker = self._marker(trial)
+        try:
+            part = marker.with_suffix(f".{self._replica}")
+            part.write_text(why, encoding="utf-8")
+            part.replace(marker)  # whole or not at all
+        except OSError:  # a full disk must not fail a request; the others learn it from the registry
+            logger.warning("%s cannot be written", marker, exc_info=True)
         return replace(trial, why=why)
 
     def _marker(self, trial: Trial) -> Path:

@@ -65,7 +65,7 @@ class Metrics:
 
         self.answers = Counter("samif_answers", "Answers by version.", ["model", "version"], registry=None)
         self.canary = Counter(
-            "samif_canary", "Requests to the canary: answered, failed, compared.", ["outcome"], registry=None
+            "samif_canary", "Requests to the canary: answered, failed, late, compared.", ["outcome"], registry=None
         )
         self.canary_running = Gauge(
             "samif_canary_running", "Replicas whose canary answers requests.", registry=None,

@@ -185,8 +185,10 @@ class Replica:
         outcomes = []
         for job, seen in zip(jobs, embedded, strict=True):
             begun = time.perf_counter()
-            found = self.canary.answer(job.image, job.key, seen, encode, version) if self.canary else None
-            found = found or find(version, job.image, seen)
+            if self.canary is None:
+                found = find(version, job.image, seen)
+            else:
+                found = self.canary.answer(job.image, job.key, seen, encode, version)
             least = found.version.segmenter.default_score if job.score is None else job.score
             shown = found.instances.above(least)
             seconds = {"wait": start - job.began, "encode": encode, "segment": time.perf_counter() - begun}

@@ -15,7 +15,7 @@ LARGE: dict[str, tuple[str, float, float]] = {
     "every third request fails": (ERRORS, 0.33, 0.0),
     "slower than 1.5 times in 85 % of the images": (LATENCY, 0.85, 0.0),
     "slower than 3 times in 55 % of the images": (TAIL, 0.55, 0.0),
-    "60 % of the named objects are lost": (NAMED, 0.8, 0.15),
+    "half of the named objects are lost": (NAMED, 0.75, 0.15),
     "75 % of the names differ": (CHANGED, 0.75, 0.2),
     "a margin smaller by 0.3": (CONFIDENCE, 0.8, 0.15),
     "a share of unknown objects larger by 0.4": (UNKNOWNS, 0.9, 0.1),

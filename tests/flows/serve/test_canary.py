@@ -127,10 +127,10 @@ class Replica:
         """Number of the version that answers an image of noise, and whether the canary was asked."""
         image = np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8)
         seen = self.champion.segmenter.embed([image])[0]
+        before = self.view["requests"]
         found = self.canary.answer(image, request_key(image.tobytes(), None), seen, 0.001, self.champion)
-        number = (found or find(self.champion, image, seen)).version.number
-        assert number is not None
-        return number, found is not None
+        assert found.version.number is not None
+        return found.version.number, self.view["requests"] > before
 
     def ask_until_stopped(self, most: int, first: int = 0) -> int:
         """Requests to the canary until it is rolled back, at most so many."""
@@ -247,16 +247,10 @@ def test_what_the_champion_fails_too_is_no_fault_of_the_canary(
 ) -> None:
     replica = start("equal")
     breaking(monkeypatch, lambda _: True)
-    seeds = [seed for seed in range(16) if share_of(_key(seed), "demo-classifier/2") < 0.5]
-    for seed in seeds:
+    for seed in range(12):
         with pytest.raises(RuntimeError, match="a defect"):
             replica.ask(seed)
-    assert replica.view["state"] == "running" and replica.view["requests"] == 0 and len(seeds) > 2
-
-
-def _key(seed: int) -> bytes:
-    image = np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    return request_key(image.tobytes(), None)
+    assert replica.view["state"] == "running" and replica.view["requests"] == 0
 
 
 def test_a_canary_that_hangs_costs_no_request_and_leaves_the_next_one_alone(
@@ -272,7 +266,7 @@ def test_a_canary_that_hangs_costs_no_request_and_leaves_the_next_one_alone(
     monkeypatch.setattr(canary_module, "find", hang)
     answers = [replica.ask(seed) for seed in range(20)]
     assert {number for number, _ in answers} == {1} and replica.view["state"] == "rolled back"
-    assert sum(asked for _, asked in answers) == 3
+    assert sum(asked for _, asked in answers) == 6 and replica.view["why"].startswith("slow requests: ")
     replica.poll()
     made.served.alias("challenger", 3)
     replica.poll()
