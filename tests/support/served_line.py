@@ -76,7 +76,7 @@ class ServedLine:
 
     def add(
         self, name: str, classes: int, decoder: int = 0, width: int = TOKEN_WIDTH, after: str | None = None,
-        background: float = -5.0, temperature: float = 1.0, roll: int = 0, points: int = 6, rows_seed: int = 0,
+        background: float = -5.0, temperature: float = 1.0, roll: int = 0,
     ) -> int:  # fmt: skip
         """Register a version that knows the first so many classes, made with the random decoder of that seed.
 
@@ -84,9 +84,8 @@ class ServedLine:
             background: bias of no class; high ones leave everything without a name.
             temperature: low ones make names less certain.
             roll: gives each class the row of the one so many places before it.
-            points: prompts per image.
         """
-        kind = f"{background}-{temperature}-{roll}-{points}-{rows_seed}"
+        kind = f"{background}-{temperature}-{roll}"
         folder = self.root / "made" / f"{name}-{decoder}-{width}-{classes}-{kind}"
         folder.mkdir(parents=True)
         network = InstanceDecoder.of(random_tiny(decoder))
@@ -99,8 +98,6 @@ class ServedLine:
             rng.normal(size=(1, width)).astype(np.float32), temperature, background,  # all masks get names
         )  # fmt: skip
         rows = rng.normal(size=(len(CLASSES), width)).astype(np.float32)[:classes]
-        if rows_seed:  # the same names from slightly other rows, as after training again
-            rows += 0.05 * np.random.default_rng(rows_seed).normal(size=rows.shape).astype(np.float32)
         rows = np.roll(rows, roll, axis=0)
         Classifier(space, CLASSES[:classes], rows, np.ones(classes, np.int64)).save(folder / "classifier.safetensors")
         evaluation = _evaluation(name)
@@ -125,7 +122,7 @@ class ServedLine:
                 "encoder": {"name": "tiny", "digest": self.encoder, "checkpoint": None},
                 "decoder": {"sha256": digest},
                 "pretrain_classes": "base",
-                "inference": {"propose": {"points": points}, "evaluate": {"operating_score": 0.0}},
+                "inference": {"propose": {"points": 6}, "evaluate": {"operating_score": 0.0}},
                 "provenance": {
                     "created": datetime.now(UTC),
                     "who": "ann",
