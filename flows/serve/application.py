@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from flows.http.auth import VARIABLE, digest_of, find_token
-from flows.serve.routes import SINGLE, line_of
+from flows.serve.routes import SINGLE, line_of, routes_of
 from flows.serve.settings import CanarySettings, KeepSettings, Settings, ShadowSettings
 from samif.config import Strict
 from samif.errors import ConfigError
@@ -54,13 +54,14 @@ def application(arguments: dict[str, Any]) -> Any:
     """What `import_path: flows.serve.application:application` builds; the token is that of SAMIF_SERVE_TOKEN.
 
     Raises:
-        ConfigError: the arguments do not fit, or there is no token.
+        ConfigError: the arguments do not fit, shadow or canary are not of the line, or there is no token.
     """
     try:
         given = Arguments.model_validate(arguments)
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"args of the application: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    routes_of([given.model], [Path(given.workspace)], _some(given.shadow), _some(given.canary))
     if VARIABLE not in os.environ:
         raise ConfigError(f"{VARIABLE} is not set on the cluster's nodes; the service is not for everybody")
     token, _ = find_token(None, Path(os.devnull), "0.0.0.0", True)
@@ -91,3 +92,7 @@ def application(arguments: dict[str, Any]) -> Any:
     from flows.serve.replica import deployment
 
     return deployment(settings, given.replicas, given.cpus, given.gpus)
+
+
+def _some(ref: str | None) -> list[str]:
+    return [] if ref is None else [ref]

@@ -136,7 +136,7 @@ class Replica:
         began = time.perf_counter()
         image = await loop.run_in_executor(self._decoders, self._decode, body)
         decoded = time.perf_counter()
-        key = request_key(body, part) if self.canary else b""
+        key = await loop.run_in_executor(self._decoders, request_key, body, part) if self.canary else b""
         outcome: Outcome = await self._work(Job(image, score, body if self.keeper else b"", key))
         seconds = {"decode": decoded - began} | outcome.seconds
         for part, value in seconds.items():

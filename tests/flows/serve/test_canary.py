@@ -18,6 +18,7 @@ import torch
 from flows.registry.journal import JournalEntry
 from flows.registry.registry import Registry
 from flows.serve import canary as canary_module
+from flows.serve.application import application
 from flows.serve.canary import Canary
 from flows.serve.canary_control import POLL_SECONDS, CanaryControl, request_key, share_of
 from flows.serve.found import find
@@ -28,6 +29,7 @@ from samif.config import load_params
 from samif.errors import SamifError, ServiceUnavailable
 from samif.inference.segment import Segmenter
 from samif.watch.canary import CHANGED, CONFIDENCE, ENOUGH, ERRORS, LATENCY, NAMED, TAIL, UNKNOWNS
+from tests.support.console import inside
 from tests.support.served_line import ServedLine
 
 REF = "demo@challenger"
@@ -212,6 +214,39 @@ def test_each_line_has_its_own_canary() -> None:
     assert routes_of(["a"], [Path("/ws")], [], ["a@challenger"])[0].canary == "a@challenger"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"canary": "other@challenger"}, "the canary other@challenger is of none of the models demo@champion"),
+        ({"canary": "demo@challenger", "shadow": "demo@challenger"}, "has a shadow and a canary"),
+        (
+            {"canary": "demo@challenger", "percent": 60.0},
+            "args of the application: percent: .* less than or equal to 50",
+        ),
+        ({"canary": "demo@challenger", "percent": 0.0}, "args of the application: percent: .* greater than 0"),
+    ],
+)
+def test_an_application_takes_a_canary_of_its_line(arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SamifError, match=sentence):
+        application({"model": "demo@champion", "workspace": "/ws", "state": "/state"} | arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "sentence"),
+    [
+        (["--retry-canary"], 1, "--retry-canary is for --canary; give that too"),
+        (["--canary", "other@challenger"], 1, "the canary other@challenger is of none of the models demo@champion"),
+        (["--canary", "demo@challenger", "--percent", "51"], 2, "is not in the range"),
+        (["--canary", "demo@challenger", "--percent", "0"], 2, "is not in the range"),
+    ],
+)
+def test_wrong_options_are_refused_in_a_sentence(made: Line, options: list[str], code: int, sentence: str) -> None:
+    import flows.cli.serve  # noqa: F401
+
+    refused = inside(made.served.root, "serve", "demo@champion", *options)
+    assert refused.code == code and sentence in refused.err + refused.out
+
+
 # A canary that fails
 
 
@@ -279,7 +314,7 @@ def test_a_canary_that_hangs_costs_no_request_and_leaves_the_next_one_alone(
 
 
 def test_an_equal_version_has_no_difference_and_is_never_stopped(start: Callable[..., Replica]) -> None:
-    replica = start("equal")
+    replica = start("equal", percent=100.0)
     assert replica.ask_until_stopped(12) == 12
     checks = replica.view["checks"]
     expected = {ERRORS: 0.0, NAMED: 0.5, CHANGED: 0.0, CONFIDENCE: 0.5, UNKNOWNS: 0.5}
@@ -290,7 +325,7 @@ def test_an_equal_version_has_no_difference_and_is_never_stopped(start: Callable
 
 @pytest.mark.parametrize(("kind", "number"), [("trained again", 2), ("equal", 3)])
 def test_other_versions_are_compared_too(start: Callable[..., Replica], kind: str, number: int) -> None:
-    replica = start(kind, number)
+    replica = start(kind, number, percent=100.0)
     asked = replica.ask_until_stopped(8)
     view = replica.view
     assert view["model"]["version"] == number and asked > 0
@@ -301,7 +336,7 @@ def test_other_versions_are_compared_too(start: Callable[..., Replica], kind: st
 def test_a_worse_version_is_rolled_back_within_the_promise(
     start: Callable[..., Replica], made: Line, kind: str
 ) -> None:
-    replica = start(kind)
+    replica = start(kind, percent=100.0)
     requests = replica.ask_until_stopped(ENOUGH + 1)
     assert requests <= ENOUGH, replica.view["checks"]
     replica.poll()
