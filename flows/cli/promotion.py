@@ -57,7 +57,12 @@ def compare(
 
 @registry_app.command()
 def promote(
-    ref: Annotated[str, typer.Argument(help="NAME/VERSION, or NAME@challenger.")],
+    ref: Annotated[
+        str, typer.Argument(help="NAME/VERSION, or NAME@challenger; NAME with --from-canary: the newest canary.")
+    ],
+    from_canary: Annotated[
+        bool, typer.Option("--from-canary", help="Only if its canary has run long enough; journals what it measured.")
+    ] = False,
     approve: Approve = None,
     verdict: Approved = "",
     why: Why = "",
@@ -70,7 +75,7 @@ def promote(
     from flows.registry.promotion_request import Request
 
     request = Request(who=who or whoami(), why=why, approve=approve, verdict=verdict, force=force)
-    _promote(open_registry(workspace), ref, request, as_json)
+    _promote(open_registry(workspace), ref, request, as_json, from_canary)
 
 
 @registry_app.command()
@@ -144,10 +149,12 @@ def history(
     opened = open_registry(workspace)
     model = opened.registry.resolve(name)[0]
     chain, live, alias = opened.promotions(model).state()
+    canaries = [entry for entry in chain.entries if entry.kind in ("refuse", "retry")]
     if as_json:
         terms = [term_content(term) for term in live.terms]
         unfinished = live.unfinished.model_dump(mode="json") if live.unfinished else None
         content = {"model": model, "live": live.version, "previous": live.previous, "alias": alias, "history": terms}
+        content["canaries"] = [entry.model_dump(mode="json") for entry in canaries]
         print_json(content | {"unfinished": unfinished, "journal": {"entries": len(chain.entries), "head": chain.head}})
         return
     if not live.terms:
@@ -159,6 +166,10 @@ def history(
             right=("version",),
             whole=("since", "until", "how"),
         )
+    for entry in canaries:
+        what = "was rolled back" if entry.kind == "refuse" else f"is allowed again by {entry.who}"
+        said = f"{entry.time:%Y-%m-%d %H:%M} canary {entry.version} {what}: {entry.why}"
+        console().print(said, soft_wrap=True, markup=False)
     if live.unfinished is not None:
         act = f"the {live.unfinished.kind} of version {live.unfinished.version} by {live.unfinished.who}"
         console().print(f"unfinished: {act}; the next promote or rollback carries it out", soft_wrap=True, markup=False)
@@ -166,11 +177,11 @@ def history(
         console().print(moved, soft_wrap=True, markup=False)
 
 
-def _promote(opened: Opened, ref: str, request: Request, as_json: bool) -> None:
+def _promote(opened: Opened, ref: str, request: Request, as_json: bool, from_canary: bool = False) -> None:
     from flows.comparison.decide import promote_version
 
     asked = replace(request, always_ask=opened.params.gates.approval == "always")
-    _print_live(*promote_version(opened, ref, asked, _say), as_json)
+    _print_live(*promote_version(opened, ref, asked, _say, from_canary), as_json)
 
 
 def _say(line: str) -> None:

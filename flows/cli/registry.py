@@ -47,6 +47,9 @@ def list_(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
         right=("version", "classes", "AP50 base", "novel", "all"),
         whole=("session", "registered"),
     )  # fmt: skip
+    for row in rows:
+        if row.canary is not None:
+            console().print(f"version {row.version}: {row.canary}", soft_wrap=True, markup=False)
     if moved is not None:
         console().print(moved, soft_wrap=True, markup=False)
 

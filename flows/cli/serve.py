@@ -6,12 +6,17 @@ import os
 import signal
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.app import HERE, Checkpoint, SemanticCheckpoint, app, console
+from flows.cli.app import HERE, Checkpoint, SemanticCheckpoint, app, console, whoami
+from samif.errors import ConfigError
+
+if TYPE_CHECKING:
+    from flows.serve.routes import Route
 
 
 @app.command()
@@ -57,6 +62,14 @@ def serve(
         typer.Option(help="Folder for images on which the two versions disagree; NAME/ per line if there are several."),
     ] = None,
     shadow_samples: Annotated[int, typer.Option(min=1, help="Images kept per replica, the newest.")] = 100,
+    canary: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME@alias that answers --percent of the requests, and is rolled back by rule; per line."),
+    ] = None,
+    percent: Annotated[float, typer.Option(min=0.1, max=50, help="Share of the requests for --canary.")] = 10.0,
+    retry_canary: Annotated[
+        bool, typer.Option("--retry-canary", help="Allow the canary that was rolled back last to start again.")
+    ] = False,
     keep: Annotated[
         Path | None,
         typer.Option(help="Folder that keeps some answers with their images; NAME/ per line if there are several."),
@@ -102,13 +115,14 @@ def serve(
     from flows.http.auth import bearer_token, digest_of
     from flows.runtime.writable import check_folder
     from flows.serve.config_file import write_serve_config
-    from flows.serve.routes import Route, routes_of
+    from flows.serve.routes import routes_of
     from flows.serve.server import serving, watch
-    from flows.serve.settings import KeepSettings, Limits, ReplicaCount, Settings, ShadowSettings
-    from samif.errors import ConfigError
+    from flows.serve.settings import CanarySettings, KeepSettings, Limits, ReplicaCount, Settings, ShadowSettings
 
     roots = [folder.resolve() for folder in workspace]
-    lines = routes_of(models, roots, shadow or [])
+    lines = routes_of(models, roots, shadow or [], canary or [])
+    if retry_canary and not canary:
+        raise ConfigError("--retry-canary is for --canary; give that too")
     count = ReplicaCount.parse(replicas, target_requests)
     alone = len(lines) == 1
     limits = Limits(int(max_mb * 1e6), int(max_megapixels * 1e6), upload_seconds, work_seconds, queue)
@@ -139,6 +153,7 @@ def serve(
             limits=limits,
             shadow=ShadowSettings(line.shadow, folder and folder.resolve(), shadow_samples) if line.shadow else None,
             keep=kept_of(line),
+            canary=CanarySettings(line.canary, percent) if line.canary else None,
             name=line.name,
             route=line.route,
             wait_for_model=not alone,
@@ -157,6 +172,8 @@ def serve(
     for folder in kept.values():
         check_folder(folder, "--keep")
         KeptAnswers(folder).create()
+    if retry_canary:
+        _allow_again(lines)
     made = roots[0] / ".samif" / f"serve-{port}.token"
     stop = threading.Event()
 
@@ -179,3 +196,16 @@ def serve(
                 say(f"the bearer token is in {written}")
             watch(applications, say, stop)
             say("ending")
+
+
+def _allow_again(lines: Sequence[Route]) -> None:
+    """Allow the canary of each line that was rolled back last to start again."""
+    from flows.comparison.decide import open_registry
+    from flows.registry.version_ref import parse_ref
+
+    for line in lines:
+        if line.canary is not None:
+            model = parse_ref(line.canary)
+            version = open_registry(line.root).registry.canaries(model.line).retry(line.canary, whoami())
+            said = "nothing was rolled back" if version is None else f"{model.model}/{version} may be a canary again"
+            console().print(said, soft_wrap=True, markup=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from flows.registry.promotion import Promotions
 from flows.registry.promotion_request import Evidence, Request
 from flows.registry.registry import Registry
 from flows.registry.verification import complaints, verify
+from flows.registry.version_ref import parse_ref
 from flows.workspace.layout import Layout
 from samif.config import Params, load_params
 from samif.errors import ConfigError, IntegrityError
@@ -79,8 +80,23 @@ def compare_versions(opened: Opened, before: str, after: str, page: Path | None 
     return Compared(names[0], names[1], examination, path, examiner.keep(examination, html))
 
 
-def promote_version(opened: Opened, ref: str, request: Request, say: Say = lambda _: None) -> tuple[str, Live]:
-    """Make a version live; the registered model and the state afterwards. See `Promotions.promote`."""
+def promote_version(
+    opened: Opened, ref: str, request: Request, say: Say = lambda _: None, from_canary: bool = False
+) -> tuple[str, Live]:
+    """Make a version live; the registered model and the state afterwards. See `Promotions.promote`.
+
+    Args:
+        from_canary: only after a canary of it has run for long enough, whose numbers go into the journal; `ref` without
+            alias and number is then the newest version that was a canary.
+
+    Raises:
+        GateFailed: also where the canary was rolled back, or has run too short.
+    """
+    if from_canary:
+        found, records = parse_ref(ref), opened.registry.canaries(parse_ref(ref).line)
+        if found.alias is None and found.number is None:
+            ref = version_name(found.model, records.newest())
+        request = replace(request, canary=records.passed(opened.registry.resolve(ref)[1]))
     name, number = opened.registry.resolve(ref)
     examiner = Examiner(opened.layout, opened.params, opened.registry)
 
@@ -129,4 +145,5 @@ def term_content(term: Term) -> dict[str, Any]:
         "verdict": decision.verdict,
         "outcome": decision.outcome,
         "evidence": decision.evidence,
+        "canary": decision.canary,
     }

@@ -12,16 +12,19 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import uuid4
 
 from pydantic import AwareDatetime, ConfigDict, Field, ValidationError
 
 from flows.registry.mlflow_store import MlflowStore
-from flows.runtime.process import ProcessIdentity
+from flows.runtime.process import ProcessIdentity, this_process
 from samif.config import Strict
-from samif.errors import IntegrityError
+from samif.config.strict import is_none
+from samif.errors import ConfigError, IntegrityError
 
-Kind = Literal["adopt", "approve", "promote", "rollback", "done", "void", "repair"]
+Kind = Literal["adopt", "approve", "promote", "rollback", "done", "void", "repair", "refuse", "retry"]
 ENTRY_TAG, DIGEST_TAG, HEAD_TAG = "entry", "digest", "journal_head"
 
 
@@ -31,7 +34,8 @@ class JournalEntry(Strict):
     `promote` and `rollback` are decisions, taken before the alias moves; `done` says that the alias was read back as
     decided, `void` that the decision came to nothing; both name the decision in `closes`. `approve` is a person's yes
     to one verdict on one card. `adopt` records what was live before the journal began, `repair` that the alias stood
-    elsewhere than the journal says and was put back.
+    elsewhere than the journal says and was put back. `refuse` says that a canary was rolled back, `retry` that the
+    version may be a canary again.
     """
 
     model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)
@@ -60,6 +64,8 @@ class JournalEntry(Strict):
     overrode: tuple[str, ...] = ()
     """What was overridden by force."""
     closes: str | None = None
+    canary: dict[str, float] | None = Field(default=None, exclude_if=is_none)
+    """What was measured of the version as a canary: number of requests, and mean by check."""
 
     @property
     def text(self) -> str:
@@ -75,6 +81,8 @@ class JournalEntry(Strict):
         """One line for the registry's own page."""
         force = "FORCED " if self.forced else ""
         step = f"{self.was or 'nothing'} -> {self.version or 'nothing'}"
+        if self.kind in ("refuse", "retry"):
+            step = f"canary {self.version}"
         return f"{force}{self.kind} {step} by {self.who}" + (f": {self.why[:500]}" if self.why else "")
 
 
@@ -155,6 +163,32 @@ class Journal:
         versions = self._store.find_versions(self.model).items()
         slots = [StoredEntry(number, v.tags.get(ENTRY_TAG, ""), v.tags.get(DIGEST_TAG, "")) for number, v in versions]
         return chain_of(slots, self.line, witness)
+
+    def write(
+        self, chain: Chain, kind: Kind, who: str, why: str, process: ProcessIdentity | None = None, **facts: Any
+    ) -> Chain:
+        """Write an entry of `process`, by default this one, upon the last one of `chain`.
+
+        Raises:
+            ConfigError: who or why are too long.
+            LostRaceError: that entry has another successor.
+        """
+        try:
+            entry = JournalEntry(
+                number=len(chain.entries) + 1,
+                after=chain.head,
+                id=uuid4().hex,
+                kind=kind,
+                time=datetime.now(UTC),
+                who=who,
+                why=why,
+                process=process or this_process(),
+                **facts,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ConfigError(f"the journal cannot take '{first['loc'][0]}': {first['msg'].lower()}") from None
+        return self.append(entry)
 
     def append(self, entry: JournalEntry) -> Chain:
         """Write `entry` upon the entry that it names.

@@ -31,12 +31,14 @@ class Live:
         unfinished: a decision whose alias was not yet read back.
         approvals: given since the last change, and so still to be used.
         terms: what was live when, oldest first.
+        refused: `refuse` entries of canaries that were rolled back and not allowed again, oldest first.
     """
 
     stack: tuple[int, ...] = ()
     unfinished: JournalEntry | None = None
     approvals: tuple[JournalEntry, ...] = ()
     terms: tuple[Term, ...] = ()
+    refused: tuple[JournalEntry, ...] = ()
 
     @property
     def version(self) -> int | None:
@@ -61,7 +63,11 @@ class Live:
         stack = self.stack[:-1] if back else (*self.stack, decision.version)
         closed = tuple(replace(term, until=at) if term.until is None else term for term in self.terms)
         term = Term(decision.version, at, None, "rolled back" if back else "promoted", decision)
-        return Live(stack, None, (), (*closed, term))
+        return Live(stack, None, (), (*closed, term), self.refused)
+
+    def refusal(self, version: int | None) -> JournalEntry | None:
+        """The entry by which a version was rolled back as a canary; None where it may be one."""
+        return next((entry for entry in self.refused if entry.version == version), None)
 
 
 def fold(entries: Sequence[JournalEntry]) -> Live:
@@ -79,4 +85,8 @@ def fold(entries: Sequence[JournalEntry]) -> Live:
             live = live._after(live.unfinished, entry.time)
         elif entry.kind == "void":
             live = replace(live, unfinished=None)
+        elif entry.kind == "refuse":
+            live = replace(live, refused=(*live.refused, entry))
+        elif entry.kind == "retry":
+            live = replace(live, refused=tuple(e for e in live.refused if e.version != entry.version))
     return live

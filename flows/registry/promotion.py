@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
-
-from pydantic import ValidationError
 
 from flows.registry.journal import Chain, Journal, JournalEntry, Kind, LostRaceError
 from flows.registry.live_state import Live, fold
 from flows.registry.mlflow_store import MlflowStore
 from flows.registry.ownership import check_promotion
 from flows.registry.promotion_request import Evidence, Request
+from flows.registry.roles import check_approver, check_promoter, may_approve
 from flows.runtime.process import this_process
 from samif.config import Params
 from samif.errors import ConfigError, GateFailed, IntegrityError, ObjectMissing, ServiceUnavailable
@@ -79,11 +76,13 @@ class Promotions:
 
         Raises:
             ForeignLineError: the line is not that of the workspace, or belongs to another workspace.
-            GateFailed: refused by verification or gates, or an approval is missing.
+            GateFailed: refused by verification or gates, an approval is missing, who asks or approves may not, or the
+                version was rolled back as a canary.
             ConfigError: the version is live already, or who or why are too long.
             IntegrityError: the journal was tampered with.
             ServiceUnavailable: other promotions were faster, several times.
         """
+        check_promoter(self._params.gates, request.who, request.force)
         check_promotion(self._store, self._params, self.model)
         approved = ""
         for _ in range(ATTEMPTS):
@@ -108,6 +107,7 @@ class Promotions:
                 "outcome": evidence.verdict.outcome,
                 "evidence": evidence.run,
                 "approved_by": approver,
+                "canary": request.canary,
             }
             try:
                 with self._store.writing():
@@ -178,15 +178,14 @@ class Promotions:
                 f"{name} is not what its card says ({unverified[0]}); register it again, force is no help"
             )
         failed = verdict.reasons("failed")
+        if (refusal := live.refusal(version)) is not None:
+            failed.append(f"it was rolled back as a canary on {refusal.time:%Y-%m-%d} ({refusal.why})")
         if failed and not request.force:
             raise GateFailed(f"{name} is refused: {_few(failed)}; see 'samif registry compare'")
-        own = request.who if self._params.gates.approver == "another" else None
-        if request.approve and _same_person(request.approve, own):
-            raise GateFailed(
-                f"{request.approve} requests the promotion of {name} and may not approve it too (gates.approver); ask "
-                "another person"
-            )
-        approver = request.approve or _approval(live, verdict, own)
+        gates = self._params.gates
+        if request.approve:
+            check_approver(gates, request.approve, request.who, name)
+        approver = request.approve or _approval(live, verdict, lambda by: may_approve(gates, by, request.who))
         if approver is None and (verdict.outcome == "unclear" or request.always_ask) and not request.force:
             unclear = verdict.reasons("unclear")
             about = f" about this: {_few(unclear)}" if unclear else ""
@@ -208,22 +207,7 @@ class Promotions:
         return found
 
     def _write(self, chain: Chain, kind: Kind, request: Request, **facts: Any) -> Chain:
-        try:
-            entry = JournalEntry(
-                number=len(chain.entries) + 1,
-                after=chain.head,
-                id=uuid4().hex,
-                kind=kind,
-                time=datetime.now(UTC),
-                who=request.who,
-                why=request.why,
-                process=this_process(),
-                **facts,
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ConfigError(f"the journal cannot take '{first['loc'][0]}': {first['msg'].lower()}") from None
-        return self._journal.append(entry)
+        return self._journal.write(chain, kind, request.who, request.why, this_process(), **facts)
 
     def _carried_out(self, decision: JournalEntry) -> Live:
         chain, live = self._settle()
@@ -317,14 +301,10 @@ class Promotions:
             time.sleep(POLL_SECONDS)
 
 
-def _approval(live: Live, verdict: Verdict, own: str | None = None) -> str | None:
-    """Who approved exactly this verdict on exactly this card since the last change; the person `own` does not count."""
+def _approval(live: Live, verdict: Verdict, counts: Callable[[str], bool] = lambda _: True) -> str | None:
+    """Who approved exactly this verdict on exactly this card since the last change, among those that count."""
     given = (e for e in live.approvals if (e.card, e.verdict) == (verdict.candidate_card, verdict.digest))
-    return next((e.approved_by for e in given if not _same_person(e.approved_by, own)), None)
-
-
-def _same_person(name: str | None, other: str | None) -> bool:
-    return name is not None and other is not None and name.strip().casefold() == other.strip().casefold()
+    return next((e.approved_by for e in given if e.approved_by is not None and counts(e.approved_by)), None)
 
 
 def _few(reasons: list[str]) -> str:

@@ -25,6 +25,7 @@ class Request:
         always_ask: an approval is needed even where every check has passed.
         force: override failed checks and missing approval; never a version that is not what its card says.
         adopt: the alias was moved to the version by hand; it stays there meanwhile.
+        canary: what was measured of the version as a canary, for the journal.
     """
 
     who: str
@@ -34,3 +35,4 @@ class Request:
     always_ask: bool = False
     force: bool = False
     adopt: bool = False
+    canary: dict[str, float] | None = None

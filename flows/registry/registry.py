@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.registry.canary import REFUSED_TAG, CanaryRecords
 from flows.registry.hand_moves import hand_move
 from flows.registry.journal import Chain, Journal
 from flows.registry.last_served import LastServedVersions
@@ -143,7 +144,8 @@ class Registry:
             done = self._store.register(entry)
             # Also where the version was there without any alias: a crash may have come before this line.
             bare = str(done.version) not in map(str, self._store.model(entry.model).aliases.values())
-            if bare and done.version == max(self._store.versions(entry.model)):
+            versions = self._store.versions(entry.model)
+            if bare and done.version == max(versions) and REFUSED_TAG not in versions[done.version].tags:
                 self._store.client.set_registered_model_alias(entry.model, CHALLENGER, str(done.version))
             return done
 
@@ -152,6 +154,10 @@ class Registry:
     def promotions(self, line: str, params: Params, say: Callable[[str], None] = lambda _: None) -> Promotions:
         """Promotion and rollback of a line, asked for by the workspace with these parameters; see `Promotions`."""
         return Promotions(self._store, line, params, say)
+
+    def canaries(self, line: str) -> CanaryRecords:
+        """What is known of the canaries of a line."""
+        return CanaryRecords(self._store, line)
 
     def hand_move(self, line: str) -> str | None:
         """One sentence where the alias of the live version was moved past the journal; see `hand_moves`."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from flows.registry.canary import canary_state
 from samif.config import Params
 from samif.evaluate.model import Evaluation
 from samif.versions.card import Card
@@ -25,7 +26,8 @@ class VersionRow:
     """One classifier version in a listing.
 
     `ap` and `ap50` by group (base, novel, all) in points (0-100), None for an empty group; `created` is ISO 8601
-    in UTC. A version that was registered by hand has no session, classes, decoder version or card digest.
+    in UTC. A version that was registered by hand has no session, classes, decoder version or card digest. `canary` says
+    what is known of it as a canary, None where it was none.
     """
 
     version: int
@@ -37,6 +39,7 @@ class VersionRow:
     aliases: tuple[str, ...]
     decoder_version: int | None
     card_digest: str
+    canary: str | None = None
 
 
 def tags_of(card: Card, decoder_version: int) -> dict[str, str]:
@@ -122,4 +125,5 @@ def row_of(version: ModelVersion, model: RegisteredModel, metrics: Mapping[str, 
         aliases=tuple(sorted(alias for alias, at in model.aliases.items() if int(at) == number)),
         decoder_version=int(decoder) if decoder else None,
         card_digest=tags.get("card_digest", ""),
+        canary=canary_state(tags),
     )

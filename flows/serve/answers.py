@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from flows.artifacts.kept_answers import Instance
-from flows.serve.versions import ModelSlot, Version
+from flows.serve.model_slot import ModelSlot
+from flows.serve.versions import Version
 from samif.inference.segment import UNKNOWN, Instances
+
+CanaryState = Literal["running", "rolled back", "off"]
 
 
 class Model(BaseModel):
@@ -78,6 +81,27 @@ class SlotView(BaseModel):
     unconfirmed: str | None = None
 
 
+class CheckView(BaseModel):
+    """The mean of a check's observations (0..1), and the bound that it must not exceed."""
+
+    mean: float
+    bound: float
+    observations: int
+
+
+class CanaryView(BaseModel):
+    """The canary of a replica: whether it is `running`, `rolled back` or `off`, and why; requests and checks are those
+    of all replicas, as far as this one knows."""
+
+    slot: SlotView
+    percent: float
+    state: CanaryState
+    model: Model | None
+    why: str | None
+    requests: int
+    checks: dict[str, CheckView]
+
+
 class ReplicaView(BaseModel):
     """A replica: what it serves, its shadow deployment, how often each part was read from a file, how many answers were
     kept, and why they are not at the moment. `id` is unique; `started` is in Unix seconds."""
@@ -88,6 +112,7 @@ class ReplicaView(BaseModel):
     replica: str
     champion: SlotView
     challenger: SlotView | None
+    canary: CanaryView | None
     loads: dict[str, int]
     shadow: dict[str, int]
     kept: dict[str, int]
@@ -107,6 +132,12 @@ class ShadowView(BaseModel):
     folder: str | None
     counts: dict[str, int]
     replicas: list[SlotView]
+
+
+class CanaryStatus(BaseModel):
+    """The canary as each replica sees it."""
+
+    replicas: list[CanaryView]
 
 
 class Status(BaseModel):

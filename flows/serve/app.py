@@ -8,7 +8,7 @@ from collections import Counter
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flows.http.auth import matches
 from flows.http.errors import HttpError, busy
-from flows.serve.answers import Answer, ErrorAnswer, Replicas, ShadowView, Status, instances_of, model_of
+from flows.serve.answers import Answer, CanaryStatus, ErrorAnswer, Replicas, ShadowView, Status, instances_of, model_of
 from flows.serve.limits import Admission, read_image_bytes
 from flows.serve.metrics import Metrics
 from flows.serve.replica_status import read_replicas
@@ -76,6 +76,10 @@ def build_app(replica: Replica) -> FastAPI:
     async def segment(
         request: Request,
         score: Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False, description="Least score.")] = None,
+        part: Annotated[
+            str | None,
+            Header(alias="X-Samif-Part", description="Id of the part: its images are answered by the same version."),
+        ] = None,
     ) -> JSONResponse:
         """Find and name the objects of an image."""
         replica.check_loaded()
@@ -86,7 +90,7 @@ def build_app(replica: Replica) -> FastAPI:
             body = await read_image_bytes(request, limits)
             received = time.perf_counter() - began
             replica.metrics.seconds.labels("receive").observe(received)
-            work = asyncio.ensure_future(replica.segment(body, score))
+            work = asyncio.ensure_future(replica.segment(body, score, part))
             try:
                 outcome = await asyncio.wait_for(asyncio.shield(work), limits.work_seconds)
             except TimeoutError:
@@ -128,6 +132,12 @@ def build_app(replica: Replica) -> FastAPI:
                 "replicas": [view["challenger"] for view in views if view["challenger"]],
             }
         )
+
+    @app.get("/v1/canary", response_model=CanaryStatus, responses=problems(401), **guarded)
+    def canary() -> JSONResponse:
+        """Whether the canary answers requests, what its checks found, and why it was rolled back."""
+        views = read_replicas(replica.settings.state)
+        return JSONResponse({"replicas": [view["canary"] for view in views if view["canary"]]})
 
     @app.post("/v1/refresh", status_code=202)
     async def refresh() -> Status:

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationError, field_validator
 
 from flows.http.auth import VARIABLE, digest_of, find_token
-from flows.serve.routes import SINGLE, line_of
-from flows.serve.settings import KeepSettings, Limits, ReplicaCount, Settings, ShadowSettings
+from flows.serve.routes import SINGLE, line_of, routes_of
+from flows.serve.settings import CanarySettings, KeepSettings, Limits, ReplicaCount, Settings, ShadowSettings
 from samif.config import Strict
 from samif.errors import ConfigError
 from samif.io.address import has_credentials
@@ -28,6 +28,7 @@ class Arguments(Strict):
         replicas: a number, or LEAST-MOST for as many as the load asks for.
         target_requests: per replica, where their number follows the load; none means two per image of a batch.
         cpus, gpus: of each replica.
+        canary: NAME@alias that answers `percent` of the requests.
         keep: a folder for answers with their images, of every node's own or shared by all.
         wait_for_model: come up without a model where none can be loaded. A RayService waits for all of its
             applications, so that one line without a champion would keep the others from going live.
@@ -47,6 +48,8 @@ class Arguments(Strict):
     shadow: str | None = None
     shadow_folder: str | None = None
     shadow_samples: Annotated[int, Field(ge=1)] = 100
+    canary: str | None = None
+    percent: Annotated[float, Field(gt=0.0, le=50.0)] = 10.0
     keep: str | None = None
     keep_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
     keep_unknown: bool = False
@@ -115,6 +118,8 @@ class Arguments(Strict):
         if shadow is not None:
             values |= {"shadow": shadow.ref, "shadow_samples": shadow.samples}
             values |= {"shadow_folder": str(shadow.folder) if shadow.folder else None}
+        if settings.canary is not None:
+            values |= {"canary": settings.canary.ref, "percent": settings.canary.percent}
         if keep is not None:
             values |= {"keep": str(keep.folder), "keep_share": keep.share, "keep_unknown": keep.unknown}
             values |= {"keep_uncertain": keep.uncertain, "keep_images": keep.images, "keep_mb": keep.bytes / 1e6}
@@ -168,6 +173,7 @@ class Arguments(Strict):
             ),
             shadow=shadow,
             keep=keep,
+            canary=CanarySettings(self.canary, self.percent) if self.canary is not None else None,
             wait_for_model=self.wait_for_model,
         )
 
@@ -176,9 +182,10 @@ def application(arguments: dict[str, Any]) -> Any:
     """What `import_path: flows.serve.application:application` builds; the token is that of SAMIF_SERVE_TOKEN.
 
     Raises:
-        ConfigError: the arguments do not fit, or there is no token.
+        ConfigError: the arguments do not fit, shadow or canary are not of the line, or there is no token.
     """
     given = Arguments.parse(arguments)
+    routes_of([given.model], [Path(given.workspace)], _some(given.shadow), _some(given.canary))
     if VARIABLE not in os.environ:
         raise ConfigError(f"{VARIABLE} is not set on the cluster's nodes; the service is not for everybody")
     token, _ = find_token(None, Path(os.devnull), "0.0.0.0", True)
@@ -186,3 +193,7 @@ def application(arguments: dict[str, Any]) -> Any:
     from flows.serve.replica import deployment
 
     return deployment(given.settings(digest_of(token)), given.count, given.cpus, given.gpus)
+
+
+def _some(ref: str | None) -> list[str]:
+    return [] if ref is None else [ref]

@@ -63,6 +63,15 @@ class Metrics:
             registry=None,
         )  # fmt: skip
 
+        self.answers = Counter("samif_answers", "Answers by version.", ["model", "version"], registry=None)
+        self.canary = Counter(
+            "samif_canary", "Requests to the canary: answered, failed, late, compared.", ["outcome"], registry=None
+        )
+        self.canary_running = Gauge(
+            "samif_canary_running", "Replicas whose canary answers requests.", registry=None,
+            multiprocess_mode="livesum",
+        )  # fmt: skip
+
     def page(self) -> bytes:
         """Numbers of all replicas in the text format of Prometheus. Gauges of replicas that have ended are removed;
         their counters still count."""

@@ -23,17 +23,20 @@ from flows.runtime.device import device_of_worker
 from flows.serve.alias_poller import AliasPoller
 from flows.serve.answered import Answered
 from flows.serve.answers import ReplicaView, slot_view
+from flows.serve.canary import Canary
+from flows.serve.canary_control import CanaryControl, request_key
+from flows.serve.found import Found, find
 from flows.serve.keeper import Keeper
 from flows.serve.metrics import Metrics, environment
+from flows.serve.model_slot import ModelSlot
 from flows.serve.replica_status import ReplicaStatus, read_replicas
 from flows.serve.routes import SINGLE, line_of
 from flows.serve.settings import ReplicaCount, Settings
 from flows.serve.shadow import Shadow
-from flows.serve.versions import ModelSlot, Part, Source, Version
+from flows.serve.versions import Part, Source, Version
 from samif.dataset.images import ImageError, read_image
 from samif.errors import OutOfMemory
-from samif.inference.propose import Proposals
-from samif.inference.segment import Instances, label
+from samif.inference.segment import Instances
 
 DECODERS = 2
 """Images that are decoded at once."""
@@ -44,11 +47,12 @@ TARGET_REQUESTS = 2.0
 @dataclass
 class Job:
     """One image on its way: `score` is the least score asked for, none means the model's own; `body` its file, where
-    answers are kept."""
+    answers are kept; `key` decides which version answers, where there is a canary."""
 
     image: NDArray[np.uint8]
     score: float | None
     body: bytes = b""
+    key: bytes = b""
     began: float = field(default_factory=time.perf_counter)
 
 
@@ -84,11 +88,19 @@ class Replica:
             self.shadow = Shadow(self.challenger, settings.shadow, self.metrics)
         self.keeper = Keeper(settings.keep, self.metrics) if settings.keep else None
         self._worker = ThreadPoolExecutor(1, "segment")
+        self.canary = self._canary(source) if settings.canary is not None else None
         self._decoders = ThreadPoolExecutor(DECODERS, "decode")
         self._poller = AliasPoller(self._poll, settings.interval, settings.refresh_request)
         self._work.set_max_batch_size(settings.batch)  # type: ignore[attr-defined]
         self._publish()
         self._poller.start()
+
+    def _canary(self, source: Source) -> Canary:
+        wanted, state = self.settings.canary, self.settings.state
+        assert wanted is not None
+        control = CanaryControl(source, wanted, state, self.status.id, lambda: self.champion.state.live, self._changed)
+        most_seconds = self.settings.limits.work_seconds / 3.0
+        return Canary(control, self.metrics, most_seconds, lambda call: self._worker.submit(call))
 
     def _start(self) -> None:
         """Load the model. With `wait_for_model`, and no other replica that has one, a failure is no error."""
@@ -118,8 +130,8 @@ class Replica:
         if self.champion.state.live is None:
             raise busy("no model is loaded yet, /v1/model says why; try again in a second")
 
-    async def segment(self, body: bytes, score: float | None) -> Outcome:
-        """An image file's bytes -> what is in it.
+    async def segment(self, body: bytes, score: float | None, part: str | None = None) -> Outcome:
+        """An image file's bytes -> what is in it; `part` is the id of what it shows, if the client gave one.
 
         Raises:
             HttpError: 422, it cannot be read.
@@ -128,7 +140,8 @@ class Replica:
         began = time.perf_counter()
         image = await loop.run_in_executor(self._decoders, self._decode, body)
         decoded = time.perf_counter()
-        outcome: Outcome = await self._work(Job(image, score, body if self.keeper else b""))
+        key = await loop.run_in_executor(self._decoders, request_key, body, part) if self.canary else b""
+        outcome: Outcome = await self._work(Job(image, score, body if self.keeper else b"", key))
         seconds = {"decode": decoded - began} | outcome.seconds
         for part, value in seconds.items():
             self.metrics.seconds.labels(part).observe(value)
@@ -143,6 +156,7 @@ class Replica:
             replica=self.name,
             champion=slot_view(self.champion),
             challenger=slot_view(self.challenger) if self.challenger else None,
+            canary=self.canary.control.view() if self.canary else None,
             loads=dict(self._loads),
             shadow=dict(self.shadow.counts) if self.shadow else {},
             kept=dict(self.keeper.counts) if self.keeper else {},
@@ -169,28 +183,26 @@ class Replica:
     def _segment(self, jobs: list[Job]) -> list[Outcome]:
         version = self.champion.state.live  # once: these images are this version's from here on
         assert version is not None
-        segmenter, start = version.segmenter, time.perf_counter()
-        embedded = segmenter.embed([job.image for job in jobs])
-        encoded = time.perf_counter()
+        start = time.perf_counter()
+        embedded = version.segmenter.embed([job.image for job in jobs])
+        encode = (time.perf_counter() - start) / len(jobs)
         outcomes = []
         for job, seen in zip(jobs, embedded, strict=True):
             begun = time.perf_counter()
-            proposals = segmenter.propose(job.image, seen)
-            height, width = job.image.shape[:2]
-            found = label(proposals, segmenter.classifier, segmenter.evaluate_params, height, width).resolved
-            least = segmenter.default_score if job.score is None else job.score
-            shown = found.above(least)
-            seconds = {
-                "wait": start - job.began,
-                "encode": (encoded - start) / len(jobs),
-                "segment": time.perf_counter() - begun,
-            }
-            outcomes.append(Outcome(shown, version, seconds))
-            self._offer(job, proposals, version, shown, least)
+            if self.canary is None:
+                found = find(version, job.image, seen)
+            else:
+                found = self.canary.answer(job.image, job.key, seen, encode, version)
+            least = found.version.segmenter.default_score if job.score is None else job.score
+            shown = found.instances.above(least)
+            seconds = {"wait": start - job.began, "encode": encode, "segment": time.perf_counter() - begun}
+            outcomes.append(Outcome(shown, found.version, seconds))
+            self.metrics.answers.labels(found.version.name, str(found.version.number or 0)).inc()
+            self._offer(job, found, shown, least)
         return outcomes
 
-    def _offer(self, job: Job, proposals: Proposals, version: Version, shown: Instances, least: float) -> None:
-        answered = Answered(job.image, proposals, version, shown, least, job.body)
+    def _offer(self, job: Job, found: Found, shown: Instances, least: float) -> None:
+        answered = Answered(job.image, found.proposals, found.version, shown, least, job.body)
         for after in (self.shadow, self.keeper):
             if after is not None:
                 after.offer(answered)
@@ -199,6 +211,9 @@ class Replica:
         self.champion.poll()
         if self.challenger is not None and self.champion.state.live is not None:
             self.challenger.poll()
+        if self.canary is not None and self.champion.state.live is not None:
+            self.canary.control.poll()
+            self.metrics.canary_running.set(self.canary.control.view().state == "running")
         for name, slot in self._slots().items():
             self.metrics.behind.labels(name).set(slot.behind)
             self.metrics.unreachable.labels(name).set(slot.registry_error is not None)
@@ -212,7 +227,7 @@ class Replica:
         self.metrics.loads.labels(part).inc()
 
     def _changed(self, slot: ModelSlot) -> None:
-        name = "champion" if slot is self.champion else "challenger"
+        name = next((name for name, known in self._slots().items() if known is slot), "canary")
         state = slot.state
         if state.live is not None:
             self.metrics.live.labels(name, state.live.name, self.name).set(state.live.number or 0)

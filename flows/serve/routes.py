@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.registry.version_ref import parse_ref
@@ -12,6 +12,7 @@ from samif.errors import ConfigError
 
 SINGLE = "samif"
 """Name of the application where there is only one, at the root of all paths."""
+_PLURALS = {"model": "models", "shadow": "shadows", "canary": "canaries"}
 _VERSION = re.compile(r"(?:models:/)?[\w-]+(?:@[\w-]+|/[0-9]+)")
 
 
@@ -23,6 +24,7 @@ class Route:
         ref: what is followed or served.
         root: the workspace in which it is looked up.
         shadow: the version of the shadow deployment.
+        canary: the version that answers some of the requests.
         name: of the application; unlike that of any other line of the service.
         route: what its paths begin with.
     """
@@ -32,6 +34,7 @@ class Route:
     shadow: str | None = None
     name: str = SINGLE
     route: str = "/"
+    canary: str | None = None
 
 
 def line_of(ref: str) -> str | None:
@@ -45,17 +48,32 @@ def line_of(ref: str) -> str | None:
     return parse_ref(ref).line
 
 
-def routes_of(refs: Sequence[str], roots: Sequence[Path], shadows: Sequence[str]) -> list[Route]:
+def routes_of(
+    refs: Sequence[str], roots: Sequence[Path], shadows: Sequence[str], canaries: Sequence[str] = ()
+) -> list[Route]:
     """The lines of a service: one reference alone at `/`, several at `/LINE` each.
 
     Args:
         refs: at least one.
         roots: one workspace for all references, or one for each in their order.
         shadows: at most one for each line; beside others it is found by the name of its line.
+        canaries: likewise, each a version of its line; a line has a shadow or a canary.
 
     Raises:
-        ConfigError: references, workspaces and shadows do not go together.
+        ConfigError: references, workspaces, shadows and canaries do not go together.
     """
+    lines = _lines_of(refs, roots, shadows)
+    names = [line_of(line.ref) or line.ref.removesuffix("-classifier") for line in lines]
+    of = _by_line(canaries, "canary")
+    for name, canary in of.items():
+        if name not in names:
+            raise ConfigError(f"the canary {canary} is of none of the models {', '.join(refs)}; name a version of one")
+        if lines[names.index(name)].shadow is not None:
+            raise ConfigError(f"line '{name}' has a shadow and a canary; leave one out, both compare with the champion")
+    return [replace(line, canary=of.get(name)) for line, name in zip(lines, names, strict=True)]
+
+
+def _lines_of(refs: Sequence[str], roots: Sequence[Path], shadows: Sequence[str]) -> list[Route]:
     if len(roots) not in (1, len(refs)):
         raise ConfigError(
             f"{len(refs)} references and {len(roots)} workspaces; give --workspace once for all or once for each "
@@ -79,10 +97,12 @@ def _by_line(refs: Sequence[str], what: str) -> dict[str, str]:
     for ref in refs:
         name = line_of(ref)
         if name is None:
+            alone = "" if what == "canary" else " beside others"
             raise ConfigError(
-                f"'{ref}' names no {what} beside others; write NAME@alias or NAME/VERSION, or serve it alone"
+                f"'{ref}' names no {what}{alone}; write NAME@alias or NAME/VERSION"
+                + (", or serve it alone" if alone else "")
             )
         if name in found:
-            raise ConfigError(f"line '{name}' has two {what}s, {found[name]} and {ref}; leave one out")
+            raise ConfigError(f"line '{name}' has two {_PLURALS[what]}, {found[name]} and {ref}; leave one out")
         found[name] = ref
     return found

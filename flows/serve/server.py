@@ -165,7 +165,8 @@ def watch(applications: Applications, say: Say, stop: threading.Event) -> None:
 def news(view: dict[str, Any]) -> list[str]:
     """What there is to say about a replica's state."""
     said = []
-    for slot in filter(None, (view["champion"], view["challenger"])):
+    canary = view["canary"]
+    for slot in filter(None, (view["champion"], view["challenger"], canary and canary["slot"])):
         live, failure = slot["live"], slot["failure"]
         if slot["unconfirmed"] is not None:
             said.append(slot["unconfirmed"])
@@ -176,6 +177,10 @@ def news(view: dict[str, Any]) -> list[str]:
             said.append(f"{failure['version']} was refused at {failure['at'][:19]}: {failure['why']}")
         if slot["registry"] is not None:
             said.append(f"{slot['ref']} cannot be followed: {slot['registry']}")
+    if canary is not None and canary["state"] != "running" and canary["why"] is not None:
+        model = canary["model"]
+        name = f"{model['name']}/{model['version']} is rolled back" if model else "no canary answers"
+        said.append(f"{name}: {canary['why']}")
     if view["keep_problem"] is not None:
         said.append(f"answers of {view['champion']['ref']} are not kept: {view['keep_problem']}")
     return said
@@ -212,7 +217,8 @@ def loadable(lines: Sequence[Settings], say: Say) -> list[Settings]:
 
 
 def _tried(line: Settings) -> Settings:
-    from flows.serve.versions import ModelSlot, Source
+    from flows.serve.model_slot import ModelSlot
+    from flows.serve.versions import Source
 
     slot = ModelSlot(Source(line), line.ref)
     slot.start()

@@ -74,6 +74,19 @@ class ShadowSettings:
 
 
 @dataclass(frozen=True)
+class CanarySettings:
+    """A second version answers some of the requests, and is rolled back by rule.
+
+    Attributes:
+        ref: `NAME@alias` is followed; `NAME/VERSION` stays what it is.
+        percent: share of the requests, above 0 and at most 50.
+    """
+
+    ref: str
+    percent: float = 10.0
+
+
+@dataclass(frozen=True)
 class KeepSettings:
     """Which answers are kept with their images, and how many.
 
@@ -124,6 +137,7 @@ class Settings:
     limits: Limits = Limits()
     shadow: ShadowSettings | None = None
     keep: KeepSettings | None = None
+    canary: CanarySettings | None = None
     name: str = SINGLE
     route: str = "/"
     wait_for_model: bool = False

@@ -21,8 +21,9 @@ from flows.serve.answered import Answered
 from flows.serve.answers import instances_of
 from flows.serve.disagreement import Disagreement, disagreements
 from flows.serve.metrics import Metrics
+from flows.serve.model_slot import ModelSlot
 from flows.serve.settings import ShadowSettings
-from flows.serve.versions import ModelSlot, Version
+from flows.serve.versions import Version
 from samif.inference.overlay import draw_instances
 from samif.inference.segment import Instances, label
 from samif.io import files

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from samif.config.strict import Points, Positive, Strict
+from samif.config.strict import Points, Positive, Strict, is_empty
 from samif.io.address import secretless
 
 _MLFLOW = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment"
@@ -67,6 +67,10 @@ class GatesParams(Strict):
     """`unclear` asks a person only about unclear verdicts, `always` about every verdict."""
     approver: Literal["anyone", "another"] = Field(default="anyone", exclude_if=lambda who: bool(who == "anyone"))
     """`another` takes no approval of the person who requests the promotion."""
+    promoters: list[str] = Field(default=[], exclude_if=is_empty)
+    """Names of those who may request a promotion; empty means everybody."""
+    approvers: list[str] = Field(default=[], exclude_if=is_empty)
+    """Names of those who may approve a verdict or override it by force; empty means everybody."""
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     """Bootstrap resamples of the images."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95

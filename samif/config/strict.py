@@ -22,5 +22,9 @@ def is_none(value: object) -> bool:
     return value is None
 
 
+def is_empty(value: object) -> bool:
+    return not value
+
+
 def is_false(value: object) -> bool:
     return value is False

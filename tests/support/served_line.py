@@ -74,9 +74,19 @@ class ServedLine:
         logged = self.registry._store.version(self.model, version).tags["model_id"]
         return self.root / ".samif" / "mlartifacts" / "models" / logged / "artifacts"
 
-    def add(self, name: str, classes: int, decoder: int = 0, width: int = TOKEN_WIDTH, after: str | None = None) -> int:
-        """Register a version that knows the first so many classes, made with the random decoder of that seed."""
-        folder = self.root / "made" / f"{name}-{decoder}-{width}-{classes}"
+    def add(
+        self, name: str, classes: int, decoder: int = 0, width: int = TOKEN_WIDTH, after: str | None = None,
+        background: float = -5.0, temperature: float = 1.0, roll: int = 0,
+    ) -> int:  # fmt: skip
+        """Register a version that knows the first so many classes, made with the random decoder of that seed.
+
+        Args:
+            background: bias of no class; high ones leave everything without a name.
+            temperature: low ones make names less certain.
+            roll: gives each class the row of the one so many places before it.
+        """
+        kind = f"{background}-{temperature}-{roll}"
+        folder = self.root / "made" / f"{name}-{decoder}-{width}-{classes}-{kind}"
         folder.mkdir(parents=True)
         network = InstanceDecoder.of(random_tiny(decoder))
         network.heads.objectness[-1].bias.fill_(3.0)  # finds something wherever it is prompted
@@ -85,9 +95,10 @@ class ServedLine:
         rng = np.random.default_rng(0)
         space = FeatureSpace(
             ("token",), "cosine", np.zeros(width, np.float32), np.eye(width, dtype=np.float32),
-            rng.normal(size=(1, width)).astype(np.float32), 1.0, -5.0,  # random masks: all of them are to have names
+            rng.normal(size=(1, width)).astype(np.float32), temperature, background,  # all masks get names
         )  # fmt: skip
         rows = rng.normal(size=(len(CLASSES), width)).astype(np.float32)[:classes]
+        rows = np.roll(rows, roll, axis=0)
         Classifier(space, CLASSES[:classes], rows, np.ones(classes, np.int64)).save(folder / "classifier.safetensors")
         evaluation = _evaluation(name)
         evaluation.save(folder / "evaluation.json")

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from flows.registry.registry import Registry
+from flows.serve.model_slot import ModelSlot
 from flows.serve.server import loadable
 from flows.serve.settings import Settings
-from flows.serve.versions import ModelSlot, Source
+from flows.serve.versions import Source
 from samif.errors import ServiceUnavailable
 from tests.support.served_line import ServedLine
 from tests.support.services import free_port

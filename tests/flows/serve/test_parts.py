@@ -23,11 +23,12 @@ from flows.runtime.ray_cluster import fit
 from flows.serve.alias_poller import AliasPoller
 from flows.serve.disagreement import disagreements
 from flows.serve.limits import Admission
+from flows.serve.model_slot import NOTE_SECONDS, ModelSlot
 from flows.serve.replica_status import ReplicaStatus, is_running, read_replicas
 from flows.serve.routes import Route, routes_of
 from flows.serve.server import loadable, share
 from flows.serve.settings import Settings
-from flows.serve.versions import NOTE_SECONDS, ModelSlot, Source, Version
+from flows.serve.versions import Source, Version
 from samif.errors import ConfigError, IntegrityError, ObjectMissing, SamifError, ServiceUnavailable
 from samif.inference.segment import Instances
 from samif.masks.rle import boxes
@@ -289,11 +290,11 @@ def test_a_bad_version_is_told_once_and_tried_again_later(error: Exception, monk
     assert live(slot) == 1 and slot.behind and source.loaded == [1, 2]
     assert slot.failure is not None and slot.failure.version == "demo-classifier/2"
     assert (str(error) or type(error).__name__) in slot.failure.why
-    monkeypatch.setattr("flows.serve.versions.time.monotonic", lambda: slot.failure.until + 1)
+    monkeypatch.setattr("flows.serve.model_slot.time.monotonic", lambda: slot.failure.until + 1)
     slot.poll()
     assert source.loaded == [1, 2, 2] and len(told) == 2
     source.bad = {}
-    monkeypatch.setattr("flows.serve.versions.time.monotonic", lambda: slot.failure.until + 2)
+    monkeypatch.setattr("flows.serve.model_slot.time.monotonic", lambda: slot.failure.until + 2)
     slot.poll()
     assert live(slot) == 2 and not slot.behind
 
@@ -383,7 +384,7 @@ def test_an_alias_moved_by_hand_is_told_until_it_is_not(
     slot.poll()
     assert slot.note is not None
     now = time.monotonic()
-    monkeypatch.setattr("flows.serve.versions.time.monotonic", lambda: now + NOTE_SECONDS + 1)
+    monkeypatch.setattr("flows.serve.model_slot.time.monotonic", lambda: now + NOTE_SECONDS + 1)
     slot.poll()
     assert slot.note is None
 

@@ -141,7 +141,7 @@ def test_an_answer_is_what_predict_finds_and_says_what_made_it(
 def test_who_may_ask(both: Service, given: str | None) -> None:
     headers = {"Content-Type": "image/png"} | ({"Authorization": given} if given is not None else {})
     for line in ("demo", "other"):
-        for path in ("/metrics", "/v1/model", "/v1/shadow", "/v1/segment"):
+        for path in ("/metrics", "/v1/model", "/v1/shadow", "/v1/canary", "/v1/segment"):
             method = "POST" if path == "/v1/segment" else "GET"
             refused = requests.request(method, both.of(line).url + path, data=IMAGES[0], headers=headers, timeout=30)
             assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
@@ -373,4 +373,4 @@ def test_the_interface_is_as_its_document_says(served: Service) -> None:
             case.call_and_validate(checks=checks, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60)
 
         meets()
-    assert "POST /v1/segment" in names and len(names) == 7
+    assert "POST /v1/segment" in names and len(names) == 8

@@ -14,7 +14,7 @@ export async function versions(context) {
 
   const row = (v) => h("tr", {},
     h("td", {}, h("strong", {}, `${found.line}/${v.version}`), " ", v.version === found.live && badge("live", t("versions.live")),
-      v.aliases.filter((alias) => alias !== "champion").map((alias) => [" ", badge("", alias)])),
+      v.aliases.filter((alias) => alias !== "champion").map((alias) => [" ", badge("", alias)]), v.canary && h("div", {}, v.canary)),
     h("td", { class: "words" }, v.session), h("td", { class: "num" }, v.classes),
     ["base", "novel", "all"].map((group) => h("td", { class: "num" }, number(v.ap50?.[group]))), h("td", {}, when(v.created)),
     h("td", {}, v.version !== found.live && h("button", { onclick: () => examine(v.version) }, t(found.live ? "versions.compare" : "versions.look"))));
