@@ -99,6 +99,9 @@ def serve(
     for folder in kept.values():
         check_folder(folder, "--keep")
         KeptAnswers(folder).create()
+    if shadow_folder is not None:
+        check_folder(shadow_folder, "--shadow-folder")
+        shadow_folder.mkdir(parents=True, exist_ok=True)  # so that 'samif console' can be given it
     made = roots[0] / ".samif" / f"serve-{port}.token"
     stop = threading.Event()
 
