@@ -74,6 +74,13 @@ class PromptIn(_Body):
     sharpen: bool = False
 
 
+class NeverIn(_Body):
+    """A mask that is never to be named, and the name that it has, if any."""
+
+    rle: Code
+    name: ClassName = "object"
+
+
 class StrokeIn(_Body):
     """An area drawn by hand, as polygons of [x1, y1, x2, y2, ...], added to a mask or taken from it."""
 
@@ -167,9 +174,19 @@ def drafts(place: At, of: Of, name: ImageName) -> list[dict[str, Any]]:
     facts = place.sets.facts(of, name)
     found = place.engine.drafts(place.sets.path(of, name), facts.sha256)
     return [
-        {"name": draft.name, "rle": draft.rle, "rings": _rings(draft.rle), "score": round(draft.score, 3)}
+        {"name": draft.name, "rle": draft.rle, "rings": rings_of_code(draft.rle), "score": round(draft.score, 3)}
         for draft in found
     ]
+
+
+@routes.post(f"{_SET}/never", "labeller")
+def never(place: At, of: Of, account: Person, name: ImageName, found: Annotated[NeverIn, Body()]) -> dict[str, Any]:
+    """Make a mask a background sample: a copy of the image with this mask goes to the set `never-name`."""
+    facts = place.sets.facts(of, name)
+    rle = _mask(found.rle, facts)
+    place.drafts.add("background", place.sets.path(of, name), [LabelledObject(found.name, rle)], account.name)
+    place.actions.add(account, "never name", set=of.id, image=name)
+    return {"objects": 1}
 
 
 def _shown(facts: ImageFacts, saved: SavedImage) -> dict[str, Any]:
@@ -180,11 +197,12 @@ def _shown(facts: ImageFacts, saved: SavedImage) -> dict[str, Any]:
         "revision": saved.revision,
         "by": saved.by,
         "at": saved.at,
-        "objects": [{"id": o.id, "name": o.name, "rle": o.rle, "rings": _rings(o.rle)} for o in saved.objects],
+        "objects": [{"id": o.id, "name": o.name, "rle": o.rle, "rings": rings_of_code(o.rle)} for o in saved.objects],
     }
 
 
-def _rings(rle: Rle) -> Rings:
+def rings_of_code(rle: Rle) -> Rings:
+    """The border lines of a mask that is given by its run-length code."""
     return rings_of(decode([rle])[0])
 
 
