@@ -12,7 +12,7 @@ from flows.console.access import Person, Routes
 from flows.console.accounts import Account
 from flows.console.decisions import Decision
 from flows.console.label_file import LabelledObject
-from flows.console.label_routes import rings_of_code
+from flows.console.outlines import rings_of
 from flows.console.review import Item, crop
 from flows.console.set_routes import classes_of
 from flows.console.state import At, Place
@@ -72,7 +72,7 @@ def draft(place: At, item_id: str) -> dict[str, Any] | None:
         return None
     name = item.accepted or item.label or item.name or ""
     name = "" if name == UNKNOWN else name
-    return {"name": name, "rle": item.rle, "rings": rings_of_code(item.rle), "score": item.score or 1.0}
+    return {"name": name, "rle": item.rle, "rings": rings_of(item.rle), "score": item.score or 1.0}
 
 
 @routes.post(f"{_ITEM}/decision", "labeller")
