@@ -165,7 +165,7 @@ def test_the_whole_way(chromium: Browser, console: RunningConsole, place: Path) 
 
     operator.evaluate("location.hash = '#/1/review'")
     operator.locator('[data-kind="error"] [data-decision="never"]:enabled').first.click(timeout=60_000)
-    expect(operator.locator("#draft-background")).to_contain_text("1 objects")
+    expect(operator.locator("#draft-background")).to_contain_text("Objects: 1")
     operator.locator("#teach-background summary").click()
     operator.locator("#teach-background input[pattern]").fill("glare")
     operator.locator("#teach-background").get_by_role("button", name="Add session and run").click()

@@ -132,9 +132,9 @@ export async function editor(context, set, name, item) {
     const { clicks, box: box_, rle, part } = state_;
     const inside = part && clicks.every(({ x, y }) => x >= part[0] && y >= part[1] && x < part[0] + part[2] && y < part[1] + part[3]);
     const first = clicks.length + (box_ ? 1 : 0) === 1;
-    const { rle: mask, rings, names: names_, part: better } = await post(of("outline"), {
+    const { rle: mask, rings, area: size, names: names_, part: better } = await post(of("outline"), {
       clicks, box: box_, before: first ? null : rle, part: inside ? part : null });
-    return { rle: mask, rings, names: names_, part: first || inside ? better : part };
+    return { rle: size ? mask : null, rings, names: names_, part: first || inside ? better : part };
   }
 
   // A small object is looked at again in its part of the image, which is embedded for that.
@@ -356,8 +356,8 @@ export async function editor(context, set, name, item) {
     h("p", {}), h("button", { onclick: () => help.close() }, t("close")));
   const tool = (label, action, title) => h("button", { onclick: action, title }, label);
   const tools = h("div", { class: "tools", role: "toolbar", "aria-label": t("editor.tools") },
-    item && h("a", { class: "button", href: `#/${context.workspace}/review` }, "‹ ", t("section.review")),
-    h("a", { class: "button", href: `#/${context.workspace}/label/${encodeURIComponent(set)}` }, "‹ ", t("editor.images")),
+    item ? h("a", { class: "button", href: `#/${context.workspace}/review` }, "‹ ", t("section.review"))
+      : h("a", { class: "button", href: `#/${context.workspace}/label/${encodeURIComponent(set)}` }, "‹ ", t("editor.images")),
     tool("◀", () => turn(-1), t("editor.before")), h("span", { class: "note" }, `${place + 1} / ${names.length}`), tool("▶", () => turn(1), t("editor.next")),
     writes && [h("span", { class: "gap" }), modes, h("span", { class: "gap" }), tool(t("editor.undo"), undo, "Z"), tool(t("editor.everything"), findAll, "E")],
     tool("+", () => stage.zoom(1.5), t("editor.closer")), tool("−", () => stage.zoom(1 / 1.5), t("editor.farther")),

@@ -56,7 +56,9 @@ export async function review(context) {
     cards.delete(one.id);
     const group = card.closest("section");
     card.remove();
-    if (!group.querySelector(".crop")) group.remove();
+    const rest = group.querySelectorAll(".crop").length;
+    if (!rest) group.remove();
+    group.querySelector(".count").textContent = rest;
     next?.focus();
     const now = await get(`${path}?${query({ session, decided })}`);
     if (context.current()) draw(now);
@@ -103,14 +105,15 @@ export async function review(context) {
     cards.set(one.id, element);
     return element;
   };
+  const heading = (text, items) => h("h2", {}, text, " (", h("span", { class: "count" }, items.length), ")");
   const groups = KINDS.flatMap((kind) => {
     const ofKind = found.items.filter((one) => one.kind === kind);
     if (kind !== "error") {
-      return ofKind.length ? [h("section", { "data-kind": kind }, h("h2", {}, t(`review.${kind}s`, { n: ofKind.length })), h("p", { class: "note" }, t(`review.${kind}Note`)), h("div", { class: "crops" }, ofKind.map(card)))] : [];
+      return ofKind.length ? [h("section", { "data-kind": kind }, heading(t(`review.${kind}s`), ofKind), h("p", { class: "note" }, t(`review.${kind}Note`)), h("div", { class: "crops" }, ofKind.map(card)))] : [];
     }
     return [...new Set(ofKind.map((one) => one.cause))].map((cause) => {
       const same = ofKind.filter((one) => one.cause === cause);
-      return h("section", { "data-kind": kind }, h("h2", {}, `${t(`cause.${cause}`)} (${same.length})`), h("p", { class: "note" }, t(`meaning.${cause}`)), h("div", { class: "crops" }, same.map(card)));
+      return h("section", { "data-kind": kind }, heading(t(`cause.${cause}`), same), h("p", { class: "note" }, t(`meaning.${cause}`)), h("div", { class: "crops" }, same.map(card)));
     });
   });
 
