@@ -92,7 +92,7 @@ class Simulator:
             clicks = (*clicks, next_click(target, mask))
             started = time.perf_counter()
             mask = image.answer(Prompts(clicks), mask).mask
-            if self._parts and len(clicks) == 1 and (part := part_around(mask)) is not None:
+            if self._parts and len(clicks) == 1 and (part := part_around(encode_whole(mask))) is not None:
                 seen = self.prepare(pixels, part)
                 x, y, width, height = part
                 if x <= clicks[0].x < x + width and y <= clicks[0].y < y + height:

@@ -19,6 +19,12 @@ def serve_console(
             show_default="folders labelled before",
         ),
     ] = None,
+    shadow_folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of 'samif serve --shadow-folder', whose images are reviewed.", show_default="none reviewed"
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8092,
     accounts: Annotated[
@@ -40,5 +46,5 @@ def serve_console(
     from flows.console.state import open_console
 
     address = Address(host, port, tls_certificate, tls_key)
-    opened = open_console(workspace, images or [])
+    opened = open_console(workspace, images or [], shadow_folder)
     serve(opened, address, accounts, whoami(), lambda line: console().print(line, soft_wrap=True, markup=False))

@@ -172,6 +172,9 @@ def serve(
     for folder in kept.values():
         check_folder(folder, "--keep")
         KeptAnswers(folder).create()
+    if shadow_folder is not None:
+        check_folder(shadow_folder, "--shadow-folder")
+        shadow_folder.mkdir(parents=True, exist_ok=True)  # so that 'samif console' can be given it
     if retry_canary:
         _allow_again(lines)
     made = roots[0] / ".samif" / f"serve-{port}.token"

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from flows.console import (
+    import_routes,
     label_routes,
     person_routes,
     point_routes,
@@ -70,7 +71,7 @@ def build_app(console: Console, accounts: Accounts) -> FastAPI:
     app.middleware("http")(_headers)
     app.add_middleware(LimitBody)
     parts = (person_routes, set_routes, label_routes, run_routes, version_routes, point_routes, review_routes)
-    for part in (*parts, trial_routes):
+    for part in (*parts, import_routes, trial_routes):
         app.include_router(part.routes.router)
     app.mount("/", StaticFiles(directory=str(files("flows") / "console" / "static"), html=True))
     return app

@@ -32,7 +32,7 @@ from samif.inference.interactive import PromptedImage, Prompts, is_same_object, 
 from samif.inference.load import CLASSIFIER, load_segmenter
 from samif.inference.propose import propose
 from samif.inference.segment import UNKNOWN, Segmenter
-from samif.masks.rle import Rle, decode, encode_whole
+from samif.masks.rle import Rle, decode_whole, encode_whole
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.encoder import ImageEncoder
 from samif.sam.frame import Frame, View, split_views
@@ -145,18 +145,19 @@ class Engine:
         with self._lock:
             self.embed(path, sha256)
             image = self._part(sha256, part)
-            so_far = None if before is None else decode([before])[0]
+            so_far = None if before is None else decode_whole(before)
             found = image.answer(prompts, None if sharpen else so_far)
             if sharpen and so_far is not None and not is_same_object(so_far, found.mask):
                 return Outlined(so_far, encode_whole(so_far), found.iou, self._names(sha256, so_far), None)
-            better = part_around(found.mask) if part is None else part
-            return Outlined(found.mask, encode_whole(found.mask), found.iou, self._names(sha256, found.mask), better)
+            rle = encode_whole(found.mask)
+            better = part_around(rle) if part is None else part
+            return Outlined(found.mask, rle, found.iou, self._names(sha256, found.mask), better)
 
     def names(self, path: Path, sha256: str, rle: Rle) -> tuple[Named, ...]:
         """The names of a mask, most probable first; none without a classifier."""
         with self._lock:
             self.embed(path, sha256)
-            return self._names(sha256, decode([rle])[0])
+            return self._names(sha256, decode_whole(rle))
 
     def drafts(self, path: Path, sha256: str) -> list[Draft]:
         """Everything that is found in an image, to be corrected."""

@@ -7,21 +7,21 @@ RLE, exact to the pixel. The file is read again for every change, under a lock, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from filelock import FileLock, Timeout
-
+from flows.runtime.locks import held
 from samif.dataset.segmentation import BadSegmentation, read_mask
 from samif.errors import DataError, IntegrityError, SystemRefused
 from samif.io import files
 from samif.masks.rle import Rle, areas, boxes
 
 LOCK_SECONDS = 10.0
+Labelled = Literal["keep", "replace", "join"]
 
 
 class Conflict(Exception):
@@ -71,7 +71,7 @@ class LabelFile:
     def image(self, name: str) -> SavedImage:
         """The labels of an image."""
         content = self._content()
-        record = next((r for r in content["images"] if r["file_name"] == name), None)
+        record = _record(content, name)
         return SavedImage() if record is None else _saved(content, record)
 
     def counts(self) -> dict[str, tuple[int, int]]:
@@ -103,38 +103,72 @@ class LabelFile:
             SystemRefused: another process holds the file for too long.
         """
         masks = [_checked(labelled, image, number) for number, labelled in enumerate(objects, start=1)]
-        with self._locked():
-            content = self._content()
-            record = next((r for r in content["images"] if r["file_name"] == image.name), None)
+        with self.locked():
+            content = self._copy()
+            record = _record(content, image.name)
             saved = SavedImage() if record is None else _saved(content, record)
             if saved.revision != revision:
                 raise Conflict(saved)
-            content = json.loads(json.dumps(content))  # the one that was read stays as it is, should this fail
-            if record is None:
-                record = {"id": 1 + max((r["id"] for r in content["images"]), default=0)}
-                content["images"].append(record)
-            else:
-                record = next(r for r in content["images"] if r["id"] == record["id"])
-            record |= {
-                "file_name": image.name, "width": image.width, "height": image.height, "sha256": image.sha256,
-                "revision": revision + 1, "labelled_by": who,
-                "labelled_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            }  # fmt: skip
-            own = {a["id"] for a in content["annotations"] if a["image_id"] == record["id"]}
-            fresh = 1 + max((a["id"] for a in content["annotations"]), default=0)
-            content["annotations"] = [a for a in content["annotations"] if a["image_id"] != record["id"]]
-            for labelled, mask in zip(objects, masks, strict=True):
-                id_ = labelled.id if labelled.id in own else fresh
-                own.discard(id_)
-                fresh += id_ == fresh
-                annotation = {
-                    "id": id_, "image_id": record["id"], "category_id": _category(content, labelled.name),
-                    "segmentation": mask, "bbox": boxes([mask])[0].tolist(), "area": float(areas([mask])[0]),
-                    "iscrowd": 0,
-                }  # fmt: skip
-                content["annotations"].append(annotation)
-            files.commit(self.path, json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode())
+            record = _replace(content, image, revision, objects, masks, who)
+            self._commit(content)
             return _saved(content, record)
+
+    def add(
+        self, images: Sequence[tuple[ImageFacts, Sequence[LabelledObject]]], who: str, labelled: Labelled
+    ) -> list[str]:
+        """Labels of several images at once, whole or not at all.
+
+        Args:
+            labelled: what becomes of images that are labelled: they keep their labels, these take their place, or both
+                stay.
+
+        Returns:
+            Names of the images that kept their labels.
+
+        Raises:
+            DataError: a mask is not one of its image.
+            SystemRefused: another process holds the file for too long.
+        """
+        masks = [[_checked(o, image, n) for n, o in enumerate(objects, start=1)] for image, objects in images]
+        kept = []
+        with self.locked():
+            content = self._copy()
+            for (image, objects), rles in zip(images, masks, strict=True):
+                record = _record(content, image.name)
+                saved = SavedImage() if record is None else _saved(content, record)
+                if record is not None and labelled == "keep":
+                    kept.append(image.name)
+                    continue
+                if labelled == "join":
+                    objects = [*saved.objects, *objects]
+                    rles = [*(o.rle for o in saved.objects), *rles]
+                _replace(content, image, saved.revision, objects, rles, who)
+            self._commit(content)
+        return kept
+
+    def drop(self, classes: Collection[str]) -> list[str]:
+        """Delete the objects of these classes, and the images that have no other. Call within `locked`.
+
+        Returns:
+            Names of the images that the file does not list any more.
+        """
+        content = self._copy()
+        gone = {c["id"] for c in content["categories"] if c["name"] in classes}
+        content["annotations"] = [a for a in content["annotations"] if a["category_id"] not in gone]
+        content["categories"] = [c for c in content["categories"] if c["id"] not in gone]
+        left = {a["image_id"] for a in content["annotations"]}
+        names = [r["file_name"] for r in content["images"] if r["id"] not in left]
+        content["images"] = [r for r in content["images"] if r["id"] in left]
+        self._commit(content)
+        return names
+
+    def _copy(self) -> dict[str, Any]:
+        """The content to be changed: what was read stays as it is, should the change fail."""
+        copied: dict[str, Any] = json.loads(json.dumps(self._content()))
+        return copied
+
+    def _commit(self, content: dict[str, Any]) -> None:
+        files.commit(self.path, json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode())
 
     def _content(self) -> dict[str, Any]:
         try:
@@ -146,14 +180,14 @@ class LabelFile:
         except FileNotFoundError:
             return {"info": {"images": str(self.folder)}, "images": [], "annotations": [], "categories": []}
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.path.with_suffix(".lock"), timeout=LOCK_SECONDS):
-                yield
-        except Timeout:
-            raise SystemRefused(f"another process holds {self.path} for long; save again when it has ended") from None
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep others from writing the file.
+
+        Raises:
+            SystemRefused: another process holds it for too long.
+        """
+        busy = SystemRefused(f"another process holds {self.path} for long; save again when it has ended")
+        return held(self.path.with_suffix(".lock"), busy, LOCK_SECONDS)
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -167,6 +201,42 @@ def _parsed(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         pass
     raise IntegrityError(f"{path} is damaged; restore it from a backup, or move it away to start anew")
+
+
+def _record(content: dict[str, Any], name: str) -> dict[str, Any] | None:
+    return next((r for r in content["images"] if r["file_name"] == name), None)
+
+
+def _replace(
+    content: dict[str, Any],
+    image: ImageFacts,
+    revision: int,
+    objects: Sequence[LabelledObject],
+    masks: Sequence[Rle],
+    who: str,
+) -> dict[str, Any]:
+    """Put `objects` with their masks in the place of an image's labels; its record."""
+    record = _record(content, image.name)
+    if record is None:
+        record = {"id": 1 + max((r["id"] for r in content["images"]), default=0)}
+        content["images"].append(record)
+    record |= {
+        "file_name": image.name, "width": image.width, "height": image.height, "sha256": image.sha256,
+        "revision": revision + 1, "labelled_by": who, "labelled_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    own = {a["id"] for a in content["annotations"] if a["image_id"] == record["id"]}
+    fresh = 1 + max((a["id"] for a in content["annotations"]), default=0)
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != record["id"]]
+    for labelled, mask in zip(objects, masks, strict=True):
+        id_ = labelled.id if labelled.id in own else fresh
+        own.discard(id_)
+        fresh += id_ == fresh
+        annotation = {
+            "id": id_, "image_id": record["id"], "category_id": _category(content, labelled.name),
+            "segmentation": mask, "bbox": boxes([mask])[0].tolist(), "area": float(areas([mask])[0]), "iscrowd": 0,
+        }  # fmt: skip
+        content["annotations"].append(annotation)
+    return record
 
 
 def _saved(content: dict[str, Any], record: dict[str, Any]) -> SavedImage:

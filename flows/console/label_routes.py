@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from flows.console.access import Person, Routes
 from flows.console.engine import Named
 from flows.console.label_file import Conflict, ImageFacts, LabelledObject, SavedImage
-from flows.console.outlines import Rings, rings_of
+from flows.console.outlines import rings_of
 from flows.console.set_routes import ImageName, Of
 from flows.console.state import At
 from flows.console.texts import ClassName
@@ -22,7 +22,7 @@ from samif.dataset.segmentation import BadSegmentation, read_mask
 from samif.errors import DataError
 from samif.inference.interactive import Click, Prompts
 from samif.inference.segment import UNKNOWN
-from samif.masks.rle import Rle, decode, encode_whole
+from samif.masks.rle import Rle, areas, decode_whole, encode_whole
 
 routes = Routes()
 Number = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
@@ -72,6 +72,13 @@ class PromptIn(_Body):
     before: Code | None = None
     part: tuple[Pixel, Pixel, Pixel, Pixel] | None = None
     sharpen: bool = False
+
+
+class NeverIn(_Body):
+    """A mask that is never to be named, and the name that it has, if any."""
+
+    rle: Code
+    name: ClassName = "object"
 
 
 class StrokeIn(_Body):
@@ -135,8 +142,8 @@ def outline(place: At, of: Of, name: ImageName, prompt: Annotated[PromptIn, Body
     )  # fmt: skip
     return {
         "rle": found.rle,
-        "rings": rings_of(found.mask),
-        "area": int(found.mask.sum()),
+        "rings": rings_of(found.rle, found.mask),
+        "area": int(areas([found.rle])[0]),
         "iou": round(found.iou, 3),
         "names": _names(found.names),
         "part": found.part,
@@ -151,14 +158,14 @@ def stroke(place: At, of: Of, name: ImageName, drawn: Annotated[StrokeIn, Body()
     if len(drawn.polygon) % 2:
         raise DataError("the polygon has an odd number of coordinates; give x and y of every point")
     try:
-        area = decode([read_mask([drawn.polygon], facts.width, facts.height).rle])[0]
+        area = decode_whole(read_mask([drawn.polygon], facts.width, facts.height).rle)
     except BadSegmentation as error:
         raise DataError(f"the area {error.what}; draw a larger one within the image") from None
-    mask = decode([_mask(drawn.before, facts)])[0] if drawn.before else np.zeros_like(area)
+    mask = decode_whole(_mask(drawn.before, facts)) if drawn.before else np.zeros_like(area)
     mask = mask | area if drawn.add else mask & ~area
     rle = encode_whole(mask)
     names = place.engine.names(place.sets.path(of, name), facts.sha256, rle)
-    return {"rle": rle, "rings": rings_of(mask), "area": int(mask.sum()), "names": _names(names)}
+    return {"rle": rle, "rings": rings_of(rle, mask), "area": int(areas([rle])[0]), "names": _names(names)}
 
 
 @routes.post(f"{_SET}/drafts", "labeller")
@@ -167,9 +174,19 @@ def drafts(place: At, of: Of, name: ImageName) -> list[dict[str, Any]]:
     facts = place.sets.facts(of, name)
     found = place.engine.drafts(place.sets.path(of, name), facts.sha256)
     return [
-        {"name": draft.name, "rle": draft.rle, "rings": _rings(draft.rle), "score": round(draft.score, 3)}
+        {"name": draft.name, "rle": draft.rle, "rings": rings_of(draft.rle), "score": round(draft.score, 3)}
         for draft in found
     ]
+
+
+@routes.post(f"{_SET}/never", "labeller")
+def never(place: At, of: Of, account: Person, name: ImageName, found: Annotated[NeverIn, Body()]) -> dict[str, Any]:
+    """Make a mask a background sample: a copy of the image with this mask goes to the set `never-name`."""
+    facts = place.sets.facts(of, name)
+    rle = _mask(found.rle, facts)
+    place.drafts.add("background", place.sets.path(of, name), [LabelledObject(found.name, rle)], account.name)
+    place.actions.add(account, "never name", set=of.id, image=name)
+    return {"objects": 1}
 
 
 def _shown(facts: ImageFacts, saved: SavedImage) -> dict[str, Any]:
@@ -180,12 +197,8 @@ def _shown(facts: ImageFacts, saved: SavedImage) -> dict[str, Any]:
         "revision": saved.revision,
         "by": saved.by,
         "at": saved.at,
-        "objects": [{"id": o.id, "name": o.name, "rle": o.rle, "rings": _rings(o.rle)} for o in saved.objects],
+        "objects": [{"id": o.id, "name": o.name, "rle": o.rle, "rings": rings_of(o.rle)} for o in saved.objects],
     }
-
-
-def _rings(rle: Rle) -> Rings:
-    return rings_of(decode([rle])[0])
 
 
 def _rle(code: Code) -> Rle:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import BoundedSemaphore
+from typing import Literal, get_args
 
 from flows.console.label_file import ImageFacts, LabelFile
 from flows.http.errors import HttpError
@@ -21,6 +22,9 @@ from samif.io import files
 
 LABELS = "labels"
 """Folder of a workspace for labels drawn in the console: NAME.json is the COCO file of one folder of images."""
+Purpose = Literal["review", "never-name"]
+DRAFTS: tuple[Purpose, ...] = get_args(Purpose)
+"""Label sets of what is decided in the review: what a session is to learn, and what is never to be named."""
 THUMBNAIL_SIDE, PREVIEW_SIDE = 240, 1600
 _AT_ONCE = BoundedSemaphore(2)
 """Images that are decoded at once: one of 12 megapixels takes 40 MB."""
@@ -41,12 +45,18 @@ class LabelSets:
 
     Args:
         folders: of images; each has a set of its own.
+
+    Attributes:
+        drafts: the sets of the review.
     """
 
     def __init__(self, layout: Layout, folders: Sequence[Path]) -> None:
         self._cache = layout.state / "console" / "images"
         self._facts: dict[tuple[Path, int, int], FileFacts] = {}
-        self.all = {found.id: found for found in _sets(layout.root / LABELS, folders)}
+        self._folder_of = {name: (layout.root / LABELS / "images" / name).resolve() for name in DRAFTS}
+        found = _sets(layout.root / LABELS, [*folders, *self._folder_of.values()])
+        self.all = {each.id: each for each in found}
+        self.drafts = {name: next(s for s in found if s.folder == self._folder_of[name]) for name in DRAFTS}
 
     def find(self, id_: str) -> LabelSet:
         """A set by its id.
@@ -57,6 +67,11 @@ class LabelSets:
         if id_ not in self.all:
             raise HttpError(404, "set", "there is no folder of images of that name; choose one that is listed")
         return self.all[id_]
+
+    def listed(self) -> list[LabelSet]:
+        """The sets, those of the review only where they hold images."""
+        empty = [d for d in self.drafts.values() if not (d.folder.is_dir() and any(d.folder.iterdir()))]
+        return [each for each in self.all.values() if each not in empty]
 
     def names(self, of: LabelSet) -> list[str]:
         """Names of the images of a set, those of sub-folders too.

@@ -8,6 +8,9 @@ import numpy as np
 from contourpy import LineType, contour_generator
 from numpy.typing import NDArray
 
+from samif.masks.rle import Rle, box_of
+from samif.masks.rle import part as part_of
+
 Rings = list[list[float]]
 """Closed lines, each as [x1, y1, x2, y2, ...] in image pixels."""
 MOST_CELLS = 768
@@ -15,14 +18,17 @@ MOST_CELLS = 768
 _DECIMALS = 1
 
 
-def rings_of(mask: NDArray[np.bool_]) -> Rings:
-    """The border lines of a mask (H, W), outer ones and those of holes; a large mask is traced at a fraction of its
-    size."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
+def rings_of(rle: Rle, mask: NDArray[np.bool_] | None = None) -> Rings:
+    """The border lines of a mask, outer ones and those of holes; a large one is traced at a fraction of its size.
+
+    Args:
+        mask: the same mask (H, W), where it is decoded already.
+    """
+    left, top, width, height = box_of(rle)
+    if not width:
         return []
-    top, left = int(rows[0]), int(columns[0])
-    part = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+    box = slice(top, top + height), slice(left, left + width)
+    part = part_of(rle, left, top, width, height) if mask is None else mask[box]
     step = max(1, math.ceil(max(part.shape) / MOST_CELLS))
     traced = np.pad(part[step // 2 :: step, step // 2 :: step], 1).astype(np.float32)
     if not traced.any():  # thinner than a step

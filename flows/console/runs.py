@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any, Literal
 
-from flows.pipeline.run import last_run
+from flows.console.time_left import time_left
+from flows.pipeline.run import last_run, stage_seconds
 from flows.workspace.lock import busy_error
 from samif.errors import SystemRefused
 
@@ -25,6 +27,7 @@ PROGRESS = re.compile(
 STAGE = re.compile(r"stage (?P<stage>\S+)")
 MOST_LINES = 200
 STOP_SECONDS = 20.0
+FOLLOW_SECONDS = 0.5
 _TAIL_BYTES = 64_000
 
 State = Literal["running", "done", "failed", "cancelled"]
@@ -40,6 +43,14 @@ class _Started:
     why: str
     at: float
     cancelled: bool = False
+    begun: dict[str, float] = field(default_factory=dict)
+    took: dict[str, float] = field(default_factory=dict)
+
+    def note_stages(self) -> None:
+        """Note when each stage began; `took` is what each took when it ran last."""
+        for line in _tail(self.log):
+            if found := STAGE.match(line):
+                self.begun.setdefault(found["stage"].rstrip(":"), time.time())
 
 
 class Runs:
@@ -72,7 +83,8 @@ class Runs:
                     )  # fmt: skip
             except OSError as error:
                 raise SystemRefused(f"no run can be started ({error.strerror}); free memory or the disk") from None
-            self._started = _Started(process, log, who, why, time.time())
+            self._started = _Started(process, log, who, why, time.time(), took=stage_seconds(self._root))
+            Thread(target=_follow, args=(self._started,), daemon=True).start()
 
     def cancel(self) -> bool:
         """Interrupt the run, as Ctrl-C does; False where none is under way. What is computed is kept."""
@@ -95,8 +107,8 @@ class Runs:
                 os.killpg(self._started.process.pid, signal.SIGKILL)
 
     def status(self) -> dict[str, Any]:
-        """State of the run that was started here: {"state", "who", "why", "seconds", "stage", "progress", "error",
-        "lines"}, `state` none before the first; `last` is the record of the workspace's latest run."""
+        """State of the run that was started here: {"state", "who", "why", "seconds", "stage", "progress", "whole",
+        "error", "lines"}, `state` none before the first; `last` is the record of the workspace's latest run."""
         started, last = self._started, last_run(self._root)
         content: dict[str, Any] = {"state": None, "last": _short(last) if last else None}
         if started is None:
@@ -105,7 +117,9 @@ class Runs:
         lines = _tail(started.log)
         state: State = "running" if code is None else "cancelled" if started.cancelled else "failed" if code else "done"
         error = next((line.removeprefix("samif: ") for line in reversed(lines) if line.startswith("samif: ")), None)
-        stages = [found["stage"] for line in lines if (found := STAGE.match(line))]
+        started.note_stages()
+        progress = _progress(lines) if state == "running" else None
+        stages = list(started.begun)
         return content | {
             "state": state,
             "who": started.who,
@@ -113,10 +127,28 @@ class Runs:
             "seconds": round(time.time() - started.at, 1),
             "stage": stages[-1] if stages else None,
             "stages": stages,
-            "progress": _progress(lines) if state == "running" else None,
+            "progress": progress,
+            "whole": self._whole(started, last, progress) if state == "running" else None,
             "error": error if state == "failed" else None,
             "lines": lines[-MOST_LINES:],
         }
+
+    def _whole(
+        self, started: _Started, record: Mapping[str, Any] | None, progress: Mapping[str, Any] | None
+    ) -> dict[str, Any] | None:
+        """The time left of the whole run, none before its record says which stages it has to run."""
+        if record is None or datetime.fromisoformat(record["started"]).timestamp() < started.at:
+            return None
+        planned = [reason["stage"] for reason in record["reasons"] if reason["will_run"]]
+        counted = progress["left"] if progress else None
+        return asdict(time_left(planned, dict(started.begun), started.took, time.time(), counted))
+
+
+def _follow(started: _Started) -> None:
+    """Note the stages of a run while it is under way, whether somebody looks at it or not."""
+    while started.process.poll() is None:
+        started.note_stages()
+        time.sleep(FOLLOW_SECONDS)
 
 
 def _progress(lines: list[str]) -> dict[str, Any] | None:

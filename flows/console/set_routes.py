@@ -15,8 +15,8 @@ from starlette.background import BackgroundTask
 
 from flows.console.access import Person, Routes
 from flows.console.label_sets import LABELS, PREVIEW_SIDE, THUMBNAIL_SIDE, LabelSet
-from flows.console.state import At
-from flows.console.texts import ClassName, FileName
+from flows.console.state import At, Place
+from flows.console.texts import ClassName, FileName, Line
 from flows.workspace.edit import add_background, add_session
 from samif.config import CocoSource, ReadRules
 from samif.config.learning import Name
@@ -32,6 +32,7 @@ def _set(place: At, set_id: str) -> LabelSet:
 
 Of = Annotated[LabelSet, Depends(_set)]
 ImageName = Annotated[FileName, Query(alias="name")]
+FormatName = Literal["coco", "yolo", "labelme", "voc", "via", "cvat", "label-studio", "masks"]
 _DAY = {"Cache-Control": "private, max-age=86400"}
 
 
@@ -39,7 +40,7 @@ _DAY = {"Cache-Control": "private, max-age=86400"}
 def sets(place: At) -> list[dict[str, Any]]:
     """The folders of images, with how much of each is labelled."""
     listed = []
-    for found in place.sets.all.values():
+    for found in place.sets.listed():
         try:
             count: int | None = len(place.sets.names(found))
         except DataError:
@@ -67,7 +68,11 @@ def images(place: At, of: Of) -> dict[str, Any]:
         }
         for name in names
     ]  # fmt: skip
-    return {"images": listed, "order": order.state, "error": order.error, "classes": _classes(place, of)}
+    purpose = next((name for name, draft in place.sets.drafts.items() if draft is of), None)
+    return {
+        "images": listed, "order": order.state, "error": order.error, "classes": classes_of(place, of),
+        "purpose": purpose,
+    }  # fmt: skip
 
 
 @routes.post("/workspaces/{workspace}/sets/{set_id}/order", "labeller")
@@ -93,9 +98,7 @@ def preview(place: At, of: Of, name: ImageName, side: Annotated[int, Query(ge=64
 @routes.get("/workspaces/{workspace}/sets/{set_id}/export", "viewer", response_class=FileResponse)
 def export(
     of: Of,
-    format_: Annotated[
-        Literal["coco", "yolo", "labelme", "voc", "via", "cvat", "label-studio", "masks"], Query(alias="format")
-    ] = "coco",
+    format_: Annotated[FormatName, Query(alias="format")] = "coco",
 ) -> FileResponse:
     """The labels in a format that `samif data import` reads, as a ZIP archive."""
     from samif.dataset.check import raise_on_errors
@@ -122,7 +125,8 @@ def export(
 
 
 class NewSession(BaseModel):
-    """A session that learns from the labels of a folder; `background`: from all of them, as hard negatives."""
+    """A session that learns from the labels of a folder; `background`: from all of them, as hard negatives. `run`
+    starts it at once."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -130,11 +134,13 @@ class NewSession(BaseModel):
     classes: list[ClassName] = Field(default=[], max_length=500)
     shots: Annotated[int, Field(ge=1, le=10_000)] = 10
     background: bool = False
+    run: bool = False
+    why: Line = ""
 
 
 @routes.post("/workspaces/{workspace}/sets/{set_id}/session", "operator")
 def teach(place: At, of: Of, account: Person, session: Annotated[NewSession, Body()]) -> dict[str, Any]:
-    """Add a session to params.yaml, as `samif session add` does."""
+    """Add a session to params.yaml, as `samif session add` does, and start the run if that is asked for."""
     if not of.labels.path.exists():
         raise DataError(f"no image of {of.id} is labelled yet; label one first")
     taught = place.layout.root / LABELS / "taught" / f"{session.name}.json"
@@ -151,10 +157,13 @@ def teach(place: At, of: Of, account: Person, session: Annotated[NewSession, Bod
         undo.pop_all()
     place.actions.add(account, "add session", session=session.name, classes=session.classes, shots=session.shots,
                       set=of.id, background=session.background)  # fmt: skip
+    if session.run:
+        place.actions.add(account, "run", why=session.why)
+        place.runs.start(account.name, session.why)
     return {"session": session.name}
 
 
-def _classes(place: At, of: LabelSet) -> list[dict[str, Any]]:
+def classes_of(place: Place, of: LabelSet) -> list[dict[str, Any]]:
     """Names to choose from: those of the folder's labels with their numbers, and those of the workspace."""
     counts = of.labels.classes()
     params = place.params

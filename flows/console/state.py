@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from fastapi import Path as PathParameter
 
 from flows.console.actions import Actions
+from flows.console.decisions import Decisions
 from flows.console.runs import Runs
 from flows.http.errors import HttpError
 from flows.workspace.layout import Layout
@@ -19,8 +20,10 @@ from samif.config import Params, load_params
 from samif.errors import ConfigError
 
 if TYPE_CHECKING:
+    from flows.console.drafts import Drafts
     from flows.console.engine import Engine
     from flows.console.label_sets import LabelSets
+    from flows.console.review import Review
     from flows.console.suggested import Orders
     from flows.console.trial import Models
 
@@ -31,15 +34,17 @@ class Place:
     Args:
         id: its number in the addresses of the console, from 1.
         folders: folders of images that may be labelled.
+        shadow: folder of `samif serve --shadow-folder`.
     """
 
-    def __init__(self, id: int, root: Path, folders: Sequence[Path]) -> None:
-        self.id, self.layout, self.folders = id, Layout(root.resolve()), tuple(folders)
+    def __init__(self, id: int, root: Path, folders: Sequence[Path], shadow: Path | None = None) -> None:
+        self.id, self.layout, self.folders, self.shadow = id, Layout(root.resolve()), tuple(folders), shadow
         if not self.layout.params.exists():
             raise ConfigError(f"{root} is not a workspace (no params.yaml); run 'samif init' to make one")
         self.line = self.params.line
         self.state = self.layout.state / "console"
         self.actions = Actions(self.state / "actions.jsonl")
+        self.decisions = Decisions(self.state)
         self.runs = Runs(self.layout.root, self.state)
 
     @property
@@ -60,6 +65,20 @@ class Place:
         from flows.console.label_sets import LabelSets
 
         return LabelSets(self.layout, self.folders)
+
+    @cached_property
+    def review(self) -> Review:
+        """What waits for a decision."""
+        from flows.console.review import Review
+
+        return Review(self.layout, self.shadow)
+
+    @cached_property
+    def drafts(self) -> Drafts:
+        """What the next sessions learn."""
+        from flows.console.drafts import Drafts
+
+        return Drafts(self.layout, self.sets)
 
     @cached_property
     def orders(self) -> Orders:
@@ -94,8 +113,11 @@ class Console:
         raise HttpError(404, "workspace", f"there is no workspace {id}; choose one of {len(self.places)}")
 
 
-def open_console(roots: Sequence[Path], folders: Sequence[Path]) -> Console:
+def open_console(roots: Sequence[Path], folders: Sequence[Path], shadow: Path | None = None) -> Console:
     """The console of workspaces; folders of images belong to the first one.
+
+    Args:
+        shadow: folder of `samif serve --shadow-folder`; each workspace takes the disagreements of its own line.
 
     Raises:
         ConfigError: a root is no workspace, or is named twice.
@@ -103,10 +125,12 @@ def open_console(roots: Sequence[Path], folders: Sequence[Path]) -> Console:
     resolved = [root.resolve() for root in roots]
     if len(set(resolved)) < len(resolved):
         raise ConfigError("a workspace is named twice; name each once")
-    for folder in folders:
+    named = [("--images", folder, "a folder of images") for folder in folders]
+    named += [("--shadow-folder", shadow, "that of 'samif serve'")] if shadow else []
+    for option, folder, what in named:
         if not folder.is_dir():
-            raise ConfigError(f"--images {folder} is not a folder; name a folder of images")
-    places = [Place(i, root, folders if i == 1 else ()) for i, root in enumerate(resolved, start=1)]
+            raise ConfigError(f"{option} {folder} is not a folder; name {what}")
+    places = [Place(i, root, folders if i == 1 else (), shadow) for i, root in enumerate(resolved, start=1)]
     return Console(tuple(places))
 
 

@@ -18,11 +18,10 @@ from flows.error_analysis.collect import Errors
 from flows.report.images import JPEG_QUALITY
 from flows.report.page import IMAGE_BUDGET, environment
 from samif.dataset.images import read_image
-from samif.dataset.model import Dataset
-from samif.evaluate.errors import DEFINITIONS, ErrorCase
+from samif.evaluate.errors import DEFINITIONS
 from samif.inference.overlay import draw_instances
 from samif.io import files
-from samif.masks.rle import boxes, part
+from samif.masks.rle import Rle, boxes, part
 
 if TYPE_CHECKING:
     from flows.error_analysis.compare import Round
@@ -43,7 +42,8 @@ def write_page(errors: Errors, path: Path, options: Sequence[str] = ()) -> None:
     for cause, cases in groupby(errors.cases, key=lambda case: case.cause):
         cards: list[dict[str, Any]] = []
         for case in cases:
-            jpeg = crop_jpeg(errors.dataset, case) if left > 0 else b""
+            image = errors.dataset.path_of(case.image)
+            jpeg = crop_jpeg(image, case.rle, case.category, case.score) if left > 0 else b""
             left -= len(jpeg)
             uri = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" if jpeg else ""
             cards.append({"case": case, "crop": uri})
@@ -61,23 +61,23 @@ def write_round(done: Round, path: Path) -> None:
     files.commit(path, html.encode())
 
 
-def crop_jpeg(dataset: Dataset, case: ErrorCase) -> bytes:
-    """The surroundings of an error with its mask, as a JPEG."""
+def crop_jpeg(path: Path, rle: Rle, name: str, score: float | None) -> bytes:
+    """The surroundings of a mask in an image file, with the mask and its name, as a JPEG."""
     file = io.BytesIO()
-    Image.fromarray(_crop(dataset, case)).save(file, format="JPEG", quality=JPEG_QUALITY, optimize=True)
+    Image.fromarray(_crop(path, rle, name, score)).save(file, format="JPEG", quality=JPEG_QUALITY, optimize=True)
     return file.getvalue()
 
 
-def _crop(dataset: Dataset, case: ErrorCase) -> np.ndarray:
-    """The surroundings of an error with its mask, (H, W, 3)."""
-    pixels = read_image(dataset.path_of(case.image))
-    x, y, width, height = boxes([case.rle])[0]
+def _crop(path: Path, rle: Rle, name: str, score: float | None) -> np.ndarray:
+    """The surroundings of a mask, (H, W, 3)."""
+    pixels = read_image(path)
+    x, y, width, height = boxes([rle])[0]
     margin = MARGIN * max(width, height) + 4
     left, top = max(0, int(x - margin)), max(0, int(y - margin))
     right, bottom = min(pixels.shape[1], int(x + width + margin)), min(pixels.shape[0], int(y + height + margin))
     scale = SIDE / max(right - left, bottom - top)
     size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
     shown = np.asarray(Image.fromarray(pixels[top:bottom, left:right]).resize(size, Image.Resampling.LANCZOS))
-    inside = part(case.rle, left, top, right - left, bottom - top)
+    inside = part(rle, left, top, right - left, bottom - top)
     mask = np.asarray(Image.fromarray(inside).resize(size, Image.Resampling.NEAREST))
-    return draw_instances(shown, [mask], [case.category], None if case.score is None else [case.score])
+    return draw_instances(shown, [mask], [name], None if score is None else [score])

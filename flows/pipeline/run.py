@@ -28,6 +28,8 @@ from samif.io.hashing import file_sha256
 
 logger = logging.getLogger(__name__)
 
+RECENT_RUNS = 50
+"""Runs in which the seconds of a stage are looked for."""
 Record = dict[str, Any]
 """A run's record, as .samif/runs/ID.json keeps it: {"schema": 1, "id", "request", "who", "why", "cause", "commit",
 "params", "data_sha256", "data_revision", "dvc_lock", "started", "ended", "outcome": running|done|failed|interrupted,
@@ -84,6 +86,14 @@ def last_run(root: Path) -> Record | None:
     """The record of the latest run, finished or not; None before the first."""
     records = _records(Layout(root.resolve()))
     return _read(records[-1]) if records else None
+
+
+def stage_seconds(root: Path) -> dict[str, float]:
+    """Seconds of every stage that has run, in the latest run that ran it."""
+    found: dict[str, float] = {}
+    for path in _records(Layout(root.resolve()))[-RECENT_RUNS:]:
+        found |= {stage["stage"]: stage["seconds"] for stage in _read(path)["stages"] if stage["how"] == "ran"}
+    return found
 
 
 def _work(layout: Layout, params: Params, record: Record, say: Callable[[str], None]) -> None:

@@ -14,8 +14,11 @@ from samif.errors import ConfigError, SamifError
 
 
 @contextmanager
-def held(path: Path, busy: SamifError) -> Iterator[None]:
-    """Hold a lock file, or raise `busy` at once. The kernel releases it when the process ends, however it ends.
+def held(path: Path, busy: SamifError, seconds: float = 0.0) -> Iterator[None]:
+    """Hold a lock file, or raise `busy`. The kernel releases it when the process ends, however it ends.
+
+    Args:
+        seconds: how long to wait for the lock.
 
     Raises:
         busy: another process holds the lock.
@@ -23,7 +26,7 @@ def held(path: Path, busy: SamifError) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path, timeout=0)
+        lock = FileLock(path, timeout=seconds)
         lock.acquire()
     except Timeout:
         raise busy from None

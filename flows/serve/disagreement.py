@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from flows.artifacts.disagreements import Kind
 from samif.inference.segment import Instances
 from samif.masks.rle import overlaps
 
 SAME_IOU = 0.5
 """Overlap from which two masks are one object."""
-
-Kind = Literal["renamed", "only_champion", "only_challenger"]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import shutil
@@ -17,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from flows.artifacts.disagreements import IMAGE, OVERLAY, RECORD, Difference, DisagreementRecord, Side
+from flows.artifacts.kept_answers import Instance
 from flows.serve.answered import Answered
 from flows.serve.answers import instances_of
 from flows.serve.disagreement import Disagreement, disagreements
@@ -26,7 +27,6 @@ from flows.serve.settings import ShadowSettings
 from flows.serve.versions import Version
 from samif.inference.overlay import draw_instances
 from samif.inference.segment import Instances, label
-from samif.io import files
 
 WAITING = 4
 """Images that wait for the shadow; what comes on top is left out and counted, so that it never holds up an answer."""
@@ -86,16 +86,14 @@ class Shadow:
         self._sampled = now
         sample = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{os.getpid()}"
         sample.mkdir(parents=True)
-        Image.fromarray(answered.image).save(sample / "image.png", compress_level=1)
+        Image.fromarray(answered.image).save(sample / IMAGE, compress_level=1)
         sides = [_drawn(answered.image, instances) for instances in (answered.said, shown)]
-        Image.fromarray(np.concatenate(sides, axis=1)).save(sample / "overlay.jpg", quality=90)
-        content = {
-            "schema": 1,
-            "champion": {"version": answered.champion.title, "instances": instances_of(answered.said)},
-            "challenger": {"version": challenger.title, "instances": instances_of(shown)},
-            "disagreements": [asdict(item) for item in found],
-        }
-        files.commit(sample / "disagreement.json", (json.dumps(content, indent=1) + "\n").encode())
+        Image.fromarray(np.concatenate(sides, axis=1)).save(sample / OVERLAY, quality=90)
+        DisagreementRecord(
+            champion=_side(answered.champion, answered.said),
+            challenger=_side(challenger, shown),
+            disagreements=tuple(Difference(**asdict(item)) for item in found),
+        ).save(sample / RECORD)
         self.counts["kept"] += 1
         self._samples.append(sample)
         if len(self._samples) > self._settings.samples:
@@ -112,3 +110,7 @@ def comparable(champion: Version, challenger: Version) -> bool:
 def _drawn(image: NDArray[np.uint8], instances: Instances) -> NDArray[np.uint8]:
     scores = [float(score) for score in instances.scores]
     return draw_instances(image, instances.masks, list(instances.labels), scores)
+
+
+def _side(version: Version, said: Instances) -> Side:
+    return Side(version=version.title, instances=tuple(Instance.model_validate(i) for i in instances_of(said)))

@@ -42,7 +42,8 @@ class Unreadable(Strict):
 
 class Alarm(Strict):
     """A statistic beyond a control limit, or a replay with other results. `images` is the number of images observed so
-    far; `id` identifies the alarm at the webhook."""
+    far; `id` identifies the alarm at the webhook. `examples` are files of the stream, below `folder`: of the
+    images that the level averages, those that moved it the most, most first."""
 
     kind: Literal["alarm"] = "alarm"
     time: AwareDatetime
@@ -56,6 +57,8 @@ class Alarm(Strict):
     limit: float | None = None
     images: int
     sentence: str
+    folder: str | None = None
+    examples: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:

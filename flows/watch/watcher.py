@@ -37,12 +37,14 @@ from samif.watch.charts import EMBEDDING, UNCERTAINTY
 from samif.watch.rules import REPLAY, Recommendation, WatchStatus, describe, recommend
 
 if TYPE_CHECKING:
-    from samif.watch.charts import Baseline, Levels, Reading
+    from samif.watch.charts import Baseline, Levels
 
 logger = logging.getLogger(__name__)
 
 DIGITS = 5
 """Decimals in the history, from which levels are computed."""
+EXAMPLES = 4
+"""Images that an alarm names."""
 
 
 @dataclass
@@ -195,7 +197,7 @@ class Watcher:
         new = new_files(folder, self._state.files)
         levels = levels_of(self._state, version)
         # a crash may have come between an image and its alarm
-        self._apply(result, _changes(self._state, version, levels.readings(version.baseline)))
+        self._apply(result, _changes(self._state, version, levels, folder))
         if not new:
             return
         if self._observer is None:
@@ -215,7 +217,7 @@ class Watcher:
                 else:
                     result.images += 1
                     levels = levels.after(record.values, projections_of(record), version.baseline)
-                    self._apply(result, _changes(self._state, version, levels.readings(version.baseline)))
+                    self._apply(result, _changes(self._state, version, levels, folder))
                 progress.advance()
 
     def _observe(
@@ -252,24 +254,36 @@ class Watcher:
         actions = [{"action": item.action, "reason": item.reason} for item in recommended]
         for alarm in list(self._state.active.values()):
             if alarm.id not in self._state.notified:
-                data = alarm.model_dump(mode="json", exclude={"kind"})
+                data = alarm.model_dump(mode="json", exclude={"kind", "folder"})
                 data |= {"line": self._params.line, "recommendations": actions}
                 content = {"type": "samif.watch.alarm", "timestamp": alarm.time.isoformat(), "data": data}
                 self._webhook.send(alarm.id, content)
                 self._record(Notified(time=datetime.now(UTC), alarm=alarm.id))
 
 
-def _changes(state: State, version: WatchedVersion, readings: list[Reading]) -> Iterator[Alarm | Cleared]:
-    """Alarms that begin or end with these readings."""
-    for reading in readings:
+def _changes(state: State, version: WatchedVersion, levels: Levels, folder: Path) -> Iterator[Alarm | Cleared]:
+    """Alarms that begin or end at these levels."""
+    for reading in levels.readings(version.baseline):
         for side in ("low", "high"):
             active, beyond = state.active.get((reading.name, side)), reading.side == side
             if beyond and active is None:
                 limit = reading.high if side == "high" else reading.low
-                yield _alarm(state, version, reading.name, side, describe(reading), reading.level, limit)
+                alarm = _alarm(state, version, reading.name, side, describe(reading), reading.level, limit)
+                examples = _examples(state, version, levels, reading.name)
+                yield alarm.model_copy(update={"folder": str(folder), "examples": examples})
             elif active is not None and not beyond:
                 sentence = f"{reading.name} is within its limits again"
                 yield Cleared(time=datetime.now(UTC), alarm=active.id, sentence=sentence)
+
+
+def _examples(state: State, version: WatchedVersion, levels: Levels, subject: str) -> tuple[str, ...]:
+    """The files of the newest images that moved the level of a chart the most."""
+    if state.reference != version.reference:
+        return ()
+    baseline = version.baseline
+    recent = list(state.recent)[: -baseline.window - 1 : -1]
+    recent.sort(key=lambda i: -baseline.deviation(subject, i.values, projections_of(i), levels))
+    return tuple(image.file.name for image in recent[:EXAMPLES])
 
 
 def _after_replay(state: State, version: WatchedVersion) -> Iterator[Alarm | Cleared]:

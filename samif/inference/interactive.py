@@ -23,7 +23,7 @@ from torch import Tensor
 
 from samif.inference.propose import Proposals
 from samif.masks.pooling import pool
-from samif.masks.rle import encode_whole
+from samif.masks.rle import Rle, box_of, encode_whole
 from samif.masks.upscale import upscaled
 from samif.sam.decode import ALL_MASKS, SINGLE_MASK, ImageContext, predict_masks, run_transformer
 from samif.sam.decoder import InstanceDecoder
@@ -128,7 +128,7 @@ class PromptedImage:
                 candidates, key=lambda c: (self._agreeing(c.logits, clicks), c.iou * self._fit(c.logits, prompts.box))
             )
             return self._outline(best, None, clicks)
-        inside = torch.from_numpy(np.ascontiguousarray(self.view.cut(before)))
+        inside = torch.from_numpy(self.view.cut(before))
         so_far = self.view.frame.low_masks(inside[None], candidates[0].logits.shape[-1])[0] - 0.5
         last = clicks[-1]
         for alone in self._ask([replace(last, foreground=True)], None):
@@ -144,7 +144,7 @@ class PromptedImage:
     def proposal(self, mask: NDArray[np.bool_]) -> Proposals:
         """A mask (H, W) that is not empty as a proposal, with the features that a classifier names it by: the embedding
         pooled under it, and the decoder's token at its deepest point."""
-        inside = torch.from_numpy(np.ascontiguousarray(self.view.cut(mask)))
+        inside = torch.from_numpy(self.view.cut(mask))
         low = self.view.frame.low_masks(inside[None], 4 * self.embedding.shape[-1])
         output, objectness = self._decoder.run_transformer(self._context, self._deepest(low[0])[None, None])
         columns = output.iou[:, 0].clamp(0.0, 1.0), objectness.sigmoid(), output.mask_tokens[:, 0]
@@ -256,13 +256,15 @@ class PromptedImage:
 
     def _outline(self, best: _Candidate, before: NDArray[np.bool_] | None, clicks: Sequence[Click]) -> Outline:
         """A candidate as a mask of the whole image; outside of this part the mask so far stays."""
-        mask = np.zeros((self.height, self.width), dtype=bool) if before is None else before.copy()
-        region = self.view.cut(mask)
         if best.part is None:
             cleaned = self._cleaned(best.logits, clicks)
         else:  # of a part only the piece under the click counts for sure
             cleaned = self._cleaned(best.part, [replace(clicks[-1], foreground=True)])
         drawn = upscaled(cleaned.numpy(), self.view.frame.height, self.view.frame.width)
+        if before is None and drawn.shape == (self.height, self.width):
+            return Outline(drawn, best.iou)
+        mask = np.zeros((self.height, self.width), dtype=bool) if before is None else before.copy()
+        region = self.view.cut(mask)
         if best.part is None:
             wanted = drawn
         elif clicks[-1].foreground:
@@ -288,21 +290,17 @@ class PromptedImage:
         return mask
 
 
-def part_around(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
+def part_around(mask: Rle) -> tuple[int, int, int, int] | None:
     """The part of an image in which a small object is seen better, as x, y, width and height in pixels; none where the
     object is large enough, or there is none."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    height, width = mask.shape
-    if not len(rows):
-        return None
-    box_height, box_width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+    (height, width), (x, y, box_width, box_height) = mask["size"], box_of(mask)
     longest = max(box_height, box_width)
-    if longest > SMALL * max(height, width):
+    if not 0 < longest <= SMALL * max(height, width):
         return None
     side = int(min(max(AROUND * longest, LEAST_PART), max(height, width)))
     high, wide = min(side, height), min(side, width)
-    top = int(np.clip((rows[0] + rows[-1] + 1 - high) / 2, 0, height - high))
-    left = int(np.clip((columns[0] + columns[-1] + 1 - wide) / 2, 0, width - wide))
+    top = int(np.clip((2 * y + box_height - high) / 2, 0, height - high))
+    left = int(np.clip((2 * x + box_width - wide) / 2, 0, width - wide))
     return left, top, wide, high
 
 

@@ -51,7 +51,15 @@ def _encode_columns(columns: NDArray[np.bool_], first: int, width: int) -> Rle:
 
 def decode(codes: Sequence[Rle]) -> NDArray[np.bool_]:
     """N run-length codes of one size -> masks (N, H, W)."""
-    return np.ascontiguousarray(coco.decode(list(codes)).transpose(2, 0, 1)).astype(bool)
+    return np.ascontiguousarray(coco.decode(list(codes)).transpose(2, 0, 1)).view(np.bool_)
+
+
+def decode_whole(code: Rle) -> NDArray[np.bool_]:
+    """One code -> its mask (H, W), of which only the box of the object is copied: quick for a large image."""
+    mask = np.zeros(code["size"], dtype=bool)
+    x, y, width, height = box_of(code)
+    mask[y : y + height, x : x + width] = part(code, x, y, width, height)
+    return mask
 
 
 def paste(codes: Sequence[Rle], x: int, y: int, height: int, width: int) -> list[Rle]:
@@ -75,6 +83,12 @@ def overlaps(a: Sequence[Rle], b: Sequence[Rle], within_a: bool = False) -> NDAr
 def boxes(codes: Sequence[Rle]) -> NDArray[np.float64]:
     """Boxes (N, 4) as x, y, width, height in pixels."""
     return np.asarray(coco.toBbox(list(codes)), dtype=np.float64).reshape(-1, 4)
+
+
+def box_of(code: Rle) -> tuple[int, int, int, int]:
+    """The box of one code as x, y, width and height in pixels; without width and height where nothing is set."""
+    x, y, width, height = (int(v) for v in boxes([code])[0])
+    return x, y, width, height
 
 
 def areas(codes: Sequence[Rle]) -> NDArray[np.float64]:

@@ -43,13 +43,57 @@ class Frame:
 
     def low_masks(self, masks: Tensor, resolution: int) -> Tensor:
         """Masks (N, height, width) in image pixels -> the share of each cell that they cover (N, r, r)."""
+        if masks.dtype != torch.bool or masks.device.type != "cpu":
+            side = max(self.height, self.width)
+            padded = F.pad(masks.float(), (0, side - self.width, 0, side - self.height))
+            return F.interpolate(padded.unsqueeze(1), (resolution, resolution), mode="area")[:, 0]
+        return torch.from_numpy(np.stack([self._shares(mask, resolution) for mask in masks.numpy()]))
+
+    def _shares(self, mask: NDArray[np.bool_], resolution: int) -> NDArray[np.float32]:
+        """`low_masks` of one mask, bit for bit, read only where it is set: quick for a small object."""
+        low = np.zeros((resolution, resolution), dtype=np.float32)
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if not len(rows):
+            return low
         side = max(self.height, self.width)
-        padded = F.pad(masks.float(), (0, side - self.width, 0, side - self.height))
-        return F.interpolate(padded.unsqueeze(1), (resolution, resolution), mode="area")[:, 0]
+        y, x = (_cells(int(pixels[0]), int(pixels[-1]) + 1, resolution, side) for pixels in (rows, columns))
+        part = np.zeros((y.pixels + 1, x.pixels + 1), dtype=np.uint8)  # one more, where the last cell may end
+        part[:-1, :-1] = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        counts = np.add.reduceat(part, y.edges, axis=0, dtype=np.uint8 if y.sizes.max() < 256 else np.int32)[::2]
+        counts = np.add.reduceat(counts, x.edges, axis=1, dtype=np.int32)[:, ::2]
+        low[y.cells, x.cells] = counts.astype(np.float32) / y.sizes[:, None] / x.sizes
+        return low
 
     def inside(self, points: Tensor) -> Tensor:
         """Whether encoder points (..., 2) lie on the image, not on the padding."""
         return (points[..., 0] < self.width * self.scale) & (points[..., 1] < self.height * self.scale)
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """The low-resolution cells over a span of `pixels` along one axis.
+
+    Attributes:
+        cells: their numbers.
+        edges: first pixel of the span in a cell and the one after the last, cell by cell; cells overlap.
+        sizes: pixels of each whole cell.
+    """
+
+    pixels: int
+    cells: slice
+    edges: NDArray[np.int64]
+    sizes: NDArray[np.float32]
+
+
+def _cells(first: int, after: int, resolution: int, side: int) -> _Cells:
+    """The cells over the pixels from `first` up to `after`, where `resolution` cells cover `side` pixels as in
+    `torch.nn.functional.interpolate` by area."""
+    numbers = np.arange(resolution, dtype=np.int64)
+    begin, end = numbers * side // resolution, -((numbers + 1) * -side // resolution)
+    over = np.flatnonzero((end > first) & (begin < after))
+    begin, end = begin[over], end[over]
+    edges = np.stack([np.maximum(begin, first), np.minimum(end, after)], axis=1).ravel() - first
+    return _Cells(after - first, slice(int(over[0]), int(over[-1]) + 1), edges, (end - begin).astype(np.float32))
 
 
 @dataclass(frozen=True)

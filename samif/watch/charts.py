@@ -61,6 +61,20 @@ class Baseline:
         vectors = {EMBEDDING: image.embedding, UNCERTAINTY: image.uncertainty}
         return values, {name: region.projection.apply(vectors[name]) for name, region in self.regions.items()}
 
+    def deviation(
+        self, name: str, values: Mapping[str, float], projections: Mapping[str, Array], levels: Levels
+    ) -> float:
+        """How far an image lies from the reference mean of a chart, in the direction in which the level lies: the image
+        with the largest deviation moved the level the most. Minus infinity where the statistic is undefined."""
+        if name in self.regions:
+            centre = self.regions[name].centre
+            return float((projections[name] - centre) @ (levels.projections[name] - centre))
+        index = self.names.index(name)
+        offset = float(vector(values, self.names)[index] - self.centre[index])
+        return (
+            -math.inf if math.isnan(offset) else offset * math.copysign(1.0, levels.values[index] - self.centre[index])
+        )
+
 
 @dataclass(frozen=True)
 class Reading:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
+from ruamel.yaml import YAML
 
 from benchmarks.clicks import next_click
 from samif.config import DrawnParams, load_params
@@ -141,12 +142,16 @@ def test_the_whole_way(chromium: Browser, console: RunningConsole, place: Path) 
     assert len(ious) == 5 and np.median(ious) >= 0.9, ious
 
     operator.evaluate("location.hash = '#/1/label/photos'")
-    operator.get_by_text("Teach a session").click()
+    operator.locator("#teach summary").click()
     operator.locator("#teach input[pattern]").fill("week1")
     operator.locator("#teach input[type=number]").fill("3")
-    operator.get_by_role("button", name="Add session").click()
+    operator.get_by_role("button", name="Add session", exact=True).click()
     expect(operator.locator("#run")).to_contain_text(CLASS)
-    run(operator, "knobs")
+    operator.fill("#why", "knobs")
+    operator.get_by_role("button", name="Start run").click()
+    expect(operator.locator("#whole")).to_contain_text("of the whole run", timeout=60_000)
+    expect(operator.locator("#whole")).to_contain_text("session@week1")  # it never ran
+    wait(operator)
 
     operator.evaluate("location.hash = '#/1/versions'")
     operator.locator("#versions tr", has_text="week1").get_by_role("button").click()
@@ -159,10 +164,11 @@ def test_the_whole_way(chromium: Browser, console: RunningConsole, place: Path) 
     expect(operator.locator("#history tr")).to_have_count(3, timeout=60_000)
 
     operator.evaluate("location.hash = '#/1/review'")
-    operator.locator("#accept").wait_for(timeout=60_000)
-    operator.locator(".crop input[data-uses*=background]:enabled").first.check()
-    operator.fill("#review-name", "glare")
-    operator.get_by_role("button", name="Add session and run").click()
+    operator.locator('[data-kind="error"] [data-decision="never"]:enabled').first.click(timeout=60_000)
+    expect(operator.locator("#draft-background")).to_contain_text("Objects: 1")
+    operator.locator("#teach-background summary").click()
+    operator.locator("#teach-background input[pattern]").fill("glare")
+    operator.locator("#teach-background").get_by_role("button", name="Add session and run").click()
     wait(operator)
     assert load_params(place / "ws" / "params.yaml").sessions["glare"].background
     operator.fill("#why", "again")
@@ -171,6 +177,44 @@ def test_the_whole_way(chromium: Browser, console: RunningConsole, place: Path) 
     expect(operator.locator("#run h2 .badge").first).to_have_text("done", timeout=60_000)
     approver.reload()
     expect(approver.locator("#run")).to_contain_text("again")
+
+
+def test_the_gate_refuses_and_another_person_approves(chromium: Browser, console: RunningConsole, place: Path) -> None:
+    path, yaml = place / "ws" / "params.yaml", YAML()
+    content = yaml.load(path)
+    content["train_base"]["head"] = "centred"  # another head, so the rows of known classes are others
+    content["gates"] |= {"approval": "always", "approver": "another"}
+    with path.open("w", encoding="utf-8") as file:
+        yaml.dump(content, file)
+    operator, approver = (enter(chromium, console, role, "runs") for role in ("operator", "approver"))
+    run(operator, "another head")
+    operator.evaluate("location.hash = '#/1/versions'")
+    rows = operator.locator("#versions tr")
+    history = len(operator.evaluate("fetch('/api/workspaces/1/versions').then(a => a.json()).then(a => a.history)"))
+
+    def promote(row: Locator, why: str) -> None:
+        row.get_by_role("button").click()
+        operator.locator("#examined").wait_for(timeout=60_000)
+        operator.fill("#why", why)
+        operator.get_by_role("button", name="Promote", exact=True).click()
+
+    promote(rows.filter(has=operator.locator("td.words", has_text="base")).first, "a trial")
+    expect(operator.locator("#refusal")).to_contain_text(re.compile(r"is refused: .+"), timeout=60_000)
+    expect(operator.locator("#history tr")).to_have_count(history)
+    promote(rows.filter(has_text=re.compile(r"/2\b")), "knobs again")
+    expect(operator.locator("#refusal")).to_contain_text("needs a person's approval", timeout=60_000)
+    operator.get_by_role("button", name="Ask for approval").click()
+    expect(operator.locator("#requests")).to_contain_text("knobs again")
+    expect(operator.locator("#requests").get_by_role("button", name="Approve and promote")).to_have_count(0)
+    approver.evaluate("location.hash = '#/1/versions'")
+    approver.locator("#requests").get_by_role("button", name="Approve and promote").click()
+    expect(approver.locator("#history tr")).to_have_count(history + 1, timeout=60_000)
+    expect(approver.locator("#history tr").first).to_contain_text("approved by approver")
+    operator.reload()
+    operator.fill("#back-why", "enough")
+    operator.locator("#rollback").get_by_role("button").click()
+    expect(operator.locator("#history tr").first).to_contain_text("rolled back", timeout=60_000)
+    expect(operator.locator("#history tr").first).to_contain_text("enough")
 
 
 def test_a_run_is_cancelled_and_a_second_one_refused(chromium: Browser, console: RunningConsole, place: Path) -> None:

@@ -35,10 +35,10 @@ def root(ran: Line, tmp_path: Path) -> Path:
     return tmp_path / "ws"
 
 
-def client(roots: list[Path], images: list[Path], role: str = "approver") -> TestClient:
+def client(roots: list[Path], images: list[Path], role: str = "approver", shadow: Path | None = None) -> TestClient:
     """A client with the token of a role; `ROLE` is the person's name too."""
     accounts = Accounts([Account(r, r, digest_of(token)) for r, token in TOKENS.items()])
-    app = build_app(open_console(roots, images), accounts)
+    app = build_app(open_console(roots, images, shadow), accounts)
     return TestClient(app, headers=headers(role), raise_server_exceptions=False)
 
 

@@ -13,6 +13,7 @@ from schemathesis.checks import not_a_server_error
 from flows.console.access import HEADER
 from flows.console.runs import Runs
 from tests.flows.console.conftest import TOKENS, client
+from tests.flows.console.test_review import ALARM, write_alarms
 
 LEFT_OUT = ("POST /api/workspaces/{workspace}/sets/{set_id}/order",)
 """Starts a thread that outlives the request."""
@@ -21,6 +22,7 @@ LEFT_OUT = ("POST /api/workspaces/{workspace}/sets/{set_id}/order",)
 def test_hostile_requests_are_answered(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Runs, "start", lambda *_: None)  # a run takes minutes
     logging.getLogger("flows.console").setLevel(logging.CRITICAL)
+    write_alarms(root, root.parent / "photos" / "images", ["1.png"])
     app = client([root], [root.parent / "photos" / "images"]).app
     schema = schemathesis.openapi.from_dict(app.openapi())  # type: ignore[attr-defined]
     schema.app = app
@@ -38,8 +40,10 @@ def test_hostile_requests_are_answered(root: Path, monkeypatch: pytest.MonkeyPat
                 case.path_parameters["workspace"] = 1
             if "set_id" in case.path_parameters:
                 case.path_parameters["set_id"] = "images"
+            if "item_id" in case.path_parameters:
+                case.path_parameters["item_id"] = f"alarm.{ALARM}.0"
             headers = {"Authorization": f"Bearer {TOKENS['approver']}", HEADER: "1"}
             case.call_and_validate(checks=[not_a_server_error], headers=headers)
 
         meets()
-    assert len(names) >= 25
+    assert len(names) >= 37

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from samif.masks.rle import decode
 from tests.flows.console.conftest import TOKENS
+from tests.flows.console.test_review import SAMPLE, write_alarms, write_sample
 from tests.support.console_page import RunningConsole, Seen, browser, open_page, running_console
 from tests.support.small_line import write_small
 from tests.support.tagged_line import TaggedLine
@@ -42,6 +43,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Path:
         pixels = rng.normal(60, 3, (HEIGHT, WIDTH, 3))
         pixels[disc(number)] = (210, 190, 60)
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / "discs" / f"{number}.png")
+    write_sample(root / "shadow" / SAMPLE, root / "discs" / "4.png", size=(HEIGHT, WIDTH))
+    write_alarms(root / "label" / "ws", root / "discs", ["2.png"])
     TaggedLine(root / "versions", migrated, approval="always", approver="another").grow()
     (root / "accounts").write_text("".join(f"{role} {role} {token}\n" for role, token in TOKENS.items()))
     return root
@@ -50,6 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Path:
 @pytest.fixture(scope="module")
 def console(place: Path) -> Iterator[RunningConsole]:
     words = ("-w", place / "label" / "ws", "-w", place / "versions", "--images", place / "discs")
+    words = (*words, "--shadow-folder", place / "shadow")
     with running_console(*words, "--accounts", place / "accounts", cwd=place) as running:
         yield running
 
@@ -242,7 +246,12 @@ def test_every_section_is_accessible_and_fits(width: int, chromium: Browser, con
     """axe-core finds nothing serious; nothing sticks out to the right."""
     seen = entered(chromium, console, "approver", width=width)
     page, axe = seen.page, Axe()
-    for address in [*(f"#/2/{section}" for section in SECTIONS), "#/1/label/discs", "#/1/label/discs/1.png"]:
+    for address in [
+        *(f"#/2/{section}" for section in SECTIONS),
+        "#/1/review",
+        "#/1/label/discs",
+        "#/1/label/discs/1.png",
+    ]:
         page.evaluate(f"location.hash = {json.dumps(address)}")
         page.wait_for_timeout(600)
         violations = [
@@ -253,6 +262,76 @@ def test_every_section_is_accessible_and_fits(width: int, chromium: Browser, con
         assert violations == [], (address, violations)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), address
     assert [e for e in seen.errors if "404" not in e] == []
+
+
+def test_the_review_decides_and_fixes_with_the_keyboard(
+    chromium: Browser, console: RunningConsole, place: Path
+) -> None:
+    seen = entered(chromium, console, "operator", "#/1/review")
+    page = seen.page
+    cards = page.locator(".crop")
+    expect(cards).to_have_count(6)  # two alarms with an image, one without, three disagreements
+    page.keyboard.press("ArrowRight")
+    for count in (5, 4):
+        expect(cards.nth(0)).to_be_focused()
+        page.keyboard.press("a")
+        expect(cards).to_have_count(count)
+    expect(cards.nth(0)).to_be_focused()
+    page.keyboard.press("v")  # an alarm without an image can only be acknowledged
+    page.keyboard.press("a")
+    expect(cards).to_have_count(3)
+    page.keyboard.press("v")
+    expect(page.locator("#draft-background")).to_contain_text("Objects: 1, images: 1")
+    expect(cards).to_have_count(2)
+    page.keyboard.press("f")
+    ready(page)
+    page.wait_for_selector("#current")
+    assert "/label/review/" in page.evaluate("location.hash")
+    page.fill("#class-name", "wing")
+    page.press("#class-name", "Enter")
+    expect(page.locator("#saved")).to_have_text("saved")
+    page.get_by_role("link", name="Review").last.click()
+    expect(page.locator("#draft-shots")).to_contain_text("Objects: 1, images: 1")
+    expect(cards).to_have_count(1)
+    page.locator("#teach-shots summary").click()
+    expect(page.locator("#teach-shots")).to_contain_text("wing (1)")
+    page.locator("#decided").check()
+    expect(cards).to_have_count(5)
+    page.get_by_role("button", name="Put back").first.click()
+    expect(cards).to_have_count(4)
+    assert seen.errors == [e for e in seen.errors if "404" in e]
+    assert all(r.startswith(console.origin) for r in seen.requests)
+    labels = json.loads((place / "label" / "ws" / "labels" / "review.json").read_bytes())
+    assert [c["name"] for c in labels["categories"]] == ["wing"]
+
+
+def test_labels_are_imported_in_the_browser(chromium: Browser, console: RunningConsole, place: Path) -> None:
+    seen = entered(chromium, console, "labeller", "#/1/label/discs")
+    page = seen.page
+    page.locator("#import summary").click()
+    page.get_by_role("button", name="Import", exact=True).click()
+    expect(page.locator("#import-report")).to_contain_text("Choose a file")
+    shape = {"label": "frame", "points": [[5, 150], [60, 150], [60, 180]], "shape_type": "polygon"}
+    box = shape | {"points": [[5, 5], [60, 20]], "shape_type": "rectangle"}
+    content = {"version": "5", "flags": {}, "imagePath": "3.png", "imageHeight": HEIGHT, "imageWidth": WIDTH}
+    (place / "3.json").write_text(json.dumps(content | {"shapes": [shape, box]}))
+    page.set_input_files("#import-file", place / "3.json")
+    page.select_option("#import-labelled", "join")
+    page.get_by_role("button", name="Import", exact=True).click()
+    expect(page.locator("#import-report")).to_contain_text("1 objects in 1 images were imported (labelme)")
+    expect(page.locator("#import-report")).to_contain_text("1 images or labels were left out")
+    expect(page.locator("#import-report table")).to_contain_text("has a box without an outline")
+    violations = [v["id"] for v in Axe().run(page).response["violations"] if v["impact"] in SERIOUS]
+    assert violations == []
+    assert "frame" in [name for name, _ in saved(place)["3.png"]]
+    (place / "folder").mkdir()
+    (place / "folder" / "3.json").write_text((place / "3.json").read_text())
+    page.set_input_files("#import-file", [])
+    page.set_input_files("#import-folder", place / "folder")
+    page.select_option("#import-labelled", "keep")
+    page.get_by_role("button", name="Import", exact=True).click()
+    expect(page.locator("#import-report")).to_contain_text("1 images kept their labels")
+    assert seen.errors == [] and all(r.startswith(console.origin) for r in seen.requests)
 
 
 def test_texts_are_japanese_where_the_browser_is(chromium: Browser, console: RunningConsole) -> None:

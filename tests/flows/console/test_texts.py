@@ -21,6 +21,10 @@ FAMILIES = (
     "meaning",
     "verdict",
     "review",
+    "differs",
+    "purpose",
+    "import",
+    "loss",
     "run",
     "versions",
 )

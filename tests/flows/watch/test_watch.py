@@ -123,6 +123,7 @@ def test_a_dark_stream_raises_an_alarm_and_an_undisturbed_one_does_not(line: Wat
     poll(line)
     found = {alarm.subject: alarm for alarm in alarms(line)}
     assert 20 < found["embedding"].images <= 30
+    assert found["embedding"].folder == str(line.camera) and found["embedding"].examples[0] >= "0020.png"
     content = status(line)
     assert "embedding" in {alarm["subject"] for alarm in content["alarms"]}
     assert "re-evaluation" in {item["action"] for item in content["recommendations"]} and content["images"] == 30

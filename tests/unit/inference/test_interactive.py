@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from samif.inference.interactive import Click, PromptedImage, Prompts, part_around
+from samif.masks.rle import encode_whole
 from samif.sam.decoder import InstanceDecoder
 from samif.sam.encoder import ImageEncoder
 from samif.sam.frame import Frame, View
@@ -114,5 +115,5 @@ def test_a_small_object_is_seen_better_in_a_part(
 ) -> None:
     mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
     mask[top : top + size, left : left + size] = True
-    assert part_around(mask) == expected
-    assert part_around(np.zeros((HEIGHT, WIDTH), dtype=bool)) is None
+    assert part_around(encode_whole(mask)) == expected
+    assert part_around(encode_whole(np.zeros((HEIGHT, WIDTH), dtype=bool))) is None

@@ -115,6 +115,20 @@ def test_low_masks_hold_the_share_of_each_cell() -> None:
     assert low[0].tolist() == [[1.0, 0, 0, 0], [0.5, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
 
 
+@given(height=sides, width=sides, resolution=st.sampled_from([3, 64, 256]), seed=st.integers(0, 99))
+def test_low_masks_are_those_of_an_interpolation_by_area(height: int, width: int, resolution: int, seed: int) -> None:
+    """Bit for bit, for masks that cover a part of the image, all of it, or nothing."""
+    rng = np.random.default_rng(seed)
+    masks = rng.random((3, height, width)) < 0.5
+    masks[0, : rng.integers(0, height)] = masks[0, :, : rng.integers(0, width)] = False
+    masks[2] = bool(seed % 2)
+    found = Frame(height, width, 256).low_masks(torch.from_numpy(masks), resolution)
+    side = max(height, width)
+    padded = torch.nn.functional.pad(torch.from_numpy(masks).float(), (0, side - width, 0, side - height))
+    expected = torch.nn.functional.interpolate(padded[:, None], (resolution, resolution), mode="area")[:, 0]
+    assert torch.equal(found, expected)
+
+
 @given(height=sides, width=sides, data=st.data())
 def test_masks_come_back_from_low_resolution(height: int, width: int, data: st.DataObject) -> None:
     """To within a cell on every side."""

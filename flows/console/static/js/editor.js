@@ -8,7 +8,7 @@ import { Stage } from "./stage.js";
 
 const UNKNOWN = "unknown";
 const MODES = { click: "c", background: "b", box: "r", add: "a", remove: "x" };
-const KEYS = ["click", "refine", "keyboard", "accept", "number", "name", "undo", "discard", "delete", "modes", "drafts", "zoom", "pages", "done"];
+const KEYS = ["click", "refine", "keyboard", "accept", "number", "name", "undo", "discard", "delete", "modes", "drafts", "never", "zoom", "pages", "done"];
 
 // The order of a folder stays while its images are gone through, although labelled ones move to the end of the list.
 let order = { folder: "", names: [] };
@@ -19,7 +19,8 @@ export function forgetOrder() {
   order = { folder: "", names: [] };
 }
 
-export async function editor(context, set, name) {
+// With an item of the review: its mask is the current object, to be corrected; an image without one gets drafts.
+export async function editor(context, set, name, item) {
   const folder = `${context.base}/sets/${encodeURIComponent(set)}`;
   const of = (what, more = {}) => `${folder}/${what}?${query({ name, ...more })}`;
   const [found, listed] = await Promise.all([get(of("labels")), get(`${folder}/images`)]);
@@ -52,6 +53,7 @@ export async function editor(context, set, name) {
   const classes = h("datalist", { id: "classes" });
   const input = h("input", { list: "classes", id: "class-name", maxlength: 200, "aria-label": t("editor.name"), autocomplete: "off" });
   const modes = Object.keys(MODES).map((mode) => h("button", { "data-mode": mode, onclick: () => setMode(mode), title: MODES[mode].toUpperCase() }, t(`mode.${mode}`)));
+  const refused = h("button", { onclick: () => never(), title: "V" }, t("editor.never"));
   const accepted = h("button", { class: "primary", onclick: () => accept() }, t("editor.accept"));
 
   function state(text) {
@@ -85,7 +87,7 @@ export async function editor(context, set, name) {
     proposals.replaceChildren(...shown.map((proposal, i) => h("button", { onclick: () => accept(proposal.name) },
       h("span", {}, h("kbd", {}, i + 1), " ", proposal.name), h("span", {}, `${Math.round(100 * proposal.probability)} %`))),
     current && unknown && h("p", { class: "note" }, t("editor.unknown", { p: Math.round(100 * unknown.probability) })) || "");
-    accepted.disabled = !current?.rle;
+    accepted.disabled = refused.disabled = !current?.rle;
     input.placeholder = current && !shown.length ? lastName : "";
     stage.element.dataset.objects = labels.objects.length;
   }
@@ -130,9 +132,9 @@ export async function editor(context, set, name) {
     const { clicks, box: box_, rle, part } = state_;
     const inside = part && clicks.every(({ x, y }) => x >= part[0] && y >= part[1] && x < part[0] + part[2] && y < part[1] + part[3]);
     const first = clicks.length + (box_ ? 1 : 0) === 1;
-    const { rle: mask, rings, names: names_, part: better } = await post(of("outline"), {
+    const { rle: mask, rings, area: size, names: names_, part: better } = await post(of("outline"), {
       clicks, box: box_, before: first ? null : rle, part: inside ? part : null });
-    return { rle: mask, rings, names: names_, part: first || inside ? better : part };
+    return { rle: size ? mask : null, rings, names: names_, part: first || inside ? better : part };
   }
 
   // A small object is looked at again in its part of the image, which is embedded for that.
@@ -234,6 +236,23 @@ export async function editor(context, set, name) {
     labels.set([...labels.objects, object]);
   }
 
+  // The current object becomes a background sample, with a copy of the image.
+  async function never() {
+    await queue;
+    if (!current?.rle || !writes) return;
+    const called = input.value.trim() || current.names?.find((found_) => found_.name !== UNKNOWN)?.name || undefined;
+    try {
+      await post(of("never"), { rle: current.rle, name: called });
+      keep();
+      current = null;
+      input.value = "";
+      draw();
+      say(t("editor.neverDone"));
+    } catch (error) {
+      say(error.message, true);
+    }
+  }
+
   function discard() {
     if (!current) return;
     keep();
@@ -254,6 +273,18 @@ export async function editor(context, set, name) {
     } finally {
       stage.wait(null);
     }
+  }
+
+  async function toFix() {
+    const draft = await get(`${context.base}/review/${encodeURIComponent(item)}/draft`);
+    if (!alive || current) return;
+    if (!draft) {
+      await findAll();
+      return;
+    }
+    current = { clicks: [], box: null, rle: draft.rle, rings: draft.rings, part: null, own: true,
+      names: draft.name ? [{ name: draft.name, probability: draft.score }] : [] };
+    draw();
   }
 
   function acceptDrafts() {
@@ -304,6 +335,7 @@ export async function editor(context, set, name) {
     else if (event.key === "Escape") discard();
     else if (event.key === "Delete" || event.key === "Backspace") selected >= 0 && writes && remove(selected);
     else if (pressed === "e") findAll();
+    else if (pressed === "v") never();
     else if (pressed === "+" || pressed === "=") stage.zoom(1.5);
     else if (pressed === "-") stage.zoom(1 / 1.5);
     else if (pressed === "0") stage.whole();
@@ -324,7 +356,8 @@ export async function editor(context, set, name) {
     h("p", {}), h("button", { onclick: () => help.close() }, t("close")));
   const tool = (label, action, title) => h("button", { onclick: action, title }, label);
   const tools = h("div", { class: "tools", role: "toolbar", "aria-label": t("editor.tools") },
-    h("a", { class: "button", href: `#/${context.workspace}/label/${encodeURIComponent(set)}` }, "‹ ", t("editor.images")),
+    item ? h("a", { class: "button", href: `#/${context.workspace}/review` }, "‹ ", t("section.review"))
+      : h("a", { class: "button", href: `#/${context.workspace}/label/${encodeURIComponent(set)}` }, "‹ ", t("editor.images")),
     tool("◀", () => turn(-1), t("editor.before")), h("span", { class: "note" }, `${place + 1} / ${names.length}`), tool("▶", () => turn(1), t("editor.next")),
     writes && [h("span", { class: "gap" }), modes, h("span", { class: "gap" }), tool(t("editor.undo"), undo, "Z"), tool(t("editor.everything"), findAll, "E")],
     tool("+", () => stage.zoom(1.5), t("editor.closer")), tool("−", () => stage.zoom(1 / 1.5), t("editor.farther")),
@@ -333,7 +366,7 @@ export async function editor(context, set, name) {
   const side = h("aside", { class: "side", "aria-label": t("editor.side") },
     writes && [h("h2", {}, t("editor.object")), proposals,
       h("div", { class: "row middle" }, input, accepted), classes,
-      h("div", { class: "row" }, tool(t("editor.discard"), discard, "Esc"), tool(t("editor.acceptDrafts"), acceptDrafts, ""))],
+      h("div", { class: "row" }, tool(t("editor.discard"), discard, "Esc"), tool(t("editor.acceptDrafts"), acceptDrafts, ""), refused)],
     h("h2", {}, t("editor.objects")), list, h("p", {}),
     h("div", { class: "row middle" }, writes && tool(t("editor.done"), done, "D"), writes && tool(t("editor.change"), change, "Enter"), saved));
   show(h("div", { class: "editor" }, h("div", { class: "left" }, tools, stage.element), side, help));
@@ -345,7 +378,7 @@ export async function editor(context, set, name) {
   stage.svg.focus({ preventScroll: true });
   if (writes) {
     stage.wait(t("editor.preparing"));
-    post(of("ready")).then(() => (stage.element.dataset.ready = "yes"), (error) => say(error.message, true)).finally(() => {
+    post(of("ready")).then(() => (stage.element.dataset.ready = "yes", item && toFix()), (error) => say(error.message, true)).finally(() => {
       stage.wait(null);
       if (alive && names[place + 1]) post(`${folder}/ready?${query({ name: names[place + 1] })}`).catch(() => {});
     });

@@ -39,7 +39,7 @@ function route() {
 }
 
 async function draw(current) {
-  const [, number, section = "label", set, image] = location.hash.split("/").map(decodeURIComponent);
+  const [, number, section = "label", set, image, item] = location.hash.split("/").map(decodeURIComponent);
   const workspace = me.workspaces.find((w) => w.id === Number(number))?.id ?? me.workspaces[0].id;
   leave?.();
   leave = null;
@@ -51,7 +51,7 @@ async function draw(current) {
     const base = `/workspaces/${workspace}`;
     const context = { workspace, base, may, current, again: route };
     if (section in PAGES) leave = await PAGES[section](context);
-    else if (image) leave = await editor(context, set, image);
+    else if (image) leave = await editor(context, set, image, item);
     else if (set) leave = await grid(context, set);
     else leave = await sets(context);
   } catch (error) {

@@ -1,64 +1,144 @@
-// The queue of errors: choose, and make a session of them.
+// The queue of errors, disagreements and alarms: decide about each, and make sessions of what was decided.
 
-import { get, post, query } from "./api.js";
-import { alertBox, field, h, say, show } from "./dom.js";
+import { del, get, post, query } from "./api.js";
+import { alertBox, badge, field, h, say, show } from "./dom.js";
 import { t } from "./i18n.js";
+import { when } from "./runs.js";
+import { teachForm } from "./teach.js";
+
+const KEYS = { accept: "a", fix: "f", never: "v" };
+const KINDS = ["alarm", "disagreement", "error"];
 
 export async function review(context) {
+  const path = `${context.base}/review`;
   const run = await get(`${context.base}/run`);
-  const chosen = new URLSearchParams(sessionStorage.getItem("samif-review") ?? "").get("session");
-  const wanted = run.sessions.some((session) => session.name === chosen) ? chosen : null;
-  let found = null;
-  let problem = null;
-  try {
-    found = await get(`${context.base}/errors?${query(wanted ? { session: wanted } : {})}`);
-  } catch (error) {
-    problem = error.message;
-  }
-  const select = h("select", { id: "session-of", onchange: () => {
-    sessionStorage.setItem("samif-review", query({ session: select.value }));
+  const kept = new URLSearchParams(sessionStorage.getItem("samif-review") ?? "");
+  const session = run.sessions.find((one) => one.name === kept.get("session"))?.name ?? run.sessions.at(-1).name;
+  const decided = kept.get("decided") === "true";
+  const found = await get(`${path}?${query({ session, decided })}`);
+  const keep = (more) => {
+    sessionStorage.setItem("samif-review", query({ session, decided, ...more }));
     context.again();
-  } }, run.sessions.map((session) => h("option", { value: session.name, selected: session.name === (found?.session ?? run.sessions.at(-1).name) }, session.name)));
-  const boxes = [];
-  const card = (error) => {
-    const box = h("input", { type: "checkbox", value: error.id, disabled: !error.uses.length || !context.may("operator"), "data-uses": error.uses.join(" ") });
-    boxes.push(box);
-    const names = error.name && error.label ? t("review.insteadOf", { name: error.name, label: error.label }) : error.name ?? t("review.notNamed", { label: error.label });
-    return h("label", { class: "crop" },
-      h("img", { src: `/api${context.base}/errors/${error.id}/crop?${query({ session: found.session })}`, loading: "lazy", alt: "" }),
-      box, names, error.score === null ? "" : ` ${error.score.toFixed(2)}`, h("br"), h("span", { class: "note" }, error.image));
   };
-  const groups = found ? Object.keys(found.definitions).map((cause) => {
-    const cases = found.errors.filter((error) => error.cause === cause);
-    return cases.length > 0 && h("section", {}, h("h2", {}, `${t(`cause.${cause}`)} (${cases.length})`), h("p", { class: "note" }, t(`meaning.${cause}`)),
-      h("div", { class: "crops" }, cases.map(card)));
-  }) : [];
-  const name = h("input", { required: true, maxlength: 63, pattern: "[A-Za-z0-9][A-Za-z0-9_\\-]*", id: "review-name" });
-  const use = h("select", { id: "review-use" }, ["background", "shots"].map((value) => h("option", { value }, t(`review.${value}`))));
-  const why = h("input", { maxlength: 1000, id: "review-why" });
-  const refusal = h("div", {});
-  const make = async (event) => {
-    event.preventDefault();
-    const ids = boxes.filter((box) => box.checked).map((box) => box.value);
-    if (!ids.length) {
-      refusal.replaceChildren(alertBox(t("review.choose")));
-      return;
-    }
+
+  const item = (id) => `${path}/${encodeURIComponent(id)}`;
+  const cards = new Map();
+  const left = h("p", { class: "note", id: "left", role: "status" });
+  const drafts = h("div", {});
+
+  async function decide(one, decision) {
+    if (!one.decisions.includes(decision) || one.busy) return;
+    one.busy = true;
     try {
-      const starts = event.submitter?.value === "run";
-      const done = await post(`${context.base}/errors/accept`, { ids, name: name.value, use: use.value, of: found.session, run: starts, why: why.value });
+      const done = await post(`${item(one.id)}/decision`, { decision });
+      if (decision === "fix") {
+        location.hash = `#/${context.workspace}/label/${encodeURIComponent(done.set)}/${encodeURIComponent(done.image)}/${encodeURIComponent(one.id)}`;
+        return;
+      }
+      await gone(one);
+    } catch (error) {
+      say(error.message, true);
+    } finally {
+      one.busy = false;
+    }
+  }
+
+  async function putBack(one) {
+    await del(`${item(one.id)}/decision`);
+    await gone(one);
+  }
+
+  // The card goes, the next one gets the keyboard; counts and drafts are read again.
+  async function gone(one) {
+    const card = cards.get(one.id);
+    const all = [...cards.values()];
+    const next = all[all.indexOf(card) + 1] ?? all[all.indexOf(card) - 1];
+    cards.delete(one.id);
+    const group = card.closest("section");
+    card.remove();
+    const rest = group.querySelectorAll(".crop").length;
+    if (!rest) group.remove();
+    group.querySelector(".count").textContent = rest;
+    next?.focus();
+    const now = await get(`${path}?${query({ session, decided })}`);
+    if (context.current()) draw(now);
+  }
+
+  function draw(now) {
+    left.textContent = t(decided ? "review.decidedCount" : "review.count", { n: now.items.length });
+    const made = (done) => {
       say(t("review.made", { name: done.session, n: done.objects }));
       location.hash = `#/${context.workspace}/runs`;
-    } catch (error) {
-      refusal.replaceChildren(alertBox(error.message));
-    }
+    };
+    const open = new Set([...drafts.querySelectorAll("details[open]")].map((one) => one.id));
+    drafts.replaceChildren(...["shots", "background"].filter((use) => now.drafts[use].images > 0).map((use) => {
+      const draft = now.drafts[use];
+      const labels = h("a", { href: `#/${context.workspace}/label/${encodeURIComponent(draft.set)}` }, t("review.look"));
+      const counts = h("p", {}, t(`review.${use}Draft`, { n: draft.objects, images: draft.images }), " ", labels);
+      return h("section", { id: `draft-${use}` }, h("h2", {}, t(`review.${use}`)), counts,
+        context.may("operator") && draft.objects > 0 && teachForm({
+          id: `teach-${use}`, open: open.has(`teach-${use}`), use, classes: draft.classes,
+          send: (body) => post(`${path}/session`, { ...body, use }), done: made }));
+    }));
+  }
+
+  const texts = (one) => {
+    if (one.kind === "alarm") return one.sentence;
+    if (one.kind === "disagreement") return t(`differs.${one.cause}`, { champion: one.name ?? "–", challenger: one.label ?? "–" });
+    if (one.name && one.label) return t("review.insteadOf", { name: one.name, label: one.label });
+    return one.name ?? t("review.notNamed", { label: one.label });
   };
-  show(h("h1", {}, t("section.review")), h("div", { class: "row" }, field(t("review.of"), select)),
-    problem && alertBox(problem),
-    found && h("p", { class: "note" }, t("review.count", { n: found.errors.length, images: found.images })),
-    found && context.may("operator") && found.errors.length > 0 && h("form", { onsubmit: make, id: "accept" }, h("section", {}, h("h2", {}, t("review.session")),
-      h("p", { class: "note" }, t("review.note")),
-      h("div", { class: "row" }, field(t("teach.name"), name), field(t("review.as"), use), field(t("run.why"), why),
-        h("button", { value: "session" }, t("review.make")), h("button", { class: "primary", value: "run" }, t("review.run"))), refusal)),
-    ...groups);
+  const button = (one, decision) => h("button", {
+    "data-decision": decision, disabled: !one.decisions.includes(decision), onclick: () => decide(one, decision),
+    title: decision === "accept" && one.accepted ? t("review.learn", { name: one.accepted }) : null },
+  h("kbd", {}, KEYS[decision].toUpperCase()), " ",
+  decision === "accept" && one.kind === "alarm" ? t("review.seen") : decision === "accept" && one.accepted ? t("review.learn", { name: one.accepted }) : t(`review.${decision}`));
+  const card = (one) => {
+    const element = h("div", { class: "crop", tabindex: 0, role: "group", "aria-label": `${texts(one)}, ${one.image}`, "data-item": one.id },
+      one.crop && h("img", { src: `/api${item(one.id)}/crop`, loading: "lazy", alt: "" }),
+      h("div", {}, one.over && [badge("done", t("review.over")), " "], texts(one), one.score === null ? "" : ` ${one.score.toFixed(2)}`),
+      h("div", { class: "note" }, one.kind === "error" ? one.image : [one.at && when(one.at), " ", one.kind === "alarm" ? one.image : one.sentence]),
+      one.decided
+        ? h("div", { class: "row middle" }, badge("", t("review.wasDecided", { decision: t(`review.${one.decided.decision}`), who: one.decided.who })),
+          context.may("labeller") && h("button", { onclick: () => putBack(one) }, t("review.putBack")))
+        : context.may("labeller") && h("div", { class: "decide" }, ["accept", "fix", "never"].map((decision) => button(one, decision))));
+    cards.set(one.id, element);
+    return element;
+  };
+  const heading = (text, items) => h("h2", {}, text, " (", h("span", { class: "count" }, items.length), ")");
+  const groups = KINDS.flatMap((kind) => {
+    const ofKind = found.items.filter((one) => one.kind === kind);
+    if (kind !== "error") {
+      return ofKind.length ? [h("section", { "data-kind": kind }, heading(t(`review.${kind}s`), ofKind), h("p", { class: "note" }, t(`review.${kind}Note`)), h("div", { class: "crops" }, ofKind.map(card)))] : [];
+    }
+    return [...new Set(ofKind.map((one) => one.cause))].map((cause) => {
+      const same = ofKind.filter((one) => one.cause === cause);
+      return h("section", { "data-kind": kind }, heading(t(`cause.${cause}`), same), h("p", { class: "note" }, t(`meaning.${cause}`)), h("div", { class: "crops" }, same.map(card)));
+    });
+  });
+
+  function onkey(event) {
+    if (event.target.matches("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
+    const all = [...cards.values()];
+    const at = all.indexOf(document.activeElement?.closest(".crop"));
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    const decision = Object.keys(KEYS).find((name) => KEYS[name] === event.key.toLowerCase());
+    if (step && all.length) all[Math.min(all.length - 1, Math.max(0, at < 0 ? 0 : at + step))].focus();
+    else if (decision && at >= 0 && !decided) {
+      const id = all[at].dataset.item;
+      if (context.may("labeller")) decide(found.items.find((one) => one.id === id), decision);
+    } else return;
+    event.preventDefault();
+  }
+
+  const select = h("select", { id: "session-of", onchange: () => keep({ session: select.value }) },
+    run.sessions.map((one) => h("option", { value: one.name, selected: one.name === session }, one.name)));
+  const toggle = h("input", { type: "checkbox", id: "decided", checked: decided, onchange: () => keep({ decided: toggle.checked }) });
+  show(h("h1", {}, t("section.review")),
+    h("div", { class: "row" }, field(t("review.of"), select), h("label", {}, toggle, t("review.decided"))),
+    h("p", { class: "note" }, t("review.note")), left,
+    ...found.problems.map((problem) => h("p", { class: "warn" }, problem)), drafts, ...groups);
+  draw(found);
+  document.addEventListener("keydown", onkey);
+  return () => document.removeEventListener("keydown", onkey);
 }
