@@ -56,7 +56,7 @@ def stat(store: Location = None, workspace: Workspace = HERE, as_json: AsJson = 
 @store_app.command()
 def verify(
     repair: Annotated[
-        bool, typer.Option("--repair", help="Remove damaged shards; not while a run writes to the store.")
+        bool, typer.Option("--repair", help="Remove damaged shards; runs may write to the store meanwhile.")
     ] = False,
     store: Location = None,
     workspace: Workspace = HERE,
@@ -66,24 +66,22 @@ def verify(
     from flows.runtime.progress import track
     from flows.store.catalogue import Catalogue
     from flows.store.gc import namespaces
+    from flows.store.verify import repair as repair_shard
     from flows.store.verify import verify as verify_namespace
 
     opened = _open(store, workspace)
     storage = opened.storage
     catalogues = {folder: Catalogue(storage, folder) for folder in namespaces(storage)}
     shards = sum(len(catalogue.shards()) for catalogue in catalogues.values())
-    damages = []
+    damages, left = [], []
     with track(shards, "shards", "verify") as progress:
         for folder, catalogue in catalogues.items():
-            damages += verify_namespace(storage, folder, catalogue, progress.advance)
-    if repair:
-        for damage in damages:
-            damage.discard()
-        for folder in catalogues:  # data whose damaged manifest went
-            for orphan in Catalogue(storage, folder).damages:
-                orphan.discard()
-        if left := [name for damage in damages for name in damage.names if storage.size(name) is not None]:
-            raise ServiceUnavailable(f"{left[0]} in {opened.location} cannot be removed; correct the permissions there")
+            found = verify_namespace(storage, folder, catalogue, progress.advance)
+            damages += found
+            if repair:
+                left += [damage.names[0] for damage in found if not repair_shard(storage, folder, damage)]
+    if left:
+        raise ServiceUnavailable(f"{left[0]} in {opened.location} cannot be removed; correct the permissions there")
     if as_json:
         told = [{"shard": d.shard, "reason": d.reason, "files": d.names} for d in damages]
         print_json({"store": opened.location, "shards": shards, "damages": told, "repaired": repair})
@@ -116,7 +114,7 @@ def gc(
 ) -> None:
     """List or delete embeddings that none of the given workspaces needs and that are older than an hour.
 
-    Name everything that uses the store, including other branches, by their embeddings.json and semantic.json.
+    Name everything that uses the store, including other branches, by their embeddings.parquet and semantic.parquet.
     """
     from flows.store.gc import garbage
 

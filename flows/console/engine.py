@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flows.artifacts.embedding_manifest import EmbeddingManifest, EncoderIdentity
+from flows.artifacts.image_keys import ImageKeys
 from flows.inference.source import find
 from flows.loaders.inputs import encoder_of, store_of
 from flows.runtime.device import device_here
@@ -255,6 +256,6 @@ def _embedded(models: _Models, pixels: NDArray[np.uint8], sha256: str) -> tuple[
         return computed[0], "computed"
     manifest = EmbeddingManifest(
         encoder=EncoderIdentity(name=encoder.name, digest=encoder.digest), preprocessing=encoder.preprocessing_digest,
-        shape=encoder.embedding_shape, dtype=models.store.stored_as, images=(sha256,),
+        shape=encoder.embedding_shape, dtype=models.store.stored_as, images=ImageKeys.of([sha256]),
     )  # fmt: skip
     return EmbeddingReader(models.store, manifest).read([sha256])[0], "store"

@@ -8,13 +8,13 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from flows.artifacts.quarantine import Quarantined
 from flows.embedding.encoder import EncoderFactory
-from flows.embedding.shard_encoder import Shard, ShardEncoder, ShardOutcome
+from flows.embedding.shard_encoder import ShardEncoder, ShardOutcome
+from flows.embedding.shards import Shard
 from flows.runtime.device import device_of_worker
 from flows.runtime.progress import Tracker
 from flows.runtime.ray_cluster import Cluster, picklable
@@ -71,14 +71,6 @@ class EmbeddingWorker:
                     )
                 self._encoder = ShardEncoder(encoder, self._store, self._batch)
             return self._encoder
-
-
-def divide(images: Sequence[tuple[Path, str]], largest: int, workers: int) -> list[Shard]:
-    """Shards of nearly equal size, none above `largest` images, the same number for each worker."""
-    rounds = -(-len(images) // (largest * workers))
-    count = min(len(images), rounds * workers)
-    bounds = [len(images) * index // count for index in range(count + 1)]
-    return [tuple(images[start:end]) for start, end in itertools.pairwise(bounds)]
 
 
 class WorkerPool:
@@ -168,9 +160,10 @@ class _Dispatch:
         self._workers = workers
         self._start = start
         self._tracker = tracker
-        self._shards = len(shards)
-        self._unfinished = dict(enumerate(shards))
-        self._queue = deque(self._unfinished)
+        self._shards = shards
+        self._unfinished = set(range(len(shards)))
+        self._parts: dict[int, Shard] = {}  # of shards that were split
+        self._queue = deque(range(len(shards)))
         self._suspects: deque[int] = deque()
         self._indexes = itertools.count(len(shards))
         self._in_flight: dict[Any, _Task] = {}
@@ -226,12 +219,13 @@ class _Dispatch:
         if shard is None or shard not in self._unfinished:
             return
         self._deaths[shard] += 1
-        images = self._unfinished[shard]
+        images = self._images(shard)
         if len(images) > 1 and self._deaths[shard] >= DEATHS_BEFORE_SPLIT:
-            del self._unfinished[shard]
+            self._unfinished.remove(shard)
             for part in (images[: len(images) // 2], images[len(images) // 2 :]):
                 index = next(self._indexes)
-                self._unfinished[index], self._deaths[index] = part, 1
+                self._unfinished.add(index)
+                self._parts[index], self._deaths[index] = part, 1
                 self._suspects.append(index)
         elif self._deaths[shard] >= DEATHS_BEFORE_QUARANTINE:
             path, sha256 = images[0]
@@ -241,13 +235,17 @@ class _Dispatch:
             self._suspects.append(shard)
 
     def _finish(self, shard: int, outcome: ShardOutcome) -> None:
-        del self._unfinished[shard]
+        self._unfinished.remove(shard)
         self._quarantined += outcome.quarantined
         self._tracker.quarantine(len(outcome.quarantined))
         self._tracker.advance(outcome.images)
         for note in set(outcome.notes) - self._noted:
             self._tracker.note(note)
         self._noted.update(outcome.notes)
+
+    def _images(self, shard: int) -> Shard:
+        """Made when they are assigned, so that only the images of shards in flight are in memory."""
+        return self._parts.get(shard) or self._shards[shard]
 
     def _requeue(self, shard: int) -> None:
         if shard in self._unfinished and shard not in self._queue and shard not in self._suspects:
@@ -285,6 +283,7 @@ class _Dispatch:
                 shard = queue.popleft()
                 if shard in self._unfinished:
                     assigned[slot].append(shard)
-                    worker, images = self._workers[slot], self._unfinished[shard]
-                    call = worker.embed.options(name=f"shard {shard + 1} of {self._shards}: {len(images)} images")
+                    worker, images = self._workers[slot], self._images(shard)
+                    name = f"shard {shard + 1} of {len(self._shards)}: {len(images)} images"
+                    call = worker.embed.options(name=name)
                     self._in_flight[call.remote(images)] = _Task(slot, worker, shard)

@@ -13,11 +13,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from flows.artifacts.embedding_manifest import EmbeddingManifest, EncoderIdentity
+from flows.artifacts.image_keys import ImageKeys
 from flows.artifacts.quarantine import Quarantined
-from flows.embedding.dispatch import WorkerPool, divide
+from flows.embedding.dispatch import WorkerPool
 from flows.embedding.encoder import EncoderFactory, EncoderInfo, describe_encoder, load_encoder
-from flows.embedding.shard_encoder import Shard, ShardEncoder
+from flows.embedding.shard_encoder import ShardEncoder
+from flows.embedding.shards import Shard, Shards, divide
 from flows.runtime.device import device_here
 from flows.runtime.progress import Tracker, track
 from flows.runtime.ray_cluster import ray_cluster
@@ -61,7 +65,8 @@ def embed_images(
     `params.store` is not read: the caller opened the store.
 
     Args:
-        images: path and SHA-256 (hex) of each image file; an image given twice is computed once.
+        images: path and SHA-256 (hex) of each image file; an image given twice is computed once. It is read once for
+            the digests, and then a shard at a time; it may read itself from a file.
         params: shards, batches and workers.
         encoder_params: the encoder to load, unless a factory is given.
         store: where embeddings are looked up and written, and as which dtype.
@@ -76,28 +81,32 @@ def embed_images(
     factory = encoder_factory or functools.partial(load_encoder, encoder_params)
     if info is None:
         info = EncoderInfo.of(encoder_factory("cpu")) if encoder_factory else describe_encoder(encoder_params)
-    paths = {sha256: path.absolute() for path, sha256 in images}
+    given = ImageKeys.of(sha256 for _, sha256 in images)
+    by_key = given.once()
+    keys = ImageKeys(given.raw[by_key])  # of the manifest: ascending, each once
+    in_order = np.sort(by_key)
     namespace = store.namespace(info.digest, info.preprocessing_digest)
-    missing = namespace.missing(list(paths))
-    if missing and namespace.recover(info.embedding_shape):
-        missing = namespace.missing(missing)
+    missing = in_order[namespace.lacks(ImageKeys(given.raw[in_order]))]
+    if len(missing) and namespace.recover(info.embedding_shape):
+        missing = missing[namespace.lacks(ImageKeys(given.raw[missing]))]
     quarantined: Sequence[Quarantined] = ()
-    if missing:
-        todo = tuple((paths[sha256], sha256) for sha256 in missing)
-        with progress(len(todo), "images", "embed") as tracker:
-            if len(todo) <= params.shard_images:
+    if len(missing):
+        with progress(len(missing), "images", "embed") as tracker:
+            if len(missing) <= params.shard_images:
                 here = ShardEncoder(factory(device_here()), store, params.batch_images)
-                quarantined = _embed_here(here, todo, tracker)
+                quarantined = _embed_here(here, Shards(images, missing, 1)[0], tracker)
             else:
                 with ray_cluster(params.address, params.workers, f"samif embed {info.name}") as cluster:
-                    shards = divide(todo, params.shard_images, cluster.workers)
+                    shards = divide(images, missing, params.shard_images, cluster.workers)
                     count = min(cluster.workers, len(shards))
                     pool = WorkerPool(cluster, count, factory, info.digest, store, params.batch_images, info.name)
                     quarantined = pool.embed(shards, tracker)
-    out = {image.sha256 for image in quarantined}
-    if left := namespace.missing([sha256 for sha256 in missing if sha256 not in out]):
+    out = ImageKeys.of(sorted({image.sha256 for image in quarantined}))
+    computed = ImageKeys(given.raw[missing])
+    computed = ImageKeys(computed.raw[~out.hold(computed)])
+    if left := int(namespace.lacks(computed).sum()):
         raise ServiceUnavailable(
-            f"the embedding store {store.location} still lacks {len(left)} images that workers computed; "
+            f"the embedding store {store.location} still lacks {left} images that workers computed; "
             "all workers must see this store under this address"
         )
     manifest = EmbeddingManifest(
@@ -105,9 +114,9 @@ def embed_images(
         preprocessing=info.preprocessing_digest,
         shape=info.embedding_shape,
         dtype=store.stored_as,
-        images=tuple(sorted(paths.keys() - out)),
+        images=ImageKeys(keys.raw[~out.hold(keys)]),
     )
-    return Embedded(manifest, len(missing) - len(out), tuple(sorted(quarantined, key=lambda q: q.path)))
+    return Embedded(manifest, len(computed), tuple(sorted(quarantined, key=lambda q: q.path)))
 
 
 def _embed_here(encoder: ShardEncoder, shard: Shard, tracker: Tracker) -> tuple[Quarantined, ...]:

@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING
 
 from flows.artifacts.quarantine import Quarantined
 from flows.embedding.encoder import Encoder
+from flows.embedding.shards import Shard
 from flows.runtime.tuning import out_of_memory
 from flows.store import EmbeddingStore
 from samif.errors import OutOfMemory
 
 if TYPE_CHECKING:
     import torch
-
-Shard = tuple[tuple[Path, str], ...]
-"""Path and SHA-256 of each image of a shard."""
 
 _BATCHES_AHEAD = 2
 

@@ -58,7 +58,7 @@ def dataset_of(layout: Layout, params: Params, split: str) -> Dataset:
     """The checked images of `train` or `val`, without those that could not be embedded."""
     index = index_of(layout, params, split)
     out = Quarantine.load(layout.quarantine("embed")).sha256s
-    return index.only(p.id for p in index.images if p.sha256 not in out) if out else index
+    return index.only(p.id for p in index.without_labels().images if p.sha256 not in out) if out else index
 
 
 def store_of(layout: Layout, params: Params) -> EmbeddingStore:

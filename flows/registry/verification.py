@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from flows.artifacts.embedding_manifest import EmbeddingManifest
+from flows.loaders.image_paths import ImagePaths
 from flows.loaders.inputs import dataset_of
 from flows.registry.registration import params_digest
 from flows.registry.registry import Registry, Stored
@@ -188,7 +189,7 @@ def _workspace_items(stored: Stored, layout: Layout, params: Params) -> Iterator
         yield Item("data set", "not reachable", f"the workspace has moved on to {found[:12]}")
     else:
         yield Item("data set", "ok", found[:12])
-        images = [(data.path_of(image), image.sha256) for data in datasets for image in data.images]
+        images = ImagePaths(datasets)
         changed = [path.name for path, sha256 in images if not _has(path, sha256)]
         detail = f"{len(changed)} of {len(images)} are gone or changed: {', '.join(changed[:3])}"
         yield Item("images", "differs", detail) if changed else Item("images", "ok", f"{len(images)} files")

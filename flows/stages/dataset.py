@@ -18,13 +18,14 @@ from samif.dataset import coco2014
 from samif.dataset.check import Finding, class_counts, raise_on_errors
 from samif.dataset.coco import read_coco
 from samif.dataset.coco_classes import joined
+from samif.dataset.index_file import spill
 from samif.dataset.model import Dataset
 from samif.dataset.sessions import split_by_image
 from samif.errors import DataError
 
 
 def run(layout: Layout, params: Params, session: str | None) -> None:
-    """Write `artifacts/dataset/{train,val}.json`; on the demo line also the drawn images.
+    """Write `artifacts/dataset/{train,val}.parquet`; on the demo line also the drawn images.
 
     Images and labels that cannot be used are an error, or, with `dataset.broken_images: quarantine` and
     `dataset.broken_labels: quarantine`, are left out and listed with reasons in `artifacts/quarantine/dataset.json`.
@@ -36,7 +37,8 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     shutil.rmtree(layout.drawn, ignore_errors=True)
     layout.drawn.mkdir(parents=True)
     read = {
-        split: read_coco(images, annotations, params.dataset) for split, images, annotations in _sources(layout, params)
+        split: read_coco(images, annotations, params.dataset, keep=spill(layout.index(split).parent))
+        for split, images, annotations in _sources(layout, params)
     }
     for _, findings in read.values():
         raise_on_errors(findings)
@@ -51,8 +53,9 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
         _check_protocol(train, val)
     _quarantine(layout, params, {split: findings for split, (_, findings) in read.items()})
     train, val = joined(train, val)
-    train.save(layout.index("train"))
-    val.save(layout.index("val"))
+    for split, dataset in (("train", train), ("val", val)):
+        dataset.save(layout.index(split))
+        layout.index(split).with_suffix(".json").unlink(missing_ok=True)  # of an earlier release
 
 
 def _sources(layout: Layout, params: Params) -> Iterator[tuple[Split, Path, Path]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flows.artifacts.quarantine import BrokenImage, Quarantine
 from flows.embedding.encoder import describe_encoder
 from flows.embedding.flow import embed_images
+from flows.loaders.image_paths import ImagePaths
 from flows.loaders.inputs import index_of, store_of
 from flows.runtime.progress import say
 from flows.workspace.layout import SPLITS, Layout
@@ -13,8 +14,8 @@ from samif.errors import DataError
 
 
 def run(layout: Layout, params: Params, session: str | None) -> None:
-    """Write `artifacts/embeddings.json` and `artifacts/quarantine/embed.json`, with a semantic encoder also
-    `artifacts/semantic.json`.
+    """Write `artifacts/embeddings.parquet` and `artifacts/quarantine/embed.json`, with a semantic encoder also
+    `artifacts/semantic.parquet`.
 
     Images that became unreadable since the dataset stage are left out, or, with `dataset.broken_images: refuse`, are an
     error after the others are embedded.
@@ -23,7 +24,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
         DataError: images are unreadable and the policy is to refuse them.
     """
     indexes = {split: index_of(layout, params, split) for split in SPLITS}
-    images = [(index.path_of(p), p.sha256) for index in indexes.values() for p in index.images]
+    images = ImagePaths(list(indexes.values()))
     store = store_of(layout, params)
     info = describe_encoder(params.encoder)
     if params.semantic is not None:  # an error of either encoder is raised before hours of embedding
@@ -31,7 +32,7 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
     embedded = {layout.embeddings: embed_images(images, params.embed, params.encoder, store, info=info)}
     broken = {image.sha256: image for image in embedded[layout.embeddings].quarantined}
     if params.semantic is not None:
-        readable = [(path, sha256) for path, sha256 in images if sha256 not in broken]
+        readable = images.without(broken) if broken else images
         embedded[layout.semantic] = embed_images(readable, params.embed, params.semantic, store, info=semantic)
         broken |= {image.sha256: image for image in embedded[layout.semantic].quarantined}
     else:
@@ -46,8 +47,8 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
                 reason=broken[image.sha256].reason,
                 remedy=broken[image.sha256].remedy,
             )
-            for split, index in indexes.items()
-            for image in index.images
+            for split, index in (indexes if broken else {}).items()
+            for image in index.without_labels().images
             if image.sha256 in broken
         ),
     )
@@ -62,3 +63,4 @@ def run(layout: Layout, params: Params, session: str | None) -> None:
         say(f"left out {quarantine.sentence}; the whole list is {place}")
     for manifest, done in embedded.items():
         done.manifest.save(manifest)
+        manifest.with_suffix(".json").unlink(missing_ok=True)  # of an earlier release

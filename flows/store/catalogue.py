@@ -48,7 +48,7 @@ class Catalogue:
         self.damages: list[Damage] = []
         """Damage that names and sizes reveal."""
         self.orphans: list[str] = []
-        """Names of data without manifest."""
+        """Names of data without manifest: a writer is at work, or died; the next run commits or deletes it."""
         self._levels: list[tuple[Index, npt.NDArray[np.bool_]]] = []
         owned: set[str] = set()
         index = _load(storage, folder, entries)
@@ -122,7 +122,6 @@ class Catalogue:
             match = _SHARD.fullmatch(name[len(self.folder) + 1 :])
             if match and match[2] != ".json":
                 self.orphans.append(name)
-                self.damages.append(Damage(match[1], "its data has no manifest", (name,), storage))
             elif is_temporary(name) and entries[name].age > SETTLED_SECONDS:
                 self.damages.append(Damage(name.rpartition("/")[2], "its writer did not finish", (name,), storage))
 

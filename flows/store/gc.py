@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from flows.artifacts.embedding_manifest import EmbeddingManifest
+from flows.artifacts.image_keys import CHUNK, ImageKeys
 from flows.store.catalogue import SETTLED_SECONDS, Catalogue
 from flows.store.namespace_key import NamespaceKey, read_key
 from flows.store.storage import Entry, Storage
@@ -72,17 +73,20 @@ def garbage(storage: Storage, kept: Sequence[EmbeddingManifest]) -> Iterator[Gar
     In a namespace that a manifest names, these are the shards that hold none of its images, and files that belong to no
     shard.
     """
-    images: dict[str, set[str]] = defaultdict(set)
+    images: dict[str, list[ImageKeys]] = defaultdict(list)
     keys: dict[str, NamespaceKey] = {}
     for manifest in kept:
         key = NamespaceKey.of(manifest)
         keys[key.folder] = key
-        images[key.folder].update(manifest.images)
+        images[key.folder].append(manifest.images)
     for folder in namespaces(storage):
         if folder in keys:
-            catalogue = Catalogue(storage, folder)
-            places = catalogue.find(keys[folder].words(sorted(images[folder])))
-            needed = catalogue.names({place[0] for place in places if place is not None})
+            catalogue, shards = Catalogue(storage, folder), set[str]()
+            for some in images[folder]:
+                for start in range(0, len(some), CHUNK):
+                    places = catalogue.find(keys[folder].words(some[start : start + CHUNK]))
+                    shards.update(place[0] for place in places if place is not None)
+            needed = catalogue.names(shards)
             found = _unneeded(storage, folder, "no image of these manifests is in them", needed)
         else:
             found = _unneeded(storage, folder, "none of these manifests names this namespace", set())

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from flows.store.catalogue import Catalogue
 from flows.store.codec import Layout, encode, keys_of, row_sums, serialise
@@ -51,16 +55,23 @@ class Namespace:
         """Snapshot of the namespace."""
         return Catalogue(self._storage, self.folder)
 
-    def missing(self, images: Sequence[str]) -> list[str]:
+    def missing(self, images: Iterable[str]) -> list[str]:
         """Those of the images that no committed shard holds, in the given order, each once."""
-        catalogue = self.catalogue()
-        once = list(dict.fromkeys(images))
-        left: list[str] = []
-        for start in range(0, len(once), _CHUNK):
-            some = once[start : start + _CHUNK]
-            held = catalogue.holds(self.key.words(some))
-            left.extend(image for image, there in zip(some, held, strict=True) if not there)
-        return left
+        left: dict[str, None] = {}
+        for some, held in self._looked_up(images):
+            left.update((image, None) for image, there in zip(some, held, strict=True) if not there)
+        return list(left)
+
+    def lacks(self, images: Iterable[str]) -> npt.NDArray[np.bool_]:
+        """(n,) whether no committed shard holds each of n images."""
+        found = [~held for _, held in self._looked_up(images)]
+        return np.concatenate(found) if found else np.zeros(0, np.bool_)
+
+    def _looked_up(self, images: Iterable[str]) -> Iterator[tuple[list[str], npt.NDArray[np.bool_]]]:
+        """Some images at a time, and whether a committed shard holds them."""
+        catalogue, rest = self.catalogue(), iter(images)
+        while some := list(islice(rest, _CHUNK)):
+            yield some, catalogue.holds(self.key.words(some))
 
     def write(self, images: Sequence[str], embeddings: torch.Tensor) -> str:
         """Commit one shard; a shard that is already committed is not changed.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -64,12 +63,11 @@ class EmbeddingReader:
         return out
 
     def _places(self, images: Sequence[str]) -> list[Place]:
-        known = self.manifest.images
+        known = self.manifest.images.hold(images)
         places = self._catalogue.find(self._namespace.key.words(images))
         found: list[Place] = []
-        for image, place in zip(images, places, strict=True):
-            at = bisect_left(known, image)
-            if at == len(known) or known[at] != image:
+        for image, there, place in zip(images, known, places, strict=True):
+            if not there:
                 raise ObjectMissing(f"image {image} is not in the embedding manifest; run 'samif run' again")
             if place is None:
                 raise self._missing(image)
@@ -77,7 +75,9 @@ class EmbeddingReader:
         return found
 
     def _missing(self, image: str) -> ObjectMissing:
-        damages = [f"{damage.shard} ({damage.reason})" for damage in self._namespace.catalogue().damages]
+        catalogue = self._namespace.catalogue()
+        damages = [f"{damage.shard} ({damage.reason})" for damage in catalogue.damages]
+        damages += [f"{name.rpartition('/')[2].partition('.')[0]} (it has no manifest)" for name in catalogue.orphans]
         return ObjectMissing(
             f"no shard in {self._namespace.location} holds the embedding of image {image}; "
             f"damaged shards there: {', '.join(damages) or 'none'}; run 'samif run', which computes it again"

@@ -48,12 +48,18 @@ class ShardManifest(Strict):
 
 @dataclass(frozen=True)
 class Damage:
-    """A damaged shard: its name, the reason, and the objects to delete (manifest first)."""
+    """A damaged shard: its name, the reason, and the objects to delete (manifest first); or a temporary file of a
+    writer that is dead."""
 
     shard: str
     reason: str
     names: tuple[str, ...]
     storage: Storage = field(repr=False, compare=False)
+
+    @property
+    def manifest(self) -> bool:
+        """Whether it is the damage of a shard with a manifest."""
+        return bool(self.names) and self.names[0].endswith(".json")
 
     def discard(self) -> None:
         """Delete the objects: the shard no longer exists and its images are missing again."""

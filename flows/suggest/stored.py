@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from flows.artifacts.embedding_manifest import EmbeddingManifest, EncoderIdentity
+from flows.artifacts.image_keys import ImageKeys
 from flows.loaders.inputs import store_of
 from flows.store import EmbeddingReader
 from flows.workspace.layout import Layout
@@ -28,14 +29,14 @@ class StoredEmbeddings:
         self._held: frozenset[str] = frozenset()
         store = store_of(layout, params)
         try:
-            missing = store.namespace(encoder.digest, encoder.preprocessing_digest).missing(list(images))
+            missing = store.namespace(encoder.digest, encoder.preprocessing_digest).missing(images)
             self._held = frozenset(images) - frozenset(missing)
             manifest = EmbeddingManifest(
                 encoder=EncoderIdentity(name=params.encoder.name, digest=encoder.digest),
                 preprocessing=encoder.preprocessing_digest,
                 shape=encoder.embedding_shape,
                 dtype=store.stored_as,
-                images=tuple(sorted(self._held)),
+                images=ImageKeys.of(sorted(self._held)),
             )
             self._reader = EmbeddingReader(store, manifest)
         except ServiceUnavailable as error:

@@ -16,8 +16,8 @@ from samif.config import BASE, SHIPPED, EncoderParams, Params
 from samif.io.files import commit
 
 REVISIONS = {
-    "dataset": 4,
-    "embed": 3,
+    "dataset": 5,
+    "embed": 4,
     "pretrain_decoder": 3,
     "propose": 2,
     "train_base": 5,

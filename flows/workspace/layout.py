@@ -65,8 +65,8 @@ class Layout:
         return self.artifacts / "drawn"
 
     def index(self, split: str) -> Path:
-        """Checked, normalised COCO file of `train` or `val`."""
-        return self.artifacts / "dataset" / f"{split}.json"
+        """Checked, normalised images and labels of `train` or `val`."""
+        return self.artifacts / "dataset" / f"{split}.parquet"
 
     def quarantine(self, stage: str) -> Path:
         """Images that stage `dataset` or `embed` left out, with reasons; an empty list where there are none."""
@@ -75,12 +75,12 @@ class Layout:
     @property
     def embeddings(self) -> Path:
         """The manifest that names the store's shard of every image."""
-        return self.artifacts / "embeddings.json"
+        return self.artifacts / "embeddings.parquet"
 
     @property
     def semantic(self) -> Path:
         """The same of the semantic encoder's features, where params.yaml names one."""
-        return self.artifacts / "semantic.json"
+        return self.artifacts / "semantic.parquet"
 
     @property
     def decoder(self) -> Path:

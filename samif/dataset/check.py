@@ -130,6 +130,8 @@ def apply_rules(dataset: Dataset, findings: Iterable[Finding], rules: ReadRules)
     if refused["image"]:
         return dataset, found
     out = {(finding.file, finding.image) for finding in found if finding.loss == "image"}
+    if not out:
+        return dataset, found
     kept = dataset.only(p.id for p in dataset.images if (p.file_name, p.id) not in out)
     return kept, [f for f in found if f.loss == "image" or (f.file, f.image) not in out]
 
@@ -157,16 +159,17 @@ def empty_classes(dataset: Dataset, file: str) -> Iterator[Finding]:
 
 def oddities(dataset: Dataset) -> Iterator[Finding]:
     """Warnings about the images and masks of a data set that can be used."""
-    first_of: dict[str, ImageRecord] = {}
+    first_of: dict[bytes, tuple[str, int]] = {}
     for image in dataset.images:
-        first = first_of.setdefault(image.sha256, image) if image.sha256 else image
-        if first is not image:
+        here = (image.file_name, image.id)
+        first = first_of.setdefault(bytes.fromhex(image.sha256), here) if image.sha256 else here
+        if first is not here:
             yield Finding(
                 "warning",
                 image.file_name,
                 image.id,
                 None,
-                f"is the same image as {first.file_name} (image {first.id})",
+                f"is the same image as {first[0]} (image {first[1]})",
                 "remove one of them, or labels may be counted twice",
                 kind="is the same image as another",
             )

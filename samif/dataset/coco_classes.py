@@ -35,7 +35,7 @@ def read_classes(records: list[Any], findings: Findings) -> Classes:
     if not records:
         findings.add("names no class ('categories' is empty)", "export the annotations with their classes")
     keys = [key_of(get(record, "id")) for record in records]
-    fresh = new_ids({key for key in keys if isinstance(key, int)})
+    fresh = new_ids(key for key in keys if isinstance(key, int))
     for position, (record, key) in enumerate(zip(records, keys, strict=True)):
         name = text_of(get(record, "name"))
         if name is None and get(record, "name") is None and (name := text_of(get(record, "supercategory"))) is not None:

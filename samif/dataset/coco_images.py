@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,9 +20,11 @@ from samif.dataset.values import Key, file_name_of, get, key_of, new_ids, whole
 Progress = Callable[[int, int], None]
 
 _THREADS = 8
+_AHEAD = 64
+"""Images that are being opened or wait for it: one job for each of millions of images would fill the memory."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One image with its id and file name.
 
@@ -28,6 +33,7 @@ class Entry:
         declared: width and height in pixels as the record gives them; None where it gives none.
         found: whether there is such a file.
         listed: the name in the record.
+        place: of the image among those of the file.
     """
 
     id: int
@@ -35,6 +41,7 @@ class Entry:
     declared: tuple[int, int] | None
     found: bool
     listed: str
+    place: int
 
 
 @dataclass
@@ -43,8 +50,11 @@ class Entries:
 
     all: list[Entry] = field(default_factory=list)
     by_key: dict[Key, Entry] = field(default_factory=dict)
-    by_name: dict[str, Entry | None] = field(default_factory=dict)
-    """By file name, with and without folders and extension; None where two images share it."""
+
+    @cached_property
+    def by_name(self) -> dict[str, Entry | None]:
+        """By file name, with and without folders and extension; None where two images share it."""
+        return _names(self.all)
 
     def of(self, reference: object) -> Entry | None:
         """The image of an `image_id`, which some tools write as a file name."""
@@ -62,7 +72,7 @@ def read_entries(records: list[Any], root: Path, findings: Findings) -> Entries:
     if not records:
         findings.add("names no image ('images' is empty)", "export at least one labelled image")
     keys = [key_of(get(record, "id")) for record in records]
-    fresh = new_ids({key for key in keys if isinstance(key, int)})
+    fresh = new_ids(key for key in keys if isinstance(key, int))
     names = [file_name_of(get(record, "file_name")) for record in records]
     matches = ImageFolder(root).find_all(name for name in names if name is not None)
     for position, (record, key, name) in enumerate(zip(records, keys, names, strict=True)):
@@ -101,11 +111,10 @@ def read_entries(records: list[Any], root: Path, findings: Findings) -> Entries:
         if not isinstance(key, int):
             findings.tally("images whose id is no whole number, which were numbered", NOTHING_TO_DO, get(record, "id"))
         _tell(match, name, id_, findings)
-        entry = Entry(id_, match.path or name, declared, bool(match.path), name)
+        entry = Entry(id_, match.path or name, declared, bool(match.path), name, len(entries.all))
         owner[entry.file_name] = entry
         entries.all.append(entry)
         entries.by_key[id_ if key is None else key] = entry
-    entries.by_name = _names(entries.all)
     return entries
 
 
@@ -137,20 +146,18 @@ def inspect(
 ) -> dict[int, ImageFacts]:
     """Facts of every image that can be decoded, by image id."""
     facts: dict[int, ImageFacts] = {}
-    problems: dict[int, tuple[Entry, ImageError]] = {}
+    there = [entry for entry in entries if entry.found]
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        jobs = {pool.submit(inspect_image, root / e.file_name): e for e in entries if e.found}
-        for done, job in enumerate(as_completed(jobs), start=1):
+        submissions = (pool.submit(inspect_image, root / entry.file_name) for entry in there)
+        jobs: deque[Future[ImageFacts]] = deque(islice(submissions, _AHEAD))
+        for done, entry in enumerate(there, start=1):
             try:
-                facts[jobs[job].id] = job.result()
-            except ImageError as error:
-                problems[jobs[job].id] = jobs[job], error
+                facts[entry.id] = jobs.popleft().result()
+            except ImageError as problem:
+                findings.add(problem.what, problem.remedy, entry.file_name, entry.id, loss="image")
+            jobs.extend(islice(submissions, 1))
             if progress is not None:
-                progress(done, len(jobs))
-    for entry in jobs.values():
-        if entry.id in problems:
-            problem = problems[entry.id][1]
-            findings.add(problem.what, problem.remedy, entry.file_name, entry.id, loss="image")
+                progress(done, len(there))
     return facts
 
 

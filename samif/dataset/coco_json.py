@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from samif.errors import DataError, ObjectMissing
 
-_KEYS = ("images", "annotations", "categories")
+KEYS = ("images", "annotations", "categories")
 _IMPORT = "convert it with 'samif data import'"
 _EXPORT = "export the annotations as COCO instances"
 
@@ -24,23 +26,47 @@ def load_json(path: Path) -> dict[str, list[Any]]:
         ObjectMissing: there is no such file.
         DataError: the file cannot be read, is not JSON, or is JSON of another format, which is named.
     """
-    try:
+    with reading_json(path):
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
-    except FileNotFoundError:
-        raise ObjectMissing(f"{path} does not exist; name the COCO annotation file") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise DataError(f"{path} is a damaged or incomplete gzip file; copy it again from its origin") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); name the COCO annotation file") from None
-    raw = _parsed(data, path)
+        raw = _parsed(data, path)
     other = _other_list(raw) if isinstance(raw, list) else _other_object(raw)
     if other is not None:
         what, remedy = other
         raise DataError(f"{path} {what}; {remedy}")
     content: dict[str, list[Any]] = raw
     return content
+
+
+@contextmanager
+def reading_json(path: Path) -> Iterator[None]:
+    """Whatever reading and parsing a file raises becomes one sentence.
+
+    Raises:
+        ObjectMissing: there is no such file.
+        DataError: it cannot be read, or is not JSON.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise ObjectMissing(f"{path} does not exist; name the COCO annotation file") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise DataError(f"{path} is a damaged or incomplete gzip file; copy it again from its origin") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); name the COCO annotation file") from None
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{error.object[0]:02x} at position {error.start}"
+        raise DataError(
+            f"{path} is not JSON (it is not in Unicode: {byte}); save it as UTF-8 or {_EXPORT} again"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON ({error}); {_EXPORT} again") from None
+
+
+def several_documents(path: Path) -> DataError:
+    """The error for more than one JSON object in a file."""
+    return DataError(f"{path} is not JSON (it is a sequence of JSON documents, one a line); {_EXPORT} again")
 
 
 def _parsed(data: bytes, path: Path) -> Any:
@@ -53,14 +79,12 @@ def _parsed(data: bytes, path: Path) -> Any:
     try:
         return json.loads(data)
     except UnicodeDecodeError as error:
-        byte = f"byte 0x{error.object[error.start]:02x} at position {error.start}"
-        raise DataError(
-            f"{path} is not JSON (it is not in Unicode: {byte}); save it as UTF-8 or {_EXPORT} again"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        lines = isinstance(error, json.JSONDecodeError) and error.msg == "Extra data" and data.lstrip()[:1] == b"{"
-        why = "it is a sequence of JSON documents, one a line" if lines else str(error)
-        raise DataError(f"{path} is not JSON ({why}); {_EXPORT} again") from None
+        bad = error.object[error.start : error.start + 1]
+        raise UnicodeDecodeError(error.encoding, bad, error.start, error.end, error.reason) from None
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data" or data.lstrip()[:1] != b"{":
+            raise
+        raise several_documents(path) from None
 
 
 def _other_list(raw: list[Any]) -> tuple[str, str]:
@@ -81,13 +105,13 @@ def _other_object(raw: Any) -> tuple[str, str] | None:
     """What a file is that is no COCO instance file, and the remedy; None for a COCO instance file."""
     if not isinstance(raw, dict):
         return f"holds a {type(raw).__name__}, not a COCO object", _EXPORT
-    missing = [key for key in _KEYS if not isinstance(raw.get(key), list)]
+    missing = [key for key in KEYS if not isinstance(raw.get(key), list)]
     if missing:
         format_ = _format_of(raw)
         if format_ is not None:
             imported = format_ in ("a VGG Image Annotator file", "a labelme file")
             return f"is {format_}, not a COCO instance file", f"{_IMPORT}, or {_EXPORT}" if imported else _EXPORT
-        return f"has no list '{missing[0]}', a COCO file has {', '.join(_KEYS)}", _EXPORT
+        return f"has no list '{missing[0]}', a COCO file has {', '.join(KEYS)}", _EXPORT
     annotations = [record for record in raw["annotations"] if isinstance(record, dict)]
     if any("segments_info" in record for record in annotations):
         return (

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from samif.config import ReadRules
 from samif.dataset.coco_classes import Classes
+from samif.dataset.coco_file import NO_ID, CocoFile
 from samif.dataset.coco_images import Entries, Entry
 from samif.dataset.findings import NOTHING_TO_DO, Findings, shown
-from samif.dataset.model import Annotation
+from samif.dataset.label_frames import Frame
+from samif.dataset.label_table import LabelTable
+from samif.dataset.records import Annotation
 from samif.dataset.segmentation import BadSegmentation, read_mask
-from samif.dataset.values import flag_of, get, key_of, new_ids, number_of
+from samif.dataset.values import flag_of, get, number_of
 
 CROWD_SHARE = 0.1
 """Share of labels with iscrowd 1 above which they are painted objects: in COCO, where they are regions of many
@@ -24,7 +28,6 @@ objects, they are one label in eighty."""
 CROWD_REPEATS = 0.1
 """The same for classes of an image that have two or more: a region of COCO takes in all that is left of its class."""
 
-Labels = dict[int, list[Annotation]]
 _Place = tuple[str, int | None, int | None]
 
 
@@ -32,32 +35,32 @@ class LabelReader:
     """One pass over the annotations of a file.
 
     Args:
-        sizes: (width, height) by image id; None where it is unknown, because the image cannot be used.
+        frames: by image id; their size is None where it is unknown, because the image cannot be used.
     """
 
-    def __init__(
-        self, entries: Entries, classes: Classes, sizes: Mapping[int, tuple[int, int] | None], findings: Findings
-    ) -> None:
+    def __init__(self, entries: Entries, classes: Classes, frames: Mapping[int, Frame], findings: Findings) -> None:
         self._entries = entries
         self._classes = classes
-        self._sizes = sizes
+        self._frames = frames
         self._findings = findings
         self._lost: set[int] = set()  # positions of labels that are left out or cut
 
-    def read(self, records: list[Any], rules: ReadRules) -> Labels:
-        """Usable labels by image id; what is left out or changed becomes a finding with its `loss`."""
-        labels: Labels = {entry.id: [] for entry in self._entries.all}
-        ids = _Numbering(records, self._findings)
-        for position, record in enumerate(records):
-            entry, label = self._label(position, record, ids)
+    def read(self, file: CocoFile, rules: ReadRules) -> LabelTable:
+        """Usable labels by image; what is left out or changed becomes a finding with its `loss`."""
+        labels, regions = LabelTable(), Counter[tuple[int, str]]()
+        ids = _numbered(file, self._findings)
+        for position, record in enumerate(file.annotations()):
+            entry, label = self._label(position, record, int(ids[position]) if position < len(ids) else 0)
             if entry is not None and label is not None:
-                labels[entry.id].append(label)
-        self._check_limit(records, rules)
-        return self._with_crowds(labels, rules.crowds)
+                labels.add(entry.place, label)
+                if label.crowd:
+                    regions[entry.id, label.category] += 1
+        self._check_limit(len(ids), rules)
+        labels.crowds_are_objects = self._are_objects(regions, labels.count, rules.crowds)
+        return labels
 
-    def _label(self, position: int, record: object, ids: _Numbering) -> tuple[Entry | None, Annotation | None]:
+    def _label(self, position: int, record: object, id_: int) -> tuple[Entry | None, Annotation | None]:
         image, category = get(record, "image_id"), get(record, "category_id")
-        id_ = ids.of(position)
         entry = self._entries.of(image)
         if entry is None:
             self._leave_out(
@@ -84,7 +87,7 @@ class LabelReader:
             )  # fmt: skip
             return entry, None
         self._check_measures(record)
-        size = self._sizes[entry.id]
+        size = self._frames[entry.id].size
         if size is None:  # the image cannot be used, which is a finding of its own
             return entry, None
         try:
@@ -122,8 +125,8 @@ class LabelReader:
                 "check the program that exported them", bbox,
             )  # fmt: skip
 
-    def _check_limit(self, records: list[Any], rules: ReadRules) -> None:
-        total, lost = len(records), len(self._lost)
+    def _check_limit(self, total: int, rules: ReadRules) -> None:
+        lost = len(self._lost)
         if rules.broken_labels == "refuse" or lost <= rules.max_broken_labels * total:
             return
         reasons = Counter(f.kind or f.what for f in self._findings.found if f.loss in ("label", "outline"))
@@ -134,12 +137,13 @@ class LabelReader:
             "export the labels again, or raise dataset.max_broken_labels in params.yaml",
         )
 
-    def _with_crowds(self, labels: Labels, crowds: Literal["auto", "ignore", "objects"]) -> Labels:
-        """The labels with iscrowd 1 as objects, if the parameter says so or, for `auto`, their number."""
-        regions = Counter((id_, a.category) for id_, here in labels.items() for a in here if a.crowd)
-        number, total = regions.total(), sum(map(len, labels.values()))
+    def _are_objects(
+        self, regions: Counter[tuple[int, str]], total: int, crowds: Literal["auto", "ignore", "objects"]
+    ) -> bool:
+        """Whether labels with iscrowd 1 are objects: if the parameter says so or, for `auto`, their number."""
+        number = regions.total()
         if not number:
-            return labels
+            return False
         repeats = sum(count > 1 for count in regions.values()) / len(regions)
         painted = number > 1 and (number > CROWD_SHARE * total or repeats > CROWD_REPEATS)
         objects = crowds == "objects" or (crowds == "auto" and painted)
@@ -151,36 +155,27 @@ class LabelReader:
             else "set dataset.crowds to objects in params.yaml if they are single objects, such as painted masks",
             level="warning",
         )  # fmt: skip
-        if not objects:
-            return labels
-        return {id_: [replace(a, crowd=False) for a in here] for id_, here in labels.items()}
+        return objects
 
 
-class _Numbering:
-    """Annotation ids: whole numbers that occur once stay, the others are numbered after them."""
-
-    def __init__(self, records: list[Any], findings: Findings) -> None:
-        keys = [key_of(get(record, "id")) for record in records]
-        fresh = new_ids({key for key in keys if isinstance(key, int)})
-        seen: set[int] = set()
-        self._ids: list[int] = []
-        for record, key in zip(records, keys, strict=True):
-            if isinstance(key, int) and key not in seen:
-                seen.add(key)
-                self._ids.append(key)
-                continue
-            again = isinstance(key, int)
-            findings.tally(
-                "annotations that share their id with another, which were numbered apart"
-                if again
-                else "annotations without an id that is a whole number, which were numbered",
-                NOTHING_TO_DO,
-                get(record, "id"),
-            )
-            self._ids.append(next(fresh))
-
-    def of(self, position: int) -> int:
-        return self._ids[position]
+def _numbered(file: CocoFile, findings: Findings) -> npt.NDArray[np.int64]:
+    """(N,) annotation ids: whole numbers stay where they occur first, the others are numbered after them."""
+    ids = file.ids.copy()
+    none = ids == NO_ID
+    order = np.argsort(ids, kind="stable")
+    again = np.zeros(len(ids), np.bool_)
+    again[order[1:]] = ids[order[1:]] == ids[order[:-1]]
+    again &= ~none
+    kinds = (
+        (again, "annotations that share their id with another, which were numbered apart"),
+        (none, "annotations without an id that is a whole number, which were numbered"),
+    )
+    for which, what in sorted((kind for kind in kinds if kind[0].any()), key=lambda kind: int(kind[0].argmax())):
+        example = file.odd_id if which is none else int(ids[which.argmax()])
+        findings.tally(what, NOTHING_TO_DO, example, int(which.sum()))
+    anew = none | again
+    ids[anew] = max(0, int(ids.max(initial=0))) + 1 + np.arange(int(anew.sum()))
+    return ids
 
 
 def _is_box(bbox: object) -> bool:

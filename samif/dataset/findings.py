@@ -20,7 +20,7 @@ class Findings:
     def __init__(self, file: str) -> None:
         self.file = file
         self.found: list[Finding] = []
-        self._tallies: dict[tuple[str, str], list[object]] = {}
+        self._tallies: dict[tuple[str, str], tuple[int, object]] = {}
 
     def add(
         self,
@@ -37,17 +37,17 @@ class Findings:
         """A finding about one record, or about the file."""
         self.found.append(Finding(level, file or self.file, image, annotation, what, remedy, loss, kind))
 
-    def tally(self, what: str, remedy: str, example: object = None) -> None:
-        """One more record of a harmless kind."""
-        self._tallies.setdefault((what, remedy), []).append(example)
+    def tally(self, what: str, remedy: str, example: object = None, count: int = 1) -> None:
+        """More records of a harmless kind."""
+        before, first = self._tallies.get((what, remedy), (0, None))
+        self._tallies[what, remedy] = before + count, example if first is None else first
 
     def all(self) -> list[Finding]:
         """What was found about single records, then one warning per harmless kind."""
         counted = []
-        for (what, remedy), examples in self._tallies.items():
-            example = next((f", such as {shown(example)}" for example in examples if example is not None), "")
-            text = f"{what}: {len(examples)}{example}"
-            counted.append(Finding("warning", self.file, None, None, text, remedy, count=len(examples)))
+        for (what, remedy), (count, first) in self._tallies.items():
+            text = f"{what}: {count}" + ("" if first is None else f", such as {shown(first)}")
+            counted.append(Finding("warning", self.file, None, None, text, remedy, count=count))
         return [*self.found, *counted]
 
 

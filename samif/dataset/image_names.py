@@ -19,6 +19,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 _UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")
 """What Label Studio puts before the name of an uploaded file."""
 
+_NORMAL = re.compile(r"[^/\\\0]+(/[^/\\\0]+)*")
+_DOTS = re.compile(r"(^|/)\.\.?(/|$)")
+
 _SHOWN = 3
 
 BY_END = "names that lead to no file, whose images were found in the folder by the end of the path"
@@ -27,7 +30,7 @@ CASE = "names that differ from those of the files in capital letters"
 UPLOAD = "names with a prefix of Label Studio that the files do not have"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Match:
     """The file of one name.
 
@@ -57,11 +60,13 @@ class ImageFolder:
     def find_all(self, names: Iterable[str]) -> dict[str, Match]:
         """The match of every name. A file that was only inferred for one name is not given to another, too."""
         found = {name: self.find(name) for name in names}
-        claims: defaultdict[str, dict[str, list[str]]] = defaultdict(dict)
+        first_of: dict[str, str] = {}
+        shared: dict[str, list[str]] = {}
         for name, match in found.items():
-            if match.path:
-                claims[match.path].setdefault(_plain(name), []).append(name)
-        for path, of_plain in claims.items():
+            if match.path and (first := first_of.setdefault(match.path, name)) != name:
+                shared.setdefault(match.path, [first]).append(name)
+        for path, claims in shared.items():
+            of_plain = _grouped((_plain(name), name) for name in claims)
             if len(of_plain) == 1:
                 continue
             for plain, same in of_plain.items():
@@ -133,6 +138,8 @@ class ImageFolder:
 
     def _inside(self, spelling: str) -> str | None:
         """The path relative to the folder, in normal form; None if it leads out of it."""
+        if _NORMAL.fullmatch(spelling) and not _DOTS.search(spelling):
+            return spelling
         place = os.path.join(self._roots[0], spelling)
         try:
             for path in (os.path.normpath(place), os.path.realpath(place)):

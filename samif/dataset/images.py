@@ -46,7 +46,7 @@ class ImageError(DataError):
         self.remedy = remedy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFacts:
     """What `inspect_image` learns: upright size, size as stored before EXIF turns it, SHA-256 of the file, and the EXIF
     orientation."""
@@ -128,7 +128,7 @@ def inspect_image(path: Path) -> ImageFacts:
             orientation, (upright, stored) = orientation_of(image), sizes_of(image)
             image.draft(None, (max(stored[0] // 8, 1), max(stored[1] // 8, 1)))
             _to_rgb(image)
-        return ImageFacts(upright, stored, _digest(file), orientation)
+        return ImageFacts(upright, upright if stored == upright else stored, _digest(file), orientation)
 
 
 @contextmanager

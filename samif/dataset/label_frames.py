@@ -29,7 +29,7 @@ _NAMES: dict[Side, str] = {"upright": "the upright images", "stored": "the pixel
 _OTHER: dict[Side, Side] = {"upright": "stored", "stored": "upright"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Frame:
     """What the labels of an image refer to.
 
@@ -66,7 +66,7 @@ def misfits(records: Iterable[Any], entries: Entries) -> set[int]:
 def label_frames(
     entries: Entries,
     facts: Mapping[int, ImageFacts],
-    records: list[Any],
+    records: Iterable[Any],
     rule: Literal["auto", "upright", "stored"],
     findings: Findings,
 ) -> dict[int, Frame]:
@@ -77,18 +77,20 @@ def label_frames(
     size, or if outlines fit only one of the two frames.
     """
     turned = {entry.id: entry for entry in entries.all if entry.id in facts and facts[entry.id].orientation != UPRIGHT}
-    reached = reaches(records, entries, set(turned)) if rule == "auto" else {}
+    reached = reaches(records, entries, set(turned)) if turned and rule == "auto" else {}
     told = {id_: _told(entry, facts[id_], reached.get(id_, (0.0, 0.0))) for id_, entry in turned.items()}
     votes = Counter(side for side in told.values() if side is not None)
     common: Side = "stored" if rule == "stored" or (rule == "auto" and set(votes) == {"stored"}) else "upright"
     frames, asked = {}, False
+    known: dict[Frame, Frame] = {}  # most images share one
     for entry in entries.all:
         fact = facts.get(entry.id)
         side = told[entry.id] if entry.id in turned and rule == "auto" and len(votes) > 1 else None
         unclear = rule == "auto" and len(votes) != 1 and side is None
         ask = unclear and entry.id in reached and fact is not None and entry.declared == fact.stored_size != fact.size
         asked = asked or ask
-        frames[entry.id] = _frame(entry, fact, side or common, ask, findings)
+        frame = _frame(entry, fact, side or common, ask, findings)
+        frames[entry.id] = known.setdefault(frame, frame)
     if turned and not asked:
         _say(list(turned.values()), rule, common, votes, findings)
     return frames

@@ -4,61 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from samif.errors import DataError, IntegrityError, ObjectMissing
-from samif.io import files
+import numpy as np
 
+from samif.dataset.index_file import ImageFile, Rows, write_index
+from samif.dataset.records import Annotation, Category, ImageRecord
+from samif.errors import DataError
+from samif.io.spill import sorted_on_disk
 
-@dataclass(frozen=True)
-class Category:
-    """A class: its id in the COCO file and its name."""
-
-    id: int
-    name: str
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """One labelled instance, or a crowd region that scoring ignores.
-
-    Attributes:
-        rle: {"size": [h, w], "counts": str}.
-        bbox: x, y, width, height of the mask, in pixels.
-        area: pixels of the mask.
-    """
-
-    id: int
-    category: str
-    rle: dict[str, Any]
-    crowd: bool
-    bbox: tuple[float, float, float, float]
-    area: float
-
-
-@dataclass(frozen=True)
-class ImageRecord:
-    """An image file, its upright size, the SHA-256 of its bytes ("" where unreadable) and its labels."""
-
-    id: int
-    file_name: str
-    width: int
-    height: int
-    sha256: str
-    annotations: tuple[Annotation, ...]
+__all__ = ["Annotation", "Category", "Dataset", "ImageRecord"]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images below `root` with their labels; the order is the one of the COCO file."""
+    """Images below `root` with their labels; the order is the one of the COCO file.
+
+    The images are in memory, or, as `load` gives them, in a file of which a small part is in memory at a time: then
+    reading them in order is quick, and reading them in another order is slow.
+    """
 
     root: Path
     categories: tuple[Category, ...]
-    images: tuple[ImageRecord, ...]
+    images: Sequence[ImageRecord]
 
     @property
     def category_names(self) -> tuple[str, ...]:
@@ -78,18 +50,39 @@ class Dataset:
         Neither the place and the names of the files nor any order in the COCO file count, nor do ids of classes and
         classes without a label.
         """
-        content = [
-            [
+        sha256, separator = hashlib.sha256(b"["), b""
+        with sorted_on_disk(self._lines()) as lines:
+            for line in lines:
+                sha256.update(separator + line)
+                separator = b","
+        sha256.update(b"]")
+        return sha256.hexdigest()
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        """The id of each image, by which its text is sorted, and the text."""
+        for image in self.images:
+            content = [
                 *(image.id, image.sha256, image.width, image.height),
                 sorted((a.id, a.category, a.rle["counts"], a.crowd) for a in image.annotations),
             ]
-            for image in sorted(self.images, key=lambda image: image.id)
-        ]
-        return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+            yield image.id, json.dumps(content, separators=(",", ":")).encode()
 
     @cached_property
-    def _by_id(self) -> dict[int, ImageRecord]:
-        return {image.id: image for image in self.images}
+    def _ids(self) -> tuple[Rows, Rows]:
+        """(N,) ids, ascending, and the places of their images."""
+        known = self.images
+        ids = known.ids if isinstance(known, ImageFile) else np.array([image.id for image in known], np.int64)
+        order = np.argsort(ids, kind="stable")
+        return ids[order], order
+
+    def _place(self, image_id: int) -> int:
+        ids, places = self._ids
+        at = int(np.searchsorted(ids, image_id, side="right")) - 1
+        if at < 0 or ids[at] != image_id:
+            raise DataError(
+                f"the data set in {self.root} has no image with id {image_id}; run the stage 'dataset' again"
+            )
+        return int(places[at])
 
     def image(self, image_id: int) -> ImageRecord:
         """The image of that id.
@@ -97,12 +90,7 @@ class Dataset:
         Raises:
             DataError: there is none.
         """
-        try:
-            return self._by_id[image_id]
-        except KeyError:
-            raise DataError(
-                f"the data set in {self.root} has no image with id {image_id}; run the stage 'dataset' again"
-            ) from None
+        return self.images[self._place(image_id)]
 
     def path_of(self, image: ImageRecord) -> Path:
         return self.root / image.file_name
@@ -113,66 +101,35 @@ class Dataset:
         Raises:
             DataError: an id is unknown.
         """
-        wanted = {self.image(image_id).id for image_id in image_ids}
-        return replace(self, images=tuple(p for p in self.images if p.id in wanted))
+        wanted = np.unique(np.fromiter(image_ids, np.int64))
+        ids, places = self._ids
+        unknown = wanted[~np.isin(wanted, ids)]
+        if len(unknown):
+            self._place(int(unknown[0]))
+        return self._at(np.sort(places[np.isin(ids, wanted)]))
+
+    def _at(self, places: Rows) -> Dataset:
+        known = self.images
+        part = known.select(places) if isinstance(known, ImageFile) else tuple(known[at] for at in places.tolist())
+        return replace(self, images=part)
+
+    def without_labels(self) -> Dataset:
+        """The same images, quicker to read from a file; a data set in memory is not changed."""
+        known = self.images
+        return replace(self, images=known.without_labels()) if isinstance(known, ImageFile) else self
 
     def save(self, path: Path) -> None:
-        """Write a COCO file with `sha256` per image and compressed RLE; it appears whole or not at all."""
-        pairs = [(image, a) for image in self.images for a in image.annotations]
-        id_of = {category.name: category.id for category in self.categories}
-        content = {
-            "images": [
-                {"id": p.id, "file_name": p.file_name, "width": p.width, "height": p.height, "sha256": p.sha256}
-                for p in self.images
-            ],
-            "annotations": [
-                {
-                    "id": a.id,
-                    "image_id": image.id,
-                    "category_id": id_of[a.category],
-                    "segmentation": a.rle,
-                    "bbox": list(a.bbox),
-                    "area": a.area,
-                    "iscrowd": int(a.crowd),
-                }
-                for image, a in pairs
-            ],
-            "categories": [{"id": category.id, "name": category.name} for category in self.categories],
-        }
-        files.commit(path, json.dumps(content, separators=(",", ":")).encode())
+        """Write the index (`samif.dataset.index_file`); it appears whole or not at all."""
+        write_index(path, self.categories, self.images)
 
     @classmethod
     def load(cls, path: Path, root: Path) -> Self:
-        """Read what `save` wrote. The file is trusted: no image is opened and no mask is checked.
+        """Read what `save` wrote, by parts and as they are asked for. The file is trusted: no image is opened and no
+        mask is checked.
 
         Raises:
-            DataError: the file is missing or was not written by `save`.
+            ObjectMissing: there is no such file.
+            IntegrityError: it is damaged or was not written by `save`; a damaged part is noticed when it is read.
         """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            names = {category["id"]: category["name"] for category in content["categories"]}
-            annotations: dict[int, list[Annotation]] = {image["id"]: [] for image in content["images"]}
-            for a in content["annotations"]:
-                x, y, width, height = a["bbox"]
-                annotations[a["image_id"]].append(
-                    Annotation(
-                        id=a["id"],
-                        category=names[a["category_id"]],
-                        rle=a["segmentation"],
-                        crowd=bool(a["iscrowd"]),
-                        bbox=(x, y, width, height),
-                        area=a["area"],
-                    )
-                )
-            images = tuple(
-                ImageRecord(i["id"], i["file_name"], i["width"], i["height"], i["sha256"], tuple(annotations[i["id"]]))
-                for i in content["images"]
-            )
-        except FileNotFoundError:
-            raise ObjectMissing(f"{path} does not exist; run the stage 'dataset' first") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise IntegrityError(
-                f"{path} is not an index of checked images ({type(error).__name__}: {error}); "
-                "run the stage 'dataset' again"
-            ) from None
-        return cls(root, tuple(Category(id_, name) for id_, name in names.items()), images)
+        images = ImageFile(path)
+        return cls(root, images.categories, images)

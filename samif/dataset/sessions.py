@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ def _in_draw_order(candidates: list[tuple[ImageRecord, Annotation]], salt: str) 
     return [candidate for *_, candidate in sorted(ranked, key=lambda entry: entry[:2])]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Group:
     """Images of equal content, which stay together, and the classes that they show."""
 
@@ -89,14 +89,15 @@ def split_by_image(dataset: Dataset, fraction: float, seed: int) -> tuple[Datase
 
 def _groups(dataset: Dataset, seed: int) -> list[_Group]:
     """Groups of equal content, in the order of chance."""
-    members: defaultdict[str, list[ImageRecord]] = defaultdict(list)
+    groups: dict[str, _Group] = {}
+    known: dict[frozenset[str], frozenset[str]] = {}  # most sets of classes are those of many images
     for image in dataset.images:
-        members[image.sha256].append(image)
-    groups = []
-    for sha256, images in members.items():
-        shown = {a.category for image in images for a in image.annotations if not a.crowd}
-        groups.append(_Group(_hash(str(seed), sha256), tuple(p.id for p in images), frozenset(shown)))
-    return sorted(groups, key=lambda group: group.key)
+        key = _hash(str(seed), image.sha256)
+        shown = frozenset(a.category for a in image.annotations if not a.crowd)
+        same = groups.get(key)
+        ids, shown = ((*same.ids, image.id), same.classes | shown) if same else ((image.id,), shown)
+        groups[key] = _Group(key, ids, known.setdefault(shown, shown))
+    return sorted(groups.values(), key=lambda group: group.key)
 
 
 def _held_out(groups: list[_Group], fraction: float) -> set[str]:

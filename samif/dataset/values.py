@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 _WHOLE = re.compile(r"[+-]?\d{1,19}(\.0*)?")
@@ -81,7 +82,7 @@ def file_name_of(value: object) -> str | None:
     return None if any("\ud800" <= character <= "\udfff" for character in value) else value
 
 
-def new_ids(taken: set[int]) -> Any:
+def new_ids(taken: Iterable[int]) -> Iterator[int]:
     """Numbers above all of `taken`, one after the other."""
     number = max(taken, default=0)
     number = max(number, 0)

@@ -67,7 +67,12 @@ class Document(BaseModel):
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            raise IntegrityError(f"{origin} {_reason(error, cls.WHAT)}; {cls.REMEDY}") from None
+            raise cls.refusal(error, origin) from None
+
+    @classmethod
+    def refusal(cls, error: ValidationError, origin: str) -> IntegrityError:
+        """The error for content that is no such document."""
+        return IntegrityError(f"{origin} {_reason(error, cls.WHAT)}; {cls.REMEDY}")
 
 
 def _reason(error: ValidationError, what: str) -> str:

@@ -285,7 +285,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(data: Path) -> None:
     assert samif(root, "stage", "dataset").code == 0
     refused = samif(root, "stage", "embed")
     refusal(refused, checkpoint, "weights of 'tiny'", "encoder.name: vit_b", "give a 'vit_b' file")
-    assert not (root / "artifacts" / "embeddings.json").exists() and not (root / ".samif" / "embeddings").exists()
+    assert not (root / "artifacts" / "embeddings.parquet").exists() and not (root / ".samif" / "embeddings").exists()
 
 
 @pytest.mark.parametrize("command", [["run"], ["why"], ["session", "remove", "s1"], ["data", "check"]], ids=" ".join)

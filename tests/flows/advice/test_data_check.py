@@ -117,14 +117,14 @@ def test_labels_may_change_after_the_run(line: Line, tmp_path: Path) -> None:
     assert all(error["annotation"] != removed["id"] for error in found["label_errors"])
 
 
-@pytest.mark.parametrize("gone", ["embeddings.json", "store", "encoder"])
+@pytest.mark.parametrize("gone", ["embeddings.parquet", "store", "encoder"])
 def test_what_a_run_left_may_be_gone(line: Line, tmp_path: Path, gone: str) -> None:
     content = line.params.model_dump(mode="json")
     if gone == "encoder":
         content["encoder"]["tiles"] = 2
     other = write(tmp_path / "ws", content)
     shutil.copytree(line.layout.artifacts, other.layout.artifacts)
-    if gone == "embeddings.json":
+    if gone == "embeddings.parquet":
         other.layout.embeddings.unlink()
     result = check("-w", other.layout.root, "--json")  # the store was never copied
     assert not advice_of(result)["with_features"]

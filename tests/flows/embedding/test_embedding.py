@@ -24,10 +24,10 @@ import torch
 from PIL import Image
 
 from flows.embedding import dispatch
-from flows.embedding.dispatch import divide
 from flows.embedding.encoder import Pixels
 from flows.embedding.flow import Embedded, embed_images
-from flows.embedding.shard_encoder import Shard, ShardEncoder, ShardOutcome
+from flows.embedding.shard_encoder import ShardEncoder, ShardOutcome
+from flows.embedding.shards import Shard, divide
 from flows.runtime.progress import Tracker
 from flows.runtime.ray_cluster import Cluster, fit, ray_cluster
 from flows.store import EmbeddingReader, EmbeddingStore
@@ -287,7 +287,7 @@ def test_workers_and_their_calls_have_names(bench: Bench, ray_here: None) -> Non
         def remote(self, *_: object) -> object:
             return object()
 
-    shards = divide(bench.images, 4, 2)
+    shards = divide(bench.images, np.arange(len(bench.images)), 4, 2)
     assigned = dispatch._Dispatch(shards, [SimpleNamespace(ready=Call(), embed=Call())], Call, bench)
     assigned._ping(0)
     assigned._answering.add(0)
@@ -504,7 +504,7 @@ def test_a_worker_that_keeps_dying_is_one_sentence(
     ],
 )
 def test_work_is_divided_evenly(count: int, largest: int, workers: int, sizes: list[int]) -> None:
-    images = [(Path(str(index)), str(index)) for index in range(count)]
-    shards = divide(images, largest, workers)
+    images = [(Path("/", str(index)), str(index)) for index in range(count)]
+    shards = divide(images, np.arange(count), largest, workers)
     assert [len(shard) for shard in shards] == sizes
     assert [image for shard in shards for image in shard] == images

@@ -105,7 +105,7 @@ def test_dvc_repro_by_hand_off_path(tmp_path: Path) -> None:
     root = drawn_workspace(tmp_path, {}, base_images=2, mixed_images=1, val_images=1)
     sync_pipeline(Layout(root), load_params(root / "params.yaml"))
     beside = installed(tmp_path / "venv" / "bin", "stage by")
-    outs = "dataset/train.json dataset/val.json quarantine/dataset.json"
+    outs = "dataset/train.parquet dataset/val.parquet quarantine/dataset.json"
     with (beside / "samif").open("a") as script:
         script.write(f"cd artifacts && mkdir drawn dataset quarantine && touch {outs}\n")
     (root / "artifacts").mkdir()

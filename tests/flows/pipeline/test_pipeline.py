@@ -48,8 +48,8 @@ if pathlib.Path("interrupt").exists():  # as Ctrl-C reaches the stage, which end
 if pathlib.Path("die").exists():
     os.kill(os.getpid(), signal.SIGKILL)
 params = pathlib.Path("params.yaml").read_text()
-outs = {{"dataset": ["dataset/train.json", "dataset/val.json", "quarantine/dataset.json"],
-        "embed": ["embeddings.json", "quarantine/embed.json"],
+outs = {{"dataset": ["dataset/train.parquet", "dataset/val.parquet", "quarantine/dataset.json"],
+        "embed": ["embeddings.parquet", "quarantine/embed.json"],
         "pretrain_decoder": ["decoder/d"], "propose": ["proposals/train.parquet", "proposals/val.parquet"],
         "train_base": ["classifiers/base/c"], "session": [f"classifiers/{{name}}/c"],
         "evaluate_base": ["evaluations/base/e", "metrics/base.json"],
@@ -57,7 +57,7 @@ outs = {{"dataset": ["dataset/train.json", "dataset/val.json", "quarantine/datas
         "report": ["report/r", "plots/images/i", "metrics.json"]}}[stage]
 text = hashlib.sha256("".join(line for line in params.splitlines() if "/" not in line).encode()).hexdigest()
 if stage == "embed" and "\\nsemantic: null" not in params:
-    outs.append("semantic.json")
+    outs.append("semantic.parquet")
 if stage == "dataset" and "drawn:" in params:
     outs.append("drawn/p")
 elif stage == "dataset":
@@ -215,14 +215,14 @@ def test_a_semantic_encoder_comes_and_goes(finished: Path) -> None:
     """Its features are kept beside the embeddings; which part a classifier takes is only the classifier's business."""
     text = (finished / "params.yaml").read_text()
     edit(finished, "\nsemantic: null", f"\nsemantic: {{model: vit_x, checkpoint: w.pth, sha256: {'ab' * 32}}}")
-    assert set(go(finished).values()) == {"ran"} and (finished / "artifacts" / "semantic.json").exists()
+    assert set(go(finished).values()) == {"ran"} and (finished / "artifacts" / "semantic.parquet").exists()
     assert go(finished) == {}
     params = (finished / "params.yaml").read_text()
     (finished / "params.yaml").write_text(re.sub(r"(?m)^  features: \[.*?\]", "  features: [token, semantic]", params))
     of_classifiers = {f"{stage}@{name}" for stage in ("session", "evaluate") for name in ("s1", "s2")}
     assert set(go(finished)) == {"train_base", "evaluate_base", *of_classifiers, "report"}
-    (finished / "artifacts" / "semantic.json").unlink()
-    assert will_run(finished)["embed"] == ("output artifacts/semantic.json missing",)
+    (finished / "artifacts" / "semantic.parquet").unlink()
+    assert will_run(finished)["embed"] == ("output artifacts/semantic.parquet missing",)
     (finished / "params.yaml").write_text(text)
     assert set(go(finished)) == {"train_base", "evaluate_base", *of_classifiers, "report"}
     assert go(finished) == {} and "semantic" not in (finished / "dvc.yaml").read_text()
@@ -233,8 +233,8 @@ def test_data_and_lost_outputs_are_noticed(finished: Path, tmp_path: Path) -> No
     assert will_run(finished)["dataset"] == (f"dependency {tmp_path}/data/images changed",)
     # The script's result does not depend on the image, so nothing after it runs.
     assert go(finished) == {"dataset": "ran"}
-    (finished / "artifacts" / "embeddings.json").unlink()
-    assert will_run(finished)["embed"] == ("output artifacts/embeddings.json missing",)
+    (finished / "artifacts" / "embeddings.parquet").unlink()
+    assert will_run(finished)["embed"] == ("output artifacts/embeddings.parquet missing",)
     assert go(finished) == {"embed": "restored"}
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from flows.registry.promotion import Promotions
 from flows.registry.promotion_request import Evidence, Request
 from flows.registry.registry import Registry
 from samif.config import Params
+from samif.dataset.model import Dataset
 from samif.errors import ConfigError, GateFailed, SamifError
 from samif.versions.verdict import Check, Verdict
 from tests.support.browser import look
@@ -616,7 +618,8 @@ def test_a_tampered_journal_stops_promotion_rollback_and_history(grown: TaggedLi
 
 def test_a_workspace_that_moved_on_says_nothing_against_a_version(grown: TaggedLine) -> None:
     index = grown.layout.index("val")
-    index.write_text(index.read_text().replace('"id": 1,', '"id": 1,').replace('"width":64', '"width":65'))
+    val = Dataset.load(index, grown.layout.root)
+    replace(val, images=[replace(image, width=image.width + 1) for image in val.images]).save(index)
     states = {item["name"]: item["state"] for item in of(grown, "verify", "demo/1")}
     assert states["data set"] == "not reachable" and "images" not in states
     # But a promotion needs the images that the evaluation rests on.
@@ -626,7 +629,7 @@ def test_a_workspace_that_moved_on_says_nothing_against_a_version(grown: TaggedL
 
 def test_without_images_only_force_promotes(grown: TaggedLine) -> None:
     grown.layout.index("val").unlink()
-    with pytest.raises(SamifError, match="could not be scored on the validation images: .*val.json does not exist"):
+    with pytest.raises(SamifError, match="could not be scored on the validation images: .*val.parquet does not exist"):
         samif(grown, "promote", "demo/2")
     shouted = samif(grown, "promote", "demo/2", "--force", "--why", "the disk is gone")
     assert "FORCED over: " in shouted and "could not be scored" in shouted

@@ -236,7 +236,7 @@ def test_a_session_refuses_another_encoder_than_the_base_was_made_with(line: Lin
     other = checkpoint(tmp_path / "other.pth", seed=1)
     section = {"model": SMALL, "checkpoint": str(other), "sha256": file_sha256(other), "size": SIZE}
     changed = Line(Layout(tmp_path / "ws"), line.params).changed(semantic=section)
-    with pytest.raises(SamifError, match=r"is not the one that .*semantic\.json was made with"):
+    with pytest.raises(SamifError, match=r"is not the one that .*semantic\.parquet was made with"):
         changed.run("session", session="s1")
 
 

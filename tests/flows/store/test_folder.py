@@ -82,7 +82,7 @@ def test_a_full_disk_is_told_and_resumed(small_disk: Path) -> None:
     left = namespace_of(store).missing(images)
     assert left == images[40 - len(left) :]
     assert 0 < len(left) < 40
-    assert [damage.reason for damage in namespace_of(store).verify()] in ([], ["its data has no manifest"])
+    assert namespace_of(store).verify() == []
     expect(store, [image for image in images if image not in left])
     (small_disk / "other").unlink()
     list(map(partial(write, store), groups))

@@ -72,9 +72,9 @@ def test_verify_finds_damage_and_mends_it(store: EmbeddingStore, tmp_path: Path)
     for kind, shard in shards.items():
         DAMAGES[kind](store.storage, *names_of(store, shard))
     done = samif(tmp_path, *command, "--json")
-    refusal(done, "is damaged in 8 places", "samif store verify --repair")
-    for shard in shards.values():
-        assert shard in done.out
+    refusal(done, "is damaged in 7 places", "samif store verify --repair")
+    for kind, shard in shards.items():
+        assert (shard in done.out) == (kind != "no manifest")  # whose writer may be about to write it
     assert intact not in done.out
     repaired = samif(tmp_path, *command, "--repair")
     assert repaired.code == 0, repaired.err
@@ -87,7 +87,7 @@ def test_gc_keeps_what_a_manifest_names_and_what_is_young(store: EmbeddingStore,
     used, unused, young = write(store, [sha(0), sha(1)]), write(store, [sha(2), sha(3)]), write(store, [sha(4)])
     store.namespace("f" * 64, PREPROCESSING).write([sha(0)], embeddings([sha(0)]))
     workspace = tmp_path / "line"
-    manifest_of([sha(0)]).save(workspace / "artifacts" / "embeddings.json")
+    manifest_of([sha(0)]).save(workspace / "artifacts" / "embeddings.parquet")
     manifest_of([sha(1)]).save(tmp_path / "branch.json")
     age(store, 3700)
     age(store, 3500, young)
@@ -151,7 +151,9 @@ def test_gc_refuses_to_guess_what_is_kept(store: EmbeddingStore, tmp_path: Path)
     write(store, [sha(0)])
     (tmp_path / "empty").mkdir()
     assert samif(tmp_path, "store", "gc", "--store", "store").code == 2
-    refusal(samif(tmp_path, "store", "gc", "empty", "--store", "store", "--delete"), "embeddings.json does not exist")
+    refusal(
+        samif(tmp_path, "store", "gc", "empty", "--store", "store", "--delete"), "embeddings.parquet does not exist"
+    )
 
 
 def test_only_old_unfinished_files_are_damage(store: EmbeddingStore, tmp_path: Path) -> None:

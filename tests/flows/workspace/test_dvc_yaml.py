@@ -47,7 +47,7 @@ def test_content_counts_wherever_the_checkpoint_is(
 ) -> None:
     found = stages(**encoder)
     for name in ("embed", "pretrain_decoder"):  # the decoder starts from the checkpoint's
-        others = {"artifacts/dataset/train.json", "artifacts/dataset/val.json", "artifacts/embeddings.json"}
+        others = {"artifacts/dataset/train.parquet", "artifacts/dataset/val.parquet", "artifacts/embeddings.parquet"}
         others |= {"artifacts/quarantine/dataset.json"}
         assert set(found[name]["deps"]) - others == ({dependency} if dependency else set())
         assert ("--weights" in found[name]["cmd"]) == shipped
