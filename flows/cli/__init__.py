@@ -55,6 +55,7 @@ def _run() -> None:
         predict,
         promotion,
         protocol,
+        prune,
         registry,
         serve,
         store,

@@ -148,6 +148,7 @@ def history(
         terms = [term_content(term) for term in live.terms]
         unfinished = live.unfinished.model_dump(mode="json") if live.unfinished else None
         content = {"model": model, "live": live.version, "previous": live.previous, "alias": alias, "history": terms}
+        content["pruned"] = sorted(live.pruned)
         print_json(content | {"unfinished": unfinished, "journal": {"entries": len(chain.entries), "head": chain.head}})
         return
     if not live.terms:
@@ -159,11 +160,19 @@ def history(
             right=("version",),
             whole=("since", "until", "how"),
         )
+    for entry in chain.entries:
+        if entry.kind == "prune":
+            reason = f": {entry.why}" if entry.why else ""
+            _say(f"{entry.time:%Y-%m-%d %H:%M} removed versions {_numbers(entry.pruned)} by {entry.who}{reason}")
     if live.unfinished is not None:
         act = f"the {live.unfinished.kind} of version {live.unfinished.version} by {live.unfinished.who}"
         console().print(f"unfinished: {act}; the next promote or rollback carries it out", soft_wrap=True, markup=False)
     elif (moved := describe_hand_move(model.removesuffix("-classifier"), live, alias)) is not None:
         console().print(moved, soft_wrap=True, markup=False)
+
+
+def _numbers(versions: tuple[int, ...]) -> str:
+    return ", ".join(map(str, versions[:20])) + (f" and {len(versions) - 20} more" if len(versions) > 20 else "")
 
 
 def _promote(opened: Opened, ref: str, request: Request, as_json: bool) -> None:

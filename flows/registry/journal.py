@@ -21,7 +21,7 @@ from flows.runtime.process import ProcessIdentity
 from samif.config import Strict
 from samif.errors import IntegrityError
 
-Kind = Literal["adopt", "approve", "promote", "rollback", "done", "void", "repair"]
+Kind = Literal["adopt", "approve", "promote", "rollback", "done", "void", "repair", "prune"]
 ENTRY_TAG, DIGEST_TAG, HEAD_TAG = "entry", "digest", "journal_head"
 
 
@@ -31,7 +31,7 @@ class JournalEntry(Strict):
     `promote` and `rollback` are decisions, taken before the alias moves; `done` says that the alias was read back as
     decided, `void` that the decision came to nothing; both name the decision in `closes`. `approve` is a person's yes
     to one verdict on one card. `adopt` records what was live before the journal began, `repair` that the alias stood
-    elsewhere than the journal says and was put back.
+    elsewhere than the journal says and was put back. `prune` names the versions that are removed from then on.
     """
 
     model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)
@@ -60,6 +60,8 @@ class JournalEntry(Strict):
     overrode: tuple[str, ...] = ()
     """What was overridden by force."""
     closes: str | None = None
+    pruned: tuple[int, ...] = Field(default=(), exclude_if=lambda versions: not versions)
+    """Versions that are removed; left out of the text where there are none, so that older entries keep their digest."""
 
     @property
     def text(self) -> str:
@@ -75,6 +77,8 @@ class JournalEntry(Strict):
         """One line for the registry's own page."""
         force = "FORCED " if self.forced else ""
         step = f"{self.was or 'nothing'} -> {self.version or 'nothing'}"
+        if self.pruned:
+            step = f"{len(self.pruned)} versions"
         return f"{force}{self.kind} {step} by {self.who}" + (f": {self.why[:500]}" if self.why else "")
 
 

@@ -31,12 +31,14 @@ class Live:
         unfinished: a decision whose alias was not yet read back.
         approvals: given since the last change, and so still to be used.
         terms: what was live when, oldest first.
+        pruned: versions that are removed or about to be; a rollback passes over them.
     """
 
     stack: tuple[int, ...] = ()
     unfinished: JournalEntry | None = None
     approvals: tuple[JournalEntry, ...] = ()
     terms: tuple[Term, ...] = ()
+    pruned: frozenset[int] = frozenset()
 
     @property
     def version(self) -> int | None:
@@ -61,7 +63,7 @@ class Live:
         stack = self.stack[:-1] if back else (*self.stack, decision.version)
         closed = tuple(replace(term, until=at) if term.until is None else term for term in self.terms)
         term = Term(decision.version, at, None, "rolled back" if back else "promoted", decision)
-        return Live(stack, None, (), (*closed, term))
+        return Live(stack, None, (), (*closed, term), self.pruned)
 
 
 def fold(entries: Sequence[JournalEntry]) -> Live:
@@ -79,4 +81,7 @@ def fold(entries: Sequence[JournalEntry]) -> Live:
             live = live._after(live.unfinished, entry.time)
         elif entry.kind == "void":
             live = replace(live, unfinished=None)
+        elif entry.kind == "prune":
+            pruned = live.pruned.union(entry.pruned)
+            live = replace(live, pruned=pruned, stack=tuple(v for v in live.stack if v not in pruned))
     return live

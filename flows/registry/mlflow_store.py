@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +34,8 @@ T = TypeVar("T")
 LOCK_SECONDS = 300.0
 MODEL_TAG = "model_id"
 """Tag of a version: the logged model that holds its files."""
+REGISTERED_TAG = "last_registered"
+"""Tag of a version: when a run last had it, where that was after its first registration."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,7 @@ class MlflowStore:
         found = self.client.search_model_versions(f"name = '{entry.model}' and {entry.mine}")
         if found:
             oldest = min(found, key=lambda item: int(item.version))
+            self._note_registered(oldest)
             return Registration(int(oldest.version), False, str(oldest.run_id))
         filled = fill_run(self, entry)
         self.make_model(entry.model, entry.model_description)
@@ -158,6 +162,14 @@ class MlflowStore:
             named = json.dumps([{"name": entry.model, "version": int(made.version)}])
             self.client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": named})
         return Registration(int(made.version), True, run_id)
+
+    def _note_registered(self, version: ModelVersion) -> None:
+        """Say when a version was last registered again, to half a day: see `retention`."""
+        now = datetime.now(UTC)
+        noted = version.tags.get(REGISTERED_TAG)
+        if noted is None or now - datetime.fromisoformat(noted) > timedelta(hours=12):
+            at = now.isoformat(timespec="seconds")
+            self.client.set_model_version_tag(version.name, version.version, REGISTERED_TAG, at)
 
     def record(self, entry: Entry) -> str:
         """Find the finished run that has the entry's digest, else make it; returns its id. Call inside `writing`."""

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
-
-from pydantic import ValidationError
 
 from flows.registry.journal import Chain, Journal, JournalEntry, Kind, LostRaceError
 from flows.registry.live_state import Live, fold
 from flows.registry.mlflow_store import MlflowStore
 from flows.registry.ownership import check_promotion
-from flows.registry.promotion_request import Evidence, Request
+from flows.registry.promotion_request import Evidence, Request, write_entry
 from flows.runtime.process import this_process
 from samif.config import Params
 from samif.errors import ConfigError, GateFailed, IntegrityError, ObjectMissing, ServiceUnavailable
@@ -92,6 +88,10 @@ class Promotions:
                 chain, live = self._settle(None if request.adopt else _SAMIF)
             if live.version == version:
                 raise ConfigError(f"{self.model}/{version} is live already; see 'samif registry history'")
+            if version in live.pruned:
+                raise ObjectMissing(
+                    f"{self.model}/{version} is being removed by 'samif registry prune'; promote another version"
+                )
             evidence = evidence_on(live.version)
             if request.approve and approved not in ("", evidence.verdict.digest):
                 raise GateFailed(
@@ -208,22 +208,7 @@ class Promotions:
         return found
 
     def _write(self, chain: Chain, kind: Kind, request: Request, **facts: Any) -> Chain:
-        try:
-            entry = JournalEntry(
-                number=len(chain.entries) + 1,
-                after=chain.head,
-                id=uuid4().hex,
-                kind=kind,
-                time=datetime.now(UTC),
-                who=request.who,
-                why=request.why,
-                process=this_process(),
-                **facts,
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ConfigError(f"the journal cannot take '{first['loc'][0]}': {first['msg'].lower()}") from None
-        return self._journal.append(entry)
+        return write_entry(self._journal, chain, kind, request, **facts)
 
     def _carried_out(self, decision: JournalEntry) -> Live:
         chain, live = self._settle()

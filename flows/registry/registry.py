@@ -16,6 +16,8 @@ from flows.registry.hand_moves import hand_move
 from flows.registry.journal import Chain, Journal
 from flows.registry.mlflow_store import MlflowStore, Registration
 from flows.registry.promotion import CHALLENGER, Promotions
+from flows.registry.prune import Prune
+from flows.registry.retention import Retention
 from flows.registry.run_entry import Entry
 from flows.registry.version_entry import decoder_entry, version_entry
 from flows.registry.version_files import DECODER, KEPT, REQUIRED, check, checked, is_whole
@@ -147,6 +149,10 @@ class Registry:
     def promotions(self, line: str, params: Params, say: Callable[[str], None] = lambda _: None) -> Promotions:
         """Promotion and rollback of a line, asked for by the workspace with these parameters; see `Promotions`."""
         return Promotions(self._store, line, params, say)
+
+    def prune(self, line: str, params: Params, retention: Retention) -> Prune:
+        """Retention of a line, asked for by the workspace with these parameters; see `Prune`."""
+        return Prune(self._store, line, params, retention)
 
     def hand_move(self, line: str) -> str | None:
         """One sentence where the alias of the live version was moved past the journal; see `hand_moves`."""
