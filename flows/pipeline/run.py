@@ -14,6 +14,7 @@ from typing import Any
 
 from flows.pipeline.explain import StageReason, stage_reasons
 from flows.pipeline.reproduce import reproduce
+from flows.runtime.cost import Cost, total
 from flows.workspace.dvc_config import use_git
 from flows.workspace.dvc_yaml import prune, sync_pipeline
 from flows.workspace.layout import Layout
@@ -31,9 +32,10 @@ logger = logging.getLogger(__name__)
 Record = dict[str, Any]
 """A run's record, as .samif/runs/ID.json keeps it: {"schema": 1, "id", "request", "who", "why", "cause", "commit",
 "params", "data_sha256", "data_revision", "dvc_lock", "started", "ended", "outcome": running|done|failed|interrupted,
-"error", "reasons": [{"stage", "will_run", "reasons"}], "stages": [{"stage", "how": ran|restored, "seconds"}],
-"up_to_date", "versions"}. `data_sha256` is the state that was asked for, `data_revision` the one that was read;
-`up_to_date` is true where no stage ran."""
+"error", "reasons": [{"stage", "will_run", "reasons"}], "stages": [{"stage", "how": ran|restored, "seconds", "cost"}],
+"cost", "up_to_date", "versions"}. `cost` of a stage that ran is a `Cost`, that of the run their sum, none where none
+ran. `data_sha256` is the state that was asked for, `data_revision` the one that was read; `up_to_date` is true where no
+stage ran."""
 
 
 def run(root: Path, request: RunRequest, say: Callable[[str], None] = lambda _: None) -> Record:
@@ -93,6 +95,8 @@ def _work(layout: Layout, params: Params, record: Record, say: Callable[[str], N
     _check_ownership(layout, params)
     recomputed = _recompute_missing(layout, params, say)
     record["stages"] = [asdict(stage) for stage in reproduce(layout.root, say).stages]
+    spent = total(Cost.model_validate(stage["cost"]) for stage in record["stages"] if stage["cost"] is not None)
+    record["cost"] = None if spent is None else spent.model_dump(mode="json", exclude={"made"})
     record["up_to_date"] = not recomputed and all(stage["how"] == "restored" for stage in record["stages"])
     if not record["stages"]:
         say(f"{'' if recomputed else 'nothing to do: '}every stage is up to date")
@@ -156,6 +160,7 @@ def _new_record(request: RunRequest, reasons: Sequence[StageReason]) -> Record:
         "error": None,
         "reasons": [asdict(reason) for reason in reasons],
         "stages": [],
+        "cost": None,
         "up_to_date": False,
         "versions": None,
     }

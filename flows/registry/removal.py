@@ -6,9 +6,9 @@ names both, goes last.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from flows.registry.absent import found
 from flows.registry.mlflow_store import MODEL_TAG, MlflowStore
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def remove_version(store: MlflowStore, version: ModelVersion) -> None:
 def remove_run(store: MlflowStore, run: Run) -> None:
     """Remove a run, the files of the models that it logged, and its own. Call inside `writing`."""
     for output in run.outputs.model_outputs if run.outputs else []:
-        model = _found(store.client.get_logged_model, output.model_id)
+        model = found(store.client.get_logged_model, output.model_id)
         if model is not None:
             _remove_model(store, model)
     _remove_files(store.run_files(run))
@@ -62,21 +62,9 @@ def _remove_files(files: Any) -> None:
 
 def _parts(store: MlflowStore, version: ModelVersion) -> tuple[Run | None, LoggedModel | None]:
     model_id = version.tags.get(MODEL_TAG)
-    run = _found(store.client.get_run, str(version.run_id)) if version.run_id else None
-    model = _found(store.client.get_logged_model, model_id) if model_id is not None else None
+    run = found(store.client.get_run, str(version.run_id)) if version.run_id else None
+    model = found(store.client.get_logged_model, model_id) if model_id is not None else None
     return run, model
-
-
-def _found(get: Callable[[str], Any], name: str) -> Any:
-    """What MLflow has, or none where it was deleted."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return get(name)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
 
 
 def _size(files: Any) -> int:
