@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
+from flows.pipeline.cancel import interrupt
 from flows.pipeline.run import last_run
 from flows.workspace.lock import busy_error
 from samif.errors import SystemRefused
@@ -81,8 +82,7 @@ class Runs:
             if started is None or started.process.poll() is not None:
                 return False
             started.cancelled = True
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(started.process.pid, signal.SIGINT)
+            interrupt(started.process.pid)
             return True
 
     def end(self) -> None:
