@@ -47,6 +47,7 @@ def _run() -> None:
     prepare_user()
     # Each module registers its commands.
     from flows.cli import (  # noqa: F401
+        cancel,
         console,
         data,
         data_import,
@@ -55,6 +56,7 @@ def _run() -> None:
         predict,
         promotion,
         protocol,
+        prune,
         registry,
         serve,
         store,

@@ -21,6 +21,7 @@ from flows.cli.app import (
     print_rows,
     print_skipped,
 )
+from flows.cli.registry import open_registry, tell_hand_move
 
 
 @app.command()
@@ -87,3 +88,5 @@ def predict(
         say.print(f"image and category ids are those of {done.ids.file}", soft_wrap=True)
     for note in done.notes:
         say.print(note, soft_wrap=True)
+    if found.params is not None:
+        tell_hand_move(open_registry(workspace), model)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.app import HERE, AsJson, Workspace, console, print_json, print_rows, whoami
-from flows.cli.registry import open_registry, registry_app
+from flows.cli.registry import open_registry, registry_app, tell_hand_move
 from samif.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def compare(
     from flows.comparison.decide import compare_versions
     from flows.comparison.page import headline
 
-    compared = compare_versions(open_registry(workspace), before, after, html)
+    opened = open_registry(workspace)
+    compared = compare_versions(opened, before, after, html)
     examination, path, run = compared.examination, compared.page, compared.run
     verdict = examination.verdict
     if as_json:
@@ -53,6 +54,7 @@ def compare(
         _print_changes(examination.comparison)
     out.print(f"verdict {verdict.digest[:12]}, kept in MLflow run {run}")
     out.print(str(path), soft_wrap=True, markup=False)
+    tell_hand_move(opened, before, after)
 
 
 @registry_app.command()
@@ -144,7 +146,6 @@ def history(
 ) -> None:
     """List the live versions over time, with who and why; verifies the journal."""
     from flows.comparison.decide import term_content
-    from flows.registry.hand_moves import describe_hand_move
 
     opened = open_registry(workspace)
     model = opened.registry.resolve(name)[0]
@@ -155,7 +156,8 @@ def history(
         unfinished = live.unfinished.model_dump(mode="json") if live.unfinished else None
         content = {"model": model, "live": live.version, "previous": live.previous, "alias": alias, "history": terms}
         content["canaries"] = [entry.model_dump(mode="json") for entry in canaries]
-        print_json(content | {"unfinished": unfinished, "journal": {"entries": len(chain.entries), "head": chain.head}})
+        journal = {"entries": len(chain.entries), "head": chain.head}
+        print_json(content | {"pruned": sorted(live.pruned), "unfinished": unfinished, "journal": journal})
         return
     if not live.terms:
         console().print(f"no version of {model} was ever live")
@@ -170,11 +172,19 @@ def history(
         what = "was rolled back" if entry.kind == "refuse" else f"is allowed again by {entry.who}"
         said = f"{entry.time:%Y-%m-%d %H:%M} canary {entry.version} {what}: {entry.why}"
         console().print(said, soft_wrap=True, markup=False)
+    for entry in chain.entries:
+        if entry.kind == "prune":
+            reason = f": {entry.why}" if entry.why else ""
+            _say(f"{entry.time:%Y-%m-%d %H:%M} removed versions {_numbers(entry.pruned)} by {entry.who}{reason}")
     if live.unfinished is not None:
         act = f"the {live.unfinished.kind} of version {live.unfinished.version} by {live.unfinished.who}"
         console().print(f"unfinished: {act}; the next promote or rollback carries it out", soft_wrap=True, markup=False)
-    elif (moved := describe_hand_move(model.removesuffix("-classifier"), live, alias)) is not None:
-        console().print(moved, soft_wrap=True, markup=False)
+    elif (moved := opened.registry.hand_move(model.removesuffix("-classifier"))) is not None:
+        _say(moved)
+
+
+def _numbers(versions: tuple[int, ...]) -> str:
+    return ", ".join(map(str, versions[:20])) + (f" and {len(versions) - 20} more" if len(versions) > 20 else "")
 
 
 def _promote(opened: Opened, ref: str, request: Request, as_json: bool, from_canary: bool = False) -> None:

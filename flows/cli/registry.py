@@ -24,12 +24,21 @@ def open_registry(workspace: Path) -> Opened:
     return open_here(workspace)
 
 
+def tell_hand_move(opened: Opened, *refs: str) -> None:
+    """One sentence where one of the references is the live version, and its alias was moved past the journal."""
+    from flows.registry.promotion import CHAMPION
+    from flows.registry.version_ref import parse_ref
+
+    for ref in refs:
+        if ref.endswith(f"@{CHAMPION}") and (moved := opened.registry.hand_move(parse_ref(ref).line)) is not None:
+            console().print(moved, soft_wrap=True, markup=False)
+
+
 @registry_app.command("list")
 def list_(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
     """List the classifier versions of this line, oldest first."""
     opened = open_registry(workspace)
     rows = opened.registry.versions(opened.params.line)
-    moved = opened.registry.hand_move(opened.params.line)
     if as_json:
         print_json(rows)
         return
@@ -50,8 +59,12 @@ def list_(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
     for row in rows:
         if row.canary is not None:
             console().print(f"version {row.version}: {row.canary}", soft_wrap=True, markup=False)
-    if moved is not None:
-        console().print(moved, soft_wrap=True, markup=False)
+    tell_hand_move(opened, f"{opened.params.line}@champion")
+    if deleted := [str(row.version) for row in rows if row.run_deleted]:
+        console().print(
+            f"the MLflow run of version {', '.join(deleted)} was deleted: restore it there before its files go",
+            soft_wrap=True,
+        )
 
 
 @registry_app.command()
@@ -80,12 +93,26 @@ def show(
         ["data set", card.identity.dataset],
         ["card", card.digest],
         ["registered", f"{row.created} by {card.provenance.who}{reason}"],
+        ["cost", _cost(details.metrics)],
         ["commit", card.provenance.commit or "-"],
         ["files", ", ".join(f for f in details.files if not f.startswith(("images/", "figures/")))],
         ["images", str(sum(f.startswith(("images/", "figures/")) for f in details.files))],
     ]
     print_rows(["", details.name], facts)
     console().print(f"MLflow run {details.run_id}")
+
+
+def _cost(metrics: dict[str, float]) -> str:
+    """Session and evaluation together."""
+
+    def of(name: str) -> list[float]:
+        return [metrics[key] for part in ("session", "evaluate") if (key := f"cost/{part}.{name}") in metrics]
+
+    if not of("wall_seconds"):
+        return "-"
+    sums = {name: sum(of(f"{name}_seconds")) for name in ("wall", "cpu", "gpu")}
+    peak = max(of("peak_memory_mb"))
+    return f"{sums['wall']:.1f} s, {sums['cpu']:.1f} CPU seconds, {sums['gpu']:.1f} GPU seconds, {peak:,.0f} MB"
 
 
 @registry_app.command()
@@ -103,6 +130,7 @@ def verify(
         print_json(items)
     else:
         print_rows(["item", "state", "what was found"], [[i.name, i.state, i.detail] for i in items], whole=("state",))
+        tell_hand_move(opened, ref)
     wrong = [item for item in items if item.state == "differs"]
     if wrong:
         raise IntegrityError(

@@ -85,9 +85,12 @@ def run(
         return
 
     from flows.report.publish import session_table  # brings torch: not before a refusal
+    from flows.runtime.cost import Cost
 
     out.print()
     out.print(session_table(summary))
+    if record["cost"] is not None:
+        out.print(f"\ncost: {Cost.model_validate(record['cost']).line}", soft_wrap=True)
     out.print(f"\nreport: {layout.reports / 'index.html'}", soft_wrap=True)
 
 
@@ -96,6 +99,7 @@ def why(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
     """List the stages that `samif run` would execute, and those of the last run, with reasons."""
     from flows.pipeline.explain import why as reasons_of
     from flows.pipeline.run import last_run
+    from flows.runtime.cost import Cost
 
     if not Layout(workspace).params.exists():
         raise ObjectMissing(f"{workspace.resolve()} is not a workspace (no params.yaml); run 'samif init' to make one")
@@ -117,6 +121,8 @@ def why(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
         rows = [[s["stage"], s["how"], f"{s['seconds']:.1f}", because.get(s["stage"], "")] for s in last["stages"]]
         if rows:
             print_rows(["stage", "how", "seconds", "because"], rows, right=("seconds",))
+            if (cost := last.get("cost")) is not None:
+                out.print(f"cost: {Cost.model_validate(cost).line}", soft_wrap=True)
         else:
             out.print("no stage ran")
 
@@ -195,7 +201,7 @@ def stage(
 ) -> None:
     """Run one stage; dvc.yaml calls this."""
     from flows.pipeline.reproduce import end_with_run, write_failure
-    from flows.stages import run_stage
+    from flows.stages import keep_cost, run_stage
     from flows.workspace.dvc_yaml import REVISIONS, shipped_digest
 
     end_with_run()
@@ -210,6 +216,7 @@ def stage(
         if weights and weights != (shipped := shipped_digest(params.encoder)):
             raise ConfigError(f"dvc.yaml asks for weights {weights}, this samif ships {shipped}; use 'samif run'")
         run_stage(name, session, layout, params)
+        keep_cost(name, session, layout)
     except SamifError as error:
         if write_failure(error):
             raise typer.Exit(1) from None

@@ -57,7 +57,13 @@ class Examiner:
         comparison = None
         if before and before.measured and after.measured:
             comparison = compare(
-                before.measured, after.measured, policy.metric, policy.resamples, policy.confidence, policy.seed
+                before.measured,
+                after.measured,
+                policy.metric,
+                policy.resamples,
+                policy.confidence,
+                policy.seed,
+                policy.min_instances,
             )
         verdict = evaluate_gates(policy, after.status, before.status if before else None, comparison)
         return Examination(before, after, comparison, verdict, self._scorer.dataset if self._scorer else None)

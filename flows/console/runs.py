@@ -17,6 +17,7 @@ from threading import Lock, Thread
 from typing import Any, Literal
 
 from flows.console.time_left import time_left
+from flows.pipeline.cancel import interrupt
 from flows.pipeline.run import last_run, stage_seconds
 from flows.workspace.lock import busy_error
 from samif.errors import SystemRefused
@@ -93,8 +94,7 @@ class Runs:
             if started is None or started.process.poll() is not None:
                 return False
             started.cancelled = True
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(started.process.pid, signal.SIGINT)
+            interrupt(started.process.pid)
             return True
 
     def end(self) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from flows.artifacts.quarantine import Quarantined
 from flows.embedding.encoder import EncoderFactory
 from flows.embedding.shard_encoder import ShardEncoder, ShardOutcome
 from flows.embedding.shards import Shard
+from flows.runtime.cost import WORKERS, UsageMeter
 from flows.runtime.device import device_of_worker
 from flows.runtime.progress import Tracker
 from flows.runtime.ray_cluster import Cluster, picklable
@@ -44,7 +46,7 @@ class EmbeddingWorker:
     ) -> None:
         self._name = name
         self._factory, self._digest, self._store, self._batch = factory, digest, store, batch_images
-        self._loading = threading.Lock()
+        self._loading, self._usage = threading.Lock(), UsageMeter()
         self._encoder: ShardEncoder | None = None
 
     def __repr__(self) -> str:
@@ -56,7 +58,8 @@ class EmbeddingWorker:
 
     def embed(self, shard: Shard) -> ShardOutcome:
         try:
-            return self._loaded().embed(shard)
+            outcome = self._loaded().embed(shard)
+            return replace(outcome, usage=self._usage.read())
         except SamifError as error:
             raise picklable(error) from None
 
@@ -107,7 +110,7 @@ class WorkerPool:
             )
             return named.remote(name, factory, digest, store, batch_images)
 
-        self._start = start
+        self._start, self._gpus = start, count * cluster.gpus_per_worker
         self._workers: list[Any] = [start() for _ in range(count)]
 
     def embed(self, shards: Sequence[Shard], tracker: Tracker) -> list[Quarantined]:
@@ -122,6 +125,7 @@ class WorkerPool:
         """
         from ray.exceptions import RayError, RayTaskError
 
+        started = time.monotonic()
         try:
             return _Dispatch(shards, self._workers, self._start, tracker).run()
         except RayTaskError as error:
@@ -135,6 +139,7 @@ class WorkerPool:
                 "params.yaml if memory ran out, then run 'samif run' again; finished shards are kept"
             ) from None
         finally:
+            WORKERS.hold_gpus(time.monotonic() - started, self._gpus)
             # A worker ends when no handle to it is left; killing it would print a warning of Ray about its calls.
             self._workers.clear()
 
@@ -208,6 +213,8 @@ class _Dispatch:
                 self._answering.discard(task.slot)
                 self._ping(task.slot)
             return
+        if outcome is not None and outcome.usage is not None:
+            WORKERS.add(outcome.usage)
         if task.worker is self._workers[task.slot]:
             self._answering.add(task.slot)
         if outcome is not None and task.shard is not None and task.shard in self._unfinished:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from flows.artifacts.quarantine import Quarantined
 from flows.embedding.encoder import Encoder
 from flows.embedding.shards import Shard
+from flows.runtime.cost import Usage
 from flows.runtime.tuning import out_of_memory
 from flows.store import EmbeddingStore
 from samif.errors import OutOfMemory
@@ -35,11 +36,13 @@ class ShardOutcome:
         images: number of images, all of them embedded or quarantined.
         quarantined: images that could not be read.
         notes: messages about the worker for a person.
+        usage: what a worker has used since its last shard; none in this process.
     """
 
     images: int
     quarantined: tuple[Quarantined, ...] = ()
     notes: tuple[str, ...] = ()
+    usage: Usage | None = None
 
 
 class ShardEncoder:

@@ -6,12 +6,14 @@ import functools
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
 from typing import Any, cast
 from uuid import uuid4
 
 from flows.finetuning.worker import Job, ProgressActor, work
+from flows.runtime.cost import WORKERS
 from flows.runtime.progress import Tracker
 from flows.runtime.ray_cluster import Cluster, picklable, ray_cluster
 from flows.runtime.system_errors import system_error
@@ -80,7 +82,7 @@ def _fit(job: Job, workers: int, cluster: Cluster, tracker: Tracker) -> Training
 
     train: Any = ray.train  # its types are those of an older interface
     name = f"finetune decoder ({uuid4().hex[:8]})"
-    progress = ray.remote(ProgressActor).options(name=f"{name}: progress", num_cpus=0).remote()
+    progress: Any = ray.remote(ProgressActor).options(name=f"{name}: progress", num_cpus=0).remote()
     resources = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
     with tempfile.TemporaryDirectory(prefix="samif-train-", ignore_cleanup_errors=True) as folder:
         trainer = train.torch.TorchTrainer(
@@ -96,10 +98,16 @@ def _fit(job: Job, workers: int, cluster: Cluster, tracker: Tracker) -> Training
                 logging_config=train.LoggingConfig(log_level="ERROR"),
             ),
         )
+        started = time.monotonic()
         try:
-            return cast(TrainingResult, _watch(trainer, progress, tracker).return_value)
+            finetuned = cast(TrainingResult, _watch(trainer, progress, tracker).return_value)
+            for usage in ray.get(progress.spent.remote()):
+                WORKERS.add(usage)
+            return finetuned
         except train.TrainingFailedError as error:
             raise _error_of(error, workers) from None
+        finally:
+            WORKERS.hold_gpus(time.monotonic() - started, workers * cluster.gpus_per_worker)
 
 
 def _watch(trainer: Any, progress: Any, tracker: Tracker) -> Any:

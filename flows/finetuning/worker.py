@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from flows.runtime.cost import Usage, UsageMeter
 from flows.runtime.ray_cluster import picklable
 from samif.config import PretrainDecoderParams
 from samif.dataset.model import ImageRecord
@@ -40,12 +41,20 @@ class ProgressActor:
 
     def __init__(self) -> None:
         self._attempt, self._steps = 0, 0
+        self._usage: list[Usage] = []
 
     def start(self) -> None:
         self._attempt, self._steps = self._attempt + 1, 0
 
     def advance(self, n: int) -> None:
         self._steps += n
+
+    def spend(self, usage: Usage) -> None:
+        self._usage.append(usage)
+
+    def spent(self) -> list[Usage]:
+        """What each worker that ended has used."""
+        return self._usage
 
     def read(self) -> tuple[int, int]:
         """Number of the attempt, from 1, and steps done in it."""
@@ -58,10 +67,11 @@ def work(job: Job, progress: Any) -> TrainingResult | None:
     Returns:
         The result on the first worker, None on the others.
     """
+    import ray
     import ray.train
     from ray.train.torch import get_device
 
-    context = ray.train.get_context()
+    context, meter = ray.train.get_context(), UsageMeter()
     distributed = DistributedContext(context.get_world_rank(), context.get_world_size(), _all_reduce, get_device().type)
     if distributed.rank == 0:
         progress.start.remote()
@@ -73,6 +83,8 @@ def work(job: Job, progress: Any) -> TrainingResult | None:
         return finetune(*given, lambda n: progress.advance.remote(n), distributed, job.tiles)
     except SamifError as error:
         raise picklable(error) from None
+    finally:
+        ray.get(progress.spend.remote(meter.read()))
 
 
 def _all_reduce(tensor: Tensor) -> None:

@@ -11,10 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from flows.pipeline.dvc_remote import dvc_errors, one_line, pull_run_cache, push_results, with_retry
+from flows.runtime.cost import read_cost
 from flows.runtime.process import RUN_VARIABLE, end_with
 from flows.runtime.system_errors import system_error
 from flows.workspace.layout import Layout
@@ -37,11 +39,13 @@ class StageFailed(SamifError):
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """One stage of a reproduction: `ran`, or `restored` from an earlier run with the same inputs; seconds of both."""
+    """One stage of a reproduction: `ran`, or `restored` from an earlier run with the same inputs; seconds of both, and
+    the content of a `Cost` of one that ran."""
 
     stage: str
     how: How
     seconds: float
+    cost: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,15 @@ def end_with_run() -> None:
         end_with(int(os.environ[RUN_VARIABLE]))
 
 
-def reproduce(root: Path, say: Callable[[str], None] = lambda _: None) -> Outcome:
+def reproduce(
+    root: Path, say: Callable[[str], None] = lambda _: None, finished: Callable[[StageOutcome], None] = lambda _: None
+) -> Outcome:
     """Run every stage that has to run, in order; a stage's own output passes through to the terminal.
 
     Args:
         root: the workspace; the caller holds `flows.workspace.lock.exclusive(root)`.
         say: called with one line when a stage starts or is restored.
+        finished: called after each stage that ran or was restored.
 
     Raises:
         StageFailed: a stage refused (its own sentence), died, or the pipeline cannot be read.
@@ -93,7 +100,7 @@ def reproduce(root: Path, say: Callable[[str], None] = lambda _: None) -> Outcom
     failure = layout.state / "failure"
     layout.state.mkdir(exist_ok=True)
     _reserve(failure)
-    recorder = _Recorder(say)
+    recorder = _Recorder(say, layout, finished)
     started = time.monotonic()
     with dvc_environment(layout.root, failure):
         from dvc.repo import Repo
@@ -142,8 +149,8 @@ class _Recorder:
     """Records what DVC does with each stage, by the two calls in which it does it: `Stage.reproduce`, and the run
     cache's `restore`, which returns where it has the results and raises RunCacheNotFoundError where the stage runs."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, say: Callable[[str], None], layout: Layout, finished: Callable[[StageOutcome], None]) -> None:
+        self._say, self._layout, self._finished = say, layout, finished
         self.outcomes: list[StageOutcome] = []
         self.latest: str | None = None
         self._how: How | None = None
@@ -168,16 +175,17 @@ class _Recorder:
 
     def reproduce(self, stage: Stage, **options: Any) -> Stage | None:
         """Bring one stage up to date, as DVC does where it is given no function of its own."""
-        started = time.monotonic()
+        started, at = time.monotonic(), datetime.now(UTC)
         self.latest, self._how = stage.addressing, None
-        try:
-            done: Stage | None = stage.reproduce(**options)
-            if done:
-                done.dump(update_pipeline=False)
-        finally:
-            if self._how is not None:
-                seconds = round(time.monotonic() - started, 3)
-                self.outcomes.append(StageOutcome(stage.addressing, self._how, seconds))
+        done: Stage | None = stage.reproduce(**options)
+        if done:
+            done.dump(update_pipeline=False)
+        if self._how is not None:
+            seconds = round(time.monotonic() - started, 3)
+            cost = read_cost(self._layout.cost(stage.addressing)) if self._how == "ran" else None
+            kept = None if cost is None or cost.ended < at else cost.model_dump(mode="json", exclude={"made"})
+            self.outcomes.append(StageOutcome(stage.addressing, self._how, seconds, kept))
+            self._finished(self.outcomes[-1])
         return done
 
 

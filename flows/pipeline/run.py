@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.pipeline.explain import StageReason, stage_reasons
-from flows.pipeline.reproduce import reproduce
+from flows.pipeline.reproduce import StageOutcome, reproduce
+from flows.runtime.cost import Cost, total
+from flows.runtime.process import this_process
 from flows.workspace.dvc_config import use_git
 from flows.workspace.dvc_yaml import prune, sync_pipeline
 from flows.workspace.layout import Layout
@@ -33,9 +35,11 @@ RECENT_RUNS = 50
 Record = dict[str, Any]
 """A run's record, as .samif/runs/ID.json keeps it: {"schema": 1, "id", "request", "who", "why", "cause", "commit",
 "params", "data_sha256", "data_revision", "dvc_lock", "started", "ended", "outcome": running|done|failed|interrupted,
-"error", "reasons": [{"stage", "will_run", "reasons"}], "stages": [{"stage", "how": ran|restored, "seconds"}],
-"up_to_date", "versions"}. `data_sha256` is the state that was asked for, `data_revision` the one that was read;
-`up_to_date` is true where no stage ran."""
+"process": a `ProcessIdentity`,
+"error", "reasons": [{"stage", "will_run", "reasons"}], "stages": [{"stage", "how": ran|restored, "seconds", "cost"}],
+"cost", "up_to_date", "versions"}. `cost` of a stage that ran is a `Cost`, that of the run their sum, none where none
+ran. `data_sha256` is the state that was asked for, `data_revision` the one that was read; `up_to_date` is true where no
+stage ran."""
 
 
 def run(root: Path, request: RunRequest, say: Callable[[str], None] = lambda _: None) -> Record:
@@ -102,7 +106,14 @@ def _work(layout: Layout, params: Params, record: Record, say: Callable[[str], N
         say(note)
     _check_ownership(layout, params)
     recomputed = _recompute_missing(layout, params, say)
-    record["stages"] = [asdict(stage) for stage in reproduce(layout.root, say).stages]
+
+    def finished(stage: StageOutcome) -> None:
+        record["stages"].append(asdict(stage))
+        _write(layout, record)
+
+    reproduce(layout.root, say, finished)
+    spent = total(Cost.model_validate(stage["cost"]) for stage in record["stages"] if stage["cost"] is not None)
+    record["cost"] = None if spent is None else spent.model_dump(mode="json", exclude={"made"})
     record["up_to_date"] = not recomputed and all(stage["how"] == "restored" for stage in record["stages"])
     if not record["stages"]:
         say(f"{'' if recomputed else 'nothing to do: '}every stage is up to date")
@@ -163,9 +174,11 @@ def _new_record(request: RunRequest, reasons: Sequence[StageReason]) -> Record:
         "started": now.isoformat(),
         "ended": None,
         "outcome": "running",
+        "process": this_process().model_dump(),
         "error": None,
         "reasons": [asdict(reason) for reason in reasons],
         "stages": [],
+        "cost": None,
         "up_to_date": False,
         "versions": None,
     }

@@ -24,7 +24,7 @@ from samif.config import Strict
 from samif.config.strict import is_none
 from samif.errors import ConfigError, IntegrityError
 
-Kind = Literal["adopt", "approve", "promote", "rollback", "done", "void", "repair", "refuse", "retry"]
+Kind = Literal["adopt", "approve", "promote", "rollback", "done", "void", "repair", "refuse", "retry", "prune"]
 ENTRY_TAG, DIGEST_TAG, HEAD_TAG = "entry", "digest", "journal_head"
 
 
@@ -35,7 +35,7 @@ class JournalEntry(Strict):
     decided, `void` that the decision came to nothing; both name the decision in `closes`. `approve` is a person's yes
     to one verdict on one card. `adopt` records what was live before the journal began, `repair` that the alias stood
     elsewhere than the journal says and was put back. `refuse` says that a canary was rolled back, `retry` that the
-    version may be a canary again.
+    version may be a canary again. `prune` names the versions that are removed from then on.
     """
 
     model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)
@@ -66,6 +66,8 @@ class JournalEntry(Strict):
     closes: str | None = None
     canary: dict[str, float] | None = Field(default=None, exclude_if=is_none)
     """What was measured of the version as a canary: number of requests, and mean by check."""
+    pruned: tuple[int, ...] = Field(default=(), exclude_if=lambda versions: not versions)
+    """Versions that are removed; left out of the text where there are none, so that older entries keep their digest."""
 
     @property
     def text(self) -> str:
@@ -83,6 +85,8 @@ class JournalEntry(Strict):
         step = f"{self.was or 'nothing'} -> {self.version or 'nothing'}"
         if self.kind in ("refuse", "retry"):
             step = f"canary {self.version}"
+        if self.pruned:
+            step = f"{len(self.pruned)} versions"
         return f"{force}{self.kind} {step} by {self.who}" + (f": {self.why[:500]}" if self.why else "")
 
 

@@ -32,6 +32,7 @@ class Live:
         approvals: given since the last change, and so still to be used.
         terms: what was live when, oldest first.
         refused: `refuse` entries of canaries that were rolled back and not allowed again, oldest first.
+        pruned: versions that are removed or about to be; a rollback passes over them.
     """
 
     stack: tuple[int, ...] = ()
@@ -39,6 +40,7 @@ class Live:
     approvals: tuple[JournalEntry, ...] = ()
     terms: tuple[Term, ...] = ()
     refused: tuple[JournalEntry, ...] = ()
+    pruned: frozenset[int] = frozenset()
 
     @property
     def version(self) -> int | None:
@@ -63,7 +65,7 @@ class Live:
         stack = self.stack[:-1] if back else (*self.stack, decision.version)
         closed = tuple(replace(term, until=at) if term.until is None else term for term in self.terms)
         term = Term(decision.version, at, None, "rolled back" if back else "promoted", decision)
-        return Live(stack, None, (), (*closed, term), self.refused)
+        return Live(stack, None, (), (*closed, term), self.refused, self.pruned)
 
     def refusal(self, version: int | None) -> JournalEntry | None:
         """The entry by which a version was rolled back as a canary; None where it may be one."""
@@ -89,4 +91,7 @@ def fold(entries: Sequence[JournalEntry]) -> Live:
             live = replace(live, refused=(*live.refused, entry))
         elif entry.kind == "retry":
             live = replace(live, refused=tuple(e for e in live.refused if e.version != entry.version))
+        elif entry.kind == "prune":
+            pruned = live.pruned.union(entry.pruned)
+            live = replace(live, pruned=pruned, stack=tuple(v for v in live.stack if v not in pruned))
     return live

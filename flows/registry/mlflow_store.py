@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
+from flows.registry import absent
 from flows.registry.mlflow_client import RegistryUnavailable, first_line, may_pass, open_client, probe
 from flows.registry.run_entry import Entry, fill_run
 from flows.runtime.retry import retry_for
@@ -35,6 +37,8 @@ MODEL_TAG = "model_id"
 """Tag of a version: the logged model that holds its files."""
 KIND_TAG = "mlflow.experimentKind"
 """Tag of an experiment: which pages MLflow shows of it."""
+REGISTERED_TAG = "last_registered"
+"""Tag of a version: when a run last had it, where that was after its first registration."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,7 @@ class MlflowStore:
         found = self.client.search_model_versions(f"name = '{entry.model}' and {entry.mine}")
         if found:
             oldest = min(found, key=lambda item: int(item.version))
+            self._note_registered(oldest)
             return Registration(int(oldest.version), False, str(oldest.run_id))
         filled = fill_run(self, entry)
         self.make_model(entry.model, entry.model_description)
@@ -160,6 +165,14 @@ class MlflowStore:
             named = json.dumps([{"name": entry.model, "version": int(made.version)}])
             self.client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": named})
         return Registration(int(made.version), True, run_id)
+
+    def _note_registered(self, version: ModelVersion) -> None:
+        """Say when a version was last registered again, to half a day: see `retention`."""
+        now = datetime.now(UTC)
+        noted = version.tags.get(REGISTERED_TAG)
+        if noted is None or now - datetime.fromisoformat(noted) > timedelta(hours=12):
+            at = now.isoformat(timespec="seconds")
+            self.client.set_model_version_tag(version.name, version.version, REGISTERED_TAG, at)
 
     def record(self, entry: Entry) -> str:
         """Find the finished run that has the entry's digest, else make it; returns its id. Call inside `writing`."""
@@ -205,27 +218,23 @@ class MlflowStore:
             files.download_artifacts(name, str(folder))
         return names
 
+    def is_deleted(self, version: ModelVersion) -> bool:
+        """Whether the run of a version was deleted, and can still be restored."""
+        return bool(self._run(version).info.lifecycle_stage == "deleted")
+
     def metrics(self, version: ModelVersion) -> dict[str, float]:
         """The metrics of a version's run."""
         return dict(self._run(version).data.metrics)
 
     def find_model(self, name: str) -> RegisteredModel | None:
         """The registered model called `name` with its aliases, or none."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return self.client.get_registered_model(name)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
+        return absent.found(self.client.get_registered_model, name)
 
     def model(self, name: str) -> RegisteredModel:
         """As `find_model`, but an unknown name is an ObjectMissing that lists the known ones."""
         model = self.find_model(name)
         if model is None:
-            known = ", ".join(item.name for item in self.client.search_registered_models()) or "nothing"
-            raise ObjectMissing(f"the registry at {self.shown} has no '{name}' (it has: {known}); check the name")
+            raise absent.no_model(self, name)
         return model
 
     def make_model(self, name: str, description: str | None = None) -> None:
@@ -259,7 +268,10 @@ class MlflowStore:
     def _run(self, version: ModelVersion) -> Run:
         if not version.run_id:
             raise ObjectMissing(f"{version.name}/{version.version} has no run; it was not registered by samif")
-        return self.client.get_run(str(version.run_id))
+        run = absent.found(self.client.get_run, str(version.run_id))
+        if run is None:
+            raise absent.gone(version, "run")
+        return run
 
     def experiment(self, line: str) -> str:
         """Id of the line's experiment, made where there is none. Call inside `writing`."""
@@ -283,7 +295,10 @@ class MlflowStore:
         model_id = version.tags.get(MODEL_TAG)
         if model_id is None:
             return self.run_files(self._run(version))
-        return self.model_files(self.client.get_logged_model(model_id))
+        model = absent.found(self.client.get_logged_model, model_id)
+        if model is None:
+            raise absent.gone(version, "logged model")
+        return self.model_files(model)
 
     def _files(self, uri: str) -> Any:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from flows.registry.absent import check_line
 from flows.registry.mlflow_store import MlflowStore, make_once
 from samif.config import Params, digest
 from samif.errors import ConfigError
@@ -25,6 +26,7 @@ def claim(store: MlflowStore, params: Params, who: str) -> None:
 
     Raises:
         ForeignLineError: it is another workspace's.
+        IntegrityError: a registered model of the line was renamed or deleted.
         ServiceUnavailable: the registry does not answer.
     """
     model = _model(params)
@@ -32,6 +34,7 @@ def claim(store: MlflowStore, params: Params, who: str) -> None:
     mine = {FOUNDED: f"by {who} on {datetime.now(UTC):%Y-%m-%d}"} | _mark(params)
 
     def mark() -> None:
+        check_line(store, params.line)
         if store.find_model(model) is None:
             make_once(store.client.create_registered_model, model, mine)
         found = store.model(model).tags
@@ -49,9 +52,11 @@ def check(store: MlflowStore, params: Params) -> None:
 
     Raises:
         ForeignLineError: it is another workspace's.
+        IntegrityError: a registered model of the line was renamed or deleted.
         ServiceUnavailable: the registry does not answer.
     """
     with store.reading():
+        check_line(store, params.line)
         model = store.find_model(_model(params))
         if model is not None and BASE_CLASSES in model.tags:
             _compare(store, params, model.tags)

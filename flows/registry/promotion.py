@@ -91,6 +91,10 @@ class Promotions:
                 chain, live = self._settle(None if request.adopt else _SAMIF)
             if live.version == version:
                 raise ConfigError(f"{self.model}/{version} is live already; see 'samif registry history'")
+            if version in live.pruned:
+                raise ObjectMissing(
+                    f"{self.model}/{version} is being removed by 'samif registry prune'; promote another version"
+                )
             evidence = evidence_on(live.version)
             if request.approve and approved not in ("", evidence.verdict.digest):
                 raise GateFailed(

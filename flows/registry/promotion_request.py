@@ -1,4 +1,4 @@
-"""What an operator asks for, and the evidence on which it is decided."""
+"""What an operator asks for, the evidence on which it is decided, and the entry of the journal that says so."""
 
 from __future__ import annotations
 

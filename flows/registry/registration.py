@@ -21,6 +21,7 @@ from flows.registry.mlflow_store import MlflowStore
 from flows.registry.ownership import claim
 from flows.registry.registry import Registry
 from flows.registry.version_entry import FOR_PEOPLE
+from flows.runtime.cost import Cost, read_cost
 from flows.workspace.layout import SPLITS, Layout
 from samif.config import BASE, Params, digest
 from samif.evaluate.model import Evaluation
@@ -58,7 +59,8 @@ def register_all(
     claim(MlflowStore(params.registry.tracking_uri, layout.root), params, str(request["who"]))
     registry = Registry(params.registry.tracking_uri, layout.root)
     decoder_sha256 = file_sha256(layout.decoder / "decoder.safetensors")
-    decoder_version = registry.register_decoder(params.line, layout.decoder, decoder_sha256, str(request["who"]))
+    cost = _cost(layout, "pretrain_decoder", decoder_sha256)
+    decoder_version = registry.register_decoder(params.line, layout.decoder, decoder_sha256, str(request["who"]), cost)
     versions: dict[str, int] = {}
     previous: Card | None = None
     shared = _Shared(layout, params, decoder_sha256, request)
@@ -67,12 +69,30 @@ def register_all(
     for name in (BASE, *params.sessions):
         card = shared.card(name)
         files = _files(layout, name)
-        done = registry.register_classifier(params.line, card, files, decoder_version, previous, example)
+        costs = _costs(layout, name, files)
+        done = registry.register_classifier(params.line, card, files, decoder_version, previous, example, costs)
         versions[name] = done.version
         previous = card
     if (moved := registry.hand_move(params.line)) is not None:
         say(moved)
     return {"decoder": decoder_version, "classifiers": versions}
+
+
+def _costs(layout: Layout, name: str, files: Mapping[str, Path]) -> dict[str, Cost]:
+    """What making and evaluating a classifier cost, where that was done here."""
+    made = "train_base" if name == BASE else f"session@{name}"
+    evaluated = "evaluate_base" if name == BASE else f"evaluate@{name}"
+    found = {
+        "session": _cost(layout, made, file_sha256(files["classifier.safetensors"])),
+        "evaluate": _cost(layout, evaluated, file_sha256(files["evaluation.json"])),
+    }
+    return {part: cost for part, cost in found.items() if cost is not None}
+
+
+def _cost(layout: Layout, stage: str, sha256: str) -> Cost | None:
+    """The cost of a stage if it made the file with that digest here; a restored one was made elsewhere or earlier."""
+    cost = read_cost(layout.cost(stage))
+    return cost if cost is not None and cost.made == sha256 else None
 
 
 class _Shared:

@@ -17,13 +17,16 @@ from flows.registry.hand_moves import hand_move
 from flows.registry.journal import Chain, Journal
 from flows.registry.last_served import LastServedVersions
 from flows.registry.mlflow_store import MlflowStore, Registration
-from flows.registry.promotion import CHALLENGER, Promotions
+from flows.registry.promotion import CHALLENGER, CHAMPION, Promotions
+from flows.registry.prune import Prune
+from flows.registry.retention import Retention
 from flows.registry.run_entry import Entry
 from flows.registry.version_entry import decoder_entry, version_entry
 from flows.registry.version_files import DECODER, KEPT, REQUIRED, check, checked, is_whole
 from flows.registry.version_record import VersionRow, row_of
 from flows.registry.version_ref import parse_ref
 from flows.runtime.cache_dir import cache_folder
+from flows.runtime.cost import Cost
 from flows.runtime.writable import is_writable
 from samif.config import Params
 from samif.errors import ConfigError, DataError, IntegrityError, ObjectMissing
@@ -61,6 +64,7 @@ class Stored:
     tags: dict[str, str]
     metrics: dict[str, float]
     journal: Chain
+    run_deleted: bool
 
 
 class Registry:
@@ -87,7 +91,7 @@ class Registry:
         self._cache = cache or (own if is_writable(own) else cache_folder("models"))
         self.last_served = LastServedVersions(self._cache, self._store.shown)
 
-    def register_decoder(self, line: str, folder: Path, sha256: str, who: str = "") -> int:
+    def register_decoder(self, line: str, folder: Path, sha256: str, who: str = "", cost: Cost | None = None) -> int:
         """Register the frozen decoder of `folder` (decoder.safetensors and the files beside it), once per digest.
 
         Returns:
@@ -103,7 +107,7 @@ class Registry:
                 "run 'samif run' again"
             )
 
-        entry = decoder_entry(line, folder, sha256, who)
+        entry = decoder_entry(line, folder, sha256, who, cost)
         return self._store.written(lambda: self._store.register(entry)).version
 
     def register_classifier(
@@ -114,6 +118,7 @@ class Registry:
         decoder_version: int,
         previous: Card | None,
         example: Path | None = None,
+        costs: Mapping[str, Cost] | None = None,
     ) -> Registration:
         """Register a classifier version, once per card digest; the newest version gets the alias `challenger`.
 
@@ -125,6 +130,7 @@ class Registry:
             decoder_version: version of `<line>-decoder` that the classifier was made with.
             previous: card of the classifier named by `card.after`; none for the base classifier.
             example: image of the version's input example; none means a drawn one.
+            costs: of the stages that made it, `session` and `evaluate`, as far as they are known.
 
         Raises:
             IntegrityError: an old row is not bit-identical, or a frozen part or a file is not the card's.
@@ -132,7 +138,7 @@ class Registry:
         card.check_follows(previous)
         evaluation, session = checked(line, card, files)
 
-        entry = version_entry(card, files, decoder_version, evaluation, session, example)
+        entry = version_entry(card, files, decoder_version, evaluation, session, example, costs)
 
         def write_all() -> Registration:
             decoder = self._store.version(f"{line}-decoder", decoder_version)
@@ -159,6 +165,10 @@ class Registry:
         """What is known of the canaries of a line."""
         return CanaryRecords(self._store, line)
 
+    def prune(self, line: str, params: Params, retention: Retention) -> Prune:
+        """Retention of a line, asked for by the workspace with these parameters; see `Prune`."""
+        return Prune(self._store, line, params, retention)
+
     def hand_move(self, line: str) -> str | None:
         """One sentence where the alias of the live version was moved past the journal; see `hand_moves`."""
         return hand_move(self._store, line)
@@ -184,7 +194,7 @@ class Registry:
             model = self._store.model(f"{line}-classifier")
             metrics = {run.info.run_id: run.data.metrics for run in self._store.runs(line)}
             found = self._store.versions(model.name).values()
-            return [row_of(item, model, metrics.get(item.run_id, {})) for item in found]
+            return [row_of(item, model, metrics.get(item.run_id) if item.run_id else {}) for item in found]
 
     def resolve(self, ref: str) -> tuple[str, int]:
         """Registered model and version of `NAME@alias`, `NAME/VERSION` or `NAME` (its newest version); see `parse_ref`.
@@ -199,6 +209,8 @@ class Registry:
             if found.alias:
                 aliases = self._store.model(name).aliases
                 if found.alias not in aliases:
+                    if found.alias == CHAMPION and (moved := hand_move(self._store, found.line)) is not None:
+                        raise ObjectMissing(moved)
                     known = ", ".join(sorted(aliases)) or "none"
                     raise ObjectMissing(
                         f"{name} has no alias '{found.alias}' (it has: {known}); promote a version to set one"
@@ -287,7 +299,8 @@ class Registry:
             if (decoder := decoders.get(int(version.tags["decoder_version"]))) is not None:
                 files |= self._store.fetch_all(decoder, [DECODER], folder)
             metrics, journal = self._store.metrics(version), Journal(self._store, line).read()
-            return Stored(name, number, folder, frozenset(files), dict(version.tags), metrics, journal)
+            deleted = self._store.is_deleted(version)
+            return Stored(name, number, folder, frozenset(files), dict(version.tags), metrics, journal, deleted)
 
     def _samif_version(self, name: str, number: int) -> ModelVersion:
         version = self._store.version(name, number)

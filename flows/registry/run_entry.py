@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 METRICS_PER_CALL = 1000  # MLflow refuses longer batches
 DIGEST_CHARACTERS = 36  # of a data set in MLflow
+FILLED_TAG = "filled"
+"""Tag of a run: when it was last filled, as its own times are those of the work."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def fill_run(store: MlflowStore, entry: Entry) -> Filled:
     client = store.client
     run = next(store.runs(entry.line, f"tags.kind = '{entry.kind}' and {entry.mine}"), None)
     if run is None:
-        identity = {"kind": entry.kind, entry.key: entry.tags[entry.key]} | entry.about
+        filled = {FILLED_TAG: datetime.now(UTC).isoformat(timespec="seconds")}
+        identity = {"kind": entry.kind, entry.key: entry.tags[entry.key]} | entry.about | filled
         run = client.create_run(store.experiment(entry.line), _milliseconds(entry.began), identity, entry.run_name)
     run_id = str(run.info.run_id)
     model = None if entry.model_folder is None else _logged_model(store, run, entry, entry.model_folder)
@@ -109,7 +112,7 @@ def fill_run(store: MlflowStore, entry: Entry) -> Filled:
         for name, values in entry.series.items()
         for step, value in values
     ]
-    tags = _tags(entry)
+    tags = _tags(entry) | {FILLED_TAG: datetime.now(UTC).isoformat(timespec="seconds")}
     params = [Param(name, value) for name, value in entry.params.items()]
     client.log_batch(run_id, params=params, tags=[RunTag(name, value) for name, value in tags.items()])
     for start in range(0, len(points), METRICS_PER_CALL):

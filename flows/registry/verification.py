@@ -78,6 +78,8 @@ def _stored_items(stored: Stored) -> Iterator[Item]:
     yield _params(stored, card)
     yield _lock(stored, card)
     yield _journal(stored, card)
+    if stored.run_deleted:
+        yield Item("run", "not reachable", "deleted in MLflow; restore it there before MLflow removes its files")
 
 
 def _of_files(stored: Stored, card: Card) -> Iterator[Item]:

@@ -13,6 +13,7 @@ from flows.registry.mlflow_model import write_model
 from flows.registry.run_entry import DatasetRecord, Entry, ModelFolder
 from flows.registry.version_record import metrics_of, params_of, tags_of
 from flows.registry.version_text import describe_classifiers, describe_decoder, describe_version
+from flows.runtime.cost import Cost, total
 from samif.config import load_params
 from samif.evaluate.model import Evaluation
 from samif.versions.card import Card
@@ -28,6 +29,7 @@ def version_entry(
     evaluation: Evaluation,
     session: dict[str, Any],
     example: Path | None,
+    costs: Mapping[str, Cost] | None = None,
 ) -> Entry:
     """What to register; arguments as of `Registry.register_classifier`, evaluation and session as the files hold them.
 
@@ -45,6 +47,8 @@ def version_entry(
 
     provenance = card.provenance
     seconds = {"session": float(session.get("seconds") or 0.0), "evaluate": evaluation.seconds}
+    spent = {f"cost/{part}.{name}": v for part, cost in (costs or {}).items() for name, v in cost.numbers.items()}
+    seconds |= {part: cost.wall_seconds for part, cost in (costs or {}).items() if part in seconds}
     known = {
         "mlflow.user": provenance.who,
         "mlflow.source.name": "samif run",
@@ -60,8 +64,8 @@ def version_entry(
         tags=tags_of(card, decoder_version),
         write=write,
         params=params_of(card, session, load_params(files["params.yaml"]) if "params.yaml" in files else None),
-        metrics=metrics_of(evaluation) | {f"seconds/{part}": value for part, value in seconds.items()},
-        description=describe_version(card, session, evaluation),
+        metrics=metrics_of(evaluation) | {f"seconds/{part}": value for part, value in seconds.items()} | spent,
+        description=describe_version(card, session, evaluation, total((costs or {}).values())),
         about=about,
         model_description=describe_classifiers(card.line),
         model_folder=ModelFolder(f"{card.line}-{card.name}", write_files),
@@ -80,7 +84,7 @@ def version_entry(
     )
 
 
-def decoder_entry(line: str, folder: Path, sha256: str, who: str) -> Entry:
+def decoder_entry(line: str, folder: Path, sha256: str, who: str, cost: Cost | None = None) -> Entry:
     """The frozen decoder of a folder, with the files beside it; its run lasts as long as its finetuning did.
 
     Args:
@@ -96,6 +100,9 @@ def decoder_entry(line: str, folder: Path, sha256: str, who: str) -> Entry:
     curve = training.get("curve", [])
     ended = datetime.now(UTC)
     seconds = float(training.get("seconds", 0.0))
+    if cost is not None:
+        quality |= {f"cost/finetune.{name}": value for name, value in cost.numbers.items()}
+        ended, seconds = cost.ended, cost.wall_seconds
     about = {"mlflow.source.name": "samif run", "mlflow.source.type": "JOB"} | ({"mlflow.user": who} if who else {})
     return Entry(
         line=line,

@@ -26,8 +26,8 @@ class VersionRow:
     """One classifier version in a listing.
 
     `ap` and `ap50` by group (base, novel, all) in points (0-100), None for an empty group; `created` is ISO 8601
-    in UTC. A version that was registered by hand has no session, classes, decoder version or card digest. `canary` says
-    what is known of it as a canary, None where it was none.
+    in UTC. A version that was registered by hand has no session, classes, decoder version or card digest. The scores of
+    one whose run was deleted are None. `canary` says what is known of it as a canary, None where it was none.
     """
 
     version: int
@@ -40,6 +40,7 @@ class VersionRow:
     decoder_version: int | None
     card_digest: str
     canary: str | None = None
+    run_deleted: bool = False
 
 
 def tags_of(card: Card, decoder_version: int) -> dict[str, str]:
@@ -112,18 +113,20 @@ def metrics_of(evaluation: Evaluation) -> dict[str, float]:
     return {name: float(value) for name, value in scores.items() if value is not None}
 
 
-def row_of(version: ModelVersion, model: RegisteredModel, metrics: Mapping[str, float]) -> VersionRow:
+def row_of(version: ModelVersion, model: RegisteredModel, metrics: Mapping[str, float] | None) -> VersionRow:
+    """A row; without metrics the version's run was deleted."""
     tags, number = version.tags, int(version.version)
     decoder = tags.get("decoder_version")
     return VersionRow(
         version=number,
         session=tags.get("session", ""),
         classes=int(tags.get("classes", 0)),
-        ap={group: metrics.get(f"AP/{group}") for group in GROUPS},
-        ap50={group: metrics.get(f"AP50/{group}") for group in GROUPS},
+        ap={group: (metrics or {}).get(f"AP/{group}") for group in GROUPS},
+        ap50={group: (metrics or {}).get(f"AP50/{group}") for group in GROUPS},
         created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
         aliases=tuple(sorted(alias for alias, at in model.aliases.items() if int(at) == number)),
         decoder_version=int(decoder) if decoder else None,
         card_digest=tags.get("card_digest", ""),
         canary=canary_state(tags),
+        run_deleted=metrics is None,
     )

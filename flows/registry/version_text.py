@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from flows.runtime.cost import Cost
 from samif.evaluate.model import Evaluation
 from samif.versions.card import Card
 
 MOST_NAMES = 12
 
 
-def describe_version(card: Card, session: dict[str, Any], evaluation: Evaluation) -> str:
+def describe_version(card: Card, session: dict[str, Any], evaluation: Evaluation, cost: Cost | None = None) -> str:
     """What a version knows, how good it is, who made it and why."""
     knows = f"{card.name}: {len(card.classes)} classes"
     if card.after is not None:
@@ -28,6 +29,8 @@ def describe_version(card: Card, session: dict[str, Any], evaluation: Evaluation
         false = rates.false_names.value
         named = f"{100.0 * evaluation.naming.rates.named.value:.1f} % of the objects are rightly named"
         rows += ["", f"At its operating point {named}, with {false:.0f} false names per 1,000 images."]
+    if cost is not None:
+        rows += ["", f"Session and evaluation took {cost.line}."]
     made = f"Made by {card.provenance.who} with samif {card.provenance.samif}"
     rows += ["", made + (f": {card.provenance.why}" if card.provenance.why else "")]
     return "\n".join(rows)

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import cast
 
+from flows.runtime.cost import cost_of_process
 from flows.runtime.system_errors import system_error
 from flows.workspace.layout import Layout
-from samif.config import Params
+from samif.config import BASE, Params
 from samif.errors import ConfigError, SamifError
+from samif.io import files
+from samif.io.hashing import file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -44,3 +47,20 @@ def run_stage(name: str, session: str | None, layout: Layout, params: Params) ->
             raise
         logger.info("stage %s was refused by the system", name, exc_info=True)
         raise known from None
+
+
+def keep_cost(name: str, session: str | None, layout: Layout) -> None:
+    """Write down what this process, which ran the stage, has cost. A full disk is no reason to fail afterwards."""
+    known_by = {
+        "pretrain_decoder": layout.decoder / "decoder.safetensors",
+        "train_base": layout.classifier() / "classifier.safetensors",
+        "session": layout.classifier(session or BASE) / "classifier.safetensors",
+        "evaluate_base": layout.evaluation() / "evaluation.json",
+        "evaluate": layout.evaluation(session or BASE) / "evaluation.json",
+    }
+    try:
+        cost = cost_of_process(file_sha256(known_by[name]) if name in known_by else None)
+        content = cost.model_dump_json(indent=1) + "\n"
+        files.commit(layout.cost(name if session is None else f"{name}@{session}"), content.encode())
+    except OSError:
+        logger.warning("the cost of stage %s is not kept", name, exc_info=True)

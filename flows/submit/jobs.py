@@ -137,6 +137,16 @@ class Jobs:
                 raise
         return JobState(str(info.status.value), info.message or "", info.end_time / 1000 if info.end_time else None)
 
+    def stop(self, name: str) -> None:
+        """Ask the cluster to stop a job; it may take some seconds.
+
+        Raises:
+            ClusterRefusalError: the cluster refuses it.
+            Transient: the head does not answer.
+        """
+        with self._explained():
+            self._client.stop_job(name)
+
     def follow(self, name: str, write: Callable[[str], None], patience: float) -> JobState:
         """Pass a job's log on piece by piece until it has ended.
 

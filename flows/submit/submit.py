@@ -29,6 +29,8 @@ from samif.io import files
 logger = logging.getLogger(__name__)
 
 LOG, SUBMITS = "driver.log", "submits.jsonl"
+ADDRESS = "address"
+"""File with the cluster's address, beside the log of a job that is not known to have ended."""
 PATIENCE_SECONDS = 60.0
 
 
@@ -98,6 +100,7 @@ def submit(
     folder.mkdir(parents=True, exist_ok=True)
     if started:
         files.commit(folder / REQUEST, (request.model_dump_json(indent=1) + "\n").encode())
+    files.commit(folder / ADDRESS, f"{jobs.address}\n".encode())
     state = JobState("PENDING", "", None) if started else _find(jobs, name)
     finished = state.succeeded
     if finished:
@@ -114,6 +117,7 @@ def submit(
             state = _follow(jobs, name, folder, patience, (lambda _: None) if finished else write)
         finally:
             _fetch(layout, name, folder)
+        (folder / ADDRESS).unlink(missing_ok=True)
         if not state.succeeded:
             raise JobFailed(_failure(name, state, folder, sent.attempt))
         record = _record(folder)

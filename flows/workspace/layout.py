@@ -55,6 +55,10 @@ class Layout:
     def state(self) -> Path:
         return self.root / ".samif"
 
+    def cost(self, stage: str) -> Path:
+        """What the latest execution of a stage cost; `stage` as DVC names it, such as session@NAME."""
+        return self.state / "cost" / f"{stage}.json"
+
     @property
     def artifacts(self) -> Path:
         return self.root / "artifacts"

@@ -74,6 +74,6 @@ class GatesParams(Strict):
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     """Bootstrap resamples of the images."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
-    """Confidence of the intervals."""
+    """Confidence of the intervals; of those of all classes together."""
     seed: int = 0
     """Seed of the resamples."""

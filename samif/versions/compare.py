@@ -22,6 +22,7 @@ from samif.evaluate.match_cache import MatchCache
 from samif.evaluate.matching import MATCH_IOU, Kind, Matched
 from samif.evaluate.model import Evaluation
 from samif.masks.rle import overlaps
+from samif.versions.intervals import simultaneous_intervals
 
 Metric = Literal["ap", "ap50"]
 Floats = NDArray[np.float64]
@@ -88,10 +89,20 @@ class Comparison(Strict):
 
 
 def compare(
-    before: ScoredVersion, after: ScoredVersion, metric: Metric, resamples: int, confidence: float, seed: int
+    before: ScoredVersion,
+    after: ScoredVersion,
+    metric: Metric,
+    resamples: int,
+    confidence: float,
+    seed: int,
+    min_instances: int = 1,
 ) -> Comparison:
     """Compare two versions by a paired bootstrap over images: each resample draws as many images as there are,
-    with replacement, and scores both versions on it; the interval is that of the differences' percentiles.
+    with replacement, and scores both versions on it; the interval is that of the differences' percentiles. Intervals of
+    classes hold together, see `simultaneous_intervals`.
+
+    Args:
+        min_instances: objects from which on a class is judged, and so belongs to the family.
 
     Raises:
         DataError: the versions were scored on different images.
@@ -121,6 +132,13 @@ def compare(
         instances = sum(two.per_class[n].instances for n in names)
         return Change(before=scores[0], after=scores[1], low=low, high=high, instances=instances)
 
+    family = frozenset(name for name in shared if two.per_class[name].instances >= min_instances)
+    classes = {name: change([name]) for name in shared}
+    intervals = simultaneous_intervals({n: c.change for n, c in classes.items()}, differences, confidence, family)
+    classes = {
+        n: c.model_copy(update=dict(zip(("low", "high"), intervals[n], strict=True))) for n, c in classes.items()
+    }
+
     members = {
         "base": [n for n in shared if one.per_class[n].group == "base"],
         "novel": [n for n in shared if one.per_class[n].group == "novel"],
@@ -134,7 +152,7 @@ def compare(
         resamples=resamples,
         confidence=confidence,
         groups={group: change(members[group]) for group in GROUPS},
-        classes={name: change([name]) for name in shared},
+        classes=classes,
         unlabelled_false_positives=Change(
             before=one.unknown.unlabelled_false_positives_per_image,
             after=two.unknown.unlabelled_false_positives_per_image,
