@@ -41,8 +41,11 @@ def share_of(key: bytes, title: str) -> float:
 class CanarySlot(ModelSlot):
     """A slot for a version with any encoder and decoder; those that are the champion's are shared with it."""
 
-    def _load(self, name: str, number: int | None) -> Version:
-        return self._source.load(name, number, self._beside() if self._beside else None)
+    def _load(self, name: str, number: int | None, folder: Path | None = None) -> Version:
+        return self._source.load(name, number, self._beside() if self._beside else None, folder=folder)
+
+    def _last_served(self) -> None:
+        """Nothing: only the registry says whether the canary was rolled back."""
 
 
 @dataclass(frozen=True)

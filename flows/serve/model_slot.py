@@ -87,7 +87,7 @@ class ModelSlot:
             self._switch(self._source.load(*self._source.resolve(self.ref), None))
         except ServiceUnavailable as error:
             self.registry_error = sentence_of(error)
-            last = self._source.last_served(self.ref)
+            last = self._last_served()
             if last is None:
                 raise ServiceUnavailable(f"{self.registry_error}; {self._nothing}") from None
             self._serve_last(last)
@@ -103,7 +103,7 @@ class ModelSlot:
                 logger.warning("%s cannot be resolved", self.ref, exc_info=error)
             self.registry_error = sentence_of(error)
             if self.state.live is None and isinstance(error, ServiceUnavailable):
-                if not self._tried_last and (last := self._source.last_served(self.ref)) is not None:
+                if not self._tried_last and (last := self._last_served()) is not None:
                     self._attempt(f"{last.name}/{last.number}", lambda: self._serve_last(last))
                 elif self.failure is None:
                     self.registry_error += f"; {self._nothing}"
@@ -119,6 +119,10 @@ class ModelSlot:
             self._confirm()
         elif returned or (self.note is not None and time.monotonic() >= self._note_until):
             self._look_at_alias()
+
+    def _last_served(self) -> LastServed | None:
+        """What may be served while the registry is away."""
+        return self._source.last_served(self.ref)
 
     def _attempt(self, title: str, switch: Callable[[], None]) -> None:
         """Switch to a version, unless it failed a short time ago."""
