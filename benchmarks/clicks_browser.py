@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Request
 
 from tests.support.console_page import browser, open_page, running_console
 from tests.support.small_line import write_small
@@ -30,8 +30,9 @@ MEASURE = """() => {
   const drawn = () => {
     const path = document.querySelector("#current");
     const line = path && path.getAttribute("d");
-    if (window.begun === null || !line || line === window.line) return;
+    if (!line || line === window.line) return;
     window.line = line;
+    if (window.begun === null) return;  // of a small object that was looked at again
     const begun = window.begun;
     window.begun = null;
     requestAnimationFrame(() => requestAnimationFrame(() => window.times.push(performance.now() - begun)));
@@ -60,8 +61,16 @@ def scene() -> tuple[NDArray[np.uint8], list[tuple[int, int]]]:
     return pixels.clip(0, 255).astype(np.uint8), centres
 
 
-def clicks(page: Page, centres: list[tuple[int, int]]) -> list[tuple[str, float]]:
-    """First and second click on every object; milliseconds of each."""
+def settle(page: Page, waiting: set[Request]) -> None:
+    """Wait until no request was under way for a while."""
+    quiet = 0
+    while quiet < 4:
+        page.wait_for_timeout(100)
+        quiet = 0 if waiting else quiet + 1
+
+
+def clicks(page: Page, centres: list[tuple[int, int]], waiting: set[Request]) -> list[tuple[str, float]]:
+    """First and second click on every object; milliseconds of each. `waiting` are the requests under way."""
     box = page.locator(".stage svg").bounding_box()
     assert box is not None
     scale = min(box["width"] / WIDTH, box["height"] / HEIGHT)
@@ -71,7 +80,7 @@ def clicks(page: Page, centres: list[tuple[int, int]]) -> list[tuple[str, float]
         for name, shift in (("first", 0), ("second", 30)):
             before = page.evaluate("window.times.length")
             page.mouse.click(left + (x + shift) * scale, top + (y + shift) * scale)
-            page.wait_for_timeout(1500)  # a small object is looked at again meanwhile
+            settle(page, waiting)  # a small object is looked at again meanwhile
             times = page.evaluate("window.times")
             if len(times) > before:  # a second click may leave the mask as it is
                 found.append((name, times[before]))
@@ -98,9 +107,12 @@ def main() -> None:
             page.locator("#images .thumb").first.click()
             page.wait_for_selector('.stage[data-ready="yes"]', timeout=120_000)
             page.evaluate(MEASURE)
-            clicks(page, centres[:1])  # the first one loads what is loaded once
+            waiting: set[Request] = set()
+            page.on("request", lambda request: waiting.add(request))
+            page.on("requestfinished", lambda request: waiting.discard(request))
+            clicks(page, centres[:1], waiting)  # the first one loads what is loaded once
             load = os.getloadavg()[0]
-            found = [one for _ in range(options.repeats) for one in clicks(page, centres)]
+            found = [one for _ in range(options.repeats) for one in clicks(page, centres, waiting)]
     for name in ("first", "second"):
         times = sorted(ms for which, ms in found if which == name)
         if len(times) > 1:

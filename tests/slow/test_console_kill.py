@@ -153,7 +153,7 @@ def test_every_acknowledged_save_survives_thirty_kills(tmp_path: Path) -> None:
                 thread.join(90)
         assert sent.errors == [] and sent.twice == []
         check(root, sent)
-    assert len(sent.answered) >= 2 * KILLS, "each life of the server acknowledged some saves"
+    assert len(sent.answered) >= KILLS, "each life of the server acknowledged some saves"
     with running_console(*words, cwd=root) as console:
         headers = {"Authorization": f"Bearer {PEOPLE['ann']}"}
         for name in NAMES:
