@@ -210,8 +210,9 @@ STEPS: dict[str, Callable[[Path], Callable[[], object]]] = {
     "store verify": _verify,
 }
 """`dataset`: the stage. `read index`: every training image with its labels, as the later stages read them. `data
-digest`: that of the version's card. `embed`: the stage with the stand-in; `embed again`: nothing is missing. `manifest`:
-reading and writing it. `store lacks`: what a run looks up before each stage is skipped. `store verify`: all checksums."""
+digest`: that of the version's card. `embed`: the stage with the stand-in; `embed again`: nothing is missing.
+`manifest`: reading and writing it. `store lacks`: what a run looks up where every stage is skipped. `store verify`: all
+checksums."""
 
 
 def _line(root: Path) -> tuple[Any, Any]:
@@ -294,7 +295,8 @@ def _write_params(root: Path) -> None:
 
     from samif.config import Params
 
-    splits = {s: {"images": str(root / s / "images"), "annotations": str(root / s / "labels.json")} for s in ("train", "val")}
+    places = {split: root / split for split in ("train", "val")}
+    splits = {s: {"images": str(p / "images"), "annotations": str(p / "labels.json")} for s, p in places.items()}
     params = Params.model_validate(
         {"line": "scale", "dataset": {**splits, "base_classes": ["class 1"]}, "encoder": {"name": "tiny"}}
     )
