@@ -210,8 +210,9 @@ STEPS: dict[str, Callable[[Path], Callable[[], object]]] = {
     "store verify": _verify,
 }
 """`dataset`: the stage. `read index`: every training image with its labels, as the later stages read them. `data
-digest`: that of the version's card. `embed`: the stage with the stand-in; `embed again`: nothing is missing. `manifest`:
-reading and writing it. `store lacks`: what a run looks up before each stage is skipped. `store verify`: all checksums."""
+digest`: that of the version's card. `embed`: the stage with the stand-in; `embed again`: nothing is missing.
+`manifest`: reading and writing it. `store lacks`: what a run looks up where every stage is skipped. `store verify`: all
+checksums."""
 
 
 def _line(root: Path) -> tuple[Any, Any]:
@@ -232,7 +233,7 @@ def write_line(root: Path, count: int) -> None:
 
 
 def write_coco2014(root: Path) -> None:
-    """The same with as many images and labels as COCO2014, with polygons of the number of points that COCO's have: 24
+    """The same with as many images and labels as COCO2014, with polygons of the number of points that COCO's have: 23
     in the mean, some of several hundred."""
     rng, first = np.random.default_rng(0), 0
     for split, (images, labels) in COCO2014.items():
@@ -294,7 +295,8 @@ def _write_params(root: Path) -> None:
 
     from samif.config import Params
 
-    splits = {s: {"images": str(root / s / "images"), "annotations": str(root / s / "labels.json")} for s in ("train", "val")}
+    places = {split: root / split for split in ("train", "val")}
+    splits = {s: {"images": str(p / "images"), "annotations": str(p / "labels.json")} for s, p in places.items()}
     params = Params.model_validate(
         {"line": "scale", "dataset": {**splits, "base_classes": ["class 1"]}, "encoder": {"name": "tiny"}}
     )
@@ -304,17 +306,20 @@ def _write_params(root: Path) -> None:
 
 
 def rows(table: dict[str, dict[int, dict[str, float]]], counts: Sequence[int]) -> list[str]:
-    """The table in Markdown. The slope is that of the wall time over the last two counts, 1 where it is proportional;
-    bytes per image are those of the largest count."""
+    """The table in Markdown. The slope is that of the processor time over the last two counts, 1 where it is
+    proportional: wall times depend on what else runs. Bytes per image are those from one count to the next, or of the
+    only one."""
     heads = [f"{count:,}: wall, processor, peak" for count in counts]
     lines = [f"| step | {' | '.join(heads)} | slope | bytes per image |", "|---" * (len(heads) + 3) + "|"]
     for step, found in table.items():
         slope = "-"
         if len(counts) > 1:
             a, b = counts[-2:]
-            slope = f"{math.log(found[b]['wall'] / found[a]['wall']) / math.log(b / a):.2f}"
-        last = found[counts[-1]]
-        per_image = (last["peak"] - last["base"]) / counts[-1]
+            slope = f"{math.log(found[b]['processor'] / found[a]['processor']) / math.log(b / a):.2f}"
+        last, more = found[counts[-1]], counts[-1]
+        per_image = (last["peak"] - last["base"]) / more
+        if len(counts) > 1:
+            per_image = (last["peak"] - found[counts[-2]]["peak"]) / (more - counts[-2])
         lines.append(f"| {step} | {' | '.join(told(found[c]) for c in counts)} | {slope} | {per_image:,.0f} |")
     return lines
 

@@ -71,7 +71,7 @@ class EmbeddingManifest(Document):
     def digest(self) -> str:
         """SHA-256 of the content."""
         sha256 = hashlib.sha256(json.dumps(self._header(), sort_keys=True).encode())
-        sha256.update(memoryview(self.images.raw))
+        sha256.update(self.images.raw.data)
         return sha256.hexdigest()
 
     def _header(self) -> dict[str, Any]:

@@ -54,12 +54,12 @@ def line_of(layout: Layout, params: Params) -> Line:
     def proposals_of(image_id: int) -> Proposals:
         return kept.of(val.image(image_id))
 
-    val = dataset_of(layout, params, "val")
+    val = dataset_of(layout, params, "val").in_memory()
 
     def of(image: ImageRecord) -> Proposals:
         return proposals_of(image.id)
 
-    return Line(dataset_of(layout, params, "train"), val, of, params.dataset.base_classes, sessions)
+    return Line(dataset_of(layout, params, "train").in_memory(), val, of, params.dataset.base_classes, sessions)
 
 
 def possible(line: Line, shots: Sequence[int]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, pairwise
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import Any, overload
 
@@ -196,15 +196,16 @@ class ImageFile(Sequence[ImageRecord]):
             return self._groups[number]
 
     def _decode(self, table: pa.Table) -> list[ImageRecord]:
-        columns = {name: table[name].to_pylist() for name in _NAMES}
-        if not self._labels:
-            return [ImageRecord(*row, annotations=()) for row in zip(*columns.values(), strict=True)]
-        nested = pa.concat_arrays(table["annotations"].chunks)
-        labels = list(self._annotations(nested.values))
-        offsets = nested.offsets.to_pylist()
-        ends = pairwise(offsets)
-        rows = zip(*columns.values(), ends, strict=True)
-        return [ImageRecord(*row, annotations=tuple(labels[first:end])) for *row, (first, end) in rows]
+        labels: list[Annotation] = []
+        ends: Iterable[tuple[int, int]] = repeat((0, 0), len(table))
+        if self._labels:
+            nested = pa.concat_arrays(table["annotations"].chunks)
+            labels, ends = list(self._annotations(nested.values)), pairwise(nested.offsets.to_pylist())
+        columns = [table[name].to_pylist() for name in _NAMES]
+        return [
+            ImageRecord(id_, file_name, width, height, sha256, tuple(labels[first:end]))
+            for id_, file_name, width, height, sha256, (first, end) in zip(*columns, ends, strict=True)
+        ]
 
     def _annotations(self, struct: pa.StructArray) -> Iterator[Annotation]:
         names = [category.name for category in self.categories]

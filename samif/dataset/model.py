@@ -118,6 +118,10 @@ class Dataset:
         known = self.images
         return replace(self, images=known.without_labels()) if isinstance(known, ImageFile) else self
 
+    def in_memory(self) -> Dataset:
+        """The same data set, quick to read in any order."""
+        return replace(self, images=tuple(self.images))
+
     def save(self, path: Path) -> None:
         """Write the index (`samif.dataset.index_file`); it appears whole or not at all."""
         write_index(path, self.categories, self.images)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from samif.dataset.check import TINY_AREA
-from samif.dataset.model import Annotation, Dataset, ImageRecord
+from samif.dataset.model import Dataset
 from samif.errors import ConfigError, DataError
 
 
@@ -27,33 +28,44 @@ def draw_shots(dataset: Dataset, classes: Sequence[str], shots: int, seed: int) 
     """
     if shots < 1:
         raise ConfigError(f"{shots} shots were asked for; ask for 1 or more")
+    wanted = frozenset(classes)
+    candidates: defaultdict[str, list[_Candidate]] = defaultdict(list)
+    for image in dataset.images:
+        for a in image.annotations:
+            if a.category in wanted and not a.crowd:
+                chance = _hash(f"{seed}/{a.category}", image.sha256, a.rle["counts"])
+                candidates[a.category].append(_Candidate(a.area < TINY_AREA, chance, image.id, a.id, image.sha256))
     drawn = {}
     for name in classes:
         if name not in dataset.category_names:
             known = ", ".join(dataset.category_names)
             raise ConfigError(f"the data set has no class '{name}'; correct the name, it has {known}")
-        candidates = [(p, a) for p in dataset.images for a in p.annotations if a.category == name and not a.crowd]
-        if len(candidates) < shots:
+        found = candidates[name]
+        if len(found) < shots:
             raise DataError(
-                f"class '{name}' has {len(candidates)} labelled instances, {shots} shots were asked for; "
+                f"class '{name}' has {len(found)} labelled instances, {shots} shots were asked for; "
                 "label more of them or ask for fewer shots"
             )
-        drawn[name] = [(p.id, a.id) for p, a in _in_draw_order(candidates, f"{seed}/{name}")[:shots]]
+        drawn[name] = [(candidate.image, candidate.annotation) for candidate in _in_draw_order(found)[:shots]]
     return drawn
 
 
-def _in_draw_order(candidates: list[tuple[ImageRecord, Annotation]], salt: str) -> list[tuple[ImageRecord, Annotation]]:
-    def chance(candidate: tuple[ImageRecord, Annotation]) -> tuple[bool, str, int, int]:
-        image, a = candidate
-        return a.area < TINY_AREA, _hash(salt, image.sha256, a.rle["counts"]), image.id, a.id
+class _Candidate(NamedTuple):
+    """An instance that may be drawn; candidates are compared in this order."""
 
+    tiny: bool
+    chance: str
+    image: int
+    annotation: int
+    sha256: str
+
+
+def _in_draw_order(candidates: list[_Candidate]) -> list[_Candidate]:
     turns: Counter[str] = Counter()
     ranked = []
-    for candidate in sorted(candidates, key=chance):
-        image, a = candidate
-        tiny = a.area < TINY_AREA
-        ranked.append((tiny, turns[image.sha256], candidate))
-        turns[image.sha256] += 1
+    for candidate in sorted(candidates):
+        ranked.append((candidate.tiny, turns[candidate.sha256], candidate))
+        turns[candidate.sha256] += 1
     return [candidate for *_, candidate in sorted(ranked, key=lambda entry: entry[:2])]
 
 

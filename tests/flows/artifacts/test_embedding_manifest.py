@@ -73,13 +73,13 @@ def test_reading_takes_the_memory_of_the_digests_alone(tmp_path: Path) -> None:
 
 
 def test_damage_is_one_sentence_wherever_it_is(tmp_path: Path) -> None:
-    """Each byte of a small file changed, and each cut: refused, or the file says the same."""
+    """Every third byte of a small file changed, and cuts there: refused, or the file says the same."""
     path = tmp_path / "m.parquet"
     manifest = manifest_of([sha(index) for index in range(3)])
     manifest.save(path)
     content = path.read_bytes()
-    refused = 0
-    for at in range(len(content)):
+    refused: list[str] = []
+    for at in range(0, len(content), 3):
         spoilt = bytearray(content)
         spoilt[at] ^= 0xFF
         for text in (bytes(spoilt), content[:at]):
@@ -87,10 +87,11 @@ def test_damage_is_one_sentence_wherever_it_is(tmp_path: Path) -> None:
             try:
                 assert EmbeddingManifest.load(path) == manifest
             except IntegrityError as error:
-                assert str(error).startswith(f"{path} ") and "\n" not in str(error)
-                assert str(error).endswith("run 'samif run', which computes the embeddings")
-                refused += 1
-    assert refused > 1.6 * len(content)
+                refused.append(str(error))
+    assert len(refused) > 1.6 * len(content) / 3
+    for told in refused:
+        assert told.startswith(f"{path} ") and "\n" not in told
+        assert told.endswith("run 'samif run', which computes the embeddings")
 
 
 def test_the_manifest_of_an_earlier_release_and_none_are_told(tmp_path: Path) -> None:
@@ -109,7 +110,10 @@ def test_keys_that_do_not_ascend_are_refused() -> None:
     for images in ([sha(0), sha(0)], sorted([sha(0), sha(1)], reverse=True), ["ab"], ["x" * 64]):
         with pytest.raises(ValueError, match="image|hexadecimal"):
             EmbeddingManifest(
-                encoder=ENCODER, preprocessing=PREPROCESSING, shape=SHAPE, images=images  # type: ignore[arg-type]
+                encoder=ENCODER,
+                preprocessing=PREPROCESSING,
+                shape=SHAPE,
+                images=images,  # type: ignore[arg-type]
             )
 
 
@@ -140,7 +144,8 @@ def test_paths_of_two_data_sets(tmp_path: Path, on_disk: bool) -> None:
     paths = ImagePaths(sets)
     every = [(dataset.root / image.file_name, image.sha256) for dataset in sets for image in dataset.images]
     assert list(paths) == every and len(paths) == 3005
-    assert [paths[at] for at in (0, 1500, 2999, 3000, 3004, -1)] == [every[at] for at in (0, 1500, 2999, 3000, 3004, -1)]
+    for at in (0, 1500, 2999, 3000, 3004, -1):
+        assert paths[at] == every[at]
     out = {every[0][1], every[3001][1]}
     left = [item for item in every if item[1] not in out]
     part = paths.without(out)
