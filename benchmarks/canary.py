@@ -33,11 +33,11 @@ GOOD_REQUESTS = ENOUGH
 SPREAD = {"objects named": 0.1, "names changed": 0.1, "confidence": 0.05, "unknown share": 0.05}
 SIMULATED, LENGTH = 1000, 1000
 _ABOUT = (
-    "`python -m benchmarks.canary`, {machine}, Python {python}. A real service (`samif serve --canary`, one replica, "
-    f"{CLIENTS} clients without a pause, {PERCENT} % of the requests to the canary), a registry on SQLite, the encoder "
-    "`tiny` with a random decoder. Each stream has new images and begins without evidence. It ends when the canary is "
-    f"rolled back, or after {GOOD_REQUESTS} requests to it. The promise is {ENOUGH} requests for a large effect, and a "
-    f"rate of false alarms of {FALSE_ALARM:g}."
+    "`python -m benchmarks.canary`, {machine}, Python {python}. A real service (`samif serve` with `--canary`, one "
+    f"replica, {CLIENTS} clients without a pause, {PERCENT} % of the requests to the canary), a registry on "
+    "SQLite, the encoder `tiny` with a random decoder. Each stream has new images and begins without evidence. "
+    f"It ends when the canary is rolled back, or after {GOOD_REQUESTS} requests to it. The promise is {ENOUGH} "
+    f"requests for a large effect, and a rate of false alarms of {FALSE_ALARM:g}."
 )
 EXPLAINED = {
     "names nothing": "what the champion names is unknown to it",
