@@ -12,6 +12,7 @@ import argparse
 import platform
 import statistics
 import tempfile
+import textwrap
 import threading
 import time
 from collections import Counter
@@ -31,6 +32,13 @@ GOOD_REQUESTS = ENOUGH
 """Requests to a canary that is not worse, per stream."""
 SPREAD = {"objects named": 0.1, "names changed": 0.1, "confidence": 0.05, "unknown share": 0.05}
 SIMULATED, LENGTH = 1000, 1000
+_ABOUT = (
+    "`python -m benchmarks.canary`, {machine}, Python {python}. A real service (`samif serve` with `--canary`, one "
+    f"replica, {CLIENTS} clients without a pause, {PERCENT} % of the requests to the canary), a registry on "
+    "SQLite, the encoder `tiny` with a random decoder. Each stream has new images and begins without evidence. "
+    f"It ends when the canary is rolled back, or after {GOOD_REQUESTS} requests to it. The promise is {ENOUGH} "
+    f"requests for a large effect, and a rate of false alarms of {FALSE_ALARM:g}."
+)
 EXPLAINED = {
     "names nothing": "what the champion names is unknown to it",
     "names wrongly": "each class has the row of another one",
@@ -149,12 +157,7 @@ def page(streams: dict[str, list[Stream]]) -> str:
         [
             "# Canaries that are worse on purpose, and equal ones",
             "",
-            f"`python -m benchmarks.canary`, {platform.machine()}, Python {platform.python_version()}. A real service "
-            f"(`samif serve --canary`, one replica, {CLIENTS} clients without a pause, {PERCENT} % of the requests to "
-            "the canary), a registry on SQLite, the encoder `tiny` with a random decoder. Each stream has new images "
-            "and begins without evidence. It ends when the canary is rolled back, or after "
-            f"{GOOD_REQUESTS} requests to it. The promise is {ENOUGH} requests for a large effect, and a rate of false "
-            f"alarms of {FALSE_ALARM:g}.",
+            textwrap.fill(_ABOUT.format(machine=platform.machine(), python=platform.python_version()), 120),
             "",
             *table(streams),
             "",

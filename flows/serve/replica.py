@@ -143,8 +143,8 @@ class Replica:
         key = await loop.run_in_executor(self._decoders, request_key, body, part) if self.canary else b""
         outcome: Outcome = await self._work(Job(image, score, body if self.keeper else b"", key))
         seconds = {"decode": decoded - began} | outcome.seconds
-        for part, value in seconds.items():
-            self.metrics.seconds.labels(part).observe(value)
+        for name, value in seconds.items():
+            self.metrics.seconds.labels(name).observe(value)
         return Outcome(outcome.instances, outcome.version, seconds)
 
     def view(self) -> ReplicaView:

@@ -23,7 +23,8 @@ def differences(canary: Mapping[str, float], champion: Mapping[str, float], shar
     """The observations of one image, from `samif.watch.observe.Observation.values` of both versions.
 
     Args:
-        shared: classes that both know. A new class may take objects from `unknown` and from no class.
+        shared: classes that both know. A class that only the canary knows may take objects from any of them: that is
+            what it was added for.
 
     Returns:
         Check -> observation in 0..1; without those that the image says nothing about, since neither version names
@@ -35,7 +36,9 @@ def differences(canary: Mapping[str, float], champion: Mapping[str, float], shar
         found[NAMED] = 0.5 + 0.5 * (named[1] - named[0]) / max(named)
     counts = [(canary.get(f"{CLASS_PREFIX}{name}", 0.0), champion.get(f"{CLASS_PREFIX}{name}", 0.0)) for name in shared]
     if (most := sum(max(pair) for pair in counts)) > 0.0:
-        found[CHANGED] = sum(abs(a - b) for a, b in counts) / most
+        new = named[0] - sum(ours for ours, _ in counts)
+        lost = max(sum(max(theirs - ours, 0.0) for ours, theirs in counts) - new, 0.0)
+        found[CHANGED] = (lost + sum(max(ours - theirs, 0.0) for ours, theirs in counts)) / most
     if MARGIN in canary and MARGIN in champion:
         found[CONFIDENCE] = _shifted(champion[MARGIN] - canary[MARGIN])
     if max(canary[OBJECTS], champion[OBJECTS]) > 0.0:

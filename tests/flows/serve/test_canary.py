@@ -236,8 +236,8 @@ def test_an_application_takes_a_canary_of_its_line(arguments: dict[str, Any], se
     [
         (["--retry-canary"], 1, "--retry-canary is for --canary; give that too"),
         (["--canary", "other@challenger"], 1, "the canary other@challenger is of none of the models demo@champion"),
-        (["--canary", "demo@challenger", "--percent", "51"], 2, "is not in the range"),
-        (["--canary", "demo@challenger", "--percent", "0"], 2, "is not in the range"),
+        (["--canary", "demo@challenger", "--percent", "51"], 2, "less than or equal to 50"),
+        (["--canary", "demo@challenger", "--percent", "0"], 2, "greater than or equal to 0.1"),
     ],
 )
 def test_wrong_options_are_refused_in_a_sentence(made: Line, options: list[str], code: int, sentence: str) -> None:
