@@ -20,6 +20,8 @@ from ray import serve
 
 from flows.http.errors import HttpError, busy
 from flows.runtime.device import device_of_worker
+from flows.runtime.log_format import add_context, is_json
+from flows.runtime.logs import set_up_logging
 from flows.serve.alias_poller import AliasPoller
 from flows.serve.answered import Answered
 from flows.serve.answers import ReplicaView, slot_view
@@ -63,6 +65,8 @@ class Replica:
 
     def __init__(self, settings: Settings) -> None:
         torch.set_num_threads(settings.threads)
+        if is_json():
+            set_up_logging()
         self.settings = settings
         self.status = ReplicaStatus(settings.state)
         self.metrics = Metrics(settings.state, self.status.id)
@@ -212,6 +216,8 @@ class Replica:
         name = "champion" if slot is self.champion else "challenger"
         state = slot.state
         if state.live is not None:
+            if slot is self.champion:
+                add_context(version=state.live.title)
             self.metrics.live.labels(name, state.live.name, self.name).set(state.live.number or 0)
         self.metrics.swaps.labels(name).inc(state.swaps - self._swaps[name])
         self._swaps[name] = state.swaps
