@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
@@ -41,10 +42,17 @@ def set_up(
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Log to standard error; SAMIF_LOG=debug|info|warning sets the level.")
     ] = False,
+    log_format: Annotated[
+        Literal["text", "json"] | None,
+        typer.Option(help="Format of standard error; also SAMIF_LOG_FORMAT.", show_default="text"),
+    ] = None,
 ) -> None:
     """What every command does first."""
+    from flows.runtime.log_format import FORMAT_VARIABLE
     from flows.runtime.logs import set_up_logging
 
+    if log_format is not None:
+        os.environ[FORMAT_VARIABLE] = log_format  # stages inherit it
     set_up_logging(verbose)
 
 

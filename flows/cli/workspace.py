@@ -201,10 +201,12 @@ def stage(
 ) -> None:
     """Run one stage; dvc.yaml calls this."""
     from flows.pipeline.reproduce import end_with_run, write_failure
+    from flows.runtime.log_format import add_context
     from flows.stages import keep_cost, run_stage
     from flows.workspace.dvc_yaml import REVISIONS, shipped_digest
 
     end_with_run()
+    add_context(stage=name if session is None else f"{name}@{session}")
     layout = Layout(workspace.resolve())
     try:
         expected = REVISIONS.get(name.removesuffix("_base") if name == "evaluate_base" else name)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from flows.console.time_left import time_left
 from flows.pipeline.cancel import interrupt
 from flows.pipeline.run import last_run, stage_seconds
+from flows.runtime.log_format import FORMAT_VARIABLE
 from flows.workspace.lock import busy_error
 from samif.errors import SystemRefused
 
@@ -80,7 +81,7 @@ class Runs:
                 with log.open("wb") as out:
                     process = subprocess.Popen(
                         command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
-                        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                        env=os.environ | {"PYTHONUNBUFFERED": "1", FORMAT_VARIABLE: "text"},  # its lines are read
                     )  # fmt: skip
             except OSError as error:
                 raise SystemRefused(f"no run can be started ({error.strerror}); free memory or the disk") from None

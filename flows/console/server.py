@@ -15,7 +15,7 @@ import uvicorn
 from flows.console.accounts import Account, Accounts, read_accounts
 from flows.console.state import Console
 from flows.http.auth import digest_of, is_loopback
-from flows.http.listening import listening, origin_of
+from flows.http.listening import listening, origin_of, server_options
 from flows.runtime.locks import held
 from samif.errors import ConfigError
 from samif.io import files
@@ -69,8 +69,8 @@ def serve(console: Console, address: Address, accounts_file: Path | None, who: s
         say(f"console at {origin}/{f'#token={token}' if token else ''}; Ctrl-C ends it")
         signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again once it has shut down
         config = uvicorn.Config(
-            app, log_level="error", access_log=False, server_header=False,
-            ssl_certfile=address.certificate, ssl_keyfile=address.key, timeout_graceful_shutdown=3,
+            app, ssl_certfile=address.certificate, ssl_keyfile=address.key, timeout_graceful_shutdown=3,
+            **server_options(),
         )  # fmt: skip
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
+from typing import Any
 
+from flows.runtime.log_format import is_json
 from samif.errors import ConfigError
 
 
@@ -23,6 +25,13 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         raise ConfigError(f"{host}:{port} cannot be listened on ({error.strerror}); choose another --port") from None
     with listener:
         yield listener
+
+
+def server_options() -> dict[str, Any]:
+    """Options of uvicorn: silent, or a line of JSON per request where logs are JSON."""
+    if is_json():
+        return {"log_config": None, "log_level": "info", "access_log": True, "server_header": False}
+    return {"log_level": "error", "access_log": False, "server_header": False}
 
 
 def origin_of(scheme: str, host: str, listener: socket.socket) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from typing import Any
 from flows.pipeline.explain import StageReason, stage_reasons
 from flows.pipeline.reproduce import StageOutcome, reproduce
 from flows.runtime.cost import Cost, total
+from flows.runtime.log_format import RUN_ID_VARIABLE
 from flows.runtime.process import this_process
 from flows.workspace.dvc_config import use_git
 from flows.workspace.dvc_yaml import prune, sync_pipeline
@@ -72,6 +74,7 @@ def run(root: Path, request: RunRequest, say: Callable[[str], None] = lambda _: 
         _mark_interrupted(layout)
         record = _new_record(request, stage_reasons(layout, params))
         _write(layout, record)
+        os.environ[RUN_ID_VARIABLE] = record["id"]  # for the logs of this process and its stages
         try:
             _work(layout, params, record, say)
         except BaseException as error:
@@ -81,6 +84,8 @@ def run(root: Path, request: RunRequest, say: Callable[[str], None] = lambda _: 
             with suppress(OSError):  # such as a full disk, which is then the reason as well
                 _write(layout, record)
             raise
+        finally:
+            os.environ.pop(RUN_ID_VARIABLE, None)
         record["ended"] = _now()
         _write(layout, record)
     return record

@@ -50,9 +50,13 @@ def check_line(store: MlflowStore, line: str) -> None:
     Raises:
         IntegrityError: one is missing.
     """
-    needed = {"classifier": "journal", "decoder": "classifier"}
-    for part, user in needed.items():
-        if store.find_model(f"{line}-{part}") is None and store.find_model(f"{line}-{user}") is not None:
+    classifiers = store.find_versions(f"{line}-classifier")
+    # versions that were made by hand need no decoder
+    needs_decoder = any("decoder_version" in version.tags for version in classifiers.values())
+    for part, user, needed in (("classifier", "journal", True), ("decoder", "classifier", needs_decoder)):
+        if not needed or store.find_model(f"{line}-{part}") is not None:
+            continue
+        if store.find_model(f"{line}-{user}") is not None:
             raise IntegrityError(
                 f"the registry at {store.shown} has {line}-{user} and no '{line}-{part}': it was renamed or deleted in "
                 f"MLflow; {_RESTORE}"

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from flows.runtime.log_format import is_json, json_line
+
 PLAIN_SECONDS = 5.0
 """Shortest time between two plain lines."""
 
@@ -41,7 +43,7 @@ def track(total: int, unit: str, description: str, stream: TextIO | None = None)
             5 seconds, and one at the end.
     """
     stream = stream or sys.stderr
-    if stream.isatty():
+    if stream.isatty() and not is_json():
         with _bar(total, unit, description, stream) as tracker:
             yield tracker
         return
@@ -53,7 +55,12 @@ def track(total: int, unit: str, description: str, stream: TextIO | None = None)
 
 
 def say(text: str) -> None:
-    """Print one line, above a progress bar if there is one."""
+    """Print one line, above a progress bar if there is one; as a line of JSON where logs are."""
+    write_line(json_line(text) if is_json() else text)
+
+
+def write_line(text: str) -> None:
+    """Print one line as it is, above a progress bar if there is one."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -88,7 +95,8 @@ class _Lines:
         self._print(counts + _quarantined_text(self._quarantined))
 
     def _print(self, text: str) -> None:
-        print(f"{self._description}: {text}", file=self._stream, flush=True)
+        line = f"{self._description}: {text}"
+        print(json_line(line, logger="samif.progress") if is_json() else line, file=self._stream, flush=True)
 
 
 def _quarantined_text(quarantined: int) -> str:

@@ -20,6 +20,8 @@ from ray import serve
 
 from flows.http.errors import HttpError, busy
 from flows.runtime.device import device_of_worker
+from flows.runtime.log_format import add_context, is_json
+from flows.runtime.logs import set_up_logging
 from flows.serve.alias_poller import AliasPoller
 from flows.serve.answered import Answered
 from flows.serve.answers import ReplicaView, slot_view
@@ -70,6 +72,8 @@ class Replica:
 
     def __init__(self, settings: Settings) -> None:
         torch.set_num_threads(settings.threads)
+        if is_json():
+            set_up_logging()
         self.settings = settings
         self.status = ReplicaStatus(settings.state)
         self.metrics = Metrics(settings.state, self.status.id)
@@ -230,6 +234,8 @@ class Replica:
         name = next((name for name, known in self._slots().items() if known is slot), "canary")
         state = slot.state
         if state.live is not None:
+            if slot is self.champion:
+                add_context(version=state.live.title)
             self.metrics.live.labels(name, state.live.name, self.name).set(state.live.number or 0)
         self.metrics.swaps.labels(name).inc(state.swaps - self._swaps[name])
         self._swaps[name] = state.swaps

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
-from flows.http.listening import listening, origin_of
+from flows.http.listening import listening, origin_of, server_options
 from flows.http.signature import VARIABLE
 from flows.runtime.system_errors import sentence_of
 from flows.triggers.app import Receiver, build_app
@@ -50,7 +50,7 @@ def serve(receiver: Receiver, host: str, port: int, command: Sequence[str], say:
         app = build_app(replace(receiver, wake=worker.wake, failure=worker.failure))
         # uvicorn raises the signal again once it has shut down: then the run has to be ended, too
         signal.signal(signal.SIGTERM, lambda *_: None)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, server_header=False))
+        server = uvicorn.Server(uvicorn.Config(app, **server_options()))
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
         say("ending")
