@@ -15,9 +15,10 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Annotated
 
 import psutil
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from samif.config import Strict
 
@@ -32,8 +33,8 @@ class Cost(Strict):
         made: SHA-256 of the file that the stage is known by; none where it has none.
     """
 
-    began: AwareDatetime
-    ended: AwareDatetime
+    began: Annotated[AwareDatetime, Field(strict=False)]  # text in a run record
+    ended: Annotated[AwareDatetime, Field(strict=False)]
     wall_seconds: float
     cpu_seconds: float
     gpu_seconds: float

@@ -81,6 +81,7 @@ def test_costs_add_up_and_the_largest_memory_stays() -> None:
     assert found is not None and total([]) is None
     assert (found.began, found.ended, found.made) == (at, at + timedelta(hours=3), None)
     assert (found.wall_seconds, found.cpu_seconds, found.gpu_seconds, found.peak_memory_mb) == (10800, 3, 6, 100)
+    assert Cost.model_validate(found.model_dump(mode="json")) == found  # as a run record holds it
     assert found.line == "10800.0 s, 3.0 CPU seconds, 6.0 GPU seconds, at most 100 MB in one process"
 
 
