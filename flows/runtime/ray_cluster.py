@@ -76,8 +76,8 @@ def ray_cluster(address: str | None, workers: int, job: str = "samif") -> Iterat
             check_reachable(address)
             # A submitted job's processes have its metadata, which others would replace.
             submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-            named = None if submitted else ray.job_config.JobConfig(metadata={"job_name": job})
-            ray.init(address=address, job_config=named, log_to_driver=False, logging_level=logging.ERROR)
+            named = {} if submitted else {"job_config": ray.job_config.JobConfig(metadata={"job_name": job})}
+            ray.init(address=address, **named, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             reason = str(error).split("\n")[0]
             raise ServiceUnavailable(
