@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from flows.runtime.ray_start import start_cluster
 from samif import errors
@@ -76,7 +76,9 @@ def ray_cluster(address: str | None, workers: int, job: str = "samif") -> Iterat
             check_reachable(address)
             # A submitted job's processes have its metadata, which others would replace.
             submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-            named = {} if submitted else {"job_config": ray.job_config.JobConfig(metadata={"job_name": job})}
+            named: dict[str, Any] = (
+                {} if submitted else {"job_config": ray.job_config.JobConfig(metadata={"job_name": job})}
+            )
             ray.init(address=address, **named, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             reason = str(error).split("\n")[0]
