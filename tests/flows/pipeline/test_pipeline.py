@@ -28,6 +28,7 @@ from flows.workspace.layout import Layout
 from flows.workspace.lock import exclusive
 from flows.workspace.params_edit import new_text
 from flows.workspace.run_request import request_of
+from flows.workspace.shots import read_labels
 from samif.config import EncoderParams, load_params
 from samif.errors import SamifError
 from tests.flows.workspace.test_edit import coco
@@ -61,14 +62,14 @@ if stage == "embed" and "\\nsemantic: null" not in params:
 if stage == "dataset" and "drawn:" in params:
     outs.append("drawn/p")
 elif stage == "dataset":
-    text = pathlib.Path(params.split("annotations:")[1].split()[0]).read_text()
+    index = pathlib.Path(params.split("annotations:")[1].split()[0]).with_suffix(".parquet").read_bytes()
 for out in outs:
     path = pathlib.Path("artifacts", out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_bytes(index if out.startswith("dataset/") else text.encode())
 """
 """A stage's result is another one under other params, so that nothing after it is spared by chance; that of
-`dataset` is the annotation file."""
+`dataset` is the index beside the annotation file."""
 
 BASE_STAGES = ["dataset", "embed", "pretrain_decoder", "propose", "train_base", "evaluate_base"]
 
@@ -86,7 +87,9 @@ def stub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 def workspace(tmp_path: Path) -> Path:
     """A workspace, not yet run, with sessions s1 (hook) and s2 (nut); gear is labelled but in no session yet."""
     root = tmp_path / "ws"
-    init_workspace(root, coco(tmp_path / "data"), None, [("s1", ["hook"]), ("s2", ["nut"])], shots=5)
+    source = coco(tmp_path / "data")
+    read_labels(source)[0].save(Path(source.annotations).with_suffix(".parquet"))
+    init_workspace(root, source, None, [("s1", ["hook"]), ("s2", ["nut"])], shots=5)
     edit(root, "    - gear\n", "")
     return root
 

@@ -16,7 +16,7 @@ from flows.cli.app import app
 from flows.http.auth import VARIABLE, digest_of
 from flows.serve.application import Arguments, application
 from flows.serve.config_file import write_serve_config
-from flows.serve.settings import KeepSettings, Limits, ReplicaCount, Settings, ShadowSettings
+from flows.serve.settings import CanarySettings, KeepSettings, Limits, ReplicaCount, Settings, ShadowSettings
 from samif.errors import ConfigError, SamifError
 
 TOKEN = "a-token-of-the-tests-own"
@@ -36,6 +36,8 @@ FULL = Settings(
     keep=KeepSettings(Path("/kept"), 0.2, True, 0.3, 7, 2_299_999),
     wait_for_model=True,
 )
+CANARY = replace(FULL, shadow=None, canary=CanarySettings("demo@challenger", 25.0))
+"""A line has a shadow or a canary."""
 BESIDE = {"name", "route"}
 """Fields that are beside `args` in the file."""
 
@@ -56,8 +58,9 @@ def test_every_setting_comes_back(count: ReplicaCount, tmp_path: Path, monkeypat
     least = Settings(FULL.ref, FULL.root, FULL.state, FULL.token_sha256)
     for field in fields(Settings):
         if field.name not in BESIDE | {"ref", "root", "state", "token_sha256"}:
-            assert getattr(FULL, field.name) != getattr(least, field.name), f"{field.name} is not tested"
-    for settings in (FULL, least):
+            values = {repr(getattr(settings, field.name)) for settings in (FULL, CANARY, least)}
+            assert len(values) > 1, f"{field.name} is not tested"
+    for settings in (FULL, CANARY, least):
         write_serve_config(tmp_path / "serve.yaml", [settings], STATE, count, "0.0.0.0", 8090)
         [app] = read(tmp_path / "serve.yaml")["applications"]
         assert built(app, monkeypatch).init_args == (settings,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Path:
     slot.start()
     assert slot.state.live is not None
     address = f"http://127.0.0.1:{free_port()}"
-    text = (root / "params.yaml").read_text().replace("tracking_uri:", f"tracking_uri: {address}")
+    text = re.sub("tracking_uri:.*", f"tracking_uri: {address}", (root / "params.yaml").read_text())
     (root / "params.yaml").write_text(text)
     Registry(address, root).last_served.write("demo@champion", "demo-classifier", 1, slot.state.live.digests)
     return root
