@@ -59,6 +59,7 @@ outs = {{"dataset": ["dataset/train.parquet", "dataset/val.parquet", "quarantine
 text = hashlib.sha256("".join(line for line in params.splitlines() if "/" not in line).encode()).hexdigest()
 if stage == "embed" and "\\nsemantic: null" not in params:
     outs.append("semantic.parquet")
+index = text.encode()
 if stage == "dataset" and "drawn:" in params:
     outs.append("drawn/p")
 elif stage == "dataset":
