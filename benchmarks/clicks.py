@@ -130,22 +130,27 @@ def next_click(target: NDArray[np.bool_], mask: NDArray[np.bool_] | None) -> Cli
     return where
 
 
-def chosen(dataset: Dataset, count: int) -> Iterator[tuple[ImageRecord, list[Annotation]]]:
-    """Up to `count` objects, drawn with a fixed seed, by image."""
-    objects = [(i, a) for i in dataset.images for a in i.annotations if not a.crowd and a.area >= LEAST_PIXELS]
+def chosen(dataset: Dataset, count: int, skip: int = 0) -> Iterator[tuple[ImageRecord, list[Annotation]]]:
+    """Up to `count` objects, drawn with a fixed seed, by image; those behind the first `skip` that are drawn."""
+    objects = [
+        (image.id, place)
+        for image in dataset.images
+        for place, a in enumerate(image.annotations)
+        if not a.crowd and a.area >= LEAST_PIXELS
+    ]
     rng = np.random.default_rng(0)
-    wanted = {id(objects[k][1]) for k in rng.permutation(len(objects))[:count]}
+    wanted = {objects[k] for k in rng.permutation(len(objects))[skip : skip + count]}
     for image in dataset.images:
-        if some := [a for a in image.annotations if id(a) in wanted]:
+        if some := [a for place, a in enumerate(image.annotations) if (image.id, place) in wanted]:
             yield image, some
 
 
-def run(name: str, dataset: Dataset, encoder: str, parts: bool, count: int) -> str:
+def run(name: str, dataset: Dataset, encoder: str, parts: bool, count: int, skip: int = 0) -> str:
     """One row of the table."""
     simulator = Simulator(encoder, parts)
     done: list[Labelled] = []
     encoding: list[float] = []
-    for record, objects in chosen(dataset, count):
+    for record, objects in chosen(dataset, count, skip):
         pixels = read_image(dataset.path_of(record))
         started = time.perf_counter()
         image = simulator.prepare(pixels)
@@ -178,6 +183,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", required=True, metavar="NAME=FOLDER")
     parser.add_argument("--encoder", nargs="+", default=["tiny", "photo"])
     parser.add_argument("--objects", type=int, default=120, help="objects per data set")
+    parser.add_argument("--skip", type=int, default=0, help="objects of the draw to pass over")
     parser.add_argument("--out", type=Path, help="file for the table")
     args = parser.parse_args()
     tune_process()
@@ -188,7 +194,7 @@ def main() -> None:
         dataset, _ = read_coco(Path(folder) / "images", Path(folder) / "instances.json", ReadRules())
         for encoder in args.encoder:
             for parts in (False, True):
-                lines.append(run(name, dataset, encoder, parts, args.objects))
+                lines.append(run(name, dataset, encoder, parts, args.objects, args.skip))
                 print(lines[-1], flush=True)
     if args.out:
         args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
