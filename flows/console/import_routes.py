@@ -16,7 +16,7 @@ from flows.console.set_routes import FormatName, Of
 from flows.console.state import At
 from flows.console.texts import ClassName
 from flows.console.uploads import unpacked
-from samif.errors import DataError, SamifError
+from samif.errors import DataError, ObjectMissing
 from samif.inference.segment import UNKNOWN
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def import_(
             source = unpacked(files, folder / "import")
             options = ImportOptions(boxes=boxes, default_class=default_class)
             done = import_labels(source, folder / "imported.json", format_, of.folder, options)
-        except SamifError as error:
+        except (DataError, ObjectMissing) as error:
             raise DataError(_on_page(str(error), folder)) from None
     if UNKNOWN in {a.category for image in done.dataset.images for a in image.annotations}:
         raise DataError(f"the labels have a class '{UNKNOWN}', which stands for none; rename the class")

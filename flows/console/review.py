@@ -22,7 +22,7 @@ from flows.watch.watcher import watch_folder
 from flows.workspace.layout import Layout
 from samif.config import BASE, load_params
 from samif.dataset.images import read_small
-from samif.errors import ObjectMissing, SamifError
+from samif.errors import ConfigError, IntegrityError, ObjectMissing
 from samif.evaluate.errors import ErrorCase
 from samif.inference.segment import UNKNOWN
 from samif.io.image_formats import is_image_name
@@ -31,6 +31,8 @@ from samif.masks.rle import Rle
 Kind = Literal["error", "disagreement", "alarm"]
 ALARMS = 50
 """Alarms that are listed, the newest."""
+UNREADABLE = (ConfigError, IntegrityError, ObjectMissing)
+"""What a source of items raises where it has none to give."""
 _SIDE = 480
 
 
@@ -89,7 +91,7 @@ class Review:
         for source in sources:
             try:
                 items += source()
-            except SamifError as error:
+            except UNREADABLE as error:
                 problems.append(str(error))
         return items, problems
 
@@ -109,7 +111,7 @@ class Review:
             elif kind == "alarm":
                 found = self._alarms()
             return next(item for item in found if item.id == id_)
-        except (StopIteration, SamifError):
+        except (StopIteration, *UNREADABLE):
             raise HttpError(404, "item", "this is no longer in the queue; read the list again") from None
 
     def errors(self, session: str | None) -> Errors:

@@ -27,7 +27,7 @@ from samif.io.address import shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities import FileInfo, LoggedModel, Run
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 T = TypeVar("T")
@@ -201,7 +201,7 @@ class MlflowStore:
     def paths(self, version: ModelVersion) -> list[str]:
         """Artifact paths of all files of a version and of its run."""
         places = [self._version_files(version), self.run_files(self._run(version))]
-        return sorted({path for files in places for path in _walk(files)})
+        return sorted({item.path for files in places for item in walk(files)})
 
     def fetch_all(self, version: ModelVersion, names: Iterable[str], folder: Path) -> set[str]:
         """Download those of these files that a version has; returns which."""
@@ -322,14 +322,15 @@ class MlflowStore:
         return (self._local_files / "models" / model.model_id / "artifacts").as_uri()
 
 
-def _walk(files: Any) -> Iterator[str]:
+def walk(files: Any) -> Iterator[FileInfo]:
+    """The files of an artifact repository, with their sizes."""
     folders: list[str | None] = [None]
     while folders:
         for item in files.list_artifacts(folders.pop()):
             if item.is_dir:
                 folders.append(item.path)
             else:
-                yield item.path
+                yield item
 
 
 def make_once(create: Callable[..., Any], *arguments: Any) -> None:

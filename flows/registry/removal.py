@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flows.registry.absent import found
-from flows.registry.mlflow_store import MODEL_TAG, MlflowStore
+from flows.registry.mlflow_store import MODEL_TAG, MlflowStore, walk
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
@@ -68,12 +68,4 @@ def _parts(store: MlflowStore, version: ModelVersion) -> tuple[Run | None, Logge
 
 
 def _size(files: Any) -> int:
-    size = 0
-    folders: list[str | None] = [None]
-    while folders:
-        for item in files.list_artifacts(folders.pop()):
-            if item.is_dir:
-                folders.append(item.path)
-            else:
-                size += int(item.file_size or 0)
-    return size
+    return sum(int(item.file_size or 0) for item in walk(files))

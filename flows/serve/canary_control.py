@@ -158,7 +158,11 @@ class CanaryControl:
             self._end(str(error))
             return
         champion = self._champion()
-        if number is None or champion is None or (name, number) == (champion.name, champion.number):
+        assert number is not None  # a folder is no canary
+        if champion is None:
+            self._end(f"{name}/{number} waits for a champion to be compared with")
+            return
+        if (name, number) == (champion.name, champion.number):
             self._end(f"{name}/{number} is live itself")
             return
         record = records.read(number)

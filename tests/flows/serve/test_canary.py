@@ -444,6 +444,16 @@ def test_without_its_alias_no_canary_answers(start: Callable[..., Replica], made
     assert replica.view["why"] == "demo-classifier/1 is live itself"
 
 
+def test_without_a_champion_there_is_nothing_to_compare_a_canary_with(start: Callable[..., Replica]) -> None:
+    replica = start("equal")
+    live, replica.champion = replica.champion, None
+    replica.poll()
+    assert replica.view["why"] == "demo-classifier/2 waits for a champion to be compared with"
+    replica.champion = live
+    replica.poll()
+    assert replica.view["state"] == "running"
+
+
 def test_the_registry_is_asked_once_a_second_at_most(start: Callable[..., Replica], made: Line) -> None:
     replica = start("equal")
     made.served.alias("challenger", None)
