@@ -215,7 +215,7 @@ class Replica:
         self.champion.poll()
         if self.challenger is not None and self.champion.state.live is not None:
             self.challenger.poll()
-        if self.canary is not None and self.champion.state.live is not None:
+        if self.canary is not None:
             self.canary.control.poll()
             self.metrics.canary_running.set(self.canary.control.view().state == "running")
         for name, slot in self._slots().items():
