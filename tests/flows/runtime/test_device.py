@@ -81,8 +81,9 @@ def test_an_embedding_worker_reserves_a_whole_gpu(tmp_path: Path) -> None:
     with ray_cluster(None, 1) as cluster:
         assert cluster == Cluster(workers=1, cpus_per_worker=2, gpus_per_worker=1)
         pool = WorkerPool(cluster, 1, factory, "0" * 64, open_store(str(tmp_path), tmp_path), 1, "tiny")
+        ray.get(pool._workers[0].__ray_ready__.remote())
         until(lambda: free_gpus() == 0.0)
-        ray.kill(pool._workers[0])
+        del pool  # a worker ends with the last handle to it
     until(lambda: free_gpus() == 1.0)
 
 
