@@ -1,6 +1,6 @@
 // Enter, choose a workspace and a section, show its page.
 
-import { Refusal, call, get } from "./api.js";
+import { Refusal, call, get, stopReading } from "./api.js";
 import { alertBox, field, h, say, show } from "./dom.js";
 import { editor } from "./editor.js";
 import { grid, sets } from "./grid.js";
@@ -31,10 +31,14 @@ function frame(section, workspace) {
   document.getElementById("nav").replaceChildren(...links);
 }
 
-// One page after the other: what a page still fetches must not appear on the next one.
+// One page after the other: what a page still fetches must not appear on the next one. The address changes a moment
+// before its event arrives.
 function route() {
   const mine = ++turn;
-  routing = routing.then(() => mine === turn && draw(() => mine === turn));
+  const address = location.hash;
+  const current = () => mine === turn && location.hash === address;
+  stopReading();
+  routing = routing.then(() => mine === turn && draw(current));
   return routing;
 }
 
@@ -55,7 +59,7 @@ async function draw(current) {
     else if (set) leave = await grid(context, set);
     else leave = await sets(context);
   } catch (error) {
-    failed(error);
+    if (current()) failed(error);
   }
 }
 
@@ -101,7 +105,7 @@ document.getElementById("language").addEventListener("change", async (event) => 
   if (me) await route();
 });
 addEventListener("hashchange", () => me && route());
-addEventListener("unhandledrejection", (event) => say(event.reason?.message ?? String(event.reason), true));
+addEventListener("unhandledrejection", (event) => event.reason?.name !== "AbortError" && say(event.reason?.message ?? String(event.reason), true));
 
 await load(chosen());
 document.getElementById("language").value = document.documentElement.lang;
