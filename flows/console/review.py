@@ -17,7 +17,7 @@ from flows.error_analysis.page import crop_jpeg
 from flows.http.errors import HttpError
 from flows.report.images import JPEG_QUALITY
 from flows.watch.history import History
-from flows.watch.records import Alarm, Cleared
+from flows.watch.records import Alarm, Cleared, Side
 from flows.watch.watcher import watch_folder
 from flows.workspace.layout import Layout
 from samif.config import BASE, load_params
@@ -48,6 +48,7 @@ class Item:
         name, label: the name that was given and the one that is labelled; of a disagreement those of champion and
             challenger. None where there is none.
         sentence: of an alarm, or the versions of a disagreement.
+        side, level, limit: of an alarm; no level where it is about a replay.
         over: whether an alarm has ended.
         rle: the mask of the object.
         accepted: the class under which the object is learnt if the item is accepted.
@@ -65,6 +66,9 @@ class Item:
     sentence: str | None = None
     at: str | None = None
     over: bool = False
+    side: Side | None = None
+    level: float | None = None
+    limit: float | None = None
     rle: Rle | None = None
     accepted: str | None = None
     decisions: tuple[Decision, ...] = ("accept", "fix", "never")
@@ -170,7 +174,8 @@ class Review:
             for number, path in enumerate(images or [None]):
                 yield Item(
                     f"alarm.{alarm.id}.{number}", "alarm", alarm.subject, path, path.name if path else "", over=over,
-                    sentence=alarm.sentence, at=alarm.time.isoformat(timespec="seconds"),
+                    sentence=alarm.sentence, at=alarm.time.isoformat(timespec="seconds"), side=alarm.side,
+                    level=alarm.level, limit=alarm.limit,
                     decisions=("accept", "fix", "never") if path else ("accept",),
                 )  # fmt: skip
 

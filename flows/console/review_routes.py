@@ -154,5 +154,6 @@ def _shown(item: Item) -> dict[str, Any]:
     return {
         "id": item.id, "kind": item.kind, "cause": item.cause, "image": item.shown, "name": item.name,
         "label": item.label, "score": item.score, "sentence": item.sentence, "at": item.at, "over": item.over,
+        "side": item.side, "level": item.level, "limit": item.limit,
         "accepted": item.accepted, "decisions": item.decisions, "crop": item.image is not None,
     }  # fmt: skip

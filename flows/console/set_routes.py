@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from contextlib import ExitStack
@@ -33,6 +34,8 @@ def _set(place: At, set_id: str) -> LabelSet:
 Of = Annotated[LabelSet, Depends(_set)]
 ImageName = Annotated[FileName, Query(alias="name")]
 FormatName = Literal["coco", "yolo", "labelme", "voc", "via", "cvat", "label-studio", "masks"]
+_MOST_LOST = 20
+"""Sentences about an export: a header is short."""
 _DAY = {"Cache-Control": "private, max-age=86400"}
 
 
@@ -100,8 +103,9 @@ def export(
     of: Of,
     format_: Annotated[FormatName, Query(alias="format")] = "coco",
 ) -> FileResponse:
-    """The labels in a format that `samif data import` reads, as a ZIP archive."""
-    from samif.dataset.check import raise_on_errors
+    """The labels in a format that `samif data import` reads, as a ZIP archive; the header `X-Samif-Lost` lists what the
+    format cannot hold, as JSON."""
+    from samif.dataset.check import kinds, raise_on_errors
     from samif.dataset.coco import read_coco
     from samif.dataset.formats import export_labels
 
@@ -113,14 +117,15 @@ def export(
         raise_on_errors(findings)
         out = folder / "labels"
         target = out / "instances.json" if format_ == "coco" else out
-        export_labels(dataset, target, format_)
+        lost = [f"{kind.what}: {kind.count}; {kind.remedy}" for kind in kinds(findings)]
+        lost += export_labels(dataset, target, format_)
         archive = Path(shutil.make_archive(str(folder / of.id), "zip", out))
     except BaseException:
         shutil.rmtree(folder)
         raise
     return FileResponse(
         archive, filename=f"{of.id}-{format_}.zip", media_type="application/zip",
-        background=BackgroundTask(shutil.rmtree, folder),
+        headers={"X-Samif-Lost": json.dumps(lost[:_MOST_LOST])}, background=BackgroundTask(shutil.rmtree, folder),
     )  # fmt: skip
 
 

@@ -127,7 +127,7 @@ def test_five_images_are_labelled_by_clicks_and_keys(chromium: Browser, console:
         expect(page.locator("#objects li")).to_have_count(1)
         expect(page.locator("#saved")).to_have_text("saved")
         page.keyboard.press("PageDown")
-    expect(page.locator("#images .thumb .why").first).to_contain_text("1 objects")
+    expect(page.locator("#images .thumb .why").first).to_contain_text("Objects: 1")
     found = saved(place)
     assert {name: [n for n, _ in objects] for name, objects in found.items()} == {
         f"{n}.png": ["disc"] for n in range(5)
@@ -318,7 +318,7 @@ def test_labels_are_imported_in_the_browser(chromium: Browser, console: RunningC
     page.set_input_files("#import-file", place / "3.json")
     page.select_option("#import-labelled", "join")
     page.get_by_role("button", name="Import", exact=True).click()
-    expect(page.locator("#import-report")).to_contain_text("1 objects in 1 images were imported (labelme)")
+    expect(page.locator("#import-report")).to_contain_text("Imported from labelme: objects 1, images 1")
     expect(page.locator("#import-report")).to_contain_text("1 images or labels were left out")
     expect(page.locator("#import-report table")).to_contain_text("has a box without an outline")
     violations = [v["id"] for v in Axe().run(page).response["violations"] if v["impact"] in SERIOUS]

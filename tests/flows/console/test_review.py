@@ -91,12 +91,12 @@ def write_alarms(root: Path, camera: Path, examples: Sequence[str]) -> None:
     facts = {"time": now, "model": "demo-classifier/1", "reference": "r", "images": 9, "sentence": "too many unknown"}
     history = History(watch_folder(Layout(root)))
     history.path.parent.mkdir(parents=True)
-    stream = facts | {"source": "stream", "side": "high", "folder": str(camera)}
+    stream = facts | {"source": "stream", "side": "high", "folder": str(camera), "level": 3.24, "limit": 1.5}
     history.append(
         [
             Alarm.model_validate(stream | {"id": ALARM, "subject": "unknown", "examples": tuple(examples)}),
             Alarm.model_validate(stream | {"id": "alarm_over", "subject": "objects", "examples": tuple(examples[:1])}),
-            Alarm.model_validate(facts | {"id": "alarm_replay", "source": "replay", "side": "differs", "subject": "r"}),
+            Alarm.model_validate(facts | {"id": "alarm_replay", "source": "replay", "side": "differs", "subject": "replay"}),
             Cleared(time=now, alarm="alarm_over", sentence="as usual"),
         ]
     )  # fmt: skip
@@ -166,6 +166,7 @@ def test_every_kind_is_listed_with_image_reason_and_decisions(full: Path) -> Non
     every, known = ["accept", "fix", "never"], ["fix", "never"]
     alarm = items[f"alarm.{ALARM}.0"]
     assert (alarm["sentence"], alarm["image"], alarm["over"]) == ("too many unknown", "a.png", False)
+    assert (alarm["cause"], alarm["side"], alarm["level"], alarm["limit"]) == ("unknown", "high", 3.24, 1.5)
     assert alarm["decisions"] == every and items["alarm.alarm_over.0"]["over"]
     assert (items["alarm.alarm_replay.0"]["crop"], items["alarm.alarm_replay.0"]["decisions"]) == (False, ["accept"])
     differ = [items[f"disagreement.{SAMPLE}.{n}"] for n in range(3)]

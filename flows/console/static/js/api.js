@@ -17,7 +17,7 @@ export function stopReading() {
   reading = new AbortController();
 }
 
-export async function call(method, path, body) {
+async function ask(method, path, body) {
   const form = body instanceof FormData;
   const headers = { "X-Samif-Console": "1" };
   if (body !== undefined && !form) headers["Content-Type"] = "application/json";
@@ -25,9 +25,23 @@ export async function call(method, path, body) {
   const signal = method === "GET" ? reading.signal : null;
   const response = await fetch(`/api${path}`, { method, headers, body: content, credentials: "same-origin", signal });
   const type = response.headers.get("content-type") ?? "";
-  const found = type.includes("json") ? await response.json() : null;
-  if (!response.ok) throw new Refusal(response.status, found);
-  return found;
+  if (response.ok) return response;
+  throw new Refusal(response.status, type.includes("json") ? await response.json() : null);
+}
+
+export async function call(method, path, body) {
+  const response = await ask(method, path, body);
+  return response.headers.get("content-type")?.includes("json") ? response.json() : null;
+}
+
+// Saves a file of the server; what it lacks, in sentences.
+export async function save(path) {
+  const response = await ask("GET", path);
+  const name = /filename="([^"]+)"/.exec(response.headers.get("content-disposition"))[1];
+  const address = URL.createObjectURL(await response.blob());
+  Object.assign(document.createElement("a"), { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+  return JSON.parse(response.headers.get("x-samif-lost") ?? "[]");
 }
 
 export const get = (path) => call("GET", path);

@@ -1,6 +1,6 @@
 // Folders of images, and the images of one folder.
 
-import { get, post, query } from "./api.js";
+import { get, post, query, save } from "./api.js";
 import { alertBox, badge, field, h, say, show } from "./dom.js";
 import { forgetOrder } from "./editor.js";
 import { t } from "./i18n.js";
@@ -44,10 +44,17 @@ export async function grid(context, set) {
   } }, t(found.order === "computing" ? "grid.ordering" : "grid.order"));
   if (found.order === "computing") timer = setTimeout(context.again, 2000);
   const format = h("select", {}, FORMATS.map((name) => h("option", {}, name)));
-  const save = h("button", { onclick: () => (location.href = `/api${path}/export?${query({ format: format.value })}`) }, t("grid.export"));
+  const lost = h("div", { id: "export-lost", role: "status" });
+  const exported = async () => {
+    try {
+      lost.replaceChildren(...(await save(`${path}/export?${query({ format: format.value })}`)).map((sentence) => h("p", {}, sentence)));
+    } catch (error) {
+      lost.replaceChildren(alertBox(error.message));
+    }
+  };
   show(h("h1", {}, set), h("p", { class: "note" }, t("grid.left", { left, all: found.images.length })),
     found.error && alertBox(found.error),
-    h("div", { class: "row" }, context.may("labeller") && order, field(t("grid.format"), format), save),
+    h("div", { class: "row" }, context.may("labeller") && order, field(t("grid.format"), format), h("button", { onclick: exported }, t("grid.export"))), lost,
     found.purpose && h("p", { class: "note" }, t(`purpose.${found.purpose}`), " ", h("a", { href: `#/${context.workspace}/review` }, t("section.review"))),
     context.may("labeller") && importForm(context, path),
     context.may("operator") && !found.purpose && teach(context, path, found.classes),

@@ -83,7 +83,7 @@ export async function review(context) {
   }
 
   const texts = (one) => {
-    if (one.kind === "alarm") return one.sentence;
+    if (one.kind === "alarm") return alarmText(one);
     if (one.kind === "disagreement") return t(`differs.${one.cause}`, { champion: one.name ?? "–", challenger: one.label ?? "–" });
     if (one.name && one.label) return t("review.insteadOf", { name: one.name, label: one.label });
     return one.name ?? t("review.notNamed", { label: one.label });
@@ -97,7 +97,7 @@ export async function review(context) {
     const element = h("div", { class: "crop", tabindex: 0, role: "group", "aria-label": `${texts(one)}, ${one.image}`, "data-item": one.id },
       one.crop && h("img", { src: `/api${item(one.id)}/crop`, loading: "lazy", alt: "" }),
       h("div", {}, one.over && [badge("done", t("review.over")), " "], texts(one), one.score === null ? "" : ` ${one.score.toFixed(2)}`),
-      h("div", { class: "note" }, one.kind === "error" ? one.image : [one.at && when(one.at), " ", one.kind === "alarm" ? one.image : one.sentence]),
+      h("div", { class: "note" }, one.kind === "error" ? one.image : [one.at && when(one.at), " ", one.kind === "alarm" && one.level !== null ? one.image : one.sentence]),
       one.decided
         ? h("div", { class: "row middle" }, badge("", t("review.wasDecided", { decision: t(`review.${one.decided.decision}`), who: one.decided.who })),
           context.may("labeller") && h("button", { onclick: () => putBack(one) }, t("review.putBack")))
@@ -141,4 +141,13 @@ export async function review(context) {
   draw(found);
   document.addEventListener("keydown", onkey);
   return () => document.removeEventListener("keydown", onkey);
+}
+
+function alarmText({ cause, side, level, limit }) {
+  const [family, ...name] = cause.split(" ");
+  const what = t(`alarm.${family}`, { name: name.join(" ") });
+  if (level === null) return what;
+  const digits = ["embedding", "uncertainty"].includes(family) ? 1 : 2;
+  const text = (value) => (family === "background" ? `${Math.round(100 * value)} %` : value.toFixed(digits));
+  return t(`alarm.${side}`, { what, level: text(level), limit: text(limit) });
 }

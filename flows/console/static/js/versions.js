@@ -49,7 +49,7 @@ export async function versions(context) {
         compared && badge(compared.outcome, t(`verdict.${compared.outcome}`))),
       compared && h("p", {}, compared.headline),
       checks.length > 0 && h("details", {}, h("summary", {}, t("versions.checks", { n: checks.length })), h("ul", {}, checks.map((check) =>
-        h("li", {}, badge(check.outcome, check.outcome), " ", check.name, check.subject ? ` (${check.subject})` : "", check.reason ? `: ${check.reason}` : "")))),
+        h("li", {}, badge(check.outcome, t(`check.${check.outcome}`)), " ", check.name, check.subject ? ` (${check.subject})` : "", check.reason ? `: ${check.reason}` : "")))),
       context.may("operator") && h("div", { class: "row" }, field(t("versions.why"), why),
         h("button", { class: "primary", onclick: act("promote", () => ({})) }, t("versions.promote")),
         context.may("approver") && h("button", { onclick: act("promote", () => ({ approve: true })) }, t("versions.approveOwn")),
@@ -89,7 +89,7 @@ export async function versions(context) {
   const numbers = ["classes", "base", "novel", "everything"];
   const head = (keys) => h("thead", {}, h("tr", {}, keys.map((k) => (k ? h("th", { scope: "col", class: numbers.includes(k) && "num" }, t(`versions.${k}`)) : h("td", {})))));
   const term = (one) => h("tr", {}, h("td", {}, when(one.since)), h("td", {}, one.until ? when(one.until) : t("versions.now")), h("td", { class: "num" }, one.version),
-    h("td", {}, one.how), h("td", { class: "words" }, one.who, one.approved_by && t("versions.approvedBy", { who: one.approved_by })), h("td", { class: "words" }, one.why || "–"));
+    h("td", {}, t(`how.${one.how}`)), h("td", { class: "words" }, one.who, one.approved_by && t("versions.approvedBy", { who: one.approved_by })), h("td", { class: "words" }, one.why || "–"));
   show(h("h1", {}, t("section.versions")),
     h("p", { class: "note" }, found.live === null ? t("versions.nothing") : t("versions.isLive", { version: `${found.line}/${found.live}` })),
     found.versions.length === 0 && h("p", {}, t("versions.none")),
