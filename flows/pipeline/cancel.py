@@ -14,7 +14,7 @@ import psutil
 from flows.pipeline.run import Record, last_run
 from flows.runtime.process import ProcessIdentity
 from flows.workspace.layout import Layout
-from samif.errors import ObjectMissing, SamifError, ServiceUnavailable
+from samif.errors import ConfigError, ObjectMissing, ServiceUnavailable
 
 POLL_SECONDS = 0.1
 
@@ -34,14 +34,14 @@ def running(root: Path) -> Record | None:
     """The record of the run that is under way in a workspace; none where none is, also after one was killed.
 
     Raises:
-        SamifError: it runs on another machine.
+        ConfigError: it runs on another machine.
     """
     record = last_run(root)
     if record is None or record["outcome"] != "running" or "process" not in record:
         return None
     process = ProcessIdentity.model_validate(record["process"])
     if process.host != socket.gethostname():
-        raise SamifError(f"the run in {root} is on {process.host}; cancel it there")
+        raise ConfigError(f"the run in {root} is on {process.host}; cancel it there")
     return None if process.is_gone else record
 
 
@@ -55,7 +55,7 @@ def cancel_run(root: Path, patience: float) -> Record:
     Raises:
         ObjectMissing: no run is under way.
         ServiceUnavailable: it has not ended in time.
-        SamifError: it runs on another machine.
+        ConfigError: it runs on another machine.
     """
     found = running(root)
     if found is None:

@@ -154,16 +154,16 @@ def _recompute_missing(layout: Layout, params: Params, say: Callable[[str], None
     from flows.artifacts.embedding_manifest import EmbeddingManifest
     from flows.loaders.inputs import store_of
 
-    store, lost = store_of(layout, params), 0
+    store, lost = store_of(layout, params), set[bytes]()
     for path in (layout.embeddings, layout.semantic):
         if path.exists():
             manifest = EmbeddingManifest.load(path)
             namespace = store.namespace(manifest.encoder.digest, manifest.preprocessing, manifest.dtype)
-            lost = max(lost, int(namespace.lacks(manifest.images).sum()))
+            lost.update(map(bytes, manifest.images.raw[namespace.lacks(manifest.images)]))
     if lost:
         from flows.stages import run_stage
 
-        say(f"the embedding store lacks {lost} images that it had; computing them again")
+        say(f"the embedding store lacks {len(lost)} images that it had; computing them again")
         run_stage("embed", None, layout, params)
     return bool(lost)
 

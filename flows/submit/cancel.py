@@ -19,10 +19,9 @@ def cancel(root: Path, patience: float) -> list[str]:
     """Stop the jobs of a workspace that have not ended, and its run; a sentence each.
 
     Raises:
-        ConfigError: `root` is no workspace.
+        ConfigError: `root` is no workspace, or its run is on another machine.
         ObjectMissing: nothing is under way.
         ServiceUnavailable: a cluster does not answer, or something has not ended in time.
-        SamifError: the run is on another machine.
     """
     layout = Layout(root.resolve())
     if not layout.params.exists():

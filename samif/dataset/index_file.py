@@ -25,7 +25,7 @@ from samif.io.parquet import parquet_file, reading, writer
 Rows = npt.NDArray[np.int64]
 
 _WHAT = "an index of checked images"
-_REMEDY = "run the stage 'dataset' again"
+_REMEDY = "run 'samif run' to write it again"
 _HEADER = b"samif"
 _IMAGES, _LABELS = 1024, 16384
 """A row group ends at so many images or labels: what a reader holds at a time."""

@@ -80,7 +80,7 @@ class Dataset:
         at = int(np.searchsorted(ids, image_id, side="right")) - 1
         if at < 0 or ids[at] != image_id:
             raise DataError(
-                f"the data set in {self.root} has no image with id {image_id}; run the stage 'dataset' again"
+                f"the data set in {self.root} has no image with id {image_id}; run 'samif run' to write it again"
             )
         return int(places[at])
 

@@ -96,7 +96,9 @@ def write_alarms(root: Path, camera: Path, examples: Sequence[str]) -> None:
         [
             Alarm.model_validate(stream | {"id": ALARM, "subject": "unknown", "examples": tuple(examples)}),
             Alarm.model_validate(stream | {"id": "alarm_over", "subject": "objects", "examples": tuple(examples[:1])}),
-            Alarm.model_validate(facts | {"id": "alarm_replay", "source": "replay", "side": "differs", "subject": "replay"}),
+            Alarm.model_validate(
+                facts | {"id": "alarm_replay", "source": "replay", "side": "differs", "subject": "replay"}
+            ),
             Cleared(time=now, alarm="alarm_over", sentence="as usual"),
         ]
     )  # fmt: skip

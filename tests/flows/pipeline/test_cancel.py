@@ -19,7 +19,7 @@ from flows.submit import cancel as cancelling
 from flows.submit.jobs import JobState
 from flows.submit.submit import ADDRESS
 from flows.workspace.lock import exclusive
-from samif.errors import ConfigError, ObjectMissing, SamifError, ServiceUnavailable
+from samif.errors import ConfigError, ObjectMissing, ServiceUnavailable
 from tests.support.console import SAMIF
 from tests.support.drawn import drawn_workspace
 
@@ -107,7 +107,7 @@ def test_a_run_of_another_machine_or_workspace_is_left_alone(tmp_path: Path, mon
     sent: list[int] = []
     monkeypatch.setattr("flows.pipeline.cancel.interrupt", sent.append)
     elsewhere = recorded(tmp_path / "elsewhere", this_process().model_dump() | {"host": "another-machine"})
-    with pytest.raises(SamifError, match="is on another-machine; cancel it there"):
+    with pytest.raises(ConfigError, match="is on another-machine; cancel it there"):
         cancel_run(elsewhere, 1.0)
     recorded(tmp_path / "theirs", this_process().model_dump())
     with pytest.raises(ObjectMissing):

@@ -19,10 +19,11 @@ from ruamel.yaml import YAML
 
 from flows import cli
 from flows.submit import package
+from flows.submit.cancel import cancel
 from flows.submit.submit import Submitted, submit
 from flows.workspace.init import init_workspace
 from flows.workspace.run_request import RunRequest, request_of
-from samif.errors import SamifError
+from samif.errors import ObjectMissing, SamifError
 from tests.flows.workspace.test_edit import coco
 from tests.support.ray_head import RayHead, ray_head, stand_in
 
@@ -214,8 +215,11 @@ def test_a_stopped_job_is_a_failure_and_no_secret_is_told(
         until(lambda: "begun" in capsys.readouterr().out)
         client = jobs(head)
         told = repr(client.get_job_info(said["id"])) + client.get_job_logs(said["id"])
-        client.stop_job(said["id"])
+        stopped = cancel(root, SECONDS)
         assert following.result(SECONDS) == 1
+    assert [sentence.split(": ")[0] for sentence in stopped] == [f"stopped job {said['id']} at {head.address}"]
+    with pytest.raises(ObjectMissing, match="nothing to cancel"):
+        cancel(root, SECONDS)
     err = capsys.readouterr().err
     assert f"job {said['id']} was stopped before it was done" in err and err.count("\n") == 1
     kept = [path for folder in (head.folder, root) for path in folder.rglob("*") if path.is_file()]
