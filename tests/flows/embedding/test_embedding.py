@@ -28,6 +28,7 @@ from flows.embedding.encoder import Pixels
 from flows.embedding.flow import Embedded, embed_images
 from flows.embedding.shard_encoder import ShardEncoder, ShardOutcome
 from flows.embedding.shards import Shard, divide
+from flows.runtime.cost import WORKERS
 from flows.runtime.progress import Tracker
 from flows.runtime.ray_cluster import Cluster, fit, ray_cluster
 from flows.store import EmbeddingReader, EmbeddingStore
@@ -255,7 +256,9 @@ def test_an_address_without_a_cluster_is_refused() -> None:
 
 
 def test_workers_share_the_work(bench: Bench, undisturbed: str, ray_here: None) -> None:
+    before = WORKERS.cpu_seconds
     assert bench.embed(together=2) == undisturbed
+    assert WORKERS.cpu_seconds > before and WORKERS.peak_memory_mb > 0, "workers report what they cost"
     encoded = bench.encoded()
     assert len(encoded) == 2
     assert os.getpid() not in encoded

@@ -25,6 +25,7 @@ from flows.finetuning import distributed
 from flows.finetuning.distributed import finetune_distributed
 from flows.finetuning.worker import Job
 from flows.loaders.inputs import Read, reader_of, sam_of, source_of, store_of
+from flows.runtime.cost import WORKERS
 from flows.runtime.ray_cluster import ray_cluster
 from flows.stages import pretrain_decoder, run_stage
 from flows.workspace.layout import Layout
@@ -151,7 +152,9 @@ def test_two_workers_come_to_the_decoder_of_one(
 
 def test_one_worker_is_to_the_bit_what_the_calling_process_is(alone: TrainingResult, job: Job, ray_here: None) -> None:
     """So that it may be a worker where there is a GPU."""
+    before = WORKERS.cpu_seconds
     one, here = finetune_distributed(job, 1, None, Noted()), alone.decoder.state_dict()
+    assert WORKERS.cpu_seconds > before, "workers report what they cost"
     assert all(torch.equal(tensor, here[name]) for name, tensor in one.decoder.state_dict().items())
     assert one.curve == alone.curve
 

@@ -115,7 +115,9 @@ def test_a_damaged_index_is_one_sentence(tmp_path: Path, harm: str) -> None:
     spoilt[at] ^= 0x55
     cut = {"cut": content[:-5], "cut to half": content[: len(content) // 2], "empty": b""}
     path.write_bytes(cut.get(harm, bytes(spoilt)))
-    with pytest.raises(IntegrityError, match=r"train.parquet is damaged, .*; run 'samif run' to write it again") as caught:
+    with pytest.raises(
+        IntegrityError, match=r"train.parquet is damaged, .*; run 'samif run' to write it again"
+    ) as caught:
         list(Dataset.load(path, tmp_path).images)
     assert "\n" not in str(caught.value)
 
