@@ -48,10 +48,10 @@ class StandIn:
 
         return torch.from_numpy(image[:2, :2, 0].astype(np.float32))[None]
 
-    def encode_prepared(self, prepared: Sequence[Any]) -> Any:
+    def encode_prepared(self, prepared: Sequence[Any], dtype: Any) -> Any:
         import torch
 
-        return torch.stack(list(prepared))
+        return torch.stack(list(prepared)).to(dtype)
 
 
 def main() -> None:
