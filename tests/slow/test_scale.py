@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 def test_every_step_runs(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.scale", "--keys", "80", "160"]
-    command += ["--folder", str(tmp_path / "files"), "--out", str(tmp_path / "table.md")]
+    command += ["--folder", str(tmp_path), "--out", str(tmp_path / "table.md")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("| ")]
