@@ -43,7 +43,7 @@ def _compare(what: str, sam: Sam, embedding: Tensor, prompts: int = 64) -> Compa
         return torch.cat(
             [
                 decoder.predict_masks(context, decoder.run_transformer(context, c)[0])
-                for c in points.split(at_once, dim=1)
+                for c in torch.split(points, at_once, dim=1)
             ]
         )
 

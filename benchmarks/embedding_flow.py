@@ -11,7 +11,7 @@ import functools
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +22,10 @@ from PIL import Image
 
 from benchmarks.measure import Comparison, summarise
 from benchmarks.weights import random_vit_b
-from flows.embedding.dispatch import WorkerPool, divide
+from flows.embedding.dispatch import WorkerPool
 from flows.embedding.encoder import load_encoder
 from flows.embedding.shard_encoder import ShardEncoder
+from flows.embedding.shards import Shard, divide
 from flows.runtime.device import device_here
 from flows.runtime.progress import track
 from flows.runtime.ray_cluster import Cluster, ray_cluster
@@ -81,13 +82,13 @@ class _Bench:
     def store(self) -> Comparison:
         """Shards in two threads of this process, as a worker has them: with the store, and with writes left out."""
         encoder = load_encoder(self._params, DEVICE)
-        shards = divide(self._images, SHARD, 1)
+        shards = self._shards(1)
 
         def seconds(writing: bool) -> float:
             with self._empty_store() as store, ThreadPoolExecutor(2) as pool:
                 worker = ShardEncoder(encoder, store, BATCH)
                 if not writing:
-                    worker._namespace.write = lambda names, embeddings: ""  # type: ignore[method-assign]
+                    worker._namespace.write = lambda images, embeddings: ""  # type: ignore[method-assign]
                 started = time.perf_counter()
                 list(pool.map(worker.embed, shards))
                 return time.perf_counter() - started
@@ -104,8 +105,11 @@ class _Bench:
         """Seconds from workers ready to all committed."""
         with self._ready(cluster, workers) as pool, track(IMAGES, "images", "embed") as tracker:
             started = time.perf_counter()
-            pool.embed(divide(self._images, SHARD, workers), tracker)
+            pool.embed(self._shards(workers), tracker)
             return time.perf_counter() - started
+
+    def _shards(self, workers: int) -> Sequence[Shard]:
+        return divide(self._images, np.arange(len(self._images)), SHARD, workers)
 
     def _loop(self) -> float:
         """Seconds to read and encode, batch by batch, and keep the embeddings in memory as the store would."""
@@ -124,7 +128,7 @@ class _Bench:
 
         factory = functools.partial(load_encoder, self._params)
         with self._empty_store() as store:
-            pool = WorkerPool(cluster, workers, factory, factory("cpu").digest, store, BATCH)
+            pool = WorkerPool(cluster, workers, factory, factory("cpu").digest, store, BATCH, "vit_b")
             ray.get([worker.ready.remote() for worker in pool._workers])
             yield pool
 

@@ -42,7 +42,8 @@ def _compare_photo(official: nn.Module) -> Iterator[Comparison]:
     @torch.inference_mode()
     def run_official() -> torch.Tensor:
         image = torch.from_numpy(transform.apply_image(pixels)).permute(2, 0, 1)
-        return official(F.pad((image - mean) / std, (0, 0, 0, 1024 - image.shape[1]))[None])
+        encoded: torch.Tensor = official(F.pad((image - mean) / std, (0, 0, 0, 1024 - image.shape[1]))[None])
+        return encoded
 
     for tiles in (1, 2):
         encoder = ImageEncoder(load_sam("photo"), tiles=tiles)
@@ -59,11 +60,13 @@ def _compare(official: nn.Module, image: torch.Tensor, dtype: torch.dtype) -> Co
 
     @torch.inference_mode()
     def run_ours() -> torch.Tensor:
-        return fast(image)
+        encoded: torch.Tensor = fast(image)
+        return encoded
 
     @torch.inference_mode()
     def run_official() -> torch.Tensor:
-        return official(image)
+        encoded: torch.Tensor = official(image)
+        return encoded
 
     name = f"vit_b encoder, {str(dtype).removeprefix('torch.')}"
     note = f"{torch.get_num_threads()} threads; relative difference {error:.0e}"

@@ -174,7 +174,7 @@ def spoil(
     labels: Sequence[Annotation], bad: dict[int, str], rng: np.random.Generator
 ) -> tuple[list[Annotation], dict[int, str]]:
     """The labels with these masks spoilt, and the kind of each that is an error now."""
-    changed, kinds = list(labels), {}
+    changed, kinds = list(labels), dict[int, str]()
     if not bad:
         return changed, kinds
     masks = list(decode([a.rle for a in labels]))

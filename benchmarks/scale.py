@@ -161,7 +161,7 @@ def _embed(root: Path) -> Callable[[], object]:
         def __exit__(self, *_: object) -> None:
             pass
 
-    flow.WorkerPool, flow.ray_cluster = Here, lambda *_: Cluster()  # type: ignore[assignment, misc]
+    vars(flow).update(WorkerPool=Here, ray_cluster=lambda *_: Cluster())
     torch.set_num_threads(1)
     divide([], np.zeros(0, np.int64), 1, 1)
 

@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.measure import Comparison, compare
 from flows.artifacts.embedding_manifest import EmbeddingManifest, EncoderIdentity
+from flows.artifacts.image_keys import ImageKeys
 from flows.store import EmbeddingReader, EmbeddingStore
 from samif.config import StoredAs
 
@@ -28,7 +29,7 @@ def _reading(dtype: StoredAs) -> Comparison:
     values = torch.randn(IMAGES, *SHAPE, generator=torch.Generator().manual_seed(0))
     encoder = EncoderIdentity(name="random", digest="e" * 64)
     manifest = EmbeddingManifest(
-        encoder=encoder, preprocessing="p" * 64, shape=SHAPE, dtype=dtype, images=tuple(images)
+        encoder=encoder, preprocessing="p" * 64, shape=SHAPE, dtype=dtype, images=ImageKeys.of(images)
     )
     with tempfile.TemporaryDirectory() as folder:
         store = EmbeddingStore(Path(folder), dtype)

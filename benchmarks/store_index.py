@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,8 +85,8 @@ def step(name: str, folder: Path, images: int) -> None:
     rng = np.random.default_rng(0)
     for count in (1, 64, 1_000_000):
         wanted = namespace.key.words([_image(int(i)) for i in rng.integers(0, 2 * images, count)])
-        first, held = _timed(lambda wanted=wanted: catalogue.holds(wanted))
-        again = min(_timed(lambda wanted=wanted: catalogue.holds(wanted))[0] for _ in range(5))
+        first, held = _timed(partial(catalogue.holds, wanted))
+        again = min(_timed(partial(catalogue.holds, wanted))[0] for _ in range(5))
         part = float(np.mean(held))
         print(f"  {count:,} keys: {first * 1e3:.2f} ms at first, {again * 1e3:.2f} ms again ({part:.2f} held)")
     private, shared = _resident()

@@ -21,7 +21,9 @@ from flows.loaders.inputs import source_of
 from flows.runtime.progress import track
 from flows.runtime.tuning import tune_process
 from samif.classifier.model import Classifier
+from samif.dataset.images import read_image
 from samif.dataset.model import ImageRecord
+from samif.dataset.near_duplicates import Array, thumbnail
 from samif.inference.propose import Proposals
 from samif.protocol.summary import mean_of
 from samif.sam.frame import Frame
@@ -54,13 +56,14 @@ class Folder:
         self.lab, self.images = lab, images
         source, kept = source_of(lab.layout, lab.params, "train"), ProposalFile(lab.layout.proposals("train"))
         self.proposals: list[Proposals] = [kept.of(image) for image in images]
-        vectors = []
+        vectors, self.thumbnails = [], list[Array]()
         with track(len(images), "images", "image features") as progress:
             for image, proposals in zip(images, self.proposals, strict=True):
                 embedding, semantic = source.look(image)
                 # pooling takes no notice of the encoder's pixels
                 frame = Frame(image.height, image.width, max(image.height, image.width), source.tiles)
                 vectors.append(image_features(embedding, frame, proposals, semantic))
+                self.thumbnails.append(thumbnail(read_image(source.dataset.path_of(image))))
                 progress.advance()
         self.features: Features = np.stack(vectors)
 
@@ -70,7 +73,8 @@ class Folder:
         uncertainty = np.zeros(len(free))
         if by != "random":
             uncertainty = np.array([name_changes(self.proposals[row], classifier, seed) for row in free])
-        chosen = choose(self.features[free], self.features[taken], uncertainty, count, by, seed)
+        thumbnails = [self.thumbnails[row] for row in (*free, *taken)]
+        chosen = choose(self.features[free], self.features[taken], uncertainty, thumbnails, count, by, seed)
         return [free[choice.index] for choice in chosen]
 
     def taught(self, rows: Sequence[int]) -> Classifier:

@@ -20,6 +20,7 @@ from flows.runtime.tuning import tune_process
 from flows.workspace.layout import Layout
 from samif.config import load_params
 from samif.dataset.draw.line import CLASSES, QUALITY, draw_scene
+from samif.dataset.draw.part import Part
 from samif.dataset.draw.parts import BASE_PARTS, make_parts
 from samif.inference.segment import Segmenter
 from samif.io import files
@@ -106,7 +107,11 @@ def _observe(segmenter: Segmenter, unknown: tuple[str, ...], seed: int, size: in
 
 
 def _draw_ordinary(
-    rng: np.random.Generator, parts: dict, unknown: tuple[str, ...], size: int, extra: tuple[str, ...] = ()
+    rng: np.random.Generator,
+    parts: dict[str, Part],
+    unknown: tuple[str, ...],
+    size: int,
+    extra: tuple[str, ...] = (),
 ) -> Pixels:
     """A scene as the validation images are drawn, of those that show no unknown class (but `extra`)."""
     while True:
