@@ -36,6 +36,7 @@ def shown(chromium: Browser, console: RunningConsole, count: int) -> tuple[float
     while page.evaluate(LEFT, False):
         page.wait_for_timeout(20)
     first = time.monotonic() - started
+    page.locator("#images img").first.hover()
     while page.evaluate(LEFT, True):
         page.mouse.wheel(0, 400)
         page.wait_for_timeout(20)
