@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 import re
 from importlib.resources import files
+from typing import get_args, get_type_hints
+
+from flows.registry.live_state import Term
+from samif.config import WatchParams
+from samif.versions.verdict import Check, Outcome
 
 STATIC = files("flows") / "console" / "static"
 SCRIPTS = {path.name: path.read_text(encoding="utf-8") for path in (STATIC / "js").iterdir()}
@@ -33,6 +38,8 @@ FAMILIES = (
 )
 """First words of keys that are put together from a variable."""
 
+STATISTICS = [name for name in WatchParams().statistics if name != "classes"]
+
 
 def test_both_languages_have_the_same_keys_and_placeholders() -> None:
     english, japanese = TEXTS["en"], TEXTS["ja"]
@@ -50,6 +57,17 @@ def test_every_used_key_has_a_text_and_every_text_is_used() -> None:
     assert missing == set()
     unused = {key for key in TEXTS["en"] if key not in used and key.partition(".")[0] not in FAMILIES}
     assert unused == set()
+
+
+def test_every_value_that_a_page_names_has_a_text() -> None:
+    values = {
+        "how": get_args(get_type_hints(Term)["how"]),
+        "check": get_args(get_type_hints(Check)["outcome"]),
+        "verdict": get_args(Outcome),
+        "alarm": [*STATISTICS, "class", "replay", "low", "high"],
+    }
+    keys = [f"{family}.{value}" for family, names in values.items() for value in names]
+    assert [key for key in keys if key not in TEXTS["en"]] == []
 
 
 def test_nothing_is_parsed_as_markup_or_loaded_from_outside() -> None:
